@@ -1,0 +1,1 @@
+"""Texts made by rule, one file each, with known answers and a known optimum."""

@@ -1,0 +1,111 @@
+"""What every architecture does: token ids + state -> logits + state.
+
+**In:** tokens (B, T) and a state whose tensors all have the batch on axis 0.
+**Out:** logits (B, T, V) and the state after the last token.
+
+Shape letters, used all over lmcli:
+    B sequences, T tokens, V vocabulary, E embedding, H hidden, L layers.
+
+The id V (one past the vocabulary) marks the start of a document. Every model forgets all that came
+before when it reads it: the state behind a start id is the same whatever went before. Documents can
+therefore be laid end to end in one stream, and no caller needs to cut a chunk at a document's start.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lmcli.settings import Settings
+
+State = tuple[Tensor, ...]
+
+
+class Tap:
+    """Collects named values of every step while a model reads: gates, cells, hidden vectors."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[Tensor]] = {}
+
+    def __call__(self, name: str, value: Tensor) -> None:
+        """Note `value` (B, T', H) under `name`; later calls continue along T."""
+        self.values.setdefault(name, []).append(value.detach())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.cat(self.values[name], dim=1)  # (B, T, H)
+
+
+class LanguageModel(nn.Module, abc.ABC):
+    """One call for every architecture, state in and out."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[Settings]]
+    counts: ClassVar[bool] = False
+    """True where the model learns by counting (`count`) and not by gradient descent."""
+
+    def __init__(self, vocabulary: int, settings: Any) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.settings = settings
+
+    @property
+    def start_id(self) -> int:
+        """The id that begins a document: one past the vocabulary."""
+        return self.vocabulary
+
+    @abc.abstractmethod
+    def start(self, batch: int) -> State:
+        """The state of `batch` sequences of which nothing has been read."""
+
+    @abc.abstractmethod
+    def forward(
+        self, tokens: Tensor, state: State, tap: Tap | None = None
+    ) -> tuple[Tensor, State]:
+        """Read tokens; predict after each.
+
+        Shapes: tokens (B, T) -> logits (B, T, V) in nats up to a constant, float32.
+        """
+
+    def log_probabilities(
+        self, tokens: Tensor, targets: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """ln p(target | all before it), in nats; a target of -1 counts 0.
+
+        Shapes: tokens, targets (B, T) -> (B, T) in float32.
+        """
+        logits, state = self(tokens, state)
+        chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
+        nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)  # (B, T)
+        return nats.masked_fill(targets < 0, 0.0), state
+
+    def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
+        """Learn by counting one stream of ids with start ids in it (where `counts` is true)."""
+        raise TypeError(f"{self.name} learns by gradient descent")
+
+    def body_parameters(self) -> int:
+        """Parameters that are neither embedding nor output layer: what `--match params` makes equal."""
+        return self.parameter_count()
+
+    def parameter_count(self) -> int:
+        """All trained numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @abc.abstractmethod
+    def flops_per_token(self) -> int:
+        """Floating point operations to read one token and predict the next (forward pass only)."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved of the model."""
+        return {k: v.detach().contiguous() for k, v in self.state_dict().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave; a missing or misshapen one raises a ValueError."""
+        try:
+            self.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None

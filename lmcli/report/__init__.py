@@ -1,0 +1,1 @@
+"""A Result made readable, one file per format."""

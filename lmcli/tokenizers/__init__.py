@@ -1,0 +1,1 @@
+"""The tokenizers, one file each: text <-> token ids."""
