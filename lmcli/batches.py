@@ -1,0 +1,79 @@
+"""Token ids -> batches for training: parallel streams that carry their state from chunk to chunk.
+
+**In:** one array of ids, documents end to end, each behind a start id (in memory or memory-mapped).
+**Out:** Batch(inputs, targets, fresh), a pure function of the step number, so that a resumed run sees
+exactly the batches that an unbroken one would have seen.
+
+The array is read as a circle by B streams that lie N/B apart, chunk after chunk of T tokens. Each
+epoch turns the circle by another random amount, so that chunks are cut at other places and no token is
+left out for being in the last N mod B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IGNORED = -1
+"""The target in front of a start id: nobody predicts where the next document begins."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One chunk of all streams.
+
+    Shapes: inputs, targets (B, T); fresh (B,), true where a stream forgets what it carries.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    fresh: Tensor
+
+
+class Streams:
+    """B parallel streams over a circle of ids, T tokens a step."""
+
+    def __init__(
+        self,
+        ids: npt.NDArray[np.integer[Any]],
+        start: int,
+        batch: int,
+        truncation: int,
+        reset_probability: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.ids = ids
+        self.start = start
+        self.batch = batch
+        self.truncation = truncation
+        self.reset_probability = reset_probability
+        self.seed = seed
+        self.stream_length = -(-len(ids) // batch)
+        self.steps_per_epoch = -(-self.stream_length // truncation)
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0 through all epochs."""
+        epoch, chunk = divmod(step, self.steps_per_epoch)
+        turn = int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
+        first = chunk * self.truncation
+        length = min(self.truncation, self.stream_length - first)
+        begins = turn + first + self.stream_length * np.arange(self.batch)  # (B,)
+        places = (begins[:, None] + np.arange(length + 1)) % len(self.ids)  # (B, T + 1)
+        window = torch.from_numpy(self.ids[places].astype(np.int64))
+        targets = window[:, 1:]
+        return Batch(
+            inputs=window[:, :-1],
+            targets=targets.masked_fill(targets == self.start, IGNORED),
+            fresh=self._fresh(step, chunk),
+        )
+
+    def _fresh(self, step: int, chunk: int) -> Tensor:
+        if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
+            return torch.ones(self.batch, dtype=torch.bool)
+        draw = np.random.default_rng([self.seed, step, 1]).random(self.batch)
+        return torch.from_numpy(draw < self.reset_probability)

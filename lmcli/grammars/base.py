@@ -1,0 +1,251 @@
+"""What a grammar gives: documents without end, held-out items with known answers, and the optimum.
+
+**In:** a `Grammar` (a file of this folder with a line ``Member = Foo``) and a path for its text.
+**Out:** three files: ``F.txt`` (one document a line), ``F.items.jsonl`` (one `Item` a line) and
+``F.about.json`` (recipe, seed, checksum, counts, optimum, chance).
+
+Words are separated by single blanks, so a word token is a chunk between blanks; the line end counts
+as one more token, because a model has to predict where a document ends.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import random
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmcli.errors import StorageError, TextError
+
+FORMAT = 1
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A document with a hole: ``text + answer + rest`` is the whole of it, without the line end."""
+
+    text: str
+    """everything before the answer, ending in a blank"""
+    answer: str
+    candidates: tuple[str, ...]
+    gap: int
+    """word tokens strictly between the cue and the answer"""
+    kind: str
+    """which memory is asked for, such as ``country``, ``pronoun`` or ``control``"""
+    rest: str = ""
+    """what follows the answer in the document"""
+
+    @property
+    def document(self) -> str:
+        return self.text + self.answer + self.rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimum:
+    """The best that any model can do on average, per document; sums, from which rates follow."""
+
+    nats_per_document: float
+    tokens_per_document: float
+    """word tokens, the line end counted"""
+    characters_per_document: float
+    """characters, the line end counted"""
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats_per_document / self.tokens_per_document)
+
+    @property
+    def bits_per_char(self) -> float:
+        return self.nats_per_document / math.log(2) / self.characters_per_document
+
+    def plus(self, nats: float) -> Optimum:
+        """The same documents for a model that loses `nats` more in each."""
+        return dataclasses.replace(self, nats_per_document=self.nats_per_document + nats)
+
+    def as_dict(self) -> dict[str, float]:
+        rates = {"perplexity": self.perplexity, "bits_per_char": self.bits_per_char}
+        return dataclasses.asdict(self) | rates
+
+
+class Draws:
+    """Random draws that are the same in every version of Python.
+
+    Built on ``random.Random(text).random()`` alone, the one stream that Python promises to keep.
+
+    >>> Draws("a").index(1000) == Draws("a").index(1000)
+    True
+    """
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed).random
+
+    def index(self, count: int) -> int:
+        """A number from 0 to count - 1, all equally likely."""
+        return int(self._random() * count)
+
+    def choose(self, options: Sequence[T]) -> T:
+        """One of the options, all equally likely."""
+        return options[self.index(len(options))]
+
+    def weighted(self, cumulative: Sequence[float]) -> int:
+        """The place i with probability (cumulative[i] - cumulative[i-1]) / cumulative[-1]."""
+        place = bisect_right(cumulative, self._random() * cumulative[-1])
+        return min(place, len(cumulative) - 1)
+
+
+class Grammar(abc.ABC):
+    """A text made by rule."""
+
+    name: str
+
+    @abc.abstractmethod
+    def documents(self) -> Iterator[str]:
+        """The documents of the text, without line ends; the same every time."""
+
+    @abc.abstractmethod
+    def items(self) -> Iterator[Item]:
+        """Held-out items, drawn apart from the text; the same every time."""
+
+    @abc.abstractmethod
+    def optimum(self) -> Optimum:
+        """The entropy of a document in closed form."""
+
+    @abc.abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What ``F.about.json`` says beside checksum and counts: at least `recipe` and `seed`."""
+
+
+def companions(text: Path) -> tuple[Path, Path]:
+    """The items and the about file that belong to a text.
+
+    >>> [str(p.name) for p in companions(Path("data/france.txt"))]
+    ['france.items.jsonl', 'france.about.json']
+    """
+    return text.with_suffix(".items.jsonl"), text.with_suffix(".about.json")
+
+
+def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> None:
+    """Write the text and its two companions; each appears whole or not at all.
+
+    Raises StorageError if one of the three exists without `force`, or cannot be written.
+    """
+    paths = (output, *companions(output))
+    for path in paths:
+        if path.exists() and not force:
+            raise StorageError(f"'{path}' exists", "--force overwrites it")
+    text = "".join(document + "\n" for document in grammar.documents())
+    items = list(grammar.items())
+    lines = "".join(_json(dataclasses.asdict(item)) + "\n" for item in items)
+    about = _about(grammar, text, items)
+    contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    _replace_all(dict(zip(paths, contents, strict=True)))
+
+
+def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
+    words = text.split()
+    documents = text.count("\n")
+    return {
+        "format": FORMAT,
+        **grammar.about(),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "documents": documents,
+        "tokens": len(words) + documents,
+        "characters": len(text),
+        "vocabulary": len(set(words)) + 1,
+        "items": dict(Counter(item.kind for item in items)),
+        "optimum": grammar.optimum().as_dict(),
+    }
+
+
+def _replace_all(contents: dict[Path, str]) -> None:
+    """Write every file beside its place first, then rename them all."""
+    waiting = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with waiting[path].open("wb") as file:
+                file.write(content.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            waiting[path].replace(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        hint = "choose another place with --output"
+        raise StorageError(f"cannot write '{path}': {reason}", hint) from error
+    finally:
+        for path in waiting.values():
+            path.unlink(missing_ok=True)
+
+
+def read_items(path: Path) -> list[Item]:
+    """The items of an ``F.items.jsonl``; a missing or damaged file is a TextError."""
+    items: list[Item] = []
+    for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
+        try:
+            items.append(_item(json.loads(line)))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise TextError(f"'{path}' line {number} is not an item", _AGAIN) from error
+    return items
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What an ``F.about.json`` says; a missing, damaged or newer file is a TextError."""
+    try:
+        found = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"'{path}' is not JSON", _AGAIN) from error
+    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
+        raise TextError(f"'{path}' has no format number", _AGAIN)
+    if found["format"] > FORMAT:
+        problem = f"'{path}' has format {found['format']}, this lmcli reads up to {FORMAT}"
+        raise TextError(problem, "install a newer lmcli")
+    return found
+
+
+_AGAIN = "make it again with 'lmcli make'"
+_TYPES = {"text": str, "answer": str, "candidates": list, "gap": int, "kind": str, "rest": str}
+
+
+def _item(found: dict[str, Any]) -> Item:
+    for name, kind in _TYPES.items():
+        if not isinstance(found[name], kind):
+            raise TypeError(name)
+    candidates = tuple(found["candidates"])
+    if found["answer"] not in candidates or not all(isinstance(c, str) for c in candidates):
+        raise ValueError("candidates")
+    return Item(**{name: found[name] for name in _TYPES} | {"candidates": candidates})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise TextError(f"'{path}' is not UTF-8 at byte {error.start}", _AGAIN) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise TextError(f"cannot read '{path}': {reason}", _AGAIN) from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def entropy(weights: Iterable[float]) -> float:
+    """The entropy of a distribution given by weights, in nats.
+
+    >>> round(entropy([1, 1, 2]) / math.log(2), 6)
+    1.5
+    """
+    sizes = [w for w in weights if w > 0]
+    total = sum(sizes)
+    return -sum(w / total * math.log(w / total) for w in sizes)

@@ -1,0 +1,86 @@
+"""Gated recurrent unit: one state, a gate that keeps and a gate that resets.
+
+**In:** tokens (B, T); state per layer: hidden h (B, H).
+**Out:** logits (B, T, V), state.
+
+    r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)             reset gate: how much of the past n sees
+    z_t = sigmoid(W_z x_t + U_z h_{t-1} + b_z)             keep gate (1 = keep, as in PyTorch)
+    n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c_n))  candidate
+    h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+Cho et al. (2014), in the variant of cuDNN and PyTorch (the reset gate acts behind the product).
+At a document's start both r and z are closed, so h_t = tanh(W_n x_t + b_n), whatever went before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.models.base import State
+from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
+from lmcli.models.scans import GRUScan
+
+CLOSED = -60.0
+"""Added to a gate's input it shuts the gate: sigmoid(-60) = 9e-27."""
+
+
+class GRULayer(Layer):
+    """Gates in the order r, z, n, as torch's kernels want them."""
+
+    blocks = 3
+    closing: Tensor
+
+    def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
+        super().__init__(inputs, hidden, settings)
+        self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
+        closing = torch.zeros(3 * hidden)
+        closing[: 2 * hidden] = CLOSED
+        self.register_buffer("closing", closing, persistent=False)
+
+    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        """Our own scan on a CPU, torch's fused kernel elsewhere."""
+        if x.device.type != "cpu":
+            return self._fused(x, fresh, state)
+        inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, 3H)
+        if fresh.any():
+            inputs = inputs + fresh.unsqueeze(-1) * self.closing
+        low = torch.is_autocast_enabled("cpu")
+        y = GRUScan.apply(inputs, state[0], self.recurrent_weight, self.candidate_bias, low)
+        return y, (y[-1],)
+
+    def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        column = fresh.unsqueeze(-1).to(x.dtype)
+        x = torch.cat([x, column], dim=-1)  # (T, B, E + 1)
+        weight = torch.cat([self.input_weight, self.closing.unsqueeze(-1)], dim=1)
+        inner = torch.cat([self.bias.new_zeros(2 * self.hidden), self.candidate_bias])
+        weights = [weight, self.recurrent_weight, self.bias, inner]
+        train = self.training and torch.is_grad_enabled()
+        y, h = torch.gru(x, state[0].unsqueeze(0), weights, True, 1, 0.0, train, False, False)
+        return y, (h[0],)
+
+    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One step by the equations above."""
+        (h,) = state
+        inputs = x @ self.input_weight.t() + self.bias + fresh.unsqueeze(-1) * self.closing
+        from_x = inputs.chunk(3, dim=-1)
+        from_h = (h @ self.recurrent_weight.t()).chunk(3, dim=-1)
+        r = (from_x[0] + from_h[0]).sigmoid()
+        z = (from_x[1] + from_h[1]).sigmoid()
+        n = (from_x[2] + r * (from_h[2] + self.candidate_bias)).tanh()
+        h = (1 - z) * n + z * h
+        return {"reset": r, "keep": z, "candidate": n, "hidden": h}, (h,)
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit."""
+
+    name = "gru"
+    Settings = RecurrentSettings
+    Layer = GRULayer
+
+
+Member = GRU

@@ -1,0 +1,296 @@
+"""Interpolated modified Kneser-Ney smoothing: n-gram probabilities from counts, in NumPy.
+
+**In:** one stream of ids below V; the id V (`start`) begins a document and is never predicted.
+**Out:** for every n-gram seen its probability, for every context seen its back-off weight; from
+these ln p of given tokens, or p of all V tokens, after any context.
+
+With a(h w) the adjusted count of the n-gram "h w", and h' = h without its first token::
+
+    p(w | h) = (a(h w) - D(a(h w))) / sum_v a(h v)  +  gamma(h) p(w | h')
+    gamma(h) = (D1 N1(h) + D2 N2(h) + D3 N3+(h)) / sum_v a(h v)       p(w | nothing) = 1 / V
+
+    a(h w) = the count, where "h w" has the highest order or h begins with the start id,
+             else how many different tokens stand before "h w"
+    N_i(h) = how many w have a(h w) = i
+    y = n1 / (n1 + 2 n2);  D1 = 1 - 2 y n2 / n1,  D2 = 2 - 3 y n3 / n2,  D3 = 3 - 4 y n4 / n3
+             with n_i = how many n-grams of this order have a = i
+
+Where "h w" was not seen, p(w | h) = gamma(h) p(w | h'), with gamma = 1 if h was not seen either. A
+context ends at the start id: nothing before it is looked at.
+
+Chen & Goodman 1998, "An empirical study of smoothing techniques for language modeling"; Heafield
+et al. 2013, "Scalable modified Kneser-Ney language model estimation", whose ``lmplz`` gives the
+same numbers (with ``--discount_fallback``, and a line as a document whose end is a token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Integers = npt.NDArray[np.integer[Any]]
+Ranks = npt.NDArray[np.int64]
+Reals = npt.NDArray[np.float64]
+
+FALLBACK = (0.0, 0.5, 1.0, 1.5)
+"""Discounts where the counts of counts give none: of a text too small, or unlike language."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """All n-grams of one order, sorted by context and token. An n-gram's place is its rank.
+
+    A context is the rank of an n-gram one order below. Level 1 has one context, the empty one, and
+    holds all ids, `start` last with probability 0.
+    """
+
+    children: npt.NDArray[np.int32]  # per context: how many n-grams continue it
+    token: npt.NDArray[np.int32]  # per n-gram: its last token
+    probability: npt.NDArray[np.float32]  # per n-gram: p(token | context)
+    backoff: npt.NDArray[np.float32]  # per n-gram: gamma as a context; empty in the highest level
+    width: int  # how many ids there are, `start` among them
+    first: Ranks = field(init=False, repr=False)  # per context: the rank of its first n-gram
+    keys: Ranks = field(init=False, repr=False)  # per n-gram: context * width + token, ascending
+
+    def __post_init__(self) -> None:
+        if np.any(self.children < 0) or self.children.sum() != len(self.token):
+            raise ValueError("n-grams and their contexts do not fit together")
+        context = np.repeat(np.arange(len(self.children)), self.children)
+        keys = np.append(context * self.width + self.token, np.iinfo(np.int64).max)
+        object.__setattr__(self, "first", np.cumsum(self.children, dtype=np.int64) - self.children)
+        object.__setattr__(self, "keys", keys)
+
+    def find(self, context: Ranks, token: Integers) -> Ranks:
+        """The rank of each n-gram "context token", -1 where it was not seen or context is -1."""
+        rank = np.full(context.shape, -1, dtype=np.int64)
+        known = context >= 0
+        wanted = context[known] * self.width + token[known]
+        found = np.searchsorted(self.keys, wanted)
+        rank[known] = np.where(self.keys[found] == wanted, found, -1)
+        return rank
+
+
+@dataclass(frozen=True, eq=False)
+class KneserNey:
+    """A smoothed n-gram model, made by `estimate` or `from_arrays`.
+
+    Shapes: B rows, T tokens, V vocabulary, C tokens of context in front.
+    """
+
+    vocabulary: int
+    levels: tuple[Level, ...]
+
+    @property
+    def order(self) -> int:
+        """The length of the longest n-grams."""
+        return len(self.levels)
+
+    @property
+    def size(self) -> int:
+        """How many n-grams of all orders are stored, the start id alone not counted."""
+        return sum(len(level.token) for level in self.levels) - 1
+
+    @classmethod
+    def estimate(cls, ids: Integers, vocabulary: int, order: int) -> KneserNey:
+        """Count a stream of ids; a document begins there, with a start id or without.
+
+        An id outside 0 .. vocabulary, or an order below 1, raises a ValueError.
+        """
+        if order < 1 or vocabulary < 1:
+            raise ValueError(f"order {order} and vocabulary {vocabulary} must be at least 1")
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= vocabulary:
+            raise ValueError(f"ids from {ids.min()} to {ids.max()}, not from 0 to {vocabulary}")
+        counted = list(_count(ids, vocabulary, order))
+        probabilities, gammas = [np.full(1, 1 / vocabulary)], []
+        for k, grams in enumerate(counted):
+            adjusted = grams.adjusted(counted[k + 1] if k + 1 < order else None)
+            probability, gamma = _smooth(grams, adjusted, probabilities[-1])
+            if k == 0:
+                probability[vocabulary] = 0.0
+            probabilities.append(probability)
+            gammas.append(gamma)
+        gammas.append(np.empty(0))
+        made = zip(counted, probabilities[1:], gammas[1:], strict=True)
+        return cls(vocabulary, tuple(_level(*one) for one in made))
+
+    def contexts(self, read: Integers) -> list[Ranks]:
+        """Of each order below the highest: the rank of the n-gram that ends at each token, or -1.
+
+        Shapes: read (B, C + T) -> order - 1 arrays (B, C + T).
+        """
+        found = [read.astype(np.int64)] if self.order > 1 else []
+        for level in self.levels[1:-1]:
+            before = np.full(read.shape, -1, dtype=np.int64)
+            before[:, 1:] = found[-1][:, :-1]
+            found.append(level.find(before, read))
+        return found
+
+    def log_probabilities(self, read: Integers, targets: Integers) -> Reals:
+        """ln p of a target behind each of the last T tokens read.
+
+        Shapes: read (B, C + T), targets (B, T) -> (B, T) in nats.
+        """
+        behind = [ranks[:, read.shape[1] - targets.shape[1] :] for ranks in self.contexts(read)]
+        p = self.levels[0].probability[targets].astype(np.float64)  # (B, T)
+        for below, level, context in zip(self.levels, self.levels[1:], behind, strict=False):
+            known = context >= 0
+            p[known] *= below.backoff[context[known]]
+            rank = level.find(context, targets)
+            seen = rank >= 0
+            p[seen] = level.probability[rank[seen]]
+        return np.log(p)
+
+    def distributions(self, read: Integers, last: int) -> Reals:
+        """p of every token behind each of the last T tokens read.
+
+        Shapes: read (B, C + T) -> (B, T, V); every row sums to one.
+        """
+        behind = [ranks[:, read.shape[1] - last :].ravel() for ranks in self.contexts(read)]
+        p = np.empty((len(read) * last, self.vocabulary))  # (B T, V)
+        p[:] = self.levels[0].probability[: self.vocabulary]
+        for below, level, context in zip(self.levels, self.levels[1:], behind, strict=False):
+            known = np.flatnonzero(context >= 0)
+            rank = context[known]
+            p[known] *= below.backoff[rank, None]
+            several = level.children[rank]
+            skipped = np.cumsum(several, dtype=np.int64) - several
+            seen = np.arange(several.sum()) + np.repeat(level.first[rank] - skipped, several)
+            p[np.repeat(known, several), level.token[seen]] = level.probability[seen]
+        return p.reshape(len(read), last, self.vocabulary)
+
+    def arrays(self) -> dict[str, Array]:
+        """All that `from_arrays` needs, as named arrays of int32 and float32."""
+        return {
+            f"{k}.{name}": getattr(level, name)
+            for k, level in enumerate(self.levels, 1)
+            for name in _STORED
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], vocabulary: int, order: int) -> KneserNey:
+        """The model that `arrays` was called on; what cannot be one raises a ValueError."""
+        wanted = {f"{k}.{name}" for k in range(1, order + 1) for name in _STORED}
+        if set(arrays) != wanted:
+            strange = sorted(wanted ^ set(arrays))
+            raise ValueError(f"n-gram arrays missing or too many: {', '.join(strange)}")
+        for name, array in arrays.items():
+            if array.ndim != 1 or array.dtype != _STORED[name.partition(".")[2]]:
+                raise ValueError(f"array {name} is {array.dtype} {array.shape}")
+        levels: list[Level] = []
+        for k in range(1, order + 1):
+            children, token, probability, backoff = (arrays[f"{k}.{name}"] for name in _STORED)
+            levels.append(Level(children, token, probability, backoff, vocabulary + 1))
+            _check(levels[-1], levels[-2] if k > 1 else None, highest=k == order)
+        return cls(vocabulary, tuple(levels))
+
+
+_STORED = {
+    "children": np.int32,
+    "token": np.int32,
+    "probability": np.float32,
+    "backoff": np.float32,
+}
+
+
+def _check(level: Level, below: Level | None, *, highest: bool) -> None:
+    """Raise a ValueError where a level's arrays cannot stand above those of `below`."""
+    start = level.width - 1
+    if below is None:
+        if not np.array_equal(level.token, np.arange(level.width)) or len(level.children) != 1:
+            raise ValueError("1-grams that are not the vocabulary")
+    elif len(level.children) != len(below.token):
+        raise ValueError(f"{len(level.children)} contexts above {len(below.token)} n-grams")
+    elif np.any((level.token < 0) | (level.token >= start)) or np.any(np.diff(level.keys) < 1):
+        raise ValueError("n-grams out of order or with a token outside the vocabulary")
+    predicted = level.probability[:start] if below is None else level.probability
+    for name, values in (("probability", predicted), ("back-off weight", level.backoff)):
+        if not np.all((values > 0) & (values <= 1 + 1e-6)):  # false for nan
+            raise ValueError(f"an n-gram's {name} is not between 0 and 1")
+    sizes = len(level.probability), len(level.backoff)
+    if sizes != (len(level.token), 0 if highest else len(level.token)):
+        raise ValueError(f"{len(level.token)} n-grams with {sizes} probabilities and weights")
+
+
+def _level(grams: _Grams, probability: Reals, backoff: Reals) -> Level:
+    """A level in compact arrays."""
+    return Level(
+        np.bincount(grams.context, minlength=grams.contexts).astype(np.int32),
+        grams.token.astype(np.int32),
+        probability.astype(np.float32),
+        backoff.astype(np.float32),
+        grams.width,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Grams:
+    """The n-grams of one order as counted, sorted by context and token."""
+
+    width: int  # ids there are
+    contexts: int  # n-grams one order below
+    context: Ranks
+    token: Ranks
+    count: Ranks
+    suffix: Ranks  # rank of the n-gram without its first token, one order below
+    starts: npt.NDArray[np.bool_]  # whether its first token is the start id
+
+    def adjusted(self, above: _Grams | None) -> Ranks:
+        """Counts, or numbers of different tokens in front where an order `above` tells them."""
+        if above is None:
+            return self.count
+        fronts = np.bincount(above.suffix, minlength=len(self.token))
+        return np.where(self.starts, self.count, fronts)
+
+
+def _count(ids: Integers, vocabulary: int, order: int) -> Iterator[_Grams]:
+    """The n-grams of orders 1, 2, ...: each is the pair of a rank one order below and a token."""
+    stream = np.empty(len(ids) + 1, dtype=np.int32)
+    stream[0], stream[1:] = vocabulary, ids
+    width = vocabulary + 1
+    count = np.bincount(stream, minlength=width)
+    count[vocabulary] = 0  # never predicted
+    nothing = np.zeros(width, dtype=np.int64)
+    starts = np.arange(width) == vocabulary
+    yield _Grams(width, 1, nothing, np.arange(width), count, nothing, starts)
+    rank = stream  # of the n-gram that ends at each place, -1 where a start id is inside
+    for _ in range(2, order + 1):
+        ends = np.flatnonzero((rank[:-1] >= 0) & (stream[1:] < vocabulary)) + 1
+        keys = rank[ends - 1].astype(np.int64) * width + stream[ends]
+        places = np.argsort(keys)
+        keys, ends = keys[places], ends[places]
+        new = np.diff(keys, prepend=-1) > 0
+        heads = np.flatnonzero(new)
+        context, token = np.divmod(keys[heads], width)
+        contexts, starts = len(starts), starts[context]
+        count = np.diff(heads, append=len(keys))
+        suffix = rank[ends[heads]].astype(np.int64)
+        yield _Grams(width, contexts, context, token, count, suffix, starts)
+        rank = np.full(len(stream), -1, dtype=np.int32)
+        rank[ends] = np.cumsum(new) - 1
+
+
+def _smooth(grams: _Grams, adjusted: Ranks, below: Reals) -> tuple[Reals, Reals]:
+    """p of every n-gram, given p one order `below`; and gamma of every context."""
+    taken = np.array(discounts(adjusted))[np.minimum(adjusted, 3)]
+    total = np.bincount(grams.context, adjusted, minlength=grams.contexts)
+    given = np.bincount(grams.context, taken, minlength=grams.contexts)
+    gamma = np.divide(given, total, out=np.ones(grams.contexts), where=total > 0)
+    p = (adjusted - taken) / np.maximum(total, 1)[grams.context]
+    return p + gamma[grams.context] * below[grams.suffix], gamma
+
+
+def discounts(adjusted: Integers) -> tuple[float, float, float, float]:
+    """D(0) = 0, D(1), D(2) and D(3 and more), from the adjusted counts of one order."""
+    _, n1, n2, n3, n4, _ = np.bincount(np.minimum(adjusted, 5), minlength=6).tolist()
+    if not n1 or not n2 or not n3:
+        return FALLBACK
+    y = n1 / (n1 + 2 * n2)
+    found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    if any(not 0 < d <= i for i, d in enumerate(found, 1)):  # at 0 some token would have no chance
+        return FALLBACK
+    return (0.0, *found)

@@ -1,0 +1,162 @@
+"""What rnn, gru and lstm share: embedding, a stack of recurrent layers, output layer.
+
+**In:** tokens (B, T); state: per layer one tensor (B, H), for lstm two.
+**Out:** logits (B, T, V), state.
+
+A member supplies one `Layer`; dropout is locked in time (one mask a chunk and sequence, Gal and
+Ghahramani 2016), which costs nothing next to the recurrence and is better for language models.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.errors import UsageError
+from lmcli.models.base import LanguageModel, State, Tap
+from lmcli.settings import setting
+
+
+@dataclass(frozen=True)
+class RecurrentSettings:
+    """Settings that all recurrent architectures have; None is chosen from text and budget."""
+
+    hidden: int | None = setting(None, "width H of a layer", least=1)
+    embedding: int | None = setting(None, "size E of the input embedding", least=1)
+    layers: int = setting(1, "how many layers L", least=1)
+    dropout: float | None = setting(None, "dropout between layers and on the output", least=0, most=0.9)
+    input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
+    tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
+
+
+class Layer(nn.Module, abc.ABC):
+    """One recurrent layer, time first inside.
+
+    `blocks` gates share one matrix product; `parts` tensors make its state.
+    """
+
+    blocks: ClassVar[int]
+    parts: ClassVar[int] = 1
+
+    def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.settings = settings
+        self.input_weight = nn.Parameter(torch.empty(self.blocks * hidden, inputs))
+        self.recurrent_weight = nn.Parameter(torch.empty(self.blocks * hidden, hidden))
+        self.bias = nn.Parameter(torch.zeros(self.blocks * hidden))
+        nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
+        for block in self.recurrent_weight.data.split(hidden):
+            nn.init.orthogonal_(block)
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run all steps with the fast kernel; where `fresh` is true the past is forgotten first.
+
+        Shapes: x (T, B, E), fresh (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
+        """
+
+    @abc.abstractmethod
+    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One step written out, with every gate by name.
+
+        Shapes: x (B, E), fresh (B,) bool, state `parts` x (B, H) -> values (B, H), state.
+        """
+
+    def written_out(
+        self, x: Tensor, fresh: Tensor, state: State, tap: Tap, prefix: str
+    ) -> tuple[Tensor, State]:
+        """The same as forward, step by step, showing every gate to `tap`."""
+        outputs = []
+        for t in range(len(x)):
+            values, state = self.step(x[t], fresh[t], state)
+            for name, value in values.items():
+                tap(prefix + name, value.unsqueeze(1))
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+
+def forget(state: Tensor, fresh: Tensor) -> Tensor:
+    """Zero where `fresh`, the state elsewhere. Shapes: (B, H), (B,) -> (B, H)."""
+    return state.masked_fill(fresh.unsqueeze(-1), 0.0)
+
+
+def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout with the same mask at every step. Shapes: (T, B, H) -> (T, B, H)."""
+    if not training or rate == 0.0:
+        return x
+    mask = torch.empty(1, x.shape[1], x.shape[2], dtype=x.dtype, device=x.device)
+    return x * mask.bernoulli_(1 - rate).div_(1 - rate)
+
+
+class Recurrent(LanguageModel):
+    """Embedding, L recurrent layers, output layer."""
+
+    Layer: ClassVar[type[Layer]]
+
+    def __init__(self, vocabulary: int, settings: Any) -> None:
+        super().__init__(vocabulary, settings)
+        hidden, embedding = settings.hidden or 256, settings.embedding or 64
+        if settings.tie and hidden != embedding:
+            raise UsageError(
+                f"tie=true needs embedding = hidden, not {embedding} and {hidden}",
+                f"--set embedding={hidden}",
+            )
+        self.hidden = hidden
+        self.embed = nn.Embedding(vocabulary + 1, embedding)
+        self.layers = nn.ModuleList(
+            self.Layer(embedding if i == 0 else hidden, hidden, settings)
+            for i in range(settings.layers)
+        )
+        self.output = nn.Linear(hidden, vocabulary)
+        nn.init.zeros_(self.output.bias)
+        if settings.tie:
+            nn.init.normal_(self.embed.weight, std=hidden**-0.5)
+
+    def start(self, batch: int) -> State:
+        """All zeros."""
+        count = self.Layer.parts * len(self.layers)
+        return tuple(self.output.weight.new_zeros(batch, self.hidden) for _ in range(count))
+
+    def forward(
+        self, tokens: Tensor, state: State, tap: Tap | None = None
+    ) -> tuple[Tensor, State]:
+        """Read tokens (B, T); logits (B, T, V)."""
+        rate = self.settings.dropout or 0.0
+        tokens = tokens.t()  # (T, B)
+        fresh = tokens == self.start_id
+        x = self.embed(tokens)  # (T, B, E)
+        x = locked_dropout(x, self.settings.input_dropout, self.training)
+        after: list[Tensor] = []
+        parts = self.Layer.parts
+        for i, layer in enumerate(self.layers):
+            before = state[i * parts : (i + 1) * parts]
+            if tap is None:
+                x, new = layer(x, fresh, before)  # (T, B, H)
+            else:
+                prefix = f"{i + 1}." if len(self.layers) > 1 else ""
+                x, new = layer.written_out(x, fresh, before, tap, prefix)  # type: ignore[operator]
+            x = locked_dropout(x, rate, self.training)
+            after.extend(new)
+        weight = self.embed.weight[: self.vocabulary] if self.settings.tie else self.output.weight
+        logits = F.linear(x, weight, self.output.bias).float()  # (T, B, V)
+        return logits.transpose(0, 1), tuple(after)
+
+    def body_parameters(self) -> int:
+        """The recurrent layers."""
+        return sum(p.numel() for p in self.layers.parameters())
+
+    def parameter_count(self) -> int:
+        """All trained numbers; tied weights count once."""
+        total = super().parameter_count()
+        return total - self.output.weight.numel() if self.settings.tie else total
+
+    def flops_per_token(self) -> int:
+        """Two for each weight of a matrix product."""
+        matrices = [p for p in self.layers.parameters() if p.dim() == 2]
+        return 2 * (sum(p.numel() for p in matrices) + self.output.weight.numel())

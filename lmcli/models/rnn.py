@@ -1,0 +1,70 @@
+"""Elman's simple recurrent network: the whole state is rewritten at every step.
+
+**In:** tokens (B, T); state per layer: hidden h (B, H).
+**Out:** logits (B, T, V), state.
+
+    h_t = f(W x_t + U h_{t-1} + b)      f = tanh or relu
+
+Elman (1990). U begins orthogonal for tanh and as the identity for relu (Le, Jaitly and Hinton 2015),
+so that a fresh network neither shrinks nor grows what it holds. At a document's start h_{t-1} = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.models.base import State
+from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.scans import ElmanScan
+from lmcli.settings import setting
+
+
+@dataclass(frozen=True)
+class RNNSettings(RecurrentSettings):
+    """Settings of the simple RNN."""
+
+    activation: Literal["tanh", "relu"] = setting("tanh", "the function f")
+
+
+class RNNLayer(Layer):
+    """One product, one activation."""
+
+    blocks = 1
+
+    def __init__(self, inputs: int, hidden: int, settings: RNNSettings) -> None:
+        super().__init__(inputs, hidden, settings)
+        if settings.activation == "relu":
+            nn.init.eye_(self.recurrent_weight)
+            nn.init.normal_(self.input_weight, std=0.1 * inputs**-0.5)
+
+    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        """Our own scan on every device."""
+        inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, H)
+        keep = (~fresh).unsqueeze(-1).to(inputs.dtype) if fresh.any() else None
+        low = torch.is_autocast_enabled(x.device.type)
+        activation = self.settings.activation
+        y = ElmanScan.apply(inputs, state[0], self.recurrent_weight, keep, activation, low)
+        return y, (y[-1],)
+
+    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One step by the equation above."""
+        h = forget(state[0], fresh)
+        total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
+        h = total.tanh() if self.settings.activation == "tanh" else total.relu()
+        return {"hidden": h}, (h,)
+
+
+class RNN(Recurrent):
+    """Simple recurrent network."""
+
+    name = "rnn"
+    Settings = RNNSettings
+    Layer = RNNLayer
+
+
+Member = RNN

@@ -1,0 +1,91 @@
+"""Neural n-gram: a fixed window of the last tokens through one hidden layer.
+
+**In:** tokens (B, T) and the N - 1 tokens before them, with N the window.
+**Out:** logits (B, T, V), state.
+
+    x_t = [C w_{t-N+1}; ...; C w_t]      the embeddings of the last N tokens, laid end to end
+    h_t = tanh(H x_t + d)
+    y_t = U h_t + b  (+ W x_t with `direct`)
+
+Bengio, Ducharme, Vincent & Jauvin (2003), "A neural probabilistic language model". What stands
+before a document's start is read as start ids, so a window there is the same whatever went before.
+Nothing further back than N - 1 tokens before the last can change a prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.models.base import LanguageModel, State, Tap
+from lmcli.settings import setting
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """Settings of the window; None is chosen from text and budget."""
+
+    window: int = setting(10, "how many tokens N are read at once", least=1, most=1024)
+    hidden: int | None = setting(None, "width H of the hidden layer", least=1)
+    embedding: int | None = setting(None, "size E of a token's embedding", least=1)
+    dropout: float = setting(0.0, "dropout on the hidden layer", least=0, most=0.9)
+    direct: bool = setting(False, "connect embeddings and output directly as well")
+
+
+class Window(LanguageModel):
+    """Embeddings of the last N tokens, a tanh layer, an output layer."""
+
+    name = "window"
+    Settings = WindowSettings
+
+    def __init__(self, vocabulary: int, settings: Any) -> None:
+        super().__init__(vocabulary, settings)
+        hidden, embedding = settings.hidden or 256, settings.embedding or 64
+        wide = settings.window * embedding
+        self.embed = nn.Embedding(vocabulary + 1, embedding)
+        self.hidden = nn.Linear(wide, hidden)
+        self.output = nn.Linear(hidden, vocabulary)
+        self.direct = nn.Linear(wide, vocabulary, bias=False) if settings.direct else None
+
+    def start(self, batch: int) -> State:
+        """Shapes: (B, N - 1), all start ids."""
+        size = batch, self.settings.window - 1
+        return (torch.full(size, self.start_id, device=self.output.weight.device),)
+
+    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
+        """Read tokens; predict after each.
+
+        Shapes: tokens (B, T), state (B, N - 1) -> logits (B, T, V).
+        """
+        read = torch.cat([state[0], tokens], dim=1)  # (B, N - 1 + T)
+        windows = self._forget(read.unfold(1, self.settings.window, 1))  # (B, T, N)
+        x = self.embed(windows).flatten(2)  # (B, T, N E)
+        h = torch.tanh(self.hidden(x))  # (B, T, H)
+        if tap is not None:
+            tap("hidden", h)
+        logits = self.output(F.dropout(h, self.settings.dropout, self.training))  # (B, T, V)
+        if self.direct is not None:
+            logits = logits + self.direct(x)
+        return logits.float(), (self._forget(read[:, tokens.shape[1] :]),)
+
+    def _forget(self, tokens: Tensor) -> Tensor:
+        """Start ids in place of all that stands before one. Shapes: (..., N) -> (..., N)."""
+        starts = (tokens == self.start_id).flip(-1).cumsum(-1).flip(-1)  # here or behind
+        return tokens.masked_fill(starts > 0, self.start_id)
+
+    def body_parameters(self) -> int:
+        """All but embedding and output layer."""
+        ends = (self.embed, self.output)
+        return self.parameter_count() - sum(p.numel() for e in ends for p in e.parameters())
+
+    def flops_per_token(self) -> int:
+        """A multiplication and an addition for each weight but the embedding's."""
+        layers = [m for m in self.children() if isinstance(m, nn.Linear)]
+        return sum(2 * layer.weight.numel() for layer in layers)
+
+
+Member = Window

@@ -1,0 +1,212 @@
+"""Texts + settings -> everything a training needs.
+
+**In:** what the user asked for: texts, architecture, tokenizer, ``--set`` pairs, a budget.
+**Out:** `Job`: the record of the run to be, ids, and settings without gaps. Nothing is written but the
+cache of token ids; what is wrong with the request shows here.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lmcli import __version__
+from lmcli.corpus import Corpus, TextOptions, load_corpus
+from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus
+from lmcli.errors import RunError, TextError
+from lmcli.models.base import LanguageModel
+from lmcli.recipes import Scale, choose
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.run import Record, Run
+from lmcli.settings import check_known, update
+from lmcli.training import Budget, Trainer, TrainingSettings, pick_device
+
+
+@dataclass(frozen=True)
+class TextChoice:
+    """Which texts, how to read and how to split them."""
+
+    texts: tuple[str, ...]
+    options: TextOptions = field(default_factory=TextOptions)
+    split: str = "interleaved"
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def load(self) -> Corpus:
+        """Read and split."""
+        split = "tail" if self.split == "tail" else "interleaved"
+        return load_corpus(self.texts, self.options, split, self.valid, self.test)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return {
+            "texts": list(self.texts),
+            "options": asdict(self.options),
+            "split": self.split,
+            "valid": list(self.valid),
+            "test": list(self.test),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TextChoice:
+        """The choice a run was made with."""
+        return cls(
+            texts=tuple(data["texts"]),
+            options=TextOptions(**data["options"]),
+            split=data["split"],
+            valid=tuple(data["valid"]),
+            test=tuple(data["test"]),
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus in hand: read, split, tokenized."""
+
+    choice: TextChoice
+    corpus: Corpus
+    encoded: EncodedCorpus
+    tokenizer: str
+    tokenizer_settings: dict[str, Any]
+
+
+def prepare_source(
+    choice: TextChoice, tokenizer: str, pairs: Mapping[str, Any] | None = None
+) -> Source:
+    """Read, split and tokenize; ids come from the cache where they can."""
+    cls = TOKENIZERS.load(tokenizer)
+    settings = update(cls.Settings(), pairs or {})
+    corpus = choice.load()
+    encoded = encode_corpus(corpus, tokenizer, settings, cache_folder())
+    return Source(choice, corpus, encoded, tokenizer, asdict(settings))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be trained: plain values, ready to be sent to another process."""
+
+    arch: str
+    settings: Any
+    training: TrainingSettings
+    budget: Budget
+    seed: int
+    device: str
+    source: Source
+    command: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it learns by counting."""
+        return bool(MODELS.load(self.arch).counts)
+
+    def record(self) -> Record:
+        """The run.json of this job."""
+        return Record(
+            arch=self.arch,
+            settings=asdict(self.settings),
+            tokenizer=self.source.tokenizer,
+            tokenizer_settings=self.source.tokenizer_settings,
+            vocabulary=self.source.encoded.tokenizer.size,
+            corpus=self.source.choice.to_json() | {"sha256": self.source.corpus.sha256},
+            training=asdict(self.training),
+            budget=asdict(self.budget),
+            seed=self.seed,
+            device=self.device,
+            versions=versions(),
+            command=self.command,
+        )
+
+    def create(self, path: Path, force: bool = False) -> Run:
+        """The run's folder."""
+        return Run.create(path, self.record(), self.source.encoded.tokenizer, force)
+
+    def model(self) -> LanguageModel:
+        """An untrained model; the seed decides its first weights."""
+        import torch
+
+        torch.manual_seed(self.seed)
+        model: LanguageModel = MODELS.load(self.arch)(
+            self.source.encoded.tokenizer.size, self.settings
+        )
+        return model
+
+    def trainer(self) -> Trainer:
+        """A trainer at step 0."""
+        encoded = self.source.encoded
+        return Trainer(
+            self.model(),
+            encoded.train,
+            encoded.valid,
+            self.training,
+            self.budget,
+            self.seed,
+            self.device,
+        )
+
+
+def prepare_job(
+    source: Source,
+    arch: str,
+    pairs: Mapping[str, Any],
+    budget: Budget,
+    seed: int,
+    device: str,
+    match: str = "params",
+    command: str = "",
+) -> Job:
+    """Settings for one architecture on a text, every open one chosen."""
+    cls = MODELS.load(arch)
+    settings = update(cls.Settings(), pairs)
+    training = update(TrainingSettings(), pairs)
+    scale = Scale.of(len(source.encoded.train), source.encoded.tokenizer.size, budget)
+    settings, training = choose(arch, settings, training, scale, match)
+    return Job(arch, settings, training, budget, seed, pick_device(device), source, command)
+
+
+def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> None:
+    """A UsageError for a ``--set`` name that neither model, tokenizer nor training knows."""
+    classes = [MODELS.load(arch).Settings for arch in archs]
+    check_known(pairs, *classes, TOKENIZERS.load(tokenizer).Settings, TrainingSettings)
+
+
+def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
+    """The job that a run was made from, its texts read again; they must be what they were."""
+    record = run.record
+    choice = TextChoice.from_json(record.corpus)
+    choice = replace(choice, texts=texts or choice.texts)
+    source = prepare_source(choice, record.tokenizer, record.tokenizer_settings)
+    if source.corpus.sha256 != record.corpus["sha256"]:
+        raise TextError(
+            f"the text has changed since '{run.path}' was trained on it",
+            "train a new run on the new text",
+        )
+    try:
+        settings = MODELS.load(record.arch).Settings(**record.settings)
+        training = TrainingSettings(**record.training)
+        budget = Budget(**record.budget)
+    except TypeError as error:
+        raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
+    return Job(record.arch, settings, training, budget, record.seed, record.device, source)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    import numpy
+    import torch
+
+    return {
+        "lmcli": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["lmcli", *sys.argv[1:]])

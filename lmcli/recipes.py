@@ -1,0 +1,174 @@
+"""Defaults chosen from the text and the budget, for every setting the user left open.
+
+**In:** an architecture, its settings and the training's with None where nothing was said, and a
+`Scale`: how much text, which vocabulary, how much time.
+**Out:** the same settings with a number everywhere.
+
+The rules are measured, not derived. Width grows with the time there is and is capped by the text: a
+small text is learnt by heart by a wide net. Many small updates beat few large ones on one or two cores
+(batches of 16 streams). All architectures get as many parameters in their body as the LSTM would get.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lmcli.models.base import LanguageModel
+from lmcli.registry import MODELS
+from lmcli.settings import names, update
+from lmcli.training import Budget, TrainingSettings
+
+REFERENCE = "lstm"
+"""the architecture whose width the rules give; the others are matched to it"""
+ASSUMED_SECONDS = 180.0
+"""a budget in steps or epochs is taken for this long"""
+TOKENS_PER_SECOND = 1.2e5
+"""of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a recipe depends on."""
+
+    tokens: int
+    vocabulary: int
+    seconds: float
+
+    @classmethod
+    def of(cls, tokens: int, vocabulary: int, budget: Budget) -> Scale:
+        """From a training part and a budget."""
+        seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
+        return cls(tokens, vocabulary, seconds)
+
+    @property
+    def symbols(self) -> bool:
+        """Whether tokens are characters or bytes rather than words."""
+        return self.vocabulary <= 1000 and self.tokens > 0
+
+    @property
+    def expected_epochs(self) -> float:
+        """How often the text will be read, roughly."""
+        slowdown = (width(self) / 256) ** 1.5
+        return self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens)
+
+
+def width(scale: Scale) -> int:
+    """The LSTM's width H."""
+    by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
+    by_text = _step(scale.tokens, [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, 256), (3e6, 448)], 512)
+    return min(by_time, by_text)
+
+
+def dropout(scale: Scale) -> float:
+    """More, the more often the text will be read."""
+    return _step(scale.expected_epochs, [(16, 0.0), (40, 0.1), (100, 0.2), (400, 0.4)], 0.5)
+
+
+def embedding(scale: Scale) -> int:
+    """The embedding size E: small in front of a wide net, a little more for many words."""
+    return 64 if scale.vocabulary <= 2000 else 128
+
+
+def shape(scale: Scale) -> tuple[int, int]:
+    """Streams B and truncation T: never more than the text can fill eight times an epoch."""
+    batch, truncation = 16, 64
+    while batch * truncation * 8 > scale.tokens and batch > 2:
+        batch //= 2
+    return batch, truncation
+
+
+def learning_rate(arch: str, scale: Scale) -> float:
+    """Peak rate; members without a rule of their own get the LSTM's."""
+    base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
+    return base * (256 / max(96, width(scale))) ** 0.5
+
+
+LEARNING_RATES = {"lstm": 3e-3, "gru": 2e-3, "rnn": 1e-3, "window": 2e-3}
+
+
+def _step(value: float, steps: list[tuple[float, Any]], last: Any) -> Any:
+    """The entry of the first step that `value` does not reach."""
+    return next((result for bound, result in steps if value < bound), last)
+
+
+# ------------------------------------------------------------------ filling in
+
+
+def choose(
+    arch: str, settings: Any, training: TrainingSettings, scale: Scale, match: str = "params"
+) -> tuple[Any, TrainingSettings]:
+    """Both settings with every None filled in."""
+    batch, truncation = shape(scale)
+    training = _fill(
+        training,
+        batch=batch,
+        truncation=truncation,
+        learning_rate=learning_rate(arch, scale),
+    )
+    open_width = "hidden" in names(type(settings)) and settings.hidden is None
+    settings = _fill(settings, embedding=embedding(scale), dropout=dropout(scale))
+    if open_width:
+        settings = replace(settings, hidden=width(scale))
+        if match == "params" and arch != REFERENCE:
+            settings = match_parameters(arch, settings, scale)
+    return settings, training
+
+
+def _fill(settings: Any, **defaults: Any) -> Any:
+    open_fields = {
+        k: v for k, v in defaults.items() if k in names(type(settings)) and getattr(settings, k) is None
+    }
+    return replace(settings, **open_fields)
+
+
+def match_parameters(arch: str, settings: Any, scale: Scale) -> Any:
+    """`settings` with the width at which the model is as big as the reference LSTM.
+
+    The body (all but embedding and output layer) counts; among widths whose body is within 4 % the one
+    whose total is nearest is taken.
+    """
+    reference_class = MODELS.load(REFERENCE).Settings
+    same = {n: getattr(settings, n) for n in names(reference_class) if hasattr(settings, n)}
+    same["hidden"] = width(scale)
+    reference = size(REFERENCE, update(reference_class(), same), scale.vocabulary)
+    low, high = 1, 64 * width(scale)
+    while low < high:  # the first width whose body is at least as big
+        middle = (low + high) // 2
+        if size(arch, replace(settings, hidden=middle), scale.vocabulary)[0] < reference[0]:
+            low = middle + 1
+        else:
+            high = middle
+
+    def mismatch(hidden: int) -> tuple[float, float]:
+        body, total = size(arch, replace(settings, hidden=hidden), scale.vocabulary)
+        return max(0.04, abs(body / reference[0] - 1)), abs(total / reference[1] - 1)
+
+    nearby = range(max(1, int(0.95 * low) - 1), int(1.05 * low) + 2)
+    return replace(settings, hidden=min(nearby, key=mismatch))
+
+
+def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
+    """Parameters of the body and in all; nothing is allocated."""
+    with torch.device("meta"):
+        model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
+    return model.body_parameters(), model.parameter_count()
+
+
+def describe_choice(arch: str, settings: Any, training: TrainingSettings) -> str:
+    """One line for the user.
+
+    >>> from lmcli.models.lstm import LSTMSettings
+    >>> describe_choice("lstm", LSTMSettings(hidden=256), TrainingSettings(batch=16, truncation=64))
+    'lstm: hidden=256 layers=1 input_dropout=0 tie=False forget_bias=1 | batch=16 truncation=64'
+    """
+    shown = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
+    parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
+    line = f"{arch}: {' '.join(parts)}"
+    if MODELS.load(arch).counts:
+        return line
+    line += f" | batch={training.batch} truncation={training.truncation}"
+    return line + (f" learning_rate={training.learning_rate:.4g}" if training.learning_rate else "")

@@ -1,0 +1,169 @@
+"""Numbers on their way to a reader.
+
+**In:** raw values, as they were measured.
+**Out:** `Result`: the values under their JSON names, and how to lay them out: tables, facts, passages.
+
+Values are rounded once, by `Metric.show`, at the very end; every renderer shows the same text for the
+same number, because none of them formats numbers itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA = 1
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one kind of number looks: its heading and its decimals.
+
+    >>> PERPLEXITY.show(4.6789), PARAMETERS.show(351_809), SECONDS.show(None)
+    ('4.679', '351,809', '-')
+    """
+
+    heading: str
+    decimals: int = 0
+    kind: Literal["number", "percent", "text", "factor"] = "number"
+    error: str | None = None
+    """name of the value beside it that holds its standard error"""
+
+    def show(self, value: Any, error: float | None = None) -> str:
+        """The number as a reader sees it."""
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return MISSING
+        if self.kind == "text":
+            return str(value)
+        shown = f"{100 * value if self.kind == 'percent' else value:,.{self.decimals}f}"
+        if self.kind == "percent":
+            shown += " %"
+        if error is not None and math.isfinite(error):
+            shown += f" ± {error:.{self.decimals}f}"
+        return shown
+
+
+def text(heading: str) -> Metric:
+    """A column of words."""
+    return Metric(heading, kind="text")
+
+
+PERPLEXITY = Metric("perplexity", 3)
+BITS_PER_CHAR = Metric("bits/char", 4, error="standard_error")
+NATS = Metric("nats/token", 4)
+PARAMETERS = Metric("parameters")
+COUNT = Metric("count")
+SECONDS = Metric("seconds", 1)
+PER_SECOND = Metric("tokens/s")
+EPOCHS = Metric("epochs", 1)
+PERCENT = Metric("", 1, kind="percent")
+PROBABILITY = Metric("probability", 4)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: where a row keeps the value ("test.perplexity") and how it looks."""
+
+    path: str
+    metric: Metric
+    heading: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The heading shown."""
+        return self.metric.heading if self.heading is None else self.heading
+
+    def raw(self, row: Mapping[str, Any]) -> Any:
+        """The unrounded value of a row, None where there is none."""
+        return dig(row, self.path)
+
+    def cell(self, row: Mapping[str, Any]) -> str:
+        """The value as shown, with its standard error where it has one."""
+        error = None
+        if self.metric.error:
+            error = dig(row, f"{self.path.rpartition('.')[0]}.{self.metric.error}".lstrip("."))
+        return self.metric.show(self.raw(row), error)
+
+
+def dig(row: Mapping[str, Any], path: str) -> Any:
+    """A value inside nested mappings.
+
+    >>> dig({"test": {"perplexity": 4.5}}, "test.perplexity"), dig({}, "test.perplexity")
+    (4.5, None)
+    """
+    value: Any = row
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values with a title; the rows are those of the JSON."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Single values with their names, one a line."""
+
+    columns: Sequence[Column]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text for the reader."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Stretches of text, each with a strength from 0 to 1 that decides its colour."""
+
+    title: str
+    parts: Sequence[tuple[str, float]]
+    note: str = ""
+
+
+Block = Table | Facts | Passage | Passages
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found out: values by JSON name, and blocks that show some of them."""
+
+    command: str
+    values: Mapping[str, Any]
+    blocks: Sequence[Block] = field(default_factory=tuple)
+    next_commands: Sequence[str] = field(default_factory=tuple)
+    """what a user may want to run next: shown on stderr, never part of the result"""
+
+    def to_json(self) -> dict[str, Any]:
+        """One object, every number raw; what is not finite becomes null."""
+        return {"schema": SCHEMA, "command": self.command, **finite(self.values)}
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON values: NaN and infinities become None, numpy numbers plain ones.
+
+    >>> finite({"a": float("nan"), "b": [1.5, float("inf")]})
+    {'a': None, 'b': [1.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

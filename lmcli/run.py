@@ -1,0 +1,328 @@
+"""A run: one folder on disk that holds a model and all that is known of its making.
+
+**In:** a record, a tokenizer, tensors, results.
+**Out:** the same, later; a folder that is damaged, unfinished or newer is a RunError that says so.
+
+    run.json               architecture + settings, corpus, split, seed, versions, command line
+    tokenizer.json
+    weights.safetensors    best on validation
+    training.safetensors   last: weights, optimiser, carried state, and in its header all of training.json
+    training.json          last: step, position, random states; a copy for readers
+    log.jsonl              one line a record of progress
+    results/*.json
+
+Everything carries a format number and a checksum, every file is written under a temporary name in the
+same folder, flushed to the disk and renamed. No pickle: opening a run cannot execute code.
+training.json lives in the header of training.safetensors because two files cannot be renamed in one go.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmcli.errors import LmcliError, RunError, StorageError
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmcli.models.base import LanguageModel
+
+FORMAT = 1
+RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
+TRAINING, TRAINING_COPY, LOG, RESULTS = (
+    "training.safetensors",
+    "training.json",
+    "log.jsonl",
+    "results",
+)
+OURS = (RECORD, TOKENIZER, WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What run.json holds. All values are plain JSON."""
+
+    arch: str
+    settings: dict[str, Any]
+    tokenizer: str
+    tokenizer_settings: dict[str, Any]
+    vocabulary: int
+    corpus: dict[str, Any]
+    """texts, sha256, options, split, valid, test"""
+    training: dict[str, Any]
+    budget: dict[str, Any]
+    seed: int
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+
+
+class Run:
+    """One run folder; made by `create` or `open`."""
+
+    def __init__(self, path: Path, record: Record, tokenizer: Tokenizer) -> None:
+        self.path = path
+        self.record = record
+        self.tokenizer = tokenizer
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @classmethod
+    def create(cls, path: Path, record: Record, tokenizer: Tokenizer, force: bool = False) -> Run:
+        """A new folder; one that exists is an error, or with `force` replaced if it is a run."""
+        check_free(path, force)
+        with storage(path):
+            for name in OURS:
+                _remove(path / name)
+            (path / RESULTS).mkdir(parents=True, exist_ok=True)
+        write_json(path / TOKENIZER, tokenizer.to_json())
+        write_json(path / RECORD, vars(record))
+        return cls(path, record, tokenizer)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run; its weights are read by `model`."""
+        if not path.exists():
+            raise RunError(f"no run at '{path}'", "lmcli train my.txt -o RUN makes one")
+        if not (path / RECORD).is_file():
+            raise RunError(f"'{path}' is not a run", f"a run is a folder with a {RECORD} in it")
+        data = read_json(path / RECORD)
+        try:
+            record = Record(**data)
+            tokenizer = TOKENIZERS.load(record.tokenizer).from_json(read_json(path / TOKENIZER))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise damaged(path / RECORD, error) from None
+        return cls(path, record, tokenizer)
+
+    def new_model(self) -> LanguageModel:
+        """An untrained model with the run's settings."""
+        cls = MODELS.load(self.record.arch)
+        try:
+            model: LanguageModel = cls(self.record.vocabulary, cls.Settings(**self.record.settings))
+        except (TypeError, LmcliError) as error:
+            raise damaged(self.path / RECORD, error) from None
+        return model
+
+    def model(self, device: str = "cpu") -> LanguageModel:
+        """The model with its best weights."""
+        file = self.path / WEIGHTS
+        if not file.is_file():
+            raise RunError(
+                f"'{self.path}' is unfinished: it has no {WEIGHTS}",
+                f"lmcli train --resume -o {self.path} goes on with it",
+            )
+        model = self.new_model()
+        tensors, _ = read_tensors(file)
+        try:
+            model.load_tensors(tensors)
+        except (ValueError, KeyError) as error:
+            raise damaged(file, error) from None
+        return model.to(device).eval()
+
+    # -------------------------------------------------------------- while it is trained
+
+    def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """The best weights so far."""
+        write_tensors(self.path / WEIGHTS, tensors, {"step": step})
+
+    def save_training(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """All that is needed to go on exactly."""
+        write_tensors(self.path / TRAINING, tensors, state)
+        write_json(self.path / TRAINING_COPY, state)
+
+    def load_training(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `save_training` wrote last."""
+        file = self.path / TRAINING
+        if not file.is_file():
+            raise RunError(
+                f"'{self.path}' cannot be resumed: it has no {TRAINING}",
+                "train it again, with --force to replace it",
+            )
+        return read_tensors(file)
+
+    def slim(self) -> None:
+        """Drop what only resuming needs."""
+        for name in (TRAINING, TRAINING_COPY):
+            _remove(self.path / name)
+
+    def cut_log(self, lines: int) -> None:
+        """Keep the first `lines` lines: what was logged behind the last checkpoint happens again."""
+        file = self.path / LOG
+        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
+        write_bytes(file, b"".join(kept))
+
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """One line of progress."""
+        with storage(self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def save_result(self, name: str, values: dict[str, Any]) -> None:
+        """A Result as JSON under results/."""
+        with storage(self.path):
+            (self.path / RESULTS).mkdir(exist_ok=True)
+        write_json(self.path / RESULTS / f"{name}.json", values)
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """A saved result, None if there is none."""
+        file = self.path / RESULTS / f"{name}.json"
+        return read_json(file) if file.is_file() else None
+
+
+def check_free(path: Path, force: bool) -> None:
+    """A RunError if something is at `path` that must not be replaced; nothing is written."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise RunError(f"'{path}' exists and is not a folder", "choose another name with -o")
+    is_run = (path / RECORD).is_file()
+    if not any(path.iterdir()):
+        return
+    if not is_run:
+        raise RunError(f"'{path}' exists and is not a run", "choose another name with -o")
+    if not force:
+        raise RunError(f"'{path}' exists", "--resume goes on with it, --force replaces it")
+
+
+# ------------------------------------------------------------------ files
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns what the disk has to say into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left for '{path}'", "free some, or choose -o") from None
+        what = os.strerror(error.errno).lower() if error.errno else str(error).lower()
+        raise StorageError(f"cannot write '{path}': {what}", "choose another place with -o") from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash it is either the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _canonical(payload: Any) -> str:
+    return json.dumps(payload, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_json(path: Path, payload: Mapping[str, Any]) -> None:
+    """A JSON object with a format number and a checksum of the rest."""
+    body = {"format": FORMAT, **payload}
+    body["checksum"] = _checksum(_canonical(body).encode("utf-8", "surrogatepass"))
+    text = json.dumps(body, ensure_ascii=False, indent=1)
+    write_bytes(path, text.encode("utf-8", "surrogatepass"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; anything else is a RunError."""
+    try:
+        body = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        check_format(path, body["format"])
+        checksum = body.pop("checksum")
+        matches = checksum == _checksum(_canonical(body).encode("utf-8", "surrogatepass"))
+    except FileNotFoundError:
+        raise RunError(f"'{path.parent}' has no {path.name}", "train the run again") from None
+    except OSError as error:
+        raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from None
+    if not matches:
+        raise damaged(path, "its checksum does not match")
+    del body["format"]
+    return dict(body)
+
+
+def check_format(path: Path, found: Any) -> None:
+    """A RunError for a file from a newer lmcli."""
+    if not isinstance(found, int):
+        raise TypeError("format is not a number")
+    if found > FORMAT:
+        raise RunError(
+            f"'{path}' has format {found}, this lmcli reads up to {FORMAT}", "upgrade lmcli"
+        )
+
+
+def damaged(path: Path, why: object) -> RunError:
+    """The error for a file that is not what was written."""
+    reason = str(why).partition("\n")[0].strip()[:120] or type(why).__name__
+    return RunError(
+        f"'{path}' is damaged: {reason}", "restore it from a copy, or train the run again"
+    )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+    """Tensors as safetensors, with `about` and a checksum in the header."""
+    from safetensors.torch import save
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {"about": json.dumps(about), "format": str(FORMAT)}
+    header["checksum"] = _digest(plain, header["about"])
+    write_bytes(path, save(plain, metadata=header))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote; anything else is a RunError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_format(path, int(header["format"]))
+        about = json.loads(header["about"])
+        matches = header["checksum"] == _digest(tensors, header["about"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from None
+    except OSError as error:
+        raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
+    if not matches:
+        raise damaged(path, "its checksum does not match")
+    return tensors, about
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    import torch
+
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

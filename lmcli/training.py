@@ -1,0 +1,435 @@
+"""Model + batches -> a stream of Progress.
+
+**In:** a model, the ids of the training and validation part, `TrainingSettings`, a `Budget`.
+**Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training, and `state`
+gives all that is needed to go on exactly where it stopped.
+
+Truncated back-propagation through time (Williams and Peng 1990) over parallel streams that carry their
+state from chunk to chunk; AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay by the share
+of the budget that is used; the gradient's norm is clipped (Pascanu, Mikolov and Bengio 2013).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.batches import IGNORED, Streams
+from lmcli.errors import RunError, TrainingError
+from lmcli.models.base import LanguageModel, State
+from lmcli.run import Run
+from lmcli.scoring import stream_nats
+from lmcli.settings import setting
+
+Stream = npt.NDArray[np.integer[Any]]
+LOG_EVERY = 50
+"""steps between two lines of the log"""
+EXPLODED = 3.0
+"""a loss this many times that of guessing at random has exploded"""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; None is chosen from text, budget and architecture."""
+
+    batch: int | None = setting(None, "parallel streams B", least=1)
+    truncation: int | None = setting(None, "steps T through which gradients flow", least=1)
+    learning_rate: float | None = setting(None, "peak learning rate", least=0)
+    weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
+    clip: float = setting(1.0, "largest norm of the gradient", least=0)
+    warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
+    reset_probability: float = setting(
+        0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
+    )
+    validations: int = setting(12, "how often to validate within the budget", least=1)
+    patience: int = setting(5, "validations without progress before stopping; 0 = never", least=0)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "arithmetic of the matrix products"
+    )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: one of minutes, steps, epochs."""
+
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+    def total_steps(self, steps_per_epoch: int) -> int | None:
+        """The last step, None for a budget in minutes."""
+        if self.steps is not None:
+            return self.steps
+        return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after a step. Losses in nats per token."""
+
+    step: int
+    fraction: float
+    """share of the budget used, 0 to 1"""
+    tokens: int
+    seconds: float
+    loss: float
+    """mean over the steps since the last logged one"""
+    learning_rate: float
+    valid: float | None = None
+    """validation loss, where it was measured at this step"""
+    best: bool = False
+    """the validation loss is the best so far"""
+    logged: bool = False
+    """one of the steps that go into log.jsonl"""
+    done: str | None = None
+    """why the training is over: "budget", "patience", "counted" """
+
+    def entry(self) -> dict[str, Any]:
+        """A line of log.jsonl: only what an unbroken run would have, so no clock times."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "valid": self.valid,
+        }
+
+
+def pick_device(wanted: str) -> str:
+    """ "auto" is the best there is: cuda, mps, cpu."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(wanted.partition(":")[0], False):
+        raise TrainingError(f"no device '{wanted}' on this machine", "--device cpu always works")
+    return wanted
+
+
+def pick_precision(wanted: str, device: str) -> str:
+    """bfloat16 where the hardware computes in it and the kernels are faster for it."""
+    if wanted != "auto":
+        return wanted
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    fast = device == "cpu" and torch.backends.mkldnn.is_available() and _bf16_instructions()
+    return "bfloat16" if fast else "float32"
+
+
+def _bf16_instructions() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class Trainer:
+    """One training: owns the model's weights, the optimiser and the carried state."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        train: Stream,
+        valid: Stream,
+        settings: TrainingSettings,
+        budget: Budget,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.model = model.to(device)
+        self.valid = valid
+        self.settings = settings
+        self.budget = budget
+        self.device = device
+        self.precision = pick_precision(settings.precision, device)
+        self.streams = Streams(
+            train,
+            model.start_id,
+            settings.batch or 16,
+            settings.truncation or 64,
+            settings.reset_probability,
+            seed,
+        )
+        self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
+        self.optimizer = _optimizer(model, settings, device)
+        self.state: State = self.model.start(self.streams.batch)
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.best = math.inf
+        self.best_step = 0
+        self.worse = 0  # validations since the best one
+        self.validated = 0.0  # fraction of the budget at the last validation
+        self.loss_sum = 0.0
+        self.loss_steps = 0
+        self.valid_seconds = 0.0
+
+    # -------------------------------------------------------------- the loop
+
+    def run(self, until: float = 1.0) -> Iterator[Progress]:
+        """Train until that share of the budget is used; may be called again to go on."""
+        clock = time.perf_counter()
+        while self.fraction < until:
+            rate = self._learning_rate()
+            loss = self._step(rate)
+            self.loss_sum += loss
+            self.loss_steps += 1
+            self.seconds, clock = self._lap(clock)
+            due = self._validation_due()
+            valid, best = self._validate() if due else (None, False)
+            self.seconds, clock = self._lap(clock)
+            mean = self.loss_sum / self.loss_steps
+            logged = due or self.step % LOG_EVERY == 0
+            if logged:
+                self.loss_sum, self.loss_steps = 0.0, 0
+            done = self._reason_to_stop()
+            yield Progress(
+                step=self.step,
+                fraction=self.fraction,
+                tokens=self.tokens,
+                seconds=self.seconds,
+                loss=mean,
+                learning_rate=rate,
+                valid=valid,
+                best=best,
+                logged=logged,
+                done=done,
+            )
+            if done == "patience":
+                return
+            clock = time.perf_counter()  # what the caller does in between is not training time
+
+    def _lap(self, clock: float) -> tuple[float, float]:
+        now = time.perf_counter()
+        return self.seconds + now - clock, now
+
+    @property
+    def fraction(self) -> float:
+        """The share of the budget that is used."""
+        if self.total_steps is not None:
+            return self.step / self.total_steps
+        return min(1.0, self.seconds / (60 * (self.budget.minutes or 3)))
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to 0 at the end of the budget."""
+        warmup, used = self.settings.warmup, self.fraction
+        rise = 1.0
+        if used < warmup:
+            ahead = 1 / self.total_steps if self.total_steps else 1e-3
+            rise = min(1.0, (used + ahead) / warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, used - warmup) / (1 - warmup + 1e-9)))
+        return (self.settings.learning_rate or 2e-3) * rise * fall
+
+    def _step(self, rate: float) -> float:
+        """One update; the mean loss of its tokens in nats."""
+        batch = self.streams[self.step]
+        inputs = batch.inputs.to(self.device, non_blocking=True)
+        targets = batch.targets.to(self.device, non_blocking=True)
+        if batch.fresh.any():
+            self.state = forget(self.state, self.model.start(len(inputs)), batch.fresh)
+        self.model.train()
+        low = self.precision == "bfloat16"
+        with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low):
+            logits, state = self.model(inputs, self.state)
+        loss = F.cross_entropy(
+            logits.transpose(0, 1).reshape(-1, logits.shape[-1]),
+            targets.t().reshape(-1),
+            ignore_index=IGNORED,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.state = tuple(part.detach() for part in state)
+        self.step += 1
+        self.tokens += targets.numel()
+        return self._guarded(loss.item())
+
+    def _guarded(self, loss: float) -> float:
+        """The loss itself, or a TrainingError if it is NaN or out of all proportion."""
+        limit = EXPLODED * math.log(self.model.vocabulary + 1) + 5
+        if math.isfinite(loss) and loss < limit:
+            return loss
+        what = "exploded" if math.isfinite(loss) else "became NaN"
+        rate = self.settings.learning_rate or 2e-3
+        kept = "the best weights so far are kept; " if self.best_step else ""
+        raise TrainingError(
+            f"the loss {what} at step {self.step} (learning rate {rate:g})",
+            f"{kept}lower it: --set learning_rate={rate / 4:g}",
+        )
+
+    # -------------------------------------------------------------- validation
+
+    def _validation_due(self) -> bool:
+        """At even shares of the budget, less often where validating is dear, and at the end."""
+        if self.fraction >= 1.0:
+            return True
+        share = 1 / self.settings.validations
+        if self.total_steps is None:  # spend a tenth of the time on it at the most
+            share = max(share, 10 * self.valid_seconds / (60 * (self.budget.minutes or 3)))
+        return self.fraction - self.validated >= share - 1e-9
+
+    def _validate(self) -> tuple[float, bool]:
+        """Validation loss over every token once, and whether it is the best."""
+        began = time.perf_counter()
+        nats = stream_nats(self.model, self.valid)
+        loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(self.valid, self.model))
+        self.valid_seconds = time.perf_counter() - began
+        self.validated = self.fraction
+        best = loss < self.best
+        if best:
+            self.best, self.best_step, self.worse = loss, self.step, 0
+        else:
+            self.worse += 1
+        return loss, best
+
+    def _reason_to_stop(self) -> str | None:
+        if self.settings.patience and self.worse >= self.settings.patience:
+            return "patience"
+        return "budget" if self.fraction >= 1.0 else None
+
+    # -------------------------------------------------------------- stop and go on
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to go on exactly: tensors, and plain values."""
+        tensors = {f"model.{k}": v for k, v in self.model.tensors().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
+        tensors |= {f"state.{i}": part for i, part in enumerate(self.state)}
+        tensors["random.torch"] = torch.get_rng_state()
+        if self.device.startswith("cuda"):
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        names = ("step", "tokens", "seconds", "best", "best_step", "worse", "validated")
+        names += ("loss_sum", "loss_steps")
+        values = {name: getattr(self, name) for name in names}
+        return tensors, values | {"best": None if math.isinf(self.best) else self.best}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go back to a checkpoint."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        self.model.load_tensors(groups["model"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups.get("optimizer", {}).items():
+            index, _, rest = name.partition(".")
+            moments.setdefault(int(index), {})[rest] = tensor
+        template = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(template | {"state": moments})
+        parts = groups.get("state", {})
+        self.state = tuple(parts[str(i)].to(self.device) for i in range(len(parts)))
+        torch.set_rng_state(groups["random"]["torch"])
+        if "cuda" in groups["random"] and self.device.startswith("cuda"):
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.best = math.inf if values["best"] is None else values["best"]
+
+
+def forget(state: State, start: State, fresh: Tensor) -> State:
+    """The start state where `fresh`, the carried one elsewhere. Shapes: (B, ...), (B,)."""
+    rows = [fresh.to(part.device).view(-1, *[1] * (part.dim() - 1)) for part in state]
+    return tuple(torch.where(r, a, b) for r, a, b in zip(rows, start, state, strict=True))
+
+
+def count_targets(stream: Stream, model: LanguageModel) -> int:
+    """How many tokens of a stream are predicted: all but the start ids."""
+    return int((np.asarray(stream) != model.start_id).sum())
+
+
+def _optimizer(
+    model: LanguageModel, settings: TrainingSettings, device: str
+) -> torch.optim.Optimizer:
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        plain = parameter.dim() < 2 or "recurrent" in name
+        (free if plain else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    fused = device.partition(":")[0] in ("cpu", "cuda")
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=1e-3, fused=fused)
+
+
+# ------------------------------------------------------------------ into a run
+
+
+def train_into(run: Run, trainer: Trainer, every_seconds: float = 60.0) -> Iterator[Progress]:
+    """Train and keep everything in the run's folder; leaving the loop saves where it stands."""
+    lines = 0
+    if trainer.step == 0:
+        save(run, trainer, lines)
+    else:
+        lines = int(run.load_training()[1]["log_lines"])
+    run.cut_log(lines)
+    saved = time.monotonic()
+    try:
+        for progress in trainer.run():
+            if progress.logged:
+                run.append_log(progress.entry())
+                lines += 1
+            if progress.best:
+                run.save_weights(trainer.model.tensors(), trainer.step)
+            if progress.valid is not None or time.monotonic() - saved > every_seconds:
+                save(run, trainer, lines)
+                saved = time.monotonic()
+            yield progress
+    except GeneratorExit:
+        if not trainer.best_step:
+            run.save_weights(trainer.model.tensors(), trainer.step)
+        save(run, trainer, lines)
+        raise
+
+
+def save(run: Run, trainer: Trainer, log_lines: int) -> None:
+    """A checkpoint of the trainer, and how long the log was at it."""
+    tensors, values = trainer.checkpoint()
+    run.save_training(tensors, values | {"log_lines": log_lines})
+
+
+def resume(run: Run, trainer: Trainer) -> None:
+    """Bring a fresh trainer to where the run stopped."""
+    tensors, values = run.load_training()
+    try:
+        trainer.restore(tensors, {k: v for k, v in values.items() if k != "log_lines"})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"'{run.path}' cannot be resumed: {error}", "train it again with --force"
+        ) from None
+
+
+def count_into(run: Run, model: LanguageModel, train: Stream, valid: Stream) -> Progress:
+    """Train a model that learns by counting, and keep it."""
+    began = time.perf_counter()
+    model.count(train)
+    seconds = time.perf_counter() - began
+    nats = stream_nats(model, valid)
+    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model))
+    tokens = count_targets(train, model)
+    progress = Progress(1, 1.0, tokens, seconds, math.nan, 0.0, loss, True, True, "counted")
+    run.save_weights(model.tensors(), 1)
+    run.cut_log(0)
+    run.append_log(replace(progress, loss=0.0).entry() | {"loss": None})
+    return progress
+
+
+def recorded(settings: TrainingSettings) -> dict[str, Any]:
+    """Settings as plain values for run.json."""
+    return asdict(settings)

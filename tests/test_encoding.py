@@ -1,0 +1,175 @@
+"""Streams of ids are what the tokenizer makes of the parts, from the cache or not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmcli.corpus import Corpus, TextOptions, load_corpus
+from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus, encode_pieces
+from lmcli.tokenizers.byte import ByteTokenizer
+from lmcli.tokenizers.char import CharTokenizer
+from lmcli.tokenizers.word import WordTokenizer
+
+TEXT = "".join(f"line {n} has the words, and some more of them.\n" for n in range(200))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def load(file: Path, **options: str) -> Corpus:
+    return load_corpus([str(file)], TextOptions(**options), "interleaved")
+
+
+def encode(file: Path, cache: Path | None, name: str = "char") -> EncodedCorpus:
+    settings = {"char": CharTokenizer, "word": WordTokenizer}[name].Settings()
+    return encode_corpus(load(file), name, settings, cache)
+
+
+def same(one: EncodedCorpus, other: EncodedCorpus) -> bool:
+    assert one.test is not None
+    assert other.test is not None
+    streams = zip((one.train, one.valid, one.test), (other.train, other.valid, other.test))
+    return one.tokenizer.to_json() == other.tokenizer.to_json() and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in streams
+    )
+
+
+def in_cache(encoded: EncodedCorpus) -> bool:
+    return isinstance(encoded.train, np.memmap)
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted((cache / "encoded").iterdir())
+
+
+def test_each_piece_is_laid_down_with_the_start_id_before_it() -> None:
+    ids = encode_pieces(ByteTokenizer(), ["ab", "", "c"])
+    assert ids.tolist() == [256, 97, 98, 256, 256, 99]
+    assert ids.dtype == np.uint16
+
+
+def test_no_pieces_make_an_empty_stream() -> None:
+    assert encode_pieces(ByteTokenizer(), []).tolist() == []
+
+
+@pytest.mark.parametrize(("words", "dtype"), [(65_532, np.uint16), (65_533, np.int32)])
+def test_ids_are_small_integers_where_all_fit(words: int, dtype: type) -> None:
+    text = "\n".join(f"w{n}" for n in range(words)) + "\n"
+    tokenizer = WordTokenizer.train([text], WordTokenizer.Settings())
+    ids = encode_pieces(tokenizer, [text])
+    assert tokenizer.size == words + 2  # the words, the line end, the unknown word
+    assert ids.dtype == dtype
+    assert tokenizer.decode(ids[1:].tolist()) == text
+
+
+def test_the_vocabulary_comes_from_the_training_part_only(file: Path) -> None:
+    corpus = load(file)
+    foreign = corpus.valid.pieces[0][:40]
+    file.write_text(TEXT.replace(foreign, foreign[:-1] + "Ω", 1), encoding="utf-8")
+    corpus = load(file)
+    assert "Ω" in "".join(corpus.valid.pieces)
+    encoded = encode_corpus(corpus, "char", CharTokenizer.Settings(), None)
+    assert np.count_nonzero(encoded.valid == encoded.tokenizer.unknown) == 1
+    assert np.count_nonzero(encoded.train == encoded.tokenizer.unknown) == 0
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_streams_decode_to_the_parts(file: Path, cache: Path, name: str) -> None:
+    corpus, encoded = load(file), encode(file, cache, name)
+    ids = encoded.train.astype(np.int32)
+    edges = [*np.flatnonzero(ids == encoded.tokenizer.start), len(ids)]
+    pieces = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in zip(edges, edges[1:])]
+    assert tuple(pieces) == corpus.train.pieces
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_the_cache_gives_the_same_ids_as_memory(file: Path, cache: Path, name: str) -> None:
+    memory, made, found = (encode(file, place, name) for place in (None, cache, cache))
+    assert not in_cache(memory)
+    assert in_cache(made)
+    assert in_cache(found)
+    assert same(memory, made)
+    assert same(memory, found)
+    assert len(entries(cache)) == 1
+
+
+def test_a_corpus_without_a_test_part_has_no_test_stream(file: Path, cache: Path) -> None:
+    held_out = file.with_name("valid.txt")
+    held_out.write_text("other words", encoding="utf-8")
+    corpus = load_corpus([str(file)], TextOptions(), "interleaved", valid=[str(held_out)])
+    for _ in range(2):
+        encoded = encode_corpus(corpus, "char", CharTokenizer.Settings(), cache)
+        assert encoded.test is None
+        assert len(encoded.valid) == len("other words") + 1
+
+
+def test_a_text_edited_in_place_is_encoded_anew(file: Path, cache: Path) -> None:
+    before = encode(file, cache)
+    file.write_text(TEXT.replace("words", "birds"), encoding="utf-8")
+    after = encode(file, cache)
+    assert same(after, encode(file, None))
+    assert not same(before, after)
+    assert "birds" in after.tokenizer.decode(after.train[1:])
+
+
+def test_a_text_that_moved_is_found_again(file: Path, cache: Path) -> None:
+    encode(file, cache)
+    encode(file.rename(file.with_name("b.txt")), cache)
+    assert len(entries(cache)) == 1
+
+
+def test_settings_tokenizer_and_split_each_have_an_entry_of_their_own(
+    file: Path, cache: Path
+) -> None:
+    for options, split in (({}, "interleaved"), ({}, "tail"), ({"documents": "line"}, "tail")):
+        corpus = load_corpus([str(file)], TextOptions(**options), split)
+        for settings in (CharTokenizer.Settings(), CharTokenizer.Settings(min_count=2)):
+            encode_corpus(corpus, "char", settings, cache)
+    encode(file, cache, "word")
+    assert len(entries(cache)) == 7
+
+
+@pytest.mark.parametrize("name", ["about.json", "train.npy", "valid.npy", "test.npy"])
+@pytest.mark.parametrize("harm", ["removed", "emptied", "cut", "flipped", "folder"])
+def test_a_damaged_entry_is_made_anew(file: Path, cache: Path, name: str, harm: str) -> None:
+    expected = encode(file, None)
+    encode(file, cache)
+    victim = entries(cache)[0] / name
+    data = victim.read_bytes()
+    victim.unlink()
+    if harm == "folder":
+        victim.mkdir()
+    elif harm != "removed":
+        flipped = data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]
+        victim.write_bytes({"emptied": b"", "cut": data[:-9], "flipped": flipped}[harm])
+    again = encode(file, cache)
+    assert same(expected, again)
+    assert in_cache(again)
+    assert len(entries(cache)) == 1
+
+
+def test_a_cache_that_cannot_be_written_falls_back_to_memory(file: Path) -> None:
+    encoded = encode(file, file / "not-a-folder")
+    assert not in_cache(encoded)
+    assert same(encoded, encode(file, None))
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMCLI_CACHE", "/a/b")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/a/b")
+    monkeypatch.delenv("LMCLI_CACHE")
+    assert cache_folder() == Path("/x/lmcli")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/lmcli")
