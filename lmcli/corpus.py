@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import lzma
 import sys
-import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +75,9 @@ class Part:
     @cached_property
     def bytes(self) -> int:
         """Bytes in UTF-8."""
-        return sum(len(p) if p.isascii() else len(p.encode()) for p in self.pieces)
+        return sum(
+            len(p) if p.isascii() else len(p.encode("utf-8", "replace")) for p in self.pieces
+        )
 
     @cached_property
     def words(self) -> int:
@@ -266,11 +267,9 @@ def _paragraphs(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _sha256(documents: Iterable[Document]) -> str:
-    """Of one document it is the sha256 of its UTF-8 bytes; documents are kept apart by a zero."""
-    digest = hashlib.sha256()
-    for number, document in enumerate(documents):
-        digest.update(b"\0" * (number > 0) + document.text.encode())
-    return digest.hexdigest()
+    """Of one document the sha256 of its UTF-8 bytes; several are kept apart by a zero byte."""
+    text = "\0".join(document.text for document in documents)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _held_out(files: list[Document], options: TextOptions) -> HeldOut | None:
@@ -393,7 +392,9 @@ def _read_bytes(name: str) -> bytes:
 def _download(url: str) -> bytes:
     """http(s) by the standard library, as fsspec needs more packages for it; the rest by fsspec."""
     if url.startswith(("http://", "https://")):
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as reply:
+        from urllib.request import urlopen
+
+        with urlopen(url, timeout=_TIMEOUT) as reply:
             return bytes(reply.read())
     import fsspec
 

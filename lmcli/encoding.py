@@ -109,8 +109,10 @@ def _save(made: EncodedCorpus, entry: Path) -> bool:
     """Write a cache entry whole or not at all; whether it is there now."""
     streams = {"train": made.train, "valid": made.valid, "test": made.test}
     written = {name: stream for name, stream in streams.items() if stream is not None}
+    tokenizer = json.dumps(made.tokenizer.to_json())
     about = {
-        "tokenizer": made.tokenizer.to_json(),
+        "tokenizer": tokenizer,
+        "tokenizer_checksum": zlib.crc32(tokenizer.encode()),
         "checksums": {name: zlib.crc32(stream.data) for name, stream in written.items()},
     }
     try:
@@ -132,7 +134,9 @@ def _load(entry: Path, tokenizer_name: str) -> EncodedCorpus | None:
     """A cache entry, or None where there is none or it is damaged."""
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
-        tokenizer = TOKENIZERS.load(tokenizer_name).from_json(about["tokenizer"])
+        if zlib.crc32(about["tokenizer"].encode()) != about["tokenizer_checksum"]:
+            return None
+        tokenizer = TOKENIZERS.load(tokenizer_name).from_json(json.loads(about["tokenizer"]))
         streams = {name: _load_stream(entry, name, n) for name, n in about["checksums"].items()}
         return EncodedCorpus(tokenizer, streams["train"], streams["valid"], streams.get("test"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):

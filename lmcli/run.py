@@ -258,7 +258,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise damaged(path, error) from None
     if not matches:
         raise damaged(path, "its checksum does not match")
-    del body["format"]
+    body.pop("format")
     return dict(body)
 
 

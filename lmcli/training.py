@@ -211,6 +211,19 @@ class Trainer:
                 return
             clock = time.perf_counter()  # what the caller does in between is not training time
 
+    def measure(self) -> float:
+        """Validation loss as it is now, in nats per token; leaves no trace in the training."""
+        nats = stream_nats(self.model, self.valid)
+        return float(nats.sum(dtype=np.float64)) / max(1, count_targets(self.valid, self.model))
+
+    def shorten(self, seconds: float, share: float) -> None:
+        """Take what was spent elsewhere off the budget: seconds, or a share of the steps."""
+        if self.total_steps is not None:
+            self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
+        else:
+            minutes = self.budget.minutes or 3
+            self.budget = replace(self.budget, minutes=max(minutes - seconds / 60, 1e-3))
+
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
         return self.seconds + now - clock, now
@@ -287,8 +300,7 @@ class Trainer:
     def _validate(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""
         began = time.perf_counter()
-        nats = stream_nats(self.model, self.valid)
-        loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(self.valid, self.model))
+        loss = self.measure()
         self.valid_seconds = time.perf_counter() - began
         self.validated = self.fraction
         best = loss < self.best

@@ -1,5 +1,6 @@
 """Streams of ids are what the tokenizer makes of the parts, from the cache or not."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def encode(file: Path, cache: Path | None, name: str = "char") -> EncodedCorpus:
 def same(one: EncodedCorpus, other: EncodedCorpus) -> bool:
     assert one.test is not None
     assert other.test is not None
-    streams = zip((one.train, one.valid, one.test), (other.train, other.valid, other.test))
+    streams = zip(
+        (one.train, one.valid, one.test), (other.train, other.valid, other.test), strict=True
+    )
     return one.tokenizer.to_json() == other.tokenizer.to_json() and all(
         a.dtype == b.dtype and np.array_equal(a, b) for a, b in streams
     )
@@ -88,7 +91,7 @@ def test_streams_decode_to_the_parts(file: Path, cache: Path, name: str) -> None
     corpus, encoded = load(file), encode(file, cache, name)
     ids = encoded.train.astype(np.int32)
     edges = [*np.flatnonzero(ids == encoded.tokenizer.start), len(ids)]
-    pieces = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in zip(edges, edges[1:])]
+    pieces = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(edges)]
     assert tuple(pieces) == corpus.train.pieces
 
 
@@ -119,7 +122,7 @@ def test_a_text_edited_in_place_is_encoded_anew(file: Path, cache: Path) -> None
     after = encode(file, cache)
     assert same(after, encode(file, None))
     assert not same(before, after)
-    assert "birds" in after.tokenizer.decode(after.train[1:])
+    assert "birds" in after.tokenizer.decode(after.train[1:1000])
 
 
 def test_a_text_that_moved_is_found_again(file: Path, cache: Path) -> None:
@@ -156,6 +159,15 @@ def test_a_damaged_entry_is_made_anew(file: Path, cache: Path, name: str, harm: 
     assert same(expected, again)
     assert in_cache(again)
     assert len(entries(cache)) == 1
+
+
+def test_a_damaged_tokenizer_is_made_anew(file: Path, cache: Path) -> None:
+    encode(file, cache, "word")
+    about = entries(cache)[0] / "about.json"
+    about.write_text(
+        about.read_text().replace('"words,"', '"birds,"').replace('"words"', '"birds"')
+    )
+    assert same(encode(file, None, "word"), encode(file, cache, "word"))
 
 
 def test_a_cache_that_cannot_be_written_falls_back_to_memory(file: Path) -> None:

@@ -1,1 +1,50 @@
-"""The commands, one file each; the only place that knows typer."""
+"""The commands, one file each; the only place that knows typer.
+
+Commands import what they need when they run: ``lmcli --help`` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmcli import __version__
+from lmcli.cli import cloze, compare, evaluate, listing, make, sample, train
+from lmcli.cli.group import LmcliGroup
+
+app = typer.Typer(
+    cls=LmcliGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lmcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lmcli(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train small language models on your own text and measure how far back each one remembers.
+
+    [bold]lmcli train my.txt -o runs/mine[/]   then   [bold]lmcli sample runs/mine[/]
+    """
+
+
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("cloze")(cloze.cloze)
+app.command("make")(make.make)
+app.command("list")(listing.list_members)

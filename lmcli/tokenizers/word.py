@@ -3,11 +3,11 @@
 **In:** the training part of a text.
 **Out:** one id a token; id 0 is `<unk>`, then separators, then words by falling frequency.
 
-Between two tokens of a line stands a *default* separator, one space or nothing, that costs no token:
-a space between words, and around each punctuation mark (and at line starts and ends) whichever
-training saw more often. Any other separator is a token: the blanks as they are, or a `<join>`, the
-empty text, where a space was expected. So text of known words and separators decodes to itself, and
-pre-tokenised text ("in France .") has one token for each whitespace-separated chunk and line end.
+Between two tokens of a line an *expected* separator, one space or nothing, costs no token: a space
+between words; around each punctuation mark, and at line starts and ends, whichever training saw
+more often. Any other separator is a token: the blanks as they are, or a `<join>`, the empty text,
+where a space was expected. So text of known words and separators decodes to itself, and
+pre-tokenised text ("in France .") has one token for each chunk between blanks and each line end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ _SLICE = 1 << 20  # characters split at a time
 _MEMO = 1 << 20  # gap-and-token pairs remembered by an encoder
 _AUTO_SHARE = 0.05  # of all chunks may be cut by the punctuation rule for split=auto to mean space
 
-Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -197,8 +196,8 @@ class WordDecoder(Decoder):
 class _Pairs(dict[str, int]):
     """A gap with the token behind it -> gap number * (size + 1) + token id.
 
-    Gap numbers: 0 nothing, 1 a space, else 2 + the id of the separator. A gap that ends the text has
-    the start id for its token.
+    Gap numbers: 0 nothing, 1 a space, else 2 + the separator's id. A gap that ends the text has the
+    start id for its token.
     """
 
     def __init__(self, ids: dict[str, int], size: int) -> None:
@@ -330,6 +329,7 @@ def _pattern(split: str) -> re.Pattern[str]:
     return re.compile(rf"[^\S\r\n]*(?:{_token(split)}|\r\n?|\n)|[^\S\r\n]+")
 
 
+@functools.cache
 def _token(split: str) -> str:
     if split == "space":
         return r"\S+"

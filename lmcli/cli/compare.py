@@ -1,0 +1,319 @@
+"""``lmcli compare``: several architectures on one text under one protocol."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmcli.cli import options as o
+
+if TYPE_CHECKING:
+    from lmcli.comparing import Comparison, Member, Outcome
+    from lmcli.preparing import Source
+
+ARCHS = "ngram,window,rnn,gru,lstm"
+
+
+def compare(
+    texts: o.Texts = None,
+    arch: Annotated[
+        str, o.option("--arch", about="Architectures, separated by commas.")
+    ] = ARCHS,
+    tokenizer: o.TokenizerName = "char",
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    epochs: o.Epochs = None,
+    seeds: Annotated[int, o.option("--seeds", about="Trainings per architecture.", min=1)] = 1,
+    match: Annotated[
+        str, o.option("--match", about="Make equal: params (of the body) or width.")
+    ] = "params",
+    runs: Annotated[
+        list[Path] | None, o.option("--run", about="Take this run too.", metavar="RUN")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        o.option("--output", "-o", about="Folder of the runs [default: runs/compare].", metavar="D"),
+    ] = None,
+    settings: o.Set = None,
+    valid: o.Valid = None,
+    test: o.Test = None,
+    split: o.Split = "interleaved",
+    documents: o.Documents = None,
+    newlines: o.Newlines = "keep",
+    encoding: o.Encoding = "utf-8",
+    errors: o.Errors = "strict",
+    workers: Annotated[
+        int | None, o.option("--workers", about="Trainings side by side [default: cores].", min=1)
+    ] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    config: o.Config = None,
+) -> None:
+    """Train several architectures alike and rank them, with error bars.
+
+    [bold]Examples[/]
+
+      lmcli compare my.txt
+
+      lmcli compare my.txt --arch ngram,lstm --minutes 5 --seeds 3
+
+      lmcli compare data/france.txt --tokenizer word --minutes 2
+    """
+    from lmcli.cli.screen import emit, note
+    from lmcli.comparing import Comparison
+    from lmcli.errors import UsageError
+    from lmcli.preparing import TextChoice, check_pairs, prepare_source
+    from lmcli.run import check_free
+    from lmcli.settings import split_pairs
+
+    if not texts:
+        raise UsageError("no text to compare on", "for example lmcli compare my.txt")
+    o.one_of("match", match, ("params", "width"))
+    o.one_of("split", split, ("interleaved", "tail"))
+    archs = [name.strip() for name in arch.split(",") if name.strip()]
+    pairs = split_pairs(settings or [])
+    check_pairs(pairs, archs, tokenizer)
+    folder = output or o.free_name(Path("runs"), "compare")
+    _check_folder(folder, force, check_free)
+    reading = o.text_options(encoding, errors, newlines, documents, texts)
+    choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
+    source = prepare_source(choice, tokenizer, pairs)
+    budget = o.budget(minutes, steps, epochs, default=1.0)
+    members = _members(source, archs, pairs, budget, seeds, seed, device, match, folder)
+    side_by_side = _workers(members, workers)
+    shown = not quiet and not as_json
+    if shown:
+        for line in _announcement(source, members, budget, side_by_side):
+            note(line)
+    outcomes = _train(members, side_by_side, source, shown)
+    outcomes += [_existing(path, source) for path in runs or []]
+    comparison = Comparison.of(outcomes)
+    values = _values(comparison, source, members, budget, match, seeds, side_by_side)
+    result = _result(comparison, values, folder)
+    _keep(folder, result)
+    emit(result, as_json, quiet)
+
+
+def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
+    """The folder must be new, empty, or a comparison that may be replaced."""
+    from lmcli.errors import RunError
+
+    if (folder / "comparison.json").is_file():
+        if not force:
+            raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
+        return
+    check_free(folder, force=False)
+
+
+def _members(
+    source: Source,
+    archs: Sequence[str],
+    pairs: Mapping[str, Any],
+    budget: Any,
+    seeds: int,
+    seed: int,
+    device: str,
+    match: str,
+    folder: Path,
+) -> list[Member]:
+    from lmcli.comparing import Member
+    from lmcli.preparing import command_line, prepare_job
+
+    members = []
+    for name in dict.fromkeys(archs):
+        for number in range(seeds):
+            job = prepare_job(
+                source, name, pairs, budget, seed + number, device, match, command_line()
+            )
+            if job.counts and number:
+                continue  # counting knows no seed
+            label = name if seeds == 1 or job.counts else f"{name}#{seed + number}"
+            path = folder / label.replace("#", "-seed")
+            race = not job.counts and "learning_rate" not in pairs
+            members.append(Member(label, job, path, race))
+    return members
+
+
+def _workers(members: Sequence[Member], wanted: int | None) -> int:
+    """How many trainings run side by side: as many as there are cores, one on a GPU."""
+    from lmcli.comparing import available_cores
+
+    trained = sum(not m.job.counts for m in members)
+    if any(m.job.device != "cpu" for m in members):
+        return 1
+    return max(1, min(wanted or len(available_cores()), trained))
+
+
+def _announcement(source: Source, members: Sequence[Member], budget: Any, workers: int) -> list[str]:
+    from lmcli.recipes import describe_choice
+
+    corpus, encoded = source.corpus, source.encoded
+    held_out = corpus.test or corpus.valid
+    lines = [
+        f"text: {corpus.train.chars:,} characters to train on, {held_out.chars:,} held out; "
+        f"{len(encoded.train):,} {source.tokenizer} tokens, {encoded.tokenizer.size:,} different"
+    ]
+    seen = set()
+    for member in members:
+        if member.job.arch not in seen:
+            seen.add(member.job.arch)
+            lines.append(describe_choice(member.job.arch, member.job.settings, member.job.training))
+    trained = sum(not m.job.counts for m in members)
+    if budget.minutes and trained:
+        total = budget.minutes * -(-trained // workers)
+        lines.append(
+            f"{trained} trainings of {budget.minutes:g} min, {workers} side by side: "
+            f"about {total:.1f} min"
+        )
+    return lines
+
+
+def _train(
+    members: Sequence[Member], workers: int, source: Source, shown: bool
+) -> list[Outcome]:
+    """Counted models here and now, the others side by side; Ctrl-C ends all."""
+    from lmcli.cli.screen import TrainingBars, graceful_stop, note
+    from lmcli.comparing import train_member, train_members
+    from lmcli.training import count_targets
+
+    counted = [m for m in members if m.job.counts]
+    trained = [m for m in members if not m.job.counts]
+    outcomes: list[Outcome] = []
+    valid = source.corpus.valid
+    chars = valid.chars / max(1, count_targets(source.encoded.valid, members[0].job.model()))
+    with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
+        for member in counted:
+            outcomes += [e.outcome for e in train_member(member) if e.outcome]
+        events = train_members(trained, workers) if trained else iter(())
+        for event in events:
+            if event.progress:
+                bars.show(event.member, event.progress)
+            if event.outcome:
+                outcomes.append(event.outcome)
+            if stop:
+                break
+        events.close() if hasattr(events, "close") else None
+    if stop:
+        done = ", ".join(o.run for o in outcomes) or "none"
+        note(f"stopped; finished runs: {done}")
+        raise typer.Exit(stop.exit_code if stop.signal else 128 + signal.SIGINT)
+    return outcomes
+
+
+def _existing(path: Path, source: Source) -> Outcome:
+    """A run that was trained before, scored on the same held-out text."""
+    from lmcli.comparing import Outcome
+    from lmcli.run import Run
+    from lmcli.scoring import Score, score_pieces
+
+    run = Run.open(path)
+    model = run.model()
+    corpus = source.corpus
+    trained = run.result("train") or {}
+    valid = Score.of(score_pieces(model, run.tokenizer, corpus.valid.pieces))
+    test = corpus.test and Score.of(score_pieces(model, run.tokenizer, corpus.test.pieces))
+    return Outcome(
+        name=str(path),
+        arch=run.record.arch,
+        seed=run.record.seed,
+        run=str(path),
+        parameters=model.parameter_count(),
+        body_parameters=model.body_parameters(),
+        flops_per_token=model.flops_per_token(),
+        tokens_seen=trained.get("tokens_seen") or 0,
+        seconds=trained.get("seconds") or 0.0,
+        learning_rate=run.record.training.get("learning_rate"),
+        valid=valid,
+        test=test,
+    )
+
+
+def _values(
+    comparison: Comparison,
+    source: Source,
+    members: Sequence[Member],
+    budget: Any,
+    match: str,
+    seeds: int,
+    workers: int,
+) -> dict[str, Any]:
+    """The keys of ``lmcli compare --json``."""
+    from lmcli.comparing import optimum_row, protocol
+
+    corpus, encoded = source.corpus, source.encoded
+    rows = [s.to_json() for s in comparison.standings]
+    optimum = optimum_row(source)
+    if optimum:
+        rows.append(optimum)
+        rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
+    parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
+    streams = [s for s in (encoded.train, encoded.valid, encoded.test) if s is not None]
+    return {
+        "corpus": {
+            "sha256": corpus.sha256,
+            "chars": sum(p.chars for p in parts),
+            "tokens": sum(int((s != encoded.tokenizer.start).sum()) for s in streams),
+            "tokenizer": source.tokenizer,
+        },
+        "protocol": dict(protocol(members[0].job, budget, match, seeds, workers)),
+        "rows": rows,
+        "differences": [d.to_json() for d in comparison.differences],
+    }
+
+
+def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
+    from lmcli.result import (
+        BITS_PER_CHAR,
+        PARAMETERS,
+        PERPLEXITY,
+        Column,
+        Metric,
+        Result,
+        Table,
+        text,
+    )
+
+    part = "test" if all(row["test"] for row in values["rows"]) else "valid"
+    verdicts = {d["a"]: d for d in values["differences"]}
+    best = comparison.standings[0].name
+    shown = []
+    for row in values["rows"]:
+        against = verdicts.get(row["name"])
+        verdict = "best" if row["name"] == best else ""
+        if against:
+            verdict = f"{against['verdict']} ({against['bits_per_char']:+.3f})"
+        shown.append(row | {"verdict": verdict, "million": _million(row["tokens_seen"])})
+    columns = [
+        Column("name", text("model")),
+        Column("parameters", PARAMETERS),
+        Column("million", Metric("M tokens", 1)),
+        Column("seconds", Metric("s", 0)),
+        Column(f"{part}.perplexity", PERPLEXITY),
+        Column(f"{part}.bits_per_char", BITS_PER_CHAR),
+        Column("verdict", text("against best")),
+    ]
+    what = "held-out text" if part == "test" else "validation text (there is no test part)"
+    note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
+    table = Table(f"{what}, best first", columns, shown, note)
+    runs = [row["seeds"][0]["run"] for row in values["rows"] if row["seeds"]]
+    return Result("compare", values, [table], [f"lmcli cloze {' '.join(runs)}"[:200]])
+
+
+def _million(tokens: float | None) -> float | None:
+    return None if tokens is None else tokens / 1e6
+
+
+def _keep(folder: Path, result: Any) -> None:
+    """The result beside the runs, for `lmcli report` and for later."""
+    from lmcli.run import storage, write_json
+
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "comparison.json", result.to_json())

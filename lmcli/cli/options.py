@@ -1,0 +1,198 @@
+"""Options that several commands share: the same name, help and environment variable everywhere.
+
+Precedence: flag, then ``LMCLI_<NAME>``, then ``--config FILE.toml``, then the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmcli.errors import TextError, UsageError, did_you_mean
+
+
+def option(*flags: str, about: str, **more: Any) -> Any:
+    """A typer option that also reads LMCLI_<NAME>; the name is that of the first long flag."""
+    long = next(flag for flag in flags if flag.startswith("--"))
+    variable = "LMCLI_" + long.split("/")[0].lstrip("-").replace("-", "_").upper()
+    return typer.Option(*flags, envvar=variable, show_envvar=False, help=about, **more)
+
+
+def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make a TOML file's values the defaults of this command; an unknown key is a UsageError."""
+    if path is None:
+        return None
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TextError(
+            f"cannot read config '{path}': {(error.strerror or 'no such file').lower()}",
+            "check the path given to --config",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config '{path}': {error}", 'TOML looks like: minutes = 3') from None
+    command = ctx.info_name or ""
+    known = _options(ctx)
+    defaults: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and key in _commands(ctx):
+            if key == command:
+                defaults |= {k: _checked(k, v, known, path) for k, v in value.items()}
+        else:
+            everywhere = set().union(known, *(_options(c) for c in _siblings(ctx)))
+            checked = _checked(key, value, everywhere, path)
+            if key.replace("-", "_") in {k.replace("-", "_") for k in known}:
+                defaults.setdefault(key, checked)
+    names = {flag: param for flag, param in _parameters(ctx).items()}
+    ctx.default_map = {names[k.replace("-", "_")]: v for k, v in defaults.items()}
+    return path
+
+
+def _checked(key: str, value: Any, known: set[str], path: Path) -> Any:
+    names = {k.replace("-", "_") for k in known}
+    if key.replace("-", "_") not in names:
+        raise UsageError(f"config '{path}': no option named '{key}'", did_you_mean(key, known))
+    if isinstance(value, dict):  # [set] as a table
+        return [f"{k}={v}" for k, v in value.items()]
+    return value
+
+
+def _parameters(ctx: Any) -> dict[str, str]:
+    """Long flag with underscores -> parameter name."""
+    found = {}
+    for param in ctx.command.params:
+        for flag in param.opts:
+            if flag.startswith("--"):
+                found[flag[2:].replace("-", "_")] = param.name
+    return found
+
+
+def _options(ctx: Any) -> set[str]:
+    flags = (flag for param in ctx.command.params for flag in param.opts)
+    return {f[2:] for f in flags if f.startswith("--") and f not in ("--help", "--config")}
+
+
+def _commands(ctx: Any) -> set[str]:
+    return set(ctx.parent.command.commands) if ctx.parent else set()
+
+
+class _Sibling:
+    def __init__(self, command: Any) -> None:
+        self.command = command
+
+
+def _siblings(ctx: Any) -> list[_Sibling]:
+    return [_Sibling(c) for c in ctx.parent.command.commands.values()] if ctx.parent else []
+
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files, globs, folders, URLs, or - for standard input.", show_default=False
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="LMCLI_CONFIG",
+        help="Take defaults from a TOML file.",
+        callback=read_config,
+        is_eager=True,
+        show_envvar=False,
+        metavar="FILE",
+    ),
+]
+Json = Annotated[bool, option("--json", about="Print one JSON object with raw numbers.")]
+Quiet = Annotated[bool, option("--quiet", "-q", about="No progress and no hints.")]
+Verbose = Annotated[bool, option("--verbose", "-v", about="Say more on stderr.")]
+Seed = Annotated[int, option("--seed", about="Seed of all randomness.")]
+Device = Annotated[str, option("--device", about="auto, cuda, mps or cpu.")]
+Force = Annotated[bool, option("--force", about="Replace an output that exists.")]
+Set = Annotated[
+    list[str] | None,
+    option(
+        "--set",
+        about="A setting of architecture, tokenizer or training; lmcli list NAME shows them.",
+        metavar="NAME=VALUE",
+    ),
+]
+Arch = Annotated[str, option("--arch", about="Architecture; lmcli list shows them.")]
+TokenizerName = Annotated[str, option("--tokenizer", about="byte, char, word or bpe.")]
+Minutes = Annotated[
+    float | None, option("--minutes", about="Budget in minutes of training.", min=0.001)
+]
+Steps = Annotated[int | None, option("--steps", about="Budget in updates.", min=1)]
+Epochs = Annotated[
+    float | None, option("--epochs", about="Budget in passes over the text.", min=1e-6)
+]
+Split = Annotated[
+    str, option("--split", about="How to hold out text: interleaved blocks, or the tail.")
+]
+Valid = Annotated[
+    list[str] | None, option("--valid", about="Validate on this text.", metavar="TEXT")
+]
+Test = Annotated[list[str] | None, option("--test", about="Test on this text.", metavar="TEXT")]
+Documents = Annotated[
+    str | None,
+    option(
+        "--documents",
+        about="What a document is: file, line or paragraph [default: file; line for lmcli make's].",
+    ),
+]
+Newlines = Annotated[str, option("--newlines", about="keep, or lf to turn CRLF into LF.")]
+Encoding = Annotated[str, option("--encoding", about="Encoding of the texts.")]
+Errors = Annotated[
+    str, option("--errors", about="Bytes that are no text: strict, replace or ignore.")
+]
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """The value if it is allowed, else a UsageError."""
+    if value not in allowed:
+        raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
+    return value
+
+
+def budget(minutes: float | None, steps: int | None, epochs: float | None, default: float) -> Any:
+    """The one budget that was given, or `default` minutes."""
+    from lmcli.training import Budget
+
+    given = [n for n, v in (("minutes", minutes), ("steps", steps), ("epochs", epochs)) if v]
+    if len(given) > 1:
+        raise UsageError(
+            f"--{given[0]} and --{given[1]} at once", "give one budget, the other follows from it"
+        )
+    return Budget(default if not given else minutes, steps, epochs)
+
+
+def text_options(
+    encoding: str,
+    errors: str,
+    newlines: str,
+    documents: str | None,
+    texts: Sequence[str] = (),
+) -> Any:
+    """How texts are read, checked; a text of a grammar has a document a line."""
+    from lmcli.corpus import TextOptions
+
+    if documents is None:
+        made = len(texts) == 1 and Path(texts[0]).with_suffix(".about.json").is_file()
+        documents = "line" if made else "file"
+    one_of("errors", errors, ("strict", "replace", "ignore"))
+    one_of("newlines", newlines, ("keep", "lf"))
+    one_of("documents", documents, ("file", "line", "paragraph"))
+    return TextOptions(encoding=encoding, errors=errors, newlines=newlines, documents=documents)
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """folder/name, or the first of name-2, name-3, ... that is free."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path

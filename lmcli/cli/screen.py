@@ -1,0 +1,143 @@
+"""What a command shows: the result on stdout, everything else on stderr.
+
+**In:** a Result, or Progress as it comes.
+**Out:** a table or JSON on stdout; bars on stderr that vanish when done and never reach a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmcli.result import Result
+    from lmcli.training import Progress
+
+
+def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
+    """Show a result, and what to try next."""
+    if as_json:
+        emit_json(result.to_json())
+        return
+    from lmcli.report.terminal import print_result
+
+    print_result(result, console())
+    if result.next_commands and not quiet:
+        note("next: " + f"\n{' ' * 6}".join(result.next_commands))
+
+
+def emit_json(values: Mapping[str, Any]) -> None:
+    """One object on one line of stdout, in UTF-8 whatever the locale says."""
+    line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line.encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()
+
+
+def note(message: str) -> None:
+    """A line on stderr."""
+    typer.echo(message, err=True)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that takes COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb seriously."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 100
+    return Console(
+        stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None, width=width
+    )
+
+
+class Stop:
+    """Whether the user wants to stop; set by Ctrl-C and SIGTERM."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __bool__(self) -> bool:
+        return self.signal != 0
+
+    @property
+    def exit_code(self) -> int:
+        """130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signal
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Stop]:
+    """Within, Ctrl-C and SIGTERM ask to stop at the next step; a second Ctrl-C stops at once."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class TrainingBars:
+    """One live bar a training: loss, bits per character, speed, time left."""
+
+    def __init__(self, shown: bool, chars_per_token: float) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.bits = chars_per_token and 1.4426950408889634 / chars_per_token
+        err = console(stderr=True)
+        self.shown = shown and err.is_terminal and os.environ.get("TERM") != "dumb"
+        self.bars = Progress(
+            TextColumn("{task.description:<7}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[status]}"),
+            console=err,
+            transient=True,
+            disable=not self.shown,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.valid: dict[str, float] = {}
+
+    def __enter__(self) -> TrainingBars:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def show(self, name: str, progress: Progress) -> None:
+        """Move a bar."""
+        if not self.shown:
+            return
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=1.0, status="")
+        if progress.valid is not None:
+            self.valid[name] = progress.valid
+        self.bars.update(
+            self.tasks[name], completed=progress.fraction, status=self._status(name, progress)
+        )
+
+    def _status(self, name: str, p: Progress) -> str:
+        speed = p.tokens / p.seconds if p.seconds else 0.0
+        left = p.seconds / p.fraction - p.seconds if p.fraction else 0.0
+        parts = [f"loss {p.loss:.3f}"]
+        if name in self.valid:
+            parts.append(f"bits/char {self.valid[name] * self.bits:.3f}")
+        parts += [f"{speed / 1000:.0f}k tok/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
+        return "  ".join(parts)

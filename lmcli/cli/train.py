@@ -1,0 +1,288 @@
+"""``lmcli train``: one model on a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmcli.cli import options as o
+
+if TYPE_CHECKING:
+    from lmcli.preparing import Job, TextChoice
+    from lmcli.run import Run
+    from lmcli.training import Progress, Trainer
+
+DEFAULT_MINUTES = 3.0
+
+
+def train(
+    texts: o.Texts = None,
+    output: Annotated[
+        Path | None,
+        o.option("--output", "-o", about="Folder of the run [default: runs/ARCH].", metavar="RUN"),
+    ] = None,
+    arch: Annotated[
+        str | None, o.option("--arch", about="Architecture; lmcli list shows them [default: lstm].")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, o.option("--tokenizer", about="byte, char, word or bpe [default: char].")
+    ] = None,
+    minutes: o.Minutes = None,
+    steps: o.Steps = None,
+    epochs: o.Epochs = None,
+    settings: o.Set = None,
+    valid: o.Valid = None,
+    test: o.Test = None,
+    split: o.Split = "interleaved",
+    documents: o.Documents = None,
+    newlines: o.Newlines = "keep",
+    encoding: o.Encoding = "utf-8",
+    errors: o.Errors = "strict",
+    seed: Annotated[
+        int | None, o.option("--seed", about="Seed of all randomness [default: 0].")
+    ] = None,
+    device: o.Device = "auto",
+    resume: Annotated[
+        bool, o.option("--resume", about="Go on with the run where it stopped.")
+    ] = False,
+    force: o.Force = False,
+    slim: Annotated[
+        bool, o.option("--slim", about="Delete what only --resume needs when done.")
+    ] = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    config: o.Config = None,
+) -> None:
+    """Train one model on a text.
+
+    [bold]Examples[/]
+
+      lmcli train my.txt -o runs/mine
+
+      lmcli train my.txt --arch gru --tokenizer word --minutes 10
+
+      lmcli train names.txt --documents line --steps 2000
+
+      lmcli train --resume -o runs/mine
+    """
+    from lmcli.cli.screen import emit, note
+    from lmcli.errors import UsageError
+    from lmcli.preparing import TextChoice
+    from lmcli.run import Run, check_free
+
+    o.one_of("split", split, ("interleaved", "tail"))
+    asked = {"arch": arch, "tokenizer": tokenizer, "seed": seed}
+    asked |= {"minutes": minutes, "steps": steps, "epochs": epochs}
+    if resume:
+        run, job = _resumed(output, texts or [], asked, settings or [])
+    else:
+        if not texts:
+            raise UsageError("no text to train on", "for example lmcli train my.txt")
+        arch, tokenizer = arch or "lstm", tokenizer or "char"
+        path = output or o.free_name(Path("runs"), arch)
+        check_free(path, force)
+        reading = o.text_options(encoding, errors, newlines, documents, texts)
+        choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
+        budget = o.budget(minutes, steps, epochs, DEFAULT_MINUTES)
+        job = _job(choice, arch, tokenizer, settings or [], budget, seed or 0, device)
+        run = job.create(path, force)
+    if not quiet and not as_json:
+        for line in _choices(job, verbose):
+            note(line)
+    values = _train(run, job, resume, shown=not quiet and not as_json)
+    if slim:
+        run.slim()
+    emit(_result(run, values), as_json, quiet)
+
+
+def _job(
+    choice: TextChoice,
+    arch: str,
+    tokenizer: str,
+    settings: list[str],
+    budget: Any,
+    seed: int,
+    device: str,
+) -> Job:
+    from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
+    from lmcli.settings import split_pairs
+
+    pairs = split_pairs(settings)
+    check_pairs(pairs, [arch], tokenizer)
+    source = prepare_source(choice, tokenizer, pairs)
+    return prepare_job(source, arch, pairs, budget, seed, device, command=command_line())
+
+
+def _resumed(
+    output: Path | None, texts: list[str], asked: Mapping[str, Any], settings: list[str]
+) -> tuple[Run, Job]:
+    """An existing run and its job; an option that differs from the recorded one is an error."""
+    from lmcli.errors import RunError, UsageError
+    from lmcli.preparing import reopen
+    from lmcli.run import Run
+    from lmcli.settings import split_pairs
+
+    if output is None:
+        raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
+    run = Run.open(output)
+    record = run.record
+    recorded = {**record.training, **record.settings, **record.tokenizer_settings}
+    recorded |= {"arch": record.arch, "tokenizer": record.tokenizer, "seed": record.seed}
+    recorded |= record.budget
+    wanted = {k: v for k, v in asked.items() if v is not None} | split_pairs(settings)
+    for name, value in wanted.items():
+        before = recorded.get(name)
+        if not _same(value, before):
+            shown = f"--{name}" if name in asked else f"--set {name}="
+            raise RunError(
+                f"{shown} {value} differs from the run's {name} {before}".replace("= ", "="),
+                "leave it out to go on, or train a new run",
+            )
+    return run, reopen(run, tuple(texts))
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return float(a) == float(b)
+    except (TypeError, ValueError):
+        return str(a).lower() == str(b).lower()
+
+
+def _choices(job: Job, verbose: bool) -> list[str]:
+    """What was chosen, for the user to see."""
+    from lmcli.recipes import describe_choice
+    from lmcli.training import count_targets, pick_precision
+
+    encoded, corpus = job.source.encoded, job.source.corpus
+    model = job.model()
+    tokens = len(encoded.train)
+    lines = [
+        f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
+        f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
+        describe_choice(job.arch, job.settings, job.training),
+    ]
+    if verbose:
+        precision = pick_precision(job.training.precision, job.device)
+        lines.append(
+            f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
+            f"validating on {count_targets(encoded.valid, model):,} tokens; {job.budget}"
+        )
+    return lines
+
+
+def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
+    """Train to the end of the budget, or to Ctrl-C; the values of the train result."""
+    from lmcli.training import count_into, pick_precision
+    from lmcli.training import resume as restore
+
+    if job.counts:
+        model = job.model()
+        encoded = job.source.encoded
+        progress = count_into(run, model, encoded.train, encoded.valid)
+        return _values(run, job, progress, 1, 1.0, "float64")
+    trainer = job.trainer()
+    if resume:
+        restore(run, trainer)
+    last = _loop(run, job, trainer, shown)
+    precision = pick_precision(job.training.precision, job.device)
+    epochs = trainer.step / trainer.streams.steps_per_epoch
+    return _values(run, job, last, trainer.best_step, epochs, precision)
+
+
+def _loop(run: Run, job: Job, trainer: Trainer, shown: bool) -> Progress:
+    """Drive the trainer, draw the bar, obey Ctrl-C."""
+    from lmcli.cli.screen import TrainingBars, graceful_stop, note
+    from lmcli.training import Progress, count_targets, train_into
+
+    valid = job.source.corpus.valid
+    chars = valid.chars / max(1, count_targets(job.source.encoded.valid, trainer.model))
+    last = Progress(
+        trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
+    )
+    loop = train_into(run, trainer)
+    with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
+        for last in loop:
+            bars.show(job.arch, last)
+            if stop:
+                break
+        loop.close()
+    if stop and last.done is None:
+        note(f"stopped at step {last.step}; go on with: lmcli train --resume -o {run.path}")
+        raise typer.Exit(stop.exit_code)
+    return last
+
+
+def _values(
+    run: Run, job: Job, last: Progress, best_step: int, epochs: float, precision: str
+) -> dict[str, Any]:
+    """The keys of ``lmcli train --json``; the validation part is scored exactly, once more."""
+    from lmcli.scoring import Score, score_pieces
+
+    model = run.model()
+    encoded, corpus = job.source.encoded, job.source.corpus
+    score = Score.of(score_pieces(model, encoded.tokenizer, corpus.valid.pieces))
+    return {
+        "run": str(run.path),
+        "arch": job.arch,
+        "tokenizer": job.source.tokenizer,
+        "parameters": model.parameter_count(),
+        "vocabulary": encoded.tokenizer.size,
+        "train_tokens": int((encoded.train != encoded.tokenizer.start).sum()),
+        "tokens_seen": last.tokens,
+        "epochs": epochs,
+        "steps": last.step,
+        "seconds": last.seconds,
+        "tokens_per_second": last.tokens / max(last.seconds, 1e-9),
+        "valid": {
+            "nats_per_token": score.nats_per_token,
+            "bits_per_char": score.bits_per_char,
+            "perplexity": score.perplexity,
+            "standard_error": score.standard_error,
+        },
+        "best_step": best_step,
+        "stopped": last.done,
+        "device": job.device,
+        "precision": precision,
+    }
+
+
+def _result(run: Run, values: dict[str, Any]) -> Any:
+    from lmcli.result import (
+        BITS_PER_CHAR,
+        COUNT,
+        EPOCHS,
+        NATS,
+        PARAMETERS,
+        PER_SECOND,
+        PERPLEXITY,
+        SECONDS,
+        Column,
+        Facts,
+        Result,
+        text,
+    )
+
+    columns = [
+        Column("run", text("run")),
+        Column("parameters", PARAMETERS),
+        Column("vocabulary", COUNT, "vocabulary"),
+        Column("tokens_seen", COUNT, "tokens seen"),
+        Column("epochs", EPOCHS),
+        Column("seconds", SECONDS),
+        Column("tokens_per_second", PER_SECOND),
+        Column("valid.nats_per_token", NATS),
+        Column("valid.perplexity", PERPLEXITY),
+        Column("valid.bits_per_char", BITS_PER_CHAR),
+    ]
+    result = Result(
+        "train",
+        values,
+        [Facts(columns, values)],
+        [f"lmcli sample {run.path}", f"lmcli eval {run.path} --split test"],
+    )
+    run.save_result("train", result.to_json())
+    return result
