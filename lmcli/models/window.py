@@ -29,7 +29,7 @@ from lmcli.settings import setting
 class WindowSettings:
     """Settings of the window; None is chosen from text and budget."""
 
-    window: int = setting(10, "how many tokens N are read at once", least=1, most=1024)
+    window: int = setting(8, "how many tokens N are read at once", least=1, most=1024)
     hidden: int | None = setting(None, "width H of the hidden layer", least=1)
     embedding: int | None = setting(None, "size E of a token's embedding", least=1)
     dropout: float = setting(0.0, "dropout on the hidden layer", least=0, most=0.9)

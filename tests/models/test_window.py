@@ -106,7 +106,7 @@ def test_parameters_are_counted_by_hand(direct):
 
 def test_sizes_not_given_fall_back():
     model = Window(V, WindowSettings())
-    assert model.hidden.weight.shape == (256, 10 * 64)
+    assert model.hidden.weight.shape == (256, 8 * 64)
 
 
 def test_a_rule_within_the_window_is_learned():
