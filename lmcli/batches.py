@@ -1,12 +1,12 @@
 """Token ids -> batches for training: parallel streams that carry their state from chunk to chunk.
 
 **In:** one array of ids, documents end to end, each behind a start id (in memory or memory-mapped).
-**Out:** Batch(inputs, targets, fresh), a pure function of the step number, so that a resumed run sees
-exactly the batches that an unbroken one would have seen.
+**Out:** Batch(inputs, targets, fresh), a pure function of the step number, so that a resumed run
+sees exactly the batches that an unbroken one would have seen.
 
 The array is read as a circle by B streams that lie N/B apart, chunk after chunk of T tokens. Each
-epoch turns the circle by another random amount, so that chunks are cut at other places and no token is
-left out for being in the last N mod B.
+epoch turns the circle by another random amount, so that chunks are cut at other places and no
+token is left out for being in the last N mod B.
 """
 
 from __future__ import annotations

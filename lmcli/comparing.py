@@ -3,9 +3,9 @@
 **In:** a source, the members to train, a budget each; or runs that exist.
 **Out:** `Standing` per architecture, `Difference` between each and the best.
 
-Members are trained side by side, each on its own share of the cores, because two small trainings on one
-core each get through more text than one on two. Learning rates come from a race within the budget:
-three rates start, the best on validation goes on.
+Members are trained side by side, each on its own share of the cores, because two small trainings
+on one core each get through more text than one on two. Learning rates come from a race within the
+budget: three rates start, the best on validation goes on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcli.corpus import Corpus
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.grammars.base import companions, read_about
 from lmcli.preparing import Job, Source
@@ -106,10 +107,8 @@ def train_member(member: Member) -> Iterator[Event]:
         tokens, seconds = trainer.tokens, trainer.seconds + spent
         rate = trainer.settings.learning_rate
     run.slim()
-    valid, test = score_parts(run, job)
-    yield Event(
-        member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test)
-    )
+    valid, test = score_parts(run, job.source.corpus)
+    yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
 
 
 def race(job: Job) -> tuple[Trainer, float]:
@@ -135,13 +134,13 @@ def race(job: Job) -> tuple[Trainer, float]:
     return winner, spent
 
 
-def score_parts(run: Run, job: Job) -> tuple[Score, Score | None]:
+def score_parts(run: Run, corpus: Corpus) -> tuple[Score, Score | None]:
     """The validation and the test part under the best weights, exactly."""
-    model = run.model()
-    corpus, tokenizer = job.source.corpus, job.source.encoded.tokenizer
+    model, tokenizer = run.model(), run.tokenizer
     valid = Score.of(score_pieces(model, tokenizer, corpus.valid.pieces))
-    test = corpus.test and Score.of(score_pieces(model, tokenizer, corpus.test.pieces))
-    return valid, test
+    if corpus.test is None:
+        return valid, None
+    return valid, Score.of(score_pieces(model, tokenizer, corpus.test.pieces))
 
 
 def _outcome(
@@ -457,8 +456,16 @@ def optimum_row(source: Source) -> dict[str, Any] | None:
     return row | {"seeds": []}
 
 
-NO_TRAINING = ("parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second")
-NO_TRAINING += ("flops_per_token", "learning_rate", "run")
+NO_TRAINING = (
+    "parameters",
+    "body_parameters",
+    "tokens_seen",
+    "seconds",
+    "tokens_per_second",
+    "flops_per_token",
+    "learning_rate",
+    "run",
+)
 
 
 def made_by(source: Source) -> Any:

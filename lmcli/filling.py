@@ -110,7 +110,8 @@ def candidate_scores(
         inputs[row, : len(ids)] = torch.tensor([left[-1], *ids[:-1]])
         targets[row, : len(ids)] = torch.tensor(ids)
     logs, _ = model.log_probabilities(inputs, targets, state)
-    return logs.double().sum(1).numpy()
+    scores: Floats = logs.double().sum(1).numpy()
+    return scores
 
 
 def _whole(model: LanguageModel, tokenizer: Tokenizer, pair: tuple[list[int], list[int]]) -> float:
@@ -131,7 +132,8 @@ def read(model: LanguageModel, ids: Tensor, state: State, chunk: int = 256) -> S
 def normalised(scores: Floats) -> Floats:
     """Probabilities among the candidates alone."""
     p: Floats = np.exp(scores - scores.max())
-    return p / p.sum()
+    p /= p.sum()
+    return p
 
 
 def log_odds(p: Floats) -> Floats:
@@ -242,9 +244,7 @@ def recall(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) ->
 
 
 @torch.inference_mode()
-def item_scores(
-    model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]
-) -> list[Floats]:
+def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> list[Floats]:
     """ln p of every candidate of every item.
 
     Where each candidate is one token all items are read side by side; else one by one.
@@ -282,7 +282,8 @@ def _last_logits(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[lis
             padded[row, -len(ids) :] = torch.tensor(ids)
     state = read(model, padded[:, :-1], model.start(len(texts)))
     logits, _ = model(padded[:, -1:], state)
-    return logits[:, -1].double().log_softmax(-1)
+    logs: Tensor = logits[:, -1].double().log_softmax(-1)
+    return logs
 
 
 def filler_stretches(text: str, words: int, count: int, seed: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Texts + settings -> everything a training needs.
 
 **In:** what the user asked for: texts, architecture, tokenizer, ``--set`` pairs, a budget.
-**Out:** `Job`: the record of the run to be, ids, and settings without gaps. Nothing is written but the
-cache of token ids; what is wrong with the request shows here.
+**Out:** `Job`: the record of the run to be, ids, and settings without gaps. Nothing is written
+but the cache of token ids; what is wrong with the request shows here.
 """
 
 from __future__ import annotations

@@ -4,16 +4,18 @@
 `Scale`: how much text, which vocabulary, how much time.
 **Out:** the same settings with a number everywhere.
 
-The rules are measured, not derived. Width grows with the time there is and is capped by the text: a
-small text is learnt by heart by a wide net. Many small updates beat few large ones on one or two cores
-(batches of 16 streams). All architectures get as many parameters in their body as the LSTM would get.
+The rules are measured, not derived. Width grows with the time there is and is capped by the text:
+a small text is learnt by heart by a wide net. Many small updates beat few large ones on one or
+two cores (batches of 16 streams). All architectures get as many parameters in their body as the
+LSTM would get.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +23,8 @@ from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
 from lmcli.training import Budget, TrainingSettings
+
+N = TypeVar("N", int, float)
 
 REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
@@ -53,7 +57,7 @@ class Scale:
     def expected_epochs(self) -> float:
         """How often the text will be read, roughly."""
         slowdown = (width(self) / 256) ** 1.5
-        return self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens)
+        return float(self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens))
 
 
 def width(scale: Scale) -> int:
@@ -84,13 +88,13 @@ def shape(scale: Scale) -> tuple[int, int]:
 def learning_rate(arch: str, scale: Scale) -> float:
     """Peak rate; members without a rule of their own get the LSTM's."""
     base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
-    return base * (256 / max(96, width(scale))) ** 0.5
+    return base * math.sqrt(256 / max(96, width(scale)))
 
 
 LEARNING_RATES = {"lstm": 3e-3, "gru": 2e-3, "rnn": 1e-3, "window": 2e-3}
 
 
-def _step(value: float, steps: list[tuple[float, Any]], last: Any) -> Any:
+def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
     """The entry of the first step that `value` does not reach."""
     return next((result for bound, result in steps if value < bound), last)
 
@@ -120,7 +124,9 @@ def choose(
 
 def _fill(settings: Any, **defaults: Any) -> Any:
     open_fields = {
-        k: v for k, v in defaults.items() if k in names(type(settings)) and getattr(settings, k) is None
+        k: v
+        for k, v in defaults.items()
+        if k in names(type(settings)) and getattr(settings, k) is None
     }
     return replace(settings, **open_fields)
 
@@ -128,8 +134,8 @@ def _fill(settings: Any, **defaults: Any) -> Any:
 def match_parameters(arch: str, settings: Any, scale: Scale) -> Any:
     """`settings` with the width at which the model is as big as the reference LSTM.
 
-    The body (all but embedding and output layer) counts; among widths whose body is within 4 % the one
-    whose total is nearest is taken.
+    The body (all but embedding and output layer) counts; among widths whose body is within 4 %
+    the one whose total is nearest is taken.
     """
     reference_class = MODELS.load(REFERENCE).Settings
     same = {n: getattr(settings, n) for n in names(reference_class) if hasattr(settings, n)}

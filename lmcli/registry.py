@@ -1,7 +1,7 @@
 """Families: a folder of interchangeable files as a registry.
 
-**In:** a package such as ``lmcli.models``. A file in it that has a line ``Member = Foo`` is a member,
-and the file's name is the member's name.
+**In:** a package such as ``lmcli.models``. A file in it that has a line ``Member = Foo`` is a
+member, and the file's name is the member's name.
 **Out:** names and one-line summaries without importing anything; the class itself when asked for.
 """
 

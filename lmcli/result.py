@@ -1,10 +1,11 @@
 """Numbers on their way to a reader.
 
 **In:** raw values, as they were measured.
-**Out:** `Result`: the values under their JSON names, and how to lay them out: tables, facts, passages.
+**Out:** `Result`: the values under their JSON names, and how to lay them out: tables, facts,
+passages.
 
-Values are rounded once, by `Metric.show`, at the very end; every renderer shows the same text for the
-same number, because none of them formats numbers itself.
+Values are rounded once, by `Metric.show`, at the very end; every renderer shows the same text for
+the same number, because none of them formats numbers itself.
 """
 
 from __future__ import annotations

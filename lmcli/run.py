@@ -6,14 +6,15 @@
     run.json               architecture + settings, corpus, split, seed, versions, command line
     tokenizer.json
     weights.safetensors    best on validation
-    training.safetensors   last: weights, optimiser, carried state, and in its header all of training.json
+    training.safetensors   last: weights, optimiser, carried state; its header holds training.json
     training.json          last: step, position, random states; a copy for readers
     log.jsonl              one line a record of progress
     results/*.json
 
-Everything carries a format number and a checksum, every file is written under a temporary name in the
-same folder, flushed to the disk and renamed. No pickle: opening a run cannot execute code.
-training.json lives in the header of training.safetensors because two files cannot be renamed in one go.
+Everything carries a format number and a checksum, every file is written under a temporary name in
+the same folder, flushed to the disk and renamed. No pickle: opening a run cannot execute code.
+training.json lives in the header of training.safetensors because two files cannot be renamed in
+one go.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class Run:
             _remove(self.path / name)
 
     def cut_log(self, lines: int) -> None:
-        """Keep the first `lines` lines: what was logged behind the last checkpoint happens again."""
+        """Keep so many lines: what was logged behind the last checkpoint happens again."""
         file = self.path / LOG
         kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
         write_bytes(file, b"".join(kept))
@@ -209,7 +210,9 @@ def storage(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left for '{path}'", "free some, or choose -o") from None
         what = os.strerror(error.errno).lower() if error.errno else str(error).lower()
-        raise StorageError(f"cannot write '{path}': {what}", "choose another place with -o") from None
+        raise StorageError(
+            f"cannot write '{path}': {what}", "choose another place with -o"
+        ) from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -315,9 +318,11 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
 
     digest = hashlib.sha256(about.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        if tensor.dtype == torch.bfloat16:  # numpy has no such type; float32 holds all its values
+            tensor = tensor.float()
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 

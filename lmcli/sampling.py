@@ -52,7 +52,8 @@ def draw(logits: Probabilities, settings: SamplingSettings, rng: np.random.Gener
 def softmax(logits: Probabilities) -> Probabilities:
     """Probabilities of logits. Shapes: (V,) -> (V,)."""
     p: Probabilities = np.exp(logits - logits.max())
-    return p / p.sum()
+    p /= p.sum()
+    return p
 
 
 def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
@@ -123,8 +124,8 @@ def sample(
 ) -> Iterator[str]:
     """Text that goes on from the prompt, `length` tokens of it, or without end if that is 0.
 
-    The unknown symbol is never drawn. Where documents end with `document_end` (a line end, where each
-    line is a document), the model begins a new one behind it.
+    The unknown symbol is never drawn. Where documents end with `document_end` (a line end, where
+    each line is a document), the model begins a new one behind it.
     """
     import torch
 

@@ -1,13 +1,13 @@
 """Model + text -> the log-probability of every token -> Score.
 
 **In:** a model, a tokenizer, pieces of text, each beginning from the start state.
-**Out:** the nats of every token, each scored exactly once given all before it in its piece; sums in a
-`Score`. The numbers do not depend on how many rows are read side by side.
+**Out:** the nats of every token, each scored exactly once given all before it in its piece; sums
+in a `Score`. The numbers do not depend on how many rows are read side by side.
 
-How one long stream is read in parallel and exactly: it is cut into rows; all rows are read at once,
-each from the start state. Then each row is read again from the state in which the row before it ended,
-until its state meets the one of the first reading. What follows that point is right as it stands. A
-row that never meets it hands a new end to the next row, and so on until nothing changes.
+How one long stream is read in parallel and exactly: it is cut into rows; all rows are read at
+once, each from the start state. Then each row is read again from the state in which the row before
+it ended, until its state meets the one of the first reading. What follows that point is right as it
+stands. A row that never meets it hands a new end to the next row, and so on until nothing changes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Reset = Literal["never", "line", "document"]
 ROWS = 32
 CHUNK = 128
 MEETING = 1e-5
-"""States that differ by less have met; the nats behind them differ by far less than 1e-6 of the sum."""
+"""States that differ by less have met; what follows differs by far less than 1e-6 of the sum."""
 LOGITS = 1 << 25
 """Numbers in one block of logits, at the most (128 MiB)."""
 
@@ -237,7 +237,7 @@ class Score:
             words=sum(len(t.text.split()) for t in texts),
             unknown_tokens=int(unknown.sum()),
             unknown_nats=math.fsum(nats[unknown]),
-            block_nats=np.bincount(block, weights=nats, minlength=count),
+            block_nats=np.bincount(block, weights=nats, minlength=count).astype(np.float64),
             block_chars=sizes,
         )
 
@@ -281,12 +281,23 @@ class Score:
 
     def to_json(self) -> dict[str, float | int]:
         """The keys of ``lmcli eval --json``."""
-        fields = ("tokens", "chars", "bytes", "words", "nats", "perplexity")
-        fields += ("perplexity_without_unknown", "unknown_tokens", "bits_per_char")
-        fields += ("bits_per_byte", "word_perplexity", "standard_error")
-        return {name: getattr(self, name) for name in fields}
+        return {name: getattr(self, name) for name in REPORTED}
 
 
+REPORTED = (
+    "tokens",
+    "chars",
+    "bytes",
+    "words",
+    "nats",
+    "perplexity",
+    "perplexity_without_unknown",
+    "unknown_tokens",
+    "bits_per_char",
+    "bits_per_byte",
+    "word_perplexity",
+    "standard_error",
+)
 MOST_BLOCKS, LEAST_BLOCK = 2000, 20
 RESAMPLES = 1000
 

@@ -27,7 +27,9 @@ class Settings(Protocol):
 S = TypeVar("S", bound=Settings)
 
 
-def setting(default: Any, about: str, *, least: float | None = None, most: float | None = None) -> Any:
+def setting(
+    default: Any, about: str, *, least: float | None = None, most: float | None = None
+) -> Any:
     """A field of a settings class: its default, one line of help, and its allowed range."""
     return dataclasses.field(
         default=default, metadata={"about": about, "least": least, "most": most}
@@ -126,7 +128,8 @@ def parse(name: str, value: Any, hint: Any) -> Any:
     except (KeyError, ValueError):
         kind = "true or false" if inner is bool else kind_of(inner)
         raise UsageError(
-            f"setting {name}={text}: not {_article(kind)}", f"for example --set {name}={_example(inner)}"
+            f"setting {name}={text}: not {_article(kind)}",
+            f"for example --set {name}={_example(inner)}",
         ) from None
 
 
@@ -155,6 +158,10 @@ def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     least, most = field.metadata.get("least"), field.metadata.get("most")
-    if value != value or (least is not None and value < least) or (most is not None and value > most):
+    if (
+        value != value
+        or (least is not None and value < least)
+        or (most is not None and value > most)
+    ):
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
         raise UsageError(f"setting {field.name}={value} is out of range", f"it must be {bounds}")

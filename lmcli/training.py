@@ -4,16 +4,17 @@
 **Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training, and `state`
 gives all that is needed to go on exactly where it stopped.
 
-Truncated back-propagation through time (Williams and Peng 1990) over parallel streams that carry their
-state from chunk to chunk; AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay by the share
-of the budget that is used; the gradient's norm is clipped (Pascanu, Mikolov and Bengio 2013).
+Truncated back-propagation through time (Williams and Peng 1990) over parallel streams that carry
+their state from chunk to chunk; AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay
+by the share of the budget that is used; the gradient's norm is clipped (Pascanu, Mikolov and
+Bengio 2013).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -33,6 +34,18 @@ from lmcli.settings import setting
 Stream = npt.NDArray[np.integer[Any]]
 LOG_EVERY = 50
 """steps between two lines of the log"""
+KEPT = (
+    "step",
+    "tokens",
+    "seconds",
+    "best",
+    "best_step",
+    "worse",
+    "validated",
+    "loss_sum",
+    "loss_steps",
+)
+"""what a checkpoint holds beside tensors"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
 
@@ -109,15 +122,19 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         if torch.cuda.is_available():
             return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "mps" if _has_mps() else "cpu"
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
+        "mps": _has_mps(),
     }
     if not available.get(wanted.partition(":")[0], False):
         raise TrainingError(f"no device '{wanted}' on this machine", "--device cpu always works")
     return wanted
+
+
+def _has_mps() -> bool:
+    return bool(torch.backends.mps.is_available())
 
 
 def pick_precision(wanted: str, device: str) -> str:
@@ -126,7 +143,8 @@ def pick_precision(wanted: str, device: str) -> str:
         return wanted
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    fast = device == "cpu" and torch.backends.mkldnn.is_available() and _bf16_instructions()
+    has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    fast = device == "cpu" and has_kernels and _bf16_instructions()
     return "bfloat16" if fast else "float32"
 
 
@@ -326,9 +344,7 @@ class Trainer:
         tensors["random.torch"] = torch.get_rng_state()
         if self.device.startswith("cuda"):
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        names = ("step", "tokens", "seconds", "best", "best_step", "worse", "validated")
-        names += ("loss_sum", "loss_steps")
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in KEPT}
         return tensors, values | {"best": None if math.isinf(self.best) else self.best}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -368,7 +384,8 @@ def count_targets(stream: Stream, model: LanguageModel) -> int:
 def _optimizer(
     model: LanguageModel, settings: TrainingSettings, device: str
 ) -> torch.optim.Optimizer:
-    decayed, free = [], []
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
     for name, parameter in model.named_parameters():
         plain = parameter.dim() < 2 or "recurrent" in name
         (free if plain else decayed).append(parameter)
@@ -383,14 +400,16 @@ def _optimizer(
 # ------------------------------------------------------------------ into a run
 
 
-def train_into(run: Run, trainer: Trainer, every_seconds: float = 60.0) -> Iterator[Progress]:
-    """Train and keep everything in the run's folder; leaving the loop saves where it stands."""
-    lines = 0
-    if trainer.step == 0:
-        save(run, trainer, lines)
-    else:
-        lines = int(run.load_training()[1]["log_lines"])
+def train_into(
+    run: Run, trainer: Trainer, log_lines: int = 0, every_seconds: float = 60.0
+) -> Generator[Progress, None, None]:
+    """Train and keep everything in the run's folder; leaving the loop saves where it stands.
+
+    `log_lines` lines of the log are kept: those that were written before the trainer's checkpoint.
+    """
+    lines = log_lines
     run.cut_log(lines)
+    save(run, trainer, lines)
     saved = time.monotonic()
     try:
         for progress in trainer.run():
@@ -416,11 +435,13 @@ def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     run.save_training(tensors, values | {"log_lines": log_lines})
 
 
-def resume(run: Run, trainer: Trainer) -> None:
-    """Bring a fresh trainer to where the run stopped."""
+def resume(run: Run, trainer: Trainer) -> int:
+    """Bring a fresh trainer to where the run stopped; how long the log was then."""
     tensors, values = run.load_training()
     try:
-        trainer.restore(tensors, {k: v for k, v in values.items() if k != "log_lines"})
+        lines = int(values.pop("log_lines"))
+        trainer.restore(tensors, values)
+        return lines
     except (KeyError, ValueError, RuntimeError) as error:
         raise RunError(
             f"'{run.path}' cannot be resumed: {error}", "train it again with --force"

@@ -20,9 +20,7 @@ ARCHS = "ngram,window,rnn,gru,lstm"
 
 def compare(
     texts: o.Texts = None,
-    arch: Annotated[
-        str, o.option("--arch", about="Architectures, separated by commas.")
-    ] = ARCHS,
+    arch: Annotated[str, o.option("--arch", about="Architectures, separated by commas.")] = ARCHS,
     tokenizer: o.TokenizerName = "char",
     minutes: o.Minutes = None,
     steps: o.Steps = None,
@@ -36,7 +34,9 @@ def compare(
     ] = None,
     output: Annotated[
         Path | None,
-        o.option("--output", "-o", about="Folder of the runs [default: runs/compare].", metavar="D"),
+        o.option(
+            "--output", "-o", about="Folder of the runs [default: runs/compare].", metavar="D"
+        ),
     ] = None,
     settings: o.Set = None,
     valid: o.Valid = None,
@@ -151,7 +151,9 @@ def _workers(members: Sequence[Member], wanted: int | None) -> int:
     return max(1, min(wanted or len(available_cores()), trained))
 
 
-def _announcement(source: Source, members: Sequence[Member], budget: Any, workers: int) -> list[str]:
+def _announcement(
+    source: Source, members: Sequence[Member], budget: Any, workers: int
+) -> list[str]:
     from lmcli.recipes import describe_choice
 
     corpus, encoded = source.corpus, source.encoded
@@ -175,9 +177,7 @@ def _announcement(source: Source, members: Sequence[Member], budget: Any, worker
     return lines
 
 
-def _train(
-    members: Sequence[Member], workers: int, source: Source, shown: bool
-) -> list[Outcome]:
+def _train(members: Sequence[Member], workers: int, source: Source, shown: bool) -> list[Outcome]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.comparing import train_member, train_members
@@ -209,16 +209,13 @@ def _train(
 
 def _existing(path: Path, source: Source) -> Outcome:
     """A run that was trained before, scored on the same held-out text."""
-    from lmcli.comparing import Outcome
+    from lmcli.comparing import Outcome, score_parts
     from lmcli.run import Run
-    from lmcli.scoring import Score, score_pieces
 
     run = Run.open(path)
     model = run.model()
-    corpus = source.corpus
     trained = run.result("train") or {}
-    valid = Score.of(score_pieces(model, run.tokenizer, corpus.valid.pieces))
-    test = corpus.test and Score.of(score_pieces(model, run.tokenizer, corpus.test.pieces))
+    valid, test = score_parts(run, source.corpus)
     return Outcome(
         name=str(path),
         arch=run.record.arch,

@@ -34,7 +34,7 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
             "check the path given to --config",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config '{path}': {error}", 'TOML looks like: minutes = 3') from None
+        raise UsageError(f"config '{path}': {error}", "TOML looks like: minutes = 3") from None
     command = ctx.info_name or ""
     known = _options(ctx)
     defaults: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
             checked = _checked(key, value, everywhere, path)
             if key.replace("-", "_") in {k.replace("-", "_") for k in known}:
                 defaults.setdefault(key, checked)
-    names = {flag: param for flag, param in _parameters(ctx).items()}
+    names = _parameters(ctx)
     ctx.default_map = {names[k.replace("-", "_")]: v for k, v in defaults.items()}
     return path
 
@@ -179,6 +179,7 @@ def text_options(
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
     from lmcli.corpus import TextOptions
+    from lmcli.settings import update
 
     if documents is None:
         made = len(texts) == 1 and Path(texts[0]).with_suffix(".about.json").is_file()
@@ -186,7 +187,8 @@ def text_options(
     one_of("errors", errors, ("strict", "replace", "ignore"))
     one_of("newlines", newlines, ("keep", "lf"))
     one_of("documents", documents, ("file", "line", "paragraph"))
-    return TextOptions(encoding=encoding, errors=errors, newlines=newlines, documents=documents)
+    given = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
+    return update(TextOptions(), given)
 
 
 def free_name(folder: Path, name: str) -> Path:

@@ -74,7 +74,15 @@ def sample(
     for number in range(count):
         began, sampled = time.perf_counter(), Sampled()
         pieces = stream(
-            model, tokenizer, prompt, length, options, base + number, tuple(stop or ()), end, sampled
+            model,
+            tokenizer,
+            prompt,
+            length,
+            options,
+            base + number,
+            tuple(stop or ()),
+            end,
+            sampled,
         )
         if not as_json:
             _print(prompt, pieces, separate=number < count - 1)

@@ -72,10 +72,10 @@ def train(
     from lmcli.cli.screen import emit, note
     from lmcli.errors import UsageError
     from lmcli.preparing import TextChoice
-    from lmcli.run import Run, check_free
+    from lmcli.run import check_free
 
     o.one_of("split", split, ("interleaved", "tail"))
-    asked = {"arch": arch, "tokenizer": tokenizer, "seed": seed}
+    asked: dict[str, Any] = {"arch": arch, "tokenizer": tokenizer, "seed": seed}
     asked |= {"minutes": minutes, "steps": steps, "epochs": epochs}
     if resume:
         run, job = _resumed(output, texts or [], asked, settings or [])
@@ -185,15 +185,14 @@ def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
         progress = count_into(run, model, encoded.train, encoded.valid)
         return _values(run, job, progress, 1, 1.0, "float64")
     trainer = job.trainer()
-    if resume:
-        restore(run, trainer)
-    last = _loop(run, job, trainer, shown)
+    lines = restore(run, trainer) if resume else 0
+    last = _loop(run, job, trainer, lines, shown)
     precision = pick_precision(job.training.precision, job.device)
     epochs = trainer.step / trainer.streams.steps_per_epoch
     return _values(run, job, last, trainer.best_step, epochs, precision)
 
 
-def _loop(run: Run, job: Job, trainer: Trainer, shown: bool) -> Progress:
+def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.training import Progress, count_targets, train_into
@@ -203,7 +202,7 @@ def _loop(run: Run, job: Job, trainer: Trainer, shown: bool) -> Progress:
     last = Progress(
         trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
     )
-    loop = train_into(run, trainer)
+    loop = train_into(run, trainer, log_lines)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for last in loop:
             bars.show(job.arch, last)

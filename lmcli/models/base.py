@@ -6,9 +6,10 @@
 Shape letters, used all over lmcli:
     B sequences, T tokens, V vocabulary, E embedding, H hidden, L layers.
 
-The id V (one past the vocabulary) marks the start of a document. Every model forgets all that came
-before when it reads it: the state behind a start id is the same whatever went before. Documents can
-therefore be laid end to end in one stream, and no caller needs to cut a chunk at a document's start.
+The id V (one past the vocabulary) marks the start of a document. Every model forgets all that
+came before when it reads it: the state behind a start id is the same whatever went before.
+Documents can therefore be laid end to end in one stream, and no caller needs to cut a chunk at a
+document's start.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ class LanguageModel(nn.Module, abc.ABC):
         """The state of `batch` sequences of which nothing has been read."""
 
     @abc.abstractmethod
-    def forward(
-        self, tokens: Tensor, state: State, tap: Tap | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
         Shapes: tokens (B, T) -> logits (B, T, V) in nats up to a constant, float32.
@@ -88,7 +87,7 @@ class LanguageModel(nn.Module, abc.ABC):
         raise TypeError(f"{self.name} learns by gradient descent")
 
     def body_parameters(self) -> int:
-        """Parameters that are neither embedding nor output layer: what `--match params` makes equal."""
+        """Parameters beside embedding and output layer; `--match params` makes these equal."""
         return self.parameter_count()
 
     def parameter_count(self) -> int:

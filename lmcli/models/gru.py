@@ -49,7 +49,9 @@ class GRULayer(Layer):
         if fresh.any():
             inputs = inputs + fresh.unsqueeze(-1) * self.closing
         low = torch.is_autocast_enabled("cpu")
-        y = GRUScan.apply(inputs, state[0], self.recurrent_weight, self.candidate_bias, low)
+        y: Tensor = GRUScan.apply(  # type: ignore[no-untyped-call]
+            inputs, state[0], self.recurrent_weight, self.candidate_bias, low
+        )
         return y, (y[-1],)
 
     def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:

@@ -10,9 +10,9 @@
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
 
-Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget bias of
-1 so that a fresh cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015).
-At a document's start both i and f are closed, which leaves h = c = 0 behind, whatever went before.
+Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget
+bias of 1 so that a fresh cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
+document's start both i and f are closed, which leaves h = c = 0 behind, whatever went before.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LSTMLayer(Layer):
 
     def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""
-        weight = self.input_weight
+        weight: Tensor = self.input_weight
         if fresh.any():
             x = torch.cat([x, fresh.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
             weight = torch.cat([weight, self.closing], dim=1)

@@ -29,7 +29,9 @@ class RecurrentSettings:
     hidden: int | None = setting(None, "width H of a layer", least=1)
     embedding: int | None = setting(None, "size E of the input embedding", least=1)
     layers: int = setting(1, "how many layers L", least=1)
-    dropout: float | None = setting(None, "dropout between layers and on the output", least=0, most=0.9)
+    dropout: float | None = setting(
+        None, "dropout between layers and on the output", least=0, most=0.9
+    )
     input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
     tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
 
@@ -51,7 +53,7 @@ class Layer(nn.Module, abc.ABC):
         self.recurrent_weight = nn.Parameter(torch.empty(self.blocks * hidden, hidden))
         self.bias = nn.Parameter(torch.zeros(self.blocks * hidden))
         nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
-        for block in self.recurrent_weight.data.split(hidden):
+        for block in self.recurrent_weight.data.chunk(self.blocks):
             nn.init.orthogonal_(block)
 
     @abc.abstractmethod
@@ -123,9 +125,7 @@ class Recurrent(LanguageModel):
         count = self.Layer.parts * len(self.layers)
         return tuple(self.output.weight.new_zeros(batch, self.hidden) for _ in range(count))
 
-    def forward(
-        self, tokens: Tensor, state: State, tap: Tap | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
         rate = self.settings.dropout or 0.0
         tokens = tokens.t()  # (T, B)

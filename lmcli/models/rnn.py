@@ -5,8 +5,9 @@
 
     h_t = f(W x_t + U h_{t-1} + b)      f = tanh or relu
 
-Elman (1990). U begins orthogonal for tanh and as the identity for relu (Le, Jaitly and Hinton 2015),
-so that a fresh network neither shrinks nor grows what it holds. At a document's start h_{t-1} = 0.
+Elman (1990). U begins orthogonal for tanh and as the identity for relu (Le, Jaitly and Hinton
+2015), so that a fresh network neither shrinks nor grows what it holds. At a document's start
+h_{t-1} = 0.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class RNNLayer(Layer):
         keep = (~fresh).unsqueeze(-1).to(inputs.dtype) if fresh.any() else None
         low = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
-        y = ElmanScan.apply(inputs, state[0], self.recurrent_weight, keep, activation, low)
+        y: Tensor = ElmanScan.apply(  # type: ignore[no-untyped-call]
+            inputs, state[0], self.recurrent_weight, keep, activation, low
+        )
         return y, (y[-1],)
 
     def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -4,10 +4,10 @@
 **Out:** the hidden vectors of all steps.
 
 torch runs a GRU or an Elman RNN on a CPU as a chain of small recorded operations and adds up the
-weights' gradient step by step. Here a step is one matrix product and a few in-place operations, and
-everything that does not depend on the step before (the derivatives of the gates, the gradient of the
-weights) is done for all steps together. On processors with bfloat16 arithmetic the matrix products
-run in it where the caller asks; states and sums stay in float32.
+weights' gradient step by step. Here a step is one matrix product and a few in-place operations,
+and everything that does not depend on the step before (the derivatives of the gates, the gradient
+of the weights) is done for all steps together. On processors with bfloat16 arithmetic the matrix
+products run in it where the caller asks; states and sums stay in float32.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class GRUScan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, inputs: Tensor, before: Tensor, weight: Tensor, bias: Tensor, low: bool
     ) -> Tensor:
         steps, batch, width = *inputs.shape[:2], before.shape[1]
@@ -72,8 +72,8 @@ class GRUScan(torch.autograd.Function):
         return hidden[1:]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, gates, recurrent, weight = ctx.saved_tensors
         steps, batch, width = grad.shape
         r, z, n = gates.split(width, dim=-1)
@@ -110,7 +110,7 @@ class ElmanScan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,
         inputs: Tensor,
         before: Tensor,
@@ -136,10 +136,10 @@ class ElmanScan(torch.autograd.Function):
         return hidden
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, read, weight, keep = ctx.saved_tensors
-        steps, batch, width = grad.shape
+        steps, batch = grad.shape[:2]
         slope = 1 - hidden * hidden if ctx.activation == "tanh" else (hidden > 0).to(hidden.dtype)
         into = torch.empty_like(hidden)
         flow = torch.zeros_like(hidden[0])

@@ -53,7 +53,8 @@ def print_table(table: Table, console: Console) -> None:
     for column in table.columns:
         words = column.metric.kind == "text"
         shown.add_column(
-            Text(fitting(column.title, console)), justify="left" if words else "right",
+            Text(fitting(column.title, console)),
+            justify="left" if words else "right",
             overflow="fold",
         )
     for row in table.rows:
@@ -68,7 +69,9 @@ def print_facts(facts: Facts, console: Console) -> None:
     width = max(len(c.title) for c in facts.columns)
     for column in facts.columns:
         name = fitting(column.title, console).ljust(width)
-        console.print(Text.assemble((name, "bold"), "  ", fitting(column.cell(facts.values), console)))
+        console.print(
+            Text.assemble((name, "bold"), "  ", fitting(column.cell(facts.values), console))
+        )
 
 
 def print_passages(passages: Passages, console: Console) -> None:

@@ -25,7 +25,8 @@ UNKNOWN = "<unk>"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as tokens. `ends[i]` is the offset in characters just behind token i; the last is len(text).
+    """A text as tokens. `ends[i]` is the offset in characters just behind token i; the last is
+    len(text).
 
     Token i covers text[ends[i-1]:ends[i]], an implied space counting to the token behind it.
     """

@@ -1,0 +1,54 @@
+# make demo   environment, install, the main job on data/france.txt
+# make test   everything CI runs
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# exactly this spelling gets the small CPU build; for a GPU install your build of torch first
+TORCH := torch==2.13.0
+DEMO := runs/demo
+
+.PHONY: demo test test-all lint bench install clean
+
+demo: $(VENV)/installed
+	@$(BIN)/lmcli compare data/france.txt --tokenizer word --minutes 1.75 --output $(DEMO) --force
+	@$(BIN)/lmcli cloze $(DEMO)/lstm $(DEMO)/gru $(DEMO)/rnn $(DEMO)/window $(DEMO)/ngram --gaps 3,10,30,100
+	@echo
+	@echo "Now on a text of your own:"
+	@echo "    $(BIN)/lmcli train my.txt -o runs/mine"
+	@echo "    $(BIN)/lmcli sample runs/mine"
+	@echo "    $(BIN)/lmcli compare my.txt"
+
+test: $(VENV)/tools
+	$(MAKE) lint
+	$(BIN)/python -m pytest -n auto -m "not slow" -q
+
+test-all: $(VENV)/tools
+	$(MAKE) lint
+	-$(BIN)/python -m pip install --quiet kenlm
+	$(BIN)/python -m pytest -n auto -q
+
+lint: $(VENV)/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/tools
+	$(BIN)/python tests/benchmarks/bench.py
+
+install: $(VENV)/installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/tools: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs scratch .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
