@@ -1,6 +1,6 @@
 """Documents that name a country, talk of other things, and need its language at the end.
 
-**In:** `Settings`: size, level, seed.
+**In:** `FranceSettings`: size, level, seed.
 **Out:** `France`: a text whose best possible perplexity is known in closed form, and held-out items
 that ask at exact gaps what a model remembers.
 
@@ -43,7 +43,7 @@ WORDS = {"small": 236_000, "default": 1_200_000, "long": 4_000_000}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class FranceSettings:
     """How much text, how hard, and which."""
 
     size: Literal["small", "default", "long"] = setting(
@@ -56,12 +56,13 @@ class Settings:
 
 
 class France(Grammar):
-    """The France grammar; ``France(Settings(size="small", level=1, seed=0))``."""
+    """The France grammar; ``France(FranceSettings(size="small", level=1, seed=0))``."""
 
     name = "france"
+    Settings = FranceSettings
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
+    def __init__(self, settings: FranceSettings | None = None) -> None:
+        self.settings = settings or FranceSettings()
         self.rules = rules(self.settings.level, self.settings.size)
 
     def _draws(self, stream: str) -> Draws:

@@ -16,7 +16,7 @@ import pytest
 from lmcli import registry
 from lmcli.grammars.base import Item, read_about, read_items
 from lmcli.grammars.filtering import Filter
-from lmcli.grammars.france import WORDS, France, Settings, amnesia, optimum
+from lmcli.grammars.france import WORDS, France, FranceSettings, amnesia, optimum
 from lmcli.grammars.france_items import ALL_GAPS, GAPS, Items
 from lmcli.grammars.france_rules import Rules, rules
 from lmcli.grammars.france_sentences import (
@@ -45,7 +45,7 @@ FILLS |= {"{language}": LANGUAGES, "{noun}": tuple(PLACES), "{place}": tuple(PLA
 
 
 def small(level: int) -> France:
-    return France(Settings(size="small", level=level))
+    return France(FranceSettings(size="small", level=level))
 
 
 @cache
@@ -74,14 +74,14 @@ def test_france_is_found_by_its_file() -> None:
 
 
 def test_make_without_a_size_makes_the_default_one() -> None:
-    assert (Settings().size, Settings().level, Settings().seed) == ("default", 1, 0)
+    assert (FranceSettings().size, FranceSettings().level, FranceSettings().seed) == ("default", 1, 0)
 
 
 # The text
 
 
 def test_the_shipped_text_is_what_the_code_makes() -> None:
-    text = "".join(d + "\n" for d in France(Settings(size="small", level=1, seed=0)).documents())
+    text = "".join(d + "\n" for d in France(FranceSettings(size="small", level=1, seed=0)).documents())
     assert (DATA / "france.txt").read_bytes() == text.encode()
 
 
@@ -101,12 +101,12 @@ def test_shipped_files_are_small() -> None:
 
 
 def test_another_seed_is_another_text() -> None:
-    assert next(France(Settings(size="small", seed=1)).documents()) != documents(1)[0]
+    assert next(France(FranceSettings(size="small", seed=1)).documents()) != documents(1)[0]
 
 
 @pytest.mark.parametrize("size", ["default", "long"])
 def test_large_texts_begin_at_once_and_have_their_longest_documents(size: str) -> None:
-    france = France(Settings(size=size))  # type: ignore[arg-type]
+    france = France(FranceSettings(size=size))  # type: ignore[arg-type]
     stream = france.documents()
     longest = max(len(sentences(next(stream))) - 2 for _ in range(1500))
     assert longest == len(france.rules.length_weights) - 1 == {"default": 12, "long": 128}[size]
@@ -461,7 +461,7 @@ def test_long_items_are_made_of_the_sentences_of_the_text() -> None:
 
 
 def test_items_meet_the_longest_gaps_too() -> None:
-    france = France(Settings(size="long"))
+    france = France(FranceSettings(size="long"))
     maker = Items(france.rules, france._draws("test"), set())
     frames = maker._frames("{country}", ("{language}",), 2000)
     assert len(frames) == len(CUES) * len(QUERIES)
