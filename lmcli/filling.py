@@ -26,8 +26,6 @@ from lmcli.tokenizers.base import Tokenizer
 
 BLANK, PLACE = "___", "..."
 ITEMS_AT_ONCE = 64
-SPELLING = ("char", "byte", "bpe")
-"""tokenizers whose words have no end of their own"""
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,12 @@ class Cloze:
 def _pieces(tokenizer: Tokenizer, cloze: Cloze, candidate: str) -> tuple[list[int], list[int]]:
     """Token ids before the blank, and those of the candidate with what belongs to it."""
     behind = cloze.right
-    if tokenizer.name in SPELLING and not behind:
+    if tokenizer.spells and not behind:
         behind = " "
-    if tokenizer.name not in SPELLING and not behind.strip(" "):
+    if not tokenizer.spells and not behind.strip(" "):
         behind = ""  # a blank at the very end is no word's business
     encoded = tokenizer.encode_with_ends(cloze.left + candidate + behind)
-    edge = len(cloze.left) if tokenizer.name in SPELLING else len(cloze.left.rstrip(" "))
+    edge = len(cloze.left) if tokenizer.spells else len(cloze.left.rstrip(" "))
     cut = int(np.searchsorted(encoded.ends, edge, side="right"))
     ids = encoded.ids.tolist()
     return ids[:cut], ids[cut:]
@@ -151,7 +149,7 @@ def likeliest_words(
     model: LanguageModel, tokenizer: Tokenizer, cloze: Cloze, top: int
 ) -> list[tuple[str, float]]:
     """The likeliest words in the blank with their probabilities, best first (a beam search)."""
-    spelled = tokenizer.name in SPELLING
+    spelled = tokenizer.spells
     left = cloze.left if spelled else cloze.left.rstrip(" ")
     ids = tokenizer.encode(left).tolist()
     state = read(model, torch.tensor([[tokenizer.start, *ids][:-1]]), model.start(1))
@@ -252,7 +250,7 @@ def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item
     clozes = [Cloze(i.text) for i in items]
     first = [_pieces(tokenizer, c, i.candidates[0])[0] for c, i in zip(clozes, items, strict=True)]
     words = sorted({c for i in items for c in i.candidates})
-    single = tokenizer.name not in SPELLING and all(len(tokenizer.encode(w)) == 1 for w in words)
+    single = not tokenizer.spells and all(len(tokenizer.encode(w)) == 1 for w in words)
     if not single:
         pairs = zip(clozes, items, strict=True)
         return [candidate_scores(model, tokenizer, c, i.candidates) for c, i in pairs]

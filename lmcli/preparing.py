@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.corpus import Corpus, TextOptions, load_corpus
+from lmcli.corpus import Corpus, load_corpus
 from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus
 from lmcli.errors import RunError, TextError
 from lmcli.models.base import LanguageModel
+from lmcli.reading import TextOptions
 from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run import Record, Run

@@ -18,14 +18,12 @@ from lmcli.corpus import (
     BLOCK,
     MINIMUM_CHARACTERS,
     Corpus,
-    Document,
     Part,
     SplitRecord,
-    TextOptions,
     load_corpus,
-    read_documents,
 )
 from lmcli.errors import TextError
+from lmcli.reading import Document, TextOptions, read_documents
 
 
 def numbered_lines(count: int, width: int = 40) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmcli.corpus import Corpus, TextOptions, load_corpus
+from lmcli.corpus import Corpus, load_corpus
 from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus, encode_pieces
+from lmcli.reading import TextOptions
 from lmcli.tokenizers.byte import ByteTokenizer
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer

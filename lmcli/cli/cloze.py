@@ -115,7 +115,7 @@ def _by_text(
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     stretches: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        from lmcli.corpus import TextOptions, read_documents
+        from lmcli.reading import TextOptions, read_documents
 
         words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
         stretches = {g: filler_stretches(words, g, STRETCHES if g else 1, seed) for g in gaps}

@@ -79,7 +79,7 @@ def _pieces(
     if split is None:
         if not texts:
             raise UsageError("no text to score", "give a file, - for standard input, or --split")
-        from lmcli.corpus import read_documents
+        from lmcli.reading import read_documents
 
         encoding, errors, newlines = reading
         documents = documents or run.record.corpus["options"]["documents"]

@@ -178,7 +178,7 @@ def text_options(
     texts: Sequence[str] = (),
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.corpus import TextOptions
+    from lmcli.reading import TextOptions
     from lmcli.settings import update
 
     if documents is None:

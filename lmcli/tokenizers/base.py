@@ -52,6 +52,8 @@ class Tokenizer(abc.ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type[Settings]]
+    spells: ClassVar[bool] = False
+    """True where words are spelled out of smaller tokens, so that a word has no end of its own."""
 
     @classmethod
     @abc.abstractmethod

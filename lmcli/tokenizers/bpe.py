@@ -39,6 +39,7 @@ class BpeTokenizer(Tokenizer):
     """A token is a run of bytes."""
 
     name = "bpe"
+    spells = True
     Settings = BpeSettings
 
     def __init__(self, vocabulary: list[str], merges: list[tuple[str, str]]) -> None:

@@ -25,6 +25,7 @@ class ByteTokenizer(Tokenizer):
     """A byte is a token, and its value the id."""
 
     name = "byte"
+    spells = True
     Settings = ByteSettings
 
     @classmethod

@@ -33,6 +33,7 @@ class CharTokenizer(Tokenizer):
     """A character is a token."""
 
     name = "char"
+    spells = True
     Settings = CharSettings
 
     def __init__(self, characters: str) -> None:
