@@ -57,7 +57,8 @@ class Scale:
     def expected_epochs(self) -> float:
         """How often the text will be read, roughly."""
         slowdown = (width(self) / 256) ** 1.5
-        return float(self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens))
+        read = self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens)
+        return float(min(read, most_epochs(self)))
 
 
 def width(scale: Scale) -> int:
@@ -69,7 +70,9 @@ def width(scale: Scale) -> int:
 
 def dropout(scale: Scale) -> float:
     """More, the more often the text will be read."""
-    return _step(scale.expected_epochs, [(16, 0.0), (40, 0.1), (100, 0.2), (400, 0.4)], 0.5)
+    return _step(
+        scale.expected_epochs, [(16, 0.0), (30, 0.1), (50, 0.2), (150, 0.3), (400, 0.4)], 0.5
+    )
 
 
 def embedding(scale: Scale) -> int:
@@ -83,6 +86,12 @@ def shape(scale: Scale) -> tuple[int, int]:
     while batch * truncation * 8 > scale.tokens and batch > 2:
         batch //= 2
     return batch, truncation
+
+
+def most_epochs(scale: Scale) -> float:
+    """After how many passes a budget in minutes ends: a small text is learnt by heart long
+    before.""" batch, truncation = shape(scale) updates = max(1, scale.tokens // (batch *
+    truncation)) return float(min(120, max(40, 8000 // updates)))
 
 
 def learning_rate(arch: str, scale: Scale) -> float:
@@ -112,6 +121,7 @@ def choose(
         batch=batch,
         truncation=truncation,
         learning_rate=learning_rate(arch, scale),
+        most_epochs=most_epochs(scale),
     )
     open_width = "hidden" in names(type(settings)) and settings.hidden is None
     settings = _fill(settings, embedding=embedding(scale), dropout=dropout(scale))
@@ -173,8 +183,9 @@ def describe_choice(arch: str, settings: Any, training: TrainingSettings) -> str
     """
     shown = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
     parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
-    line = f"{arch}: {' '.join(parts)}"
-    if MODELS.load(arch).counts:
-        return line
+    counts = bool(MODELS.load(arch).counts)
+    line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"
+    if counts:
+        return f"{line}; learns by counting, once"
     line += f" | batch={training.batch} truncation={training.truncation}"
     return line + (f" learning_rate={training.learning_rate:.4g}" if training.learning_rate else "")

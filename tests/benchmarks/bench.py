@@ -1,0 +1,175 @@
+"""Timings, side by side in one process where they are compared: ``make bench``.
+
+Prints a table and writes JSON. Every figure is the median of several runs; ratios are taken
+within one run of this script, because machines differ and are noisy. Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lmcli.grammars.france import France, FranceSettings
+from lmcli.models.base import LanguageModel
+from lmcli.registry import MODELS
+from lmcli.scoring import stream_nats
+from lmcli.training import Budget, Trainer, TrainingSettings
+
+BATCH, TRUNCATION, EMBEDDING, HIDDEN, VOCABULARY = 32, 128, 64, 256, 65
+Row = dict[str, object]
+
+
+def median_seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median time of each, measured in turn so that a slow moment hits all of them."""
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+class PlainLoop:
+    """What one writes in an afternoon: nn.LSTM, default settings, float32, Adam."""
+
+    def __init__(self, arch: str, ids: np.ndarray) -> None:
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, EMBEDDING)
+        self.cell = getattr(nn, arch.upper())(EMBEDDING, HIDDEN, batch_first=True)
+        self.output = nn.Linear(HIDDEN, VOCABULARY)
+        self.parameters = [p for m in (self.embed, self.cell, self.output) for p in m.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=2e-3)
+        rows = np.resize(ids, (BATCH, TRUNCATION + 1)) % VOCABULARY
+        self.ids = torch.from_numpy(rows.astype(np.int64))
+
+    def step(self) -> None:
+        hidden, _ = self.cell(self.embed(self.ids[:, :-1]))
+        loss = F.cross_entropy(self.output(hidden).flatten(0, 1), self.ids[:, 1:].flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        loss.item()
+
+
+def trainer(arch: str, ids: np.ndarray) -> Trainer:
+    """Our trainer at the same sizes, never validating within the measurement."""
+    cls = MODELS.load(arch)
+    torch.manual_seed(0)
+    model: LanguageModel = cls(VOCABULARY, cls.Settings(hidden=HIDDEN, embedding=EMBEDDING))
+    settings = TrainingSettings(batch=BATCH, truncation=TRUNCATION, learning_rate=2e-3)
+    return Trainer(model, ids, ids[:100], settings, Budget(steps=1_000_000))
+
+
+def training_speed(repeats: int) -> list[Row]:
+    """Tokens a second of whole updates, against the plain loop."""
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, 1_000_000).astype(np.uint16)
+    rows: list[Row] = []
+    for arch in ("lstm", "gru", "rnn"):
+        ours, plain = trainer(arch, ids), PlainLoop(arch, ids)
+        times = median_seconds({"ours": lambda o=ours: o._step(1e-3), "plain": plain.step}, repeats)
+        ours.step = 0
+        tokens = BATCH * TRUNCATION
+        rows.append(
+            {
+                "what": f"train {arch} {HIDDEN}, {BATCH} x {TRUNCATION}, tokens/s",
+                "lmcli": tokens / times["ours"],
+                "plain torch loop": tokens / times["plain"],
+                "ratio": times["plain"] / times["ours"],
+            }
+        )
+    return rows
+
+
+def scoring_speed(repeats: int) -> list[Row]:
+    """Tokens a second of exact scoring of one long document, against a training step."""
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, 100_000).astype(np.uint16)
+    ours = trainer("lstm", ids)
+    times = median_seconds(
+        {"score": lambda: stream_nats(ours.model, ids), "train": lambda: ours._step(1e-3)}, repeats
+    )
+    speed = {"score": len(ids) / times["score"], "train": BATCH * TRUNCATION / times["train"]}
+    return [
+        {
+            "what": f"score lstm {HIDDEN}, one document, tokens/s",
+            "lmcli": speed["score"],
+            "ratio": speed["score"] / speed["train"],
+            "ratio is": "to training",
+        }
+    ]
+
+
+def command(arguments: list[str], folder: Path) -> float:
+    """Wall time of a whole lmcli process."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "lmcli", *arguments], cwd=folder, check=True, capture_output=True
+    )
+    return time.perf_counter() - began
+
+
+def first_character(folder: Path) -> float:
+    """From the command to the first character of a sample."""
+    began = time.perf_counter()
+    arguments = [sys.executable, "-m", "lmcli", "sample", "run", "--length", "0"]
+    with subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        seconds = time.perf_counter() - began
+        process.stdout.close()
+        process.kill()
+    return seconds
+
+
+def command_times(repeats: int) -> list[Row]:
+    """Whole commands."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        documents = France(FranceSettings(size="small")).documents()
+        text = "".join(next(documents) + "\n" for _ in range(1000))
+        (folder / "my.txt").write_text(text)
+        train = ["train", "my.txt", "-o", "run", "--steps", "20", "--force"]
+        rows: list[Row] = [{"what": "lmcli train, 20 steps, s", "lmcli": command(train, folder)}]
+        for arguments in (["--help"], ["sample", "run"], ["eval", "run", "my.txt"]):
+            seconds = statistics.median(command(arguments, folder) for _ in range(repeats))
+            rows.append({"what": f"lmcli {' '.join(arguments)}, s", "lmcli": seconds})
+        first = statistics.median(first_character(folder) for _ in range(repeats))
+        rows.append({"what": "lmcli sample, first character, s", "lmcli": first})
+    return rows
+
+
+def main() -> None:
+    """Run all, print, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=Path("scratch/bench.json"))
+    options = parser.parse_args()
+    rows = command_times(options.repeats)
+    rows += training_speed(options.repeats) + scoring_speed(options.repeats)
+    for row in rows:
+        shown = [f"{k} {v:,.3g}" for k, v in row.items() if isinstance(v, float)]
+        sys.stdout.write(f"{row['what']:<48} {'   '.join(shown)} {row.get('ratio is', '')}\n")
+    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine |= {"threads": str(torch.get_num_threads())}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
