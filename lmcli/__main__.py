@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
-    from lmcli.cli import app
+    """Run the command line; Ctrl-C while it is still loading is silent as well."""
+    try:
+        from lmcli.cli import app
 
-    app(prog_name="lmcli")
+        app(prog_name="lmcli")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import queue
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,8 @@ class _Pool:
             slot, member = self.free.pop(0), self.waiting.pop(0)
             arguments = (member, self.slots[slot], self.events)
             process = self.context.Process(target=_work, args=arguments, daemon=True)
-            process.start()
+            with _deaf_to_ctrl_c():  # which is inherited: the parent decides
+                process.start()
             self.running[member.name] = (process, slot)
 
     def _next_event(self) -> Event:
@@ -232,6 +233,19 @@ class _Pool:
                         f"the training of {name} ended with code {process.exitcode}",
                         "there may be too little memory: try --workers 1",
                     )
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Put SIGINT off for a moment, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def share_cores(workers: int) -> list[list[int]]:
@@ -470,7 +484,7 @@ NO_TRAINING = (
 
 def made_by(source: Source) -> Any:
     """The grammar that made the text, by the about-file beside it; None for any other text."""
-    if len(source.choice.texts) != 1:
+    if len(source.choice.texts) != 1 or not Path(source.choice.texts[0]).name:
         return None
     _, about = companions(Path(source.choice.texts[0]))
     if not about.is_file():

@@ -10,6 +10,7 @@ symbols also of the separator behind it: "German" must not win for being the beg
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,9 +96,11 @@ def candidate_scores(
                 f"candidate '{candidate}' is not in the vocabulary",
                 "choose words that occur in the training text",
             )
+    # a tokenizer may merge across the blank: what all have in common is read before it
+    columns = zip(*(before for before, _ in pairs), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    pairs = [(before[:shared], before[shared:] + ids) for before, ids in pairs]
     left = [tokenizer.start, *pairs[0][0]]
-    if any(p[0] != pairs[0][0] for p in pairs):  # a tokenizer that merges across the blank
-        return np.array([_whole(model, tokenizer, p) for p in pairs])
     state = read(model, torch.tensor([left[:-1]]), model.start(1))
     rows = len(candidates)
     state = tuple(part.expand(rows, *part.shape[1:]).contiguous() for part in state)
@@ -110,13 +113,6 @@ def candidate_scores(
     logs, _ = model.log_probabilities(inputs, targets, state)
     scores: Floats = logs.double().sum(1).numpy()
     return scores
-
-
-def _whole(model: LanguageModel, tokenizer: Tokenizer, pair: tuple[list[int], list[int]]) -> float:
-    ids = torch.tensor([[tokenizer.start, *pair[0], *pair[1]]])
-    targets = ids[:, 1:].clone()
-    targets[:, : len(pair[0])] = -1
-    return float(model.log_probabilities(ids[:, :-1], targets, model.start(1))[0].double().sum())
 
 
 def read(model: LanguageModel, ids: Tensor, state: State, chunk: int = 256) -> State:
@@ -225,7 +221,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count)
     half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def recall(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> Recall:

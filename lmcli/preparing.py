@@ -179,6 +179,11 @@ def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
     choice = TextChoice.from_json(record.corpus)
+    if "-" in choice.texts and not texts:
+        raise TextError(
+            f"'{run.path}' was trained on standard input, which is gone",
+            "name the text in the command, or pipe it in again and name -",
+        )
     choice = replace(choice, texts=texts or choice.texts)
     source = prepare_source(choice, record.tokenizer, record.tokenizer_settings)
     if source.corpus.sha256 != record.corpus["sha256"]:

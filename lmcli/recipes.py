@@ -89,9 +89,10 @@ def shape(scale: Scale) -> tuple[int, int]:
 
 
 def most_epochs(scale: Scale) -> float:
-    """After how many passes a budget in minutes ends: a small text is learnt by heart long
-    before.""" batch, truncation = shape(scale) updates = max(1, scale.tokens // (batch *
-    truncation)) return float(min(120, max(40, 8000 // updates)))
+    """After how many passes a budget in minutes ends: a small text is learnt by heart before."""
+    batch, truncation = shape(scale)
+    updates = max(1, scale.tokens // (batch * truncation))
+    return float(min(120, max(40, 8000 // updates)))
 
 
 def learning_rate(arch: str, scale: Scale) -> float:

@@ -61,7 +61,9 @@ SECONDS = Metric("seconds", 1)
 PER_SECOND = Metric("tokens/s")
 EPOCHS = Metric("epochs", 1)
 PERCENT = Metric("", 1, kind="percent")
+WHOLE_PERCENT = Metric("", 0, kind="percent")
 PROBABILITY = Metric("probability", 4)
+LOG_ODDS = Metric("log-odds", 2)
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,18 @@ class Run:
     def create(cls, path: Path, record: Record, tokenizer: Tokenizer, force: bool = False) -> Run:
         """A new folder; one that exists is an error, or with `force` replaced if it is a run."""
         check_free(path, force)
-        with storage(path):
-            for name in OURS:
-                _remove(path / name)
-            (path / RESULTS).mkdir(parents=True, exist_ok=True)
-        write_json(path / TOKENIZER, tokenizer.to_json())
-        write_json(path / RECORD, vars(record))
+        new = next((p for p in reversed([path, *path.parents]) if not p.exists()), None)
+        try:
+            with storage(path):
+                for name in OURS:
+                    _remove(path / name)
+                (path / RESULTS).mkdir(parents=True, exist_ok=True)
+            write_json(path / TOKENIZER, tokenizer.to_json())
+            write_json(path / RECORD, vars(record))
+        except StorageError:  # a run that cannot even begin leaves nothing behind
+            if new is not None:
+                shutil.rmtree(new, ignore_errors=True)
+            raise
         return cls(path, record, tokenizer)
 
     @classmethod
@@ -140,10 +146,15 @@ class Run:
         """The best weights so far."""
         write_tensors(self.path / WEIGHTS, tensors, {"step": step})
 
-    def save_training(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        """All that is needed to go on exactly."""
+    def save_training(
+        self,
+        tensors: Mapping[str, Tensor],
+        state: dict[str, Any],
+        clock: Mapping[str, Any] | None = None,
+    ) -> None:
+        """All that is needed to go on exactly; `clock` is what differs from time to time."""
         write_tensors(self.path / TRAINING, tensors, state)
-        write_json(self.path / TRAINING_COPY, state)
+        write_json(self.path / TRAINING_COPY, {**(clock or {}), **state})
 
     def load_training(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save_training` wrote last."""
@@ -153,7 +164,10 @@ class Run:
                 f"'{self.path}' cannot be resumed: it has no {TRAINING}",
                 "train it again, with --force to replace it",
             )
-        return read_tensors(file)
+        tensors, state = read_tensors(file)
+        with suppress(RunError):
+            state = read_json(self.path / TRAINING_COPY) | state
+        return tensors, state
 
     def slim(self) -> None:
         """Drop what only resuming needs."""
@@ -257,7 +271,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"'{path.parent}' has no {path.name}", "train the run again") from None
     except OSError as error:
         raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, error) from None
     if not matches:
         raise damaged(path, "its checksum does not match")
@@ -288,9 +302,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, An
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"about": json.dumps(about), "format": str(FORMAT)}
-    header["checksum"] = _digest(plain, header["about"])
-    write_bytes(path, save(plain, metadata=header))
+    header = {"about": json.dumps(about), "format": FORMAT}
+    header["checksum"] = _digest(plain, str(header["about"]))
+    # one entry only: safetensors writes several in random order, and equal runs are equal files
+    write_bytes(path, save(plain, metadata={"lmcli": json.dumps(header)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -299,7 +314,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {})["lmcli"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         check_format(path, int(header["format"]))
         about = json.loads(header["about"])

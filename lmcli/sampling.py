@@ -44,9 +44,9 @@ def draw(logits: Probabilities, settings: SamplingSettings, rng: np.random.Gener
     """One token. Temperature 0 is the likeliest one. Shapes: logits (V,)."""
     if settings.temperature == 0:
         return int(logits.argmax())
-    p = softmax(logits / settings.temperature)
-    p = filtered(p, settings)
-    return int(min(np.searchsorted(p.cumsum(), rng.random() * p.sum(), side="right"), len(p) - 1))
+    p = softmax((logits - logits.max()) / settings.temperature)
+    below = filtered(p, settings).cumsum()
+    return int(np.searchsorted(below, rng.random() * below[-1], side="right"))
 
 
 def softmax(logits: Probabilities) -> Probabilities:
@@ -75,7 +75,7 @@ def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, holding back what may become one."""
+    """Lets text through up to the stop string that ends first, holding back what may become one."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stops = tuple(s for s in stops if s)
@@ -85,10 +85,11 @@ class StopStrings:
     def push(self, text: str) -> str:
         """The part of the text that is certain not to belong to a stop string."""
         self.held += text
-        found = [i for i in (self.held.find(s) for s in self.stops) if i >= 0]
+        found = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
         if found:
             self.stopped = True
-            text, self.held = self.held[: min(found)], ""
+            _, begin = min(found)
+            text, self.held = self.held[:begin], ""
             return text
         keep = max((_overlap(self.held, s) for s in self.stops), default=0)
         cut = len(self.held) - keep

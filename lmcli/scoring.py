@@ -30,9 +30,11 @@ Floats = npt.NDArray[np.float64]
 Reset = Literal["never", "line", "document"]
 
 ROWS = 32
-CHUNK = 128
+CHUNK, LONGEST_CHUNK = 128, 1024
 MEETING = 1e-5
 """States that differ by less have met; what follows differs by far less than 1e-6 of the sum."""
+ROUGH_MEETING = 0.05
+"""The same for a rough reading, whose states may be in bfloat16 and are no finer than that."""
 LOGITS = 1 << 25
 """Numbers in one block of logits, at the most (128 MiB)."""
 
@@ -44,9 +46,15 @@ class _Reading:
     """The stream as a table of chunks: which are read, with what outcome."""
 
     def __init__(
-        self, model: LanguageModel, ids: npt.NDArray[np.integer[Any]], rows: int, chunk: int
+        self,
+        model: LanguageModel,
+        ids: npt.NDArray[np.integer[Any]],
+        rows: int,
+        chunk: int,
+        meeting: float,
     ) -> None:
         self.model = model
+        self.meeting = meeting
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
         length = len(ids) - 1
         self.chunks = max(1, -(-length // (rows * chunk)))  # per row
@@ -85,7 +93,7 @@ class _Reading:
         for chunk in range(self.chunks):
             state = self.read(rows, chunk, state)
             old = self.after[chunk]
-            apart = _apart(state, tuple(part[rows] for part in old))
+            apart = _apart(state, tuple(part[rows] for part in old), self.meeting)
             for part, new in zip(old, state, strict=True):
                 part[rows] = new
             rows, state = rows[apart], tuple(part[apart] for part in state)
@@ -94,34 +102,46 @@ class _Reading:
         return rows
 
 
-def _apart(new: State, old: State) -> Tensor:
+def _apart(new: State, old: State, meeting: float) -> Tensor:
     """Which rows of two states differ. Shapes: (B, ...) -> (B,) bool."""
     far = torch.zeros(len(new[0]), dtype=torch.bool)
     for a, b in zip(new, old, strict=True):
-        far |= ((a - b).abs() > MEETING).flatten(1).any(1).cpu()
+        differs = (a - b).abs() > meeting * (1 + b.abs()) if a.is_floating_point() else a != b
+        far |= differs.flatten(1).any(1).cpu()
     return far
 
 
 @torch.inference_mode()
 def stream_nats(
-    model: LanguageModel, ids: npt.NDArray[np.integer[Any]], rows: int = ROWS
+    model: LanguageModel,
+    ids: npt.NDArray[np.integer[Any]],
+    rows: int = ROWS,
+    rough: bool = False,
 ) -> npt.NDArray[np.float32]:
     """-ln p of every id but the first, given all before it; 0 for start ids.
 
-    `rows` is how many places of the stream are read side by side: a matter of speed only.
+    `rows` is how many places of the stream are read side by side: a matter of speed only. A `rough`
+    reading hands the state on to the next row once and leaves it at that.
     Shapes: (N,) -> (N - 1,), in nats.
     """
     if len(ids) < 2:
         return np.zeros(0, np.float32)
     was_training = model.training
     model.eval()
-    chunk = max(8, min(CHUNK, LOGITS // (rows * model.vocabulary)))
-    reading = _Reading(model, ids, min(rows, max(1, len(ids) // (4 * chunk))), chunk)
+    wanted = max(CHUNK, min(LONGEST_CHUNK, len(ids) // (32 * rows)))
+    chunk = max(8, min(wanted, LOGITS // (rows * model.vocabulary)))
+    reading = _Reading(
+        model,
+        ids,
+        min(rows, max(1, len(ids) // (4 * chunk))),
+        chunk,
+        ROUGH_MEETING if rough else MEETING,
+    )
     reading.first()
     changed = torch.arange(1, reading.rows)
     while len(changed):
         ended = reading.repair(changed)
-        changed = (ended + 1)[ended + 1 < reading.rows]
+        changed = (ended + 1)[ended + 1 < reading.rows] if not rough else ended[:0]
     model.train(was_training)
     nats: npt.NDArray[np.float32] = reading.nats.flatten().numpy()[: reading.length]
     return nats
@@ -321,4 +341,4 @@ def _ratio(total: float, count: float) -> float:
 
 
 def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
+    return math.inf if x >= 700 else math.exp(x)  # exp(NaN) is NaN

@@ -232,8 +232,13 @@ class Trainer:
             clock = time.perf_counter()  # what the caller does in between is not training time
 
     def measure(self) -> float:
-        """Validation loss as it is now, in nats per token; leaves no trace in the training."""
-        nats = stream_nats(self.model, self.valid)
+        """Validation loss as it is now, in nats per token; leaves no trace in the training.
+
+        Every token once, in the training's own precision and with a rough handing on of states: it
+        only chooses weights. What is reported is scored exactly.
+        """
+        with self._precision():
+            nats = stream_nats(self.model, self.valid, rough=True)
         return float(nats.sum(dtype=np.float64)) / max(1, count_targets(self.valid, self.model))
 
     def shorten(self, seconds: float, share: float) -> None:
@@ -242,7 +247,8 @@ class Trainer:
             self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
         else:
             minutes = self.budget.minutes or 3
-            self.budget = replace(self.budget, minutes=max(minutes - seconds / 60, 1e-3))
+            least = self.seconds / 60 + 1e-3  # so that there is a step left, and its validation
+            self.budget = replace(self.budget, minutes=max(minutes - seconds / 60, least))
 
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
@@ -282,8 +288,7 @@ class Trainer:
         if batch.fresh.any():
             self.state = forget(self.state, self.model.start(len(inputs)), batch.fresh)
         self.model.train()
-        low = self.precision == "bfloat16"
-        with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low):
+        with self._precision():
             logits, state = self.model(inputs, self.state)
         loss = F.cross_entropy(
             logits.transpose(0, 1).reshape(-1, logits.shape[-1]),
@@ -301,6 +306,10 @@ class Trainer:
         self.step += 1
         self.tokens += targets.numel()
         return self._guarded(loss.item())
+
+    def _precision(self) -> torch.autocast:
+        low = self.precision == "bfloat16"
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low)
 
     def _guarded(self, loss: float) -> float:
         """The loss itself, or a TrainingError if it is NaN or out of all proportion."""
@@ -453,7 +462,10 @@ def train_into(
 def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     """A checkpoint of the trainer, and how long the log was at it."""
     tensors, values = trainer.checkpoint()
-    run.save_training(tensors, values | {"log_lines": log_lines})
+    clock = {}
+    if trainer.total_steps is not None:  # then it decides nothing
+        clock["seconds"] = values.pop("seconds")
+    run.save_training(tensors, values | {"log_lines": log_lines}, clock)
 
 
 def resume(run: Run, trainer: Trainer) -> int:

@@ -15,7 +15,7 @@ from lmcli.cli.group import LmcliGroup
 
 app = typer.Typer(
     cls=LmcliGroup,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,6 +30,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def lmcli(
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
@@ -39,6 +40,8 @@ def lmcli(
 
     [bold]lmcli train my.txt -o runs/mine[/]   then   [bold]lmcli sample runs/mine[/]
     """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 app.command("train")(train.train)

@@ -26,22 +26,24 @@ def cloze(
         str | None, o.option("--text", about="A text with a blank: ___ .", metavar="TEXT")
     ] = None,
     candidates: Annotated[
-        str | None, o.option("--candidates", about="Words to choose from, with commas.")
+        str | None,
+        o.option("--candidates", about="Words to choose from, with commas.", metavar="A,B"),
     ] = None,
     swap: Annotated[
         str | None, o.option("--swap", about="Compare with another cue.", metavar="OLD=NEW")
     ] = None,
     gaps: Annotated[
-        str | None, o.option("--gaps", about="Words of filler at '...', with commas.")
+        str | None,
+        o.option("--gaps", about="Words of filler at '...', with commas.", metavar="N,N"),
     ] = None,
     filler: Annotated[
         str | None, o.option("--filler", about="Text to take the filler from.", metavar="TEXT")
     ] = None,
     items: Annotated[
         Path | None,
-        o.option("--items", about="Held-out items made by lmcli make [default: found by itself]."),
+        o.option("--items", about="Held-out items of lmcli make.", default="those beside the text"),
     ] = None,
-    top: Annotated[int, o.option("--top", about="Show so many words.", min=1)] = 5,
+    top: Annotated[int, o.option("--top", about="Show so many words.", min=1, metavar="N")] = 5,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -64,9 +66,10 @@ def cloze(
     opened = [Run.open(path) for path in _only_runs(runs)]
     wanted = _gaps(gaps)
     if text is None:
+        _check_needs_text(candidates=candidates, swap=swap, filler=filler)
         result = _by_items(opened, items, wanted)
     else:
-        choices = [c for c in (candidates or "").split(",") if c]
+        choices = [c.strip() for c in (candidates or "").split(",") if c.strip()]
         result = _by_text(opened, text, choices, swap, wanted, filler, top, seed)
     emit(result, as_json, quiet)
 
@@ -75,6 +78,15 @@ def _only_runs(paths: Sequence[Path]) -> list[Path]:
     """The paths, less the files that a glob over a comparison's folder also catches."""
     folders = [p for p in paths if p.name != "comparison.json"]
     return folders or list(paths)
+
+
+def _check_needs_text(**options: str | None) -> None:
+    """A UsageError for an option that says something about a text that is not there."""
+    from lmcli.errors import UsageError
+
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
 
 
 def _gaps(gaps: str | None) -> list[int] | None:
@@ -104,8 +116,9 @@ def _by_text(
     top: int,
     seed: int,
 ) -> Any:
+    from lmcli.cli.group import warn_unknown
     from lmcli.errors import UsageError
-    from lmcli.filling import Cloze, filler_stretches
+    from lmcli.filling import PLACE, Cloze, filler_stretches
 
     blank = Cloze.parse(text)
     old, equals, new = (swap or "").partition("=")
@@ -122,6 +135,10 @@ def _by_text(
     rows = []
     for run in runs:
         model = run.model()
+        unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
+        warn_unknown(run.tokenizer, unfilled.left.strip(" "))
+        if swap:
+            warn_unknown(run.tokenizer, new)
         for gap, fillers in stretches.items():
             texts = [blank if gap is None else blank.with_gap(f) for f in fillers]
             pair = (old, new) if swap else None
@@ -167,16 +184,17 @@ def _candidates(
 
 
 def _text_result(rows: list[dict[str, Any]], gaps: list[int | None], swap: bool) -> Any:
-    from lmcli.result import Block, Column, Result, Table, text
+    from lmcli.result import LOG_ODDS, PROBABILITY, Block, Column, Result, Table, text
+
+    def line(c: dict[str, Any]) -> str:
+        shown = f"{c['text']} {PROBABILITY.show(c['probability'])}"
+        moved = c["log_odds_swap"]
+        return shown if moved is None else f"{shown} ({'+' * (moved >= 0)}{LOG_ODDS.show(moved)})"
 
     blocks: list[Block] = []
     table_rows: dict[str, dict[str, Any]] = {}
     for row in rows:
-        cell = ", ".join(
-            f"{c['text']} {c['probability']:.3f}"
-            + (f" ({c['log_odds_swap']:+.2f})" if c["log_odds_swap"] is not None else "")
-            for c in row["candidates"][:5]
-        )
+        cell = "\n".join(map(line, row["candidates"]))
         table_rows.setdefault(row["run"], {"run": row["run"]})[f"gap{row['gap']}"] = cell
     columns = [Column("run", text("run"))]
     for gap in gaps:
@@ -233,7 +251,7 @@ def _item_groups(path: Path, gaps: list[int] | None) -> list[tuple[str, int, lis
 
 
 def _items_result(rows: list[dict[str, Any]]) -> Any:
-    from lmcli.result import PERCENT, Column, Result, Table, text
+    from lmcli.result import WHOLE_PERCENT, Column, Result, Table, text
 
     by_run: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -246,9 +264,9 @@ def _items_result(rows: list[dict[str, Any]]) -> Any:
         chance[key] = row["chance"]
     columns = [Column("arch", text("model"))]
     if any(r["kind"] == "control" for r in rows):
-        columns.append(Column("control", PERCENT, "control"))
+        columns.append(Column("control", WHOLE_PERCENT, "control"))
     gaps = dict.fromkeys(r["gap"] for r in country)
-    columns += [Column(f"gap{g}", PERCENT, f"{g} words") for g in gaps]
+    columns += [Column(f"gap{g}", WHOLE_PERCENT, f"{g} words") for g in gaps]
     widest = max(r["high"] - r["low"] for r in rows) / 2
     note = (
         f"right answers out of {int(1 / country[0]['chance'] + 0.5)}, {country[0]['count']} texts "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,29 +15,42 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.comparing import Comparison, Member, Outcome
+    from lmcli.models.base import LanguageModel
     from lmcli.preparing import Source
+    from lmcli.run import Run
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 
 
 def compare(
     texts: o.Texts = None,
-    arch: Annotated[str, o.option("--arch", about="Architectures, separated by commas.")] = ARCHS,
+    arch: Annotated[
+        str | None,
+        o.option(
+            "--arch",
+            about="Architectures, separated by commas.",
+            default=f"{ARCHS}, or none with --run",
+            metavar="NAMES",
+        ),
+    ] = None,
     tokenizer: o.TokenizerName = "char",
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
-    seeds: Annotated[int, o.option("--seeds", about="Trainings per architecture.", min=1)] = 1,
+    seeds: Annotated[
+        int, o.option("--seeds", about="Trainings per architecture.", min=1, metavar="N")
+    ] = 1,
     match: Annotated[
-        str, o.option("--match", about="Make equal: params (of the body) or width.")
+        str,
+        o.option("--match", about="Make equal: params (of the body) or width.", metavar="WHAT"),
     ] = "params",
     runs: Annotated[
-        list[Path] | None, o.option("--run", about="Take this run too.", metavar="RUN")
+        list[Path] | None, o.option("--run", about="Take this run; may be repeated.", metavar="RUN")
     ] = None,
     output: Annotated[
         Path | None,
         o.option(
-            "--output", "-o", about="Folder of the runs [default: runs/compare].", metavar="D"
+            "--output", "-o", about="Folder of the runs.", default="runs/compare", metavar="DIR"
         ),
     ] = None,
     settings: o.Set = None,
@@ -47,7 +62,10 @@ def compare(
     encoding: o.Encoding = "utf-8",
     errors: o.Errors = "strict",
     workers: Annotated[
-        int | None, o.option("--workers", about="Trainings side by side [default: cores].", min=1)
+        int | None,
+        o.option(
+            "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
+        ),
     ] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -70,14 +88,16 @@ def compare(
     from lmcli.comparing import Comparison
     from lmcli.errors import UsageError
     from lmcli.preparing import TextChoice, check_pairs, prepare_source
-    from lmcli.run import check_free
+    from lmcli.run import Run, check_free
     from lmcli.settings import split_pairs
 
     if not texts:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
     o.one_of("match", match, ("params", "width"))
     o.one_of("split", split, ("interleaved", "tail"))
-    archs = [name.strip() for name in arch.split(",") if name.strip()]
+    budget = o.budget(minutes, steps, epochs, default=1.0)
+    archs = _archs(arch, runs or [])
+    opened = [(run, run.model()) for run in map(Run.open, runs or [])]
     pairs = split_pairs(settings or [])
     check_pairs(pairs, archs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
@@ -85,7 +105,6 @@ def compare(
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
     source = prepare_source(choice, tokenizer, pairs)
-    budget = o.budget(minutes, steps, epochs, default=1.0)
     members = _members(source, archs, pairs, budget, seeds, seed, device, match, folder)
     side_by_side = _workers(members, workers)
     shown = not quiet and not as_json
@@ -93,7 +112,7 @@ def compare(
         for line in _announcement(source, members, budget, side_by_side):
             note(line)
     outcomes = _train(members, side_by_side, source, shown)
-    outcomes += [_existing(path, source) for path in runs or []]
+    outcomes += [_existing(run, model, source, archs) for run, model in opened]
     comparison = Comparison.of(outcomes)
     values = _values(comparison, source, members, budget, match, seeds, side_by_side)
     result = _result(comparison, values, folder)
@@ -101,11 +120,26 @@ def compare(
     emit(result, as_json, quiet)
 
 
-def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
-    """The folder must be new, empty, or a comparison that may be replaced."""
-    from lmcli.errors import RunError
+def _archs(arch: str | None, runs: Sequence[Path]) -> list[str]:
+    """What is to be trained: what was asked for, nothing if there are runs, else the usual."""
+    from lmcli.errors import UsageError
 
-    if (folder / "comparison.json").is_file():
+    if arch is None:
+        return [] if runs else ARCHS.split(",")
+    names = [name.strip() for name in arch.split(",") if name.strip()]
+    if not names and not runs:
+        raise UsageError("--arch names nothing", f"for example --arch {ARCHS}")
+    return list(dict.fromkeys(names))
+
+
+def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
+    """The folder must be new, empty, or a comparison, finished or not, that may be replaced."""
+    from lmcli.errors import RunError
+    from lmcli.run import RECORD
+
+    finished = (folder / "comparison.json").is_file()
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    if finished or (inside and all((path / RECORD).is_file() for path in inside)):
         if not force:
             raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
         return
@@ -127,7 +161,7 @@ def _members(
     from lmcli.preparing import command_line, prepare_job
 
     members = []
-    for name in dict.fromkeys(archs):
+    for name in archs:
         for number in range(seeds):
             job = prepare_job(
                 source, name, pairs, budget, seed + number, device, match, command_line()
@@ -146,7 +180,7 @@ def _workers(members: Sequence[Member], wanted: int | None) -> int:
     from lmcli.comparing import available_cores
 
     trained = sum(not m.job.counts for m in members)
-    if any(m.job.device != "cpu" for m in members):
+    if not members or any(m.job.device != "cpu" for m in members):
         return 1
     return max(1, min(wanted or len(available_cores()), trained))
 
@@ -181,22 +215,22 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.comparing import train_member, train_members
-    from lmcli.training import count_targets
 
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
     outcomes: list[Outcome] = []
     valid = source.corpus.valid
-    chars = valid.chars / max(1, count_targets(source.encoded.valid, members[0].job.model()))
+    targets = int((source.encoded.valid != source.encoded.tokenizer.start).sum())
+    chars = valid.chars / max(1, targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
-            outcomes += [e.outcome for e in train_member(member) if e.outcome]
+            outcomes += [_of_arch(e.outcome) for e in train_member(member) if e.outcome]
         events = train_members(trained, workers) if trained else iter(())
         for event in events:
             if event.progress:
                 bars.show(event.member, event.progress)
             if event.outcome:
-                outcomes.append(event.outcome)
+                outcomes.append(_of_arch(event.outcome))
             if stop:
                 break
         events.close() if hasattr(events, "close") else None
@@ -207,17 +241,23 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     return outcomes
 
 
-def _existing(path: Path, source: Source) -> Outcome:
-    """A run that was trained before, scored on the same held-out text."""
-    from lmcli.comparing import Outcome, score_parts
-    from lmcli.run import Run
+def _of_arch(outcome: Outcome) -> Outcome:
+    """All seeds of an architecture are one row."""
+    return replace(outcome, name=outcome.arch)
 
-    run = Run.open(path)
-    model = run.model()
+
+def _existing(run: Run, model: LanguageModel, source: Source, archs: Sequence[str]) -> Outcome:
+    """A run that was trained before, scored on the same held-out text."""
+    from lmcli.cli.group import warn
+    from lmcli.comparing import Outcome, score_parts
+
+    path = run.path
+    if run.record.corpus["sha256"] != source.corpus.sha256:
+        warn(f"'{path}' was trained on another text and may have seen what is held out here")
     trained = run.result("train") or {}
     valid, test = score_parts(run, source.corpus)
     return Outcome(
-        name=str(path),
+        name=f"./{path}" if str(path) in archs else str(path),  # a name of its own
         arch=run.record.arch,
         seed=run.record.seed,
         run=str(path),
@@ -245,10 +285,10 @@ def _values(
     from lmcli.comparing import optimum_row, protocol
 
     corpus, encoded = source.corpus, source.encoded
-    rows = [s.to_json() for s in comparison.standings]
+    rows = [s.to_json() | {"reach": None} for s in comparison.standings]
     optimum = optimum_row(source)
     if optimum:
-        rows.append(optimum)
+        rows.append(optimum | {"reach": None})
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
     parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
     streams = [s for s in (encoded.train, encoded.valid, encoded.test) if s is not None]
@@ -259,7 +299,7 @@ def _values(
             "tokens": sum(int((s != encoded.tokenizer.start).sum()) for s in streams),
             "tokenizer": source.tokenizer,
         },
-        "protocol": dict(protocol(members[0].job, budget, match, seeds, workers)),
+        "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},
         "rows": rows,
         "differences": [d.to_json() for d in comparison.differences],
     }
@@ -299,8 +339,11 @@ def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any
     what = "held-out text" if part == "test" else "validation text (there is no test part)"
     note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
     table = Table(f"{what}, best first", columns, shown, note)
-    runs = [row["seeds"][0]["run"] for row in values["rows"] if row["seeds"]]
-    return Result("compare", values, [table], [f"lmcli cloze {' '.join(runs)}"[:200]])
+    place = shlex.quote(str(folder))
+    again = f"lmcli sample {shlex.quote(comparison.standings[0].outcomes[0].run)}"
+    if any(row["arch"] == "optimum" for row in values["rows"]):
+        again = f"lmcli cloze {place}/*"
+    return Result("compare", values, [table], [again])
 
 
 def _million(tokens: float | None) -> float | None:

@@ -29,7 +29,8 @@ def evaluate(
         int, o.option("--batch", about="Places read side by side; changes no number.", min=1)
     ] = 32,
     documents: Annotated[
-        str | None, o.option("--documents", about="file, line or paragraph [default: the run's].")
+        str | None,
+        o.option("--documents", about="file, line or paragraph.", default="as in training"),
     ] = None,
     newlines: o.Newlines = "keep",
     encoding: o.Encoding = "utf-8",

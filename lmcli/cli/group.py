@@ -11,18 +11,33 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
-from lmcli.errors import LmcliError, StorageError
+from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from lmcli.tokenizers.base import Tokenizer
 
 INTERRUPTED = 130
+WrongUsage: Any = typer.BadParameter.__bases__[0]
+"""what the parser raises for a command line that does not fit; typer does not export it"""
 
 
 class LmcliGroup(TyperGroup):
     """The command group that turns errors into words."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Parse and run; a command line that does not fit is two lines and exit code 2."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except WrongUsage as error:
+            wrong = _in_our_words(error)
+            _report(wrong)
+            code = wrong.exit_code
+        sys.exit(code or 0)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and answer for what it raises."""
@@ -61,14 +76,50 @@ def _answer(error: OSError) -> int | None:
     return None
 
 
+def _in_our_words(error: Any) -> UsageError:
+    """What the parser says, as problem and hint."""
+    context = error.ctx
+    path = context.command_path if context else "lmcli"
+    hint = f"{path} --help shows how"
+    problem, _, near = str(error.format_message()).partition(" Did you mean ")
+    if near:
+        hint = f"did you mean {near}"
+    elif hasattr(error, "possibilities") and context:
+        known = [f for param in context.command.params for f in param.opts if f[:2] == "--"]
+        problem, suggestion = error.message, did_you_mean(error.option_name, known)
+        hint = suggestion if suggestion.startswith("did") else f"{path} --help shows all options"
+    problem = problem.replace(": Input should", ": should")
+    return UsageError(problem[:1].lower() + problem[1:].rstrip("."), hint)
+
+
 def _report(error: LmcliError) -> None:
-    typer.echo(f"{label('error:', 'red')} {error.problem}", err=True)
-    typer.echo(f"{label('hint:', 'cyan')} {error.hint}", err=True)
+    for word, color, message in (("error:", "red", error.problem), ("hint:", "cyan", error.hint)):
+        say(f"{label(word, color)} {' '.join(message.split())}")
+
+
+def say(message: str) -> None:
+    """A line on stderr in its own encoding (typer's echo takes ASCII for a mistake)."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
 
 
 def warn(message: str) -> None:
     """A warning on stderr."""
-    typer.echo(f"{label('warning:', 'yellow')} {message}", err=True)
+    say(f"{label('warning:', 'yellow')} {message}")
+
+
+def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
+    """Say which symbols of a text the model has never seen."""
+    if tokenizer.unknown is None or not text:
+        return
+    encoded = tokenizer.encode_with_ends(text)
+    begins = [0, *encoded.ends[:-1].tolist()]
+    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
+    strange = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
+    if strange:
+        shown = list(dict.fromkeys(map(repr, strange)))
+        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+        warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
 
 
 def label(word: str, color: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ def make(
     grammar: Annotated[str, typer.Argument(metavar="GRAMMAR", help="lmcli list shows them.")],
     output: Annotated[
         Path | None,
-        o.option("--output", "-o", about="The text [default: GRAMMAR.txt].", metavar="F.txt"),
+        o.option("--output", "-o", about="The text.", default="GRAMMAR.txt", metavar="F.txt"),
     ] = None,
     size: Annotated[str, o.option("--size", about="small, default or long.")] = "default",
     settings: o.Set = None,
@@ -64,5 +65,5 @@ def _result(values: dict[str, Any], path: Path) -> Any:
         Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
         Column("amnesic.perplexity", PERPLEXITY, "without memory"),
     ]
-    tried = f"lmcli compare {path} --tokenizer word --documents line"
+    tried = f"lmcli compare {shlex.quote(str(path))} --tokenizer word"
     return Result("make", values, [Facts(columns, values)], [tried])

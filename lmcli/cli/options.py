@@ -5,6 +5,7 @@ Precedence: flag, then ``LMCLI_<NAME>``, then ``--config FILE.toml``, then the d
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,22 @@ import typer
 
 from lmcli.errors import TextError, UsageError, did_you_mean
 
+LARGEST_SEED = 2**32 - 1
 
-def option(*flags: str, about: str, **more: Any) -> Any:
-    """A typer option that also reads LMCLI_<NAME>; the name is that of the first long flag."""
+
+def check_seed(seed: int | None) -> int | None:
+    """A seed as torch and numpy take it; anything else is a UsageError."""
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed {seed} is out of range", f"it must be from 0 to {LARGEST_SEED}")
+    return seed
+
+
+def option(*flags: str, about: str, default: str = "", **more: Any) -> Any:
+    """A typer option that also reads LMCLI_<NAME>; the name is that of the first long flag.
+
+    `default` is shown where the default is found out later.
+    """
+    about += f" [dim]\\[default: {default}][/dim]" if default else ""
     long = next(flag for flag in flags if flag.startswith("--"))
     variable = "LMCLI_" + long.split("/")[0].lstrip("-").replace("-", "_").upper()
     return typer.Option(*flags, envvar=variable, show_envvar=False, help=about, **more)
@@ -34,7 +48,7 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
             "check the path given to --config",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config '{path}': {error}", "TOML looks like: minutes = 3") from None
+        raise UsageError(f"config '{path}': {error}", "a line of it: minutes = 3") from None
     command = ctx.info_name or ""
     known = _options(ctx)
     defaults: dict[str, Any] = {}
@@ -92,7 +106,9 @@ def _siblings(ctx: Any) -> list[_Sibling]:
 Texts = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Files, globs, folders, URLs, or - for standard input.", show_default=False
+        metavar="TEXT...",
+        help="Files, globs, folders, URLs, or - for standard input.",
+        show_default=False,
     ),
 ]
 Config = Annotated[
@@ -110,28 +126,36 @@ Config = Annotated[
 Json = Annotated[bool, option("--json", about="Print one JSON object with raw numbers.")]
 Quiet = Annotated[bool, option("--quiet", "-q", about="No progress and no hints.")]
 Verbose = Annotated[bool, option("--verbose", "-v", about="Say more on stderr.")]
-Seed = Annotated[int, option("--seed", about="Seed of all randomness.")]
-Device = Annotated[str, option("--device", about="auto, cuda, mps or cpu.")]
+Seed = Annotated[
+    int, option("--seed", about="Seed of all randomness.", callback=check_seed, metavar="N")
+]
+Device = Annotated[str, option("--device", about="auto, cuda, mps or cpu.", metavar="NAME")]
 Force = Annotated[bool, option("--force", about="Replace an output that exists.")]
 Set = Annotated[
     list[str] | None,
     option(
         "--set",
-        about="A setting of architecture, tokenizer or training; lmcli list NAME shows them.",
+        about="A setting of architecture, tokenizer or training; lmcli list NAME shows all.",
         metavar="NAME=VALUE",
     ),
 ]
-Arch = Annotated[str, option("--arch", about="Architecture; lmcli list shows them.")]
-TokenizerName = Annotated[str, option("--tokenizer", about="byte, char, word or bpe.")]
-Minutes = Annotated[
-    float | None, option("--minutes", about="Budget in minutes of training.", min=0.001)
+TokenizerName = Annotated[
+    str, option("--tokenizer", about="byte, char, word or bpe.", metavar="NAME")
 ]
-Steps = Annotated[int | None, option("--steps", about="Budget in updates.", min=1)]
+Minutes = Annotated[
+    float | None,
+    option("--minutes", about="Budget in minutes of training.", min=0.001, metavar="N"),
+]
+Steps = Annotated[int | None, option("--steps", about="Budget in updates.", min=1, metavar="N")]
 Epochs = Annotated[
-    float | None, option("--epochs", about="Budget in passes over the text.", min=1e-6)
+    float | None,
+    option("--epochs", about="Budget in passes over the text.", min=1e-6, metavar="N"),
 ]
 Split = Annotated[
-    str, option("--split", about="How to hold out text: interleaved blocks, or the tail.")
+    str,
+    option(
+        "--split", about="How to hold out text: interleaved blocks, or the tail.", metavar="KIND"
+    ),
 ]
 Valid = Annotated[
     list[str] | None, option("--valid", about="Validate on this text.", metavar="TEXT")
@@ -141,13 +165,18 @@ Documents = Annotated[
     str | None,
     option(
         "--documents",
-        about="What a document is: file, line or paragraph [default: file; line for lmcli make's].",
+        about="What a document is: file, line or paragraph.",
+        default="file; line for texts of lmcli make",
+        metavar="UNIT",
     ),
 ]
-Newlines = Annotated[str, option("--newlines", about="keep, or lf to turn CRLF into LF.")]
-Encoding = Annotated[str, option("--encoding", about="Encoding of the texts.")]
+Newlines = Annotated[
+    str, option("--newlines", about="keep, or lf to turn CRLF into LF.", metavar="KIND")
+]
+Encoding = Annotated[str, option("--encoding", about="Encoding of the texts.", metavar="NAME")]
 Errors = Annotated[
-    str, option("--errors", about="Bytes that are no text: strict, replace or ignore.")
+    str,
+    option("--errors", about="Bytes that are no text: strict, replace or ignore.", metavar="KIND"),
 ]
 
 
@@ -158,10 +187,19 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def finite(**values: float | None) -> None:
+    """A UsageError for the first value that is NaN or infinite."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} {value}: not a finite number", f"for example {flag} 0.9")
+
+
 def budget(minutes: float | None, steps: int | None, epochs: float | None, default: float) -> Any:
     """The one budget that was given, or `default` minutes."""
     from lmcli.training import Budget
 
+    finite(minutes=minutes, epochs=epochs)
     given = [n for n, v in (("minutes", minutes), ("steps", steps), ("epochs", epochs)) if v]
     if len(given) > 1:
         raise UsageError(
@@ -182,7 +220,8 @@ def text_options(
     from lmcli.settings import update
 
     if documents is None:
-        made = len(texts) == 1 and Path(texts[0]).with_suffix(".about.json").is_file()
+        path = Path(texts[0]) if len(texts) == 1 else Path()
+        made = bool(path.name) and path.with_suffix(".about.json").is_file()
         documents = "line" if made else "file"
     one_of("errors", errors, ("strict", "replace", "ignore"))
     one_of("newlines", newlines, ("keep", "lf"))

@@ -6,14 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lmcli.cli import options as o
-
-if TYPE_CHECKING:
-    from lmcli.tokenizers.base import Tokenizer
 
 
 def sample(
@@ -41,7 +38,13 @@ def sample(
     ] = None,
     count: Annotated[int, o.option("--count", about="How many samples.", min=1)] = 1,
     seed: Annotated[
-        int | None, o.option("--seed", about="Seed; another each time if not given.")
+        int | None,
+        o.option(
+            "--seed",
+            about="Seed; another each time if not given.",
+            callback=o.check_seed,
+            metavar="N",
+        ),
     ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -57,17 +60,19 @@ def sample(
 
       lmcli sample runs/names --count 5 --length 30 --temperature 1
     """
+    from lmcli.cli.group import warn_unknown
     from lmcli.cli.screen import emit_json
     from lmcli.result import Result
     from lmcli.run import Run
     from lmcli.sampling import Sampled, SamplingSettings
     from lmcli.sampling import sample as stream
 
+    o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     run = Run.open(run_path)
     model, tokenizer = run.model(), run.tokenizer
-    _warn_unknown(tokenizer, prompt)
+    warn_unknown(tokenizer, prompt)
     base = seed if seed is not None else time.time_ns() % 2**31
     options = SamplingSettings(temperature, top_k, top_p, min_p)
     end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
@@ -92,21 +97,6 @@ def sample(
         values |= {"tokens": sampled.tokens, "nats": sampled.nats}
         values |= {"seconds": time.perf_counter() - began, "seed": base + number}
         emit_json(Result("sample", values).to_json())
-
-
-def _warn_unknown(tokenizer: Tokenizer, prompt: str) -> None:
-    """Say which symbols of the prompt the model has never seen."""
-    from lmcli.cli.group import warn
-
-    if tokenizer.unknown is None or not prompt:
-        return
-    encoded = tokenizer.encode_with_ends(prompt)
-    begins = [0, *encoded.ends[:-1].tolist()]
-    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
-    strange = [prompt[b:e].strip() or prompt[b:e] for i, b, e in spans if i == tokenizer.unknown]
-    if strange:
-        shown = ", ".join(repr(s) for s in dict.fromkeys(strange))
-        warn(f"the model has never seen {shown}: read as unknown")
 
 
 def _print(prompt: str, pieces: Iterator[str], separate: bool) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import typer
+from lmcli.cli.group import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,17 +46,17 @@ def emit_json(values: Mapping[str, Any]) -> None:
 
 def note(message: str) -> None:
     """A line on stderr."""
-    typer.echo(message, err=True)
+    say(message)
 
 
 def console(stderr: bool = False) -> Console:
     """A rich console that takes COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb seriously."""
-    from rich.console import Console
+    from lmcli.report.terminal import Terminal
 
     stream = sys.stderr if stderr else sys.stdout
     plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 100
-    return Console(
+    return Terminal(
         stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None, width=width
     )
 
@@ -102,7 +102,7 @@ class TrainingBars:
 
         self.bits = chars_per_token and 1.4426950408889634 / chars_per_token
         err = console(stderr=True)
-        self.shown = shown and err.is_terminal and os.environ.get("TERM") != "dumb"
+        self.shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.bars = Progress(
             TextColumn("{task.description:<7}"),
             BarColumn(bar_width=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,16 +20,21 @@ DEFAULT_MINUTES = 3.0
 
 
 def train(
+    ctx: typer.Context,
     texts: o.Texts = None,
     output: Annotated[
         Path | None,
-        o.option("--output", "-o", about="Folder of the run [default: runs/ARCH].", metavar="RUN"),
+        o.option("--output", "-o", about="Folder of the run.", default="runs/ARCH", metavar="RUN"),
     ] = None,
     arch: Annotated[
-        str | None, o.option("--arch", about="Architecture; lmcli list shows them [default: lstm].")
+        str | None,
+        o.option(
+            "--arch", about="Architecture; lmcli list shows all.", default="lstm", metavar="NAME"
+        ),
     ] = None,
     tokenizer: Annotated[
-        str | None, o.option("--tokenizer", about="byte, char, word or bpe [default: char].")
+        str | None,
+        o.option("--tokenizer", about="byte, char, word or bpe.", default="char", metavar="NAME"),
     ] = None,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
@@ -42,7 +48,14 @@ def train(
     encoding: o.Encoding = "utf-8",
     errors: o.Errors = "strict",
     seed: Annotated[
-        int | None, o.option("--seed", about="Seed of all randomness [default: 0].")
+        int | None,
+        o.option(
+            "--seed",
+            about="Seed of all randomness.",
+            default="0",
+            callback=o.check_seed,
+            metavar="N",
+        ),
     ] = None,
     device: o.Device = "auto",
     resume: Annotated[
@@ -75,10 +88,9 @@ def train(
     from lmcli.run import check_free
 
     o.one_of("split", split, ("interleaved", "tail"))
-    asked: dict[str, Any] = {"arch": arch, "tokenizer": tokenizer, "seed": seed}
-    asked |= {"minutes": minutes, "steps": steps, "epochs": epochs}
+    budget = o.budget(minutes, steps, epochs, DEFAULT_MINUTES)
     if resume:
-        run, job = _resumed(output, texts or [], asked, settings or [])
+        run, job = _resumed(output, texts or [], _asked(ctx), settings or [])
     else:
         if not texts:
             raise UsageError("no text to train on", "for example lmcli train my.txt")
@@ -87,7 +99,6 @@ def train(
         check_free(path, force)
         reading = o.text_options(encoding, errors, newlines, documents, texts)
         choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-        budget = o.budget(minutes, steps, epochs, DEFAULT_MINUTES)
         job = _job(choice, arch, tokenizer, settings or [], budget, seed or 0, device)
         run = job.create(path, force)
     if not quiet and not as_json:
@@ -117,32 +128,61 @@ def _job(
     return prepare_job(source, arch, pairs, budget, seed, device, command=command_line())
 
 
+BUDGETS = ("minutes", "steps", "epochs")
+READING = ("split", "valid", "test", "documents", "newlines", "encoding", "errors")
+FIXED = (*BUDGETS, *READING, "arch", "tokenizer", "seed", "device")
+"""options that a run has made its own: --resume may repeat them, not change them"""
+
+
+def _asked(ctx: typer.Context) -> dict[str, Any]:
+    """Those of the fixed options that were given, by flag, environment or config."""
+    sources = {name: ctx.get_parameter_source(name) for name in FIXED}
+    given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+    return {name: ctx.params[name] for name in given if ctx.params[name] is not None}
+
+
 def _resumed(
     output: Path | None, texts: list[str], asked: Mapping[str, Any], settings: list[str]
 ) -> tuple[Run, Job]:
     """An existing run and its job; an option that differs from the recorded one is an error."""
-    from lmcli.errors import RunError, UsageError
-    from lmcli.preparing import reopen
+    from lmcli.errors import UsageError
+    from lmcli.preparing import check_pairs, reopen
     from lmcli.run import Run
     from lmcli.settings import split_pairs
 
     if output is None:
         raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
     run = Run.open(output)
+    pairs = split_pairs(settings)
+    check_pairs(pairs, [run.record.arch], run.record.tokenizer)
+    _check_unchanged(run, asked, pairs)
+    job = reopen(run, tuple(texts))
+    if not job.counts:
+        run.load_training()  # a checkpoint that is missing or damaged shows before anything else
+    return run, job
+
+
+def _check_unchanged(run: Run, asked: Mapping[str, Any], pairs: Mapping[str, str]) -> None:
+    """A RunError that names the first difference between what is asked for and what was."""
+    from lmcli.errors import RunError
+    from lmcli.training import pick_device
+
     record = run.record
     recorded = {**record.training, **record.settings, **record.tokenizer_settings}
     recorded |= {"arch": record.arch, "tokenizer": record.tokenizer, "seed": record.seed}
-    recorded |= record.budget
-    wanted = {k: v for k, v in asked.items() if v is not None} | split_pairs(settings)
-    for name, value in wanted.items():
-        before = recorded.get(name)
-        if not _same(value, before):
-            shown = f"--{name}" if name in asked else f"--set {name}="
+    recorded |= record.budget | record.corpus["options"] | {"device": record.device}
+    recorded |= {name: record.corpus[name] for name in ("split", "valid", "test")}
+    budget = next(f"--{n} {record.budget[n]:g}" for n in BUDGETS if record.budget[n] is not None)
+    flags = {name: f"--{name} {value}" for name, value in asked.items()}
+    flags |= {name: f"--set {name}={value}" for name, value in pairs.items()}
+    for name, value in {**asked, **pairs}.items():
+        wanted = pick_device(value) if name == "device" else value
+        if not _same(wanted, recorded.get(name)):
+            before = f"budget {budget}" if name in BUDGETS else f"{name} {recorded.get(name)}"
             raise RunError(
-                f"{shown} {value} differs from the run's {name} {before}".replace("= ", "="),
+                f"{flags[name]} differs from the run's {before}",
                 "leave it out to go on, or train a new run",
             )
-    return run, reopen(run, tuple(texts))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -169,9 +209,14 @@ def _choices(job: Job, verbose: bool) -> list[str]:
         precision = pick_precision(job.training.precision, job.device)
         lines.append(
             f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
-            f"validating on {count_targets(encoded.valid, model):,} tokens; {job.budget}"
+            f"validating on {count_targets(encoded.valid, model):,} tokens; budget: {_budget(job)}"
         )
     return lines
+
+
+def _budget(job: Job) -> str:
+    given = {name: getattr(job.budget, name) for name in BUDGETS}
+    return "".join(f"{value:g} {name}" for name, value in given.items() if value is not None)
 
 
 def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
@@ -210,7 +255,8 @@ def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> 
                 break
         loop.close()
     if stop and last.done is None:
-        note(f"stopped at step {last.step}; go on with: lmcli train --resume -o {run.path}")
+        again = shlex.join(["lmcli", "train", "--resume", "-o", str(run.path)])
+        note(f"stopped at step {last.step}; go on with: {again}")
         raise typer.Exit(stop.exit_code)
     return last
 
@@ -277,11 +323,12 @@ def _result(run: Run, values: dict[str, Any]) -> Any:
         Column("valid.perplexity", PERPLEXITY),
         Column("valid.bits_per_char", BITS_PER_CHAR),
     ]
+    path = shlex.quote(str(run.path))
     result = Result(
         "train",
         values,
         [Facts(columns, values)],
-        [f"lmcli sample {run.path}", f"lmcli eval {run.path} --split test"],
+        [f"lmcli sample {path}", f"lmcli eval {path} --split test"],
     )
     run.save_result("train", result.to_json())
     return result

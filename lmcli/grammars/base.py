@@ -20,6 +20,7 @@ import random
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,7 +185,8 @@ def _replace_all(contents: dict[Path, str]) -> None:
         raise StorageError(f"cannot write '{path}': {reason}", hint) from error
     finally:
         for path in waiting.values():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def read_items(path: Path) -> list[Item]:

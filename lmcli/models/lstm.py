@@ -34,7 +34,9 @@ CLOSED = -60.0
 class LSTMSettings(RecurrentSettings):
     """Settings of the LSTM."""
 
-    forget_bias: float = setting(1.0, "bias of the forget gate at the beginning")
+    forget_bias: float = setting(
+        1.0, "bias of the forget gate at the beginning", least=-20, most=20
+    )
 
 
 class LSTMLayer(Layer):

@@ -32,7 +32,7 @@ class WindowSettings:
     window: int = setting(8, "how many tokens N are read at once", least=1, most=1024)
     hidden: int | None = setting(None, "width H of the hidden layer", least=1)
     embedding: int | None = setting(None, "size E of a token's embedding", least=1)
-    dropout: float = setting(0.0, "dropout on the hidden layer", least=0, most=0.9)
+    dropout: float | None = setting(None, "dropout on the hidden layer", least=0, most=0.9)
     direct: bool = setting(False, "connect embeddings and output directly as well")
 
 
@@ -67,7 +67,7 @@ class Window(LanguageModel):
         h = torch.tanh(self.hidden(x))  # (B, T, H)
         if tap is not None:
             tap("hidden", h)
-        logits = self.output(F.dropout(h, self.settings.dropout, self.training))  # (B, T, V)
+        logits = self.output(F.dropout(h, self.settings.dropout or 0.0, self.training))  # (B, T, V)
         if self.direct is not None:
             logits = logits + self.direct(x)
         return logits.float(), (self._forget(read[:, tokens.shape[1] :]),)

@@ -6,16 +6,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Literal
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lmcli.result import Facts, Passage, Passages, Result, Table
+from lmcli.result import Column, Facts, Passage, Passages, Result, Table
 
 ASCII = str.maketrans({"±": "~", "–": "-", "…": "...", "×": "x"})
+LONG_WORD, GAP = 10, 2
+"""characters: what a column of words may be narrowed to, and what lies between two columns"""
 STYLES = ("", "", "yellow", "bright_red", "bold bright_red")
 """how surprising a stretch is, from not at all to very"""
+
+
+class Terminal(Console):
+    """A console that leaves a closed pipe to its caller, where rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """The pipe is closed."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -41,27 +55,46 @@ def fitting(text: str, console: Console) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """A table; numbers to the right, words to the left."""
+    """A table; numbers to the right, words to the left. Where there is room no number is broken."""
     wide = "utf" in console.encoding.lower()
     shown = RichTable(
         title=Text(fitting(table.title, console), style="bold") if table.title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD if wide else box.ASCII2,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
+    roomy = _least_width(table) <= console.width
     for column in table.columns:
-        words = column.metric.kind == "text"
-        shown.add_column(
-            Text(fitting(column.title, console)),
-            justify="left" if words else "right",
-            overflow="fold",
-        )
+        words, title = _is_words(column), fitting(column.title, console)
+        if roomy and not words and len(title) > _cell_width(table, column):
+            title = title.replace(" ", "\n")
+        justify: Literal["left", "right"] = "left" if words else "right"
+        kept = roomy and not words
+        shown.add_column(Text(title), justify=justify, overflow="fold", no_wrap=kept)
     for row in table.rows:
         shown.add_row(*(Text(fitting(c.cell(row), console)) for c in table.columns))
     console.print(shown)
     if table.note:
         console.print(Text(fitting(table.note, console)))
+
+
+def _is_words(column: Column) -> bool:
+    return column.metric.kind == "text"
+
+
+def _cell_width(table: Table, column: Column) -> int:
+    return max((len(column.cell(row)) for row in table.rows), default=0)
+
+
+def _least_width(table: Table) -> int:
+    """Characters in a line in which every number is whole and a text has room for a long word."""
+    total = 0
+    for column in table.columns:
+        heading = max(map(len, column.title.split()), default=0)
+        cells = _cell_width(table, column)
+        total += max(heading, min(LONG_WORD, cells) if _is_words(column) else cells) + GAP
+    return total
 
 
 def print_facts(facts: Facts, console: Console) -> None:

@@ -74,14 +74,20 @@ def test_france_is_found_by_its_file() -> None:
 
 
 def test_make_without_a_size_makes_the_default_one() -> None:
-    assert (FranceSettings().size, FranceSettings().level, FranceSettings().seed) == ("default", 1, 0)
+    assert (FranceSettings().size, FranceSettings().level, FranceSettings().seed) == (
+        "default",
+        1,
+        0,
+    )
 
 
 # The text
 
 
 def test_the_shipped_text_is_what_the_code_makes() -> None:
-    text = "".join(d + "\n" for d in France(FranceSettings(size="small", level=1, seed=0)).documents())
+    text = "".join(
+        d + "\n" for d in France(FranceSettings(size="small", level=1, seed=0)).documents()
+    )
     assert (DATA / "france.txt").read_bytes() == text.encode()
 
 

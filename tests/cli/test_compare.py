@@ -1,0 +1,121 @@
+"""``lmcli compare``: one protocol, sorted rows, verdicts that the intervals bear out."""
+
+import pytest
+
+TINY = ("--steps", "12", "--set", "validations=1", "--workers", "1")
+VERDICTS = {"better", "worse", "no detectable difference"}
+
+
+@pytest.fixture
+def compared(lmcli, my_text):
+    """The JSON of a comparison on my.txt."""
+
+    def compare(*arguments):
+        done = lmcli("compare", "my.txt", *arguments, "--json")
+        assert done.code == 0, done.err
+        return done.json
+
+    return compare
+
+
+def test_rows_are_sorted_best_first(compared):
+    rows = compared("--arch", "lstm,ngram,window", *TINY)["rows"]
+    bits = [row["test"]["bits_per_char"] for row in rows]
+    assert bits == sorted(bits)
+    assert rows[0]["name"] == "ngram"
+    assert all(0 < row["test"]["standard_error"] < 1 for row in rows)
+
+
+def test_differences_are_paired_against_the_best(compared):
+    values = compared("--arch", "gru,ngram", *TINY)
+    (difference,) = values["differences"]
+    best, other = values["rows"]
+    assert (difference["a"], difference["b"]) == (other["name"], best["name"])
+    apart = other["test"]["bits_per_char"] - best["test"]["bits_per_char"]
+    assert difference["bits_per_char"] == pytest.approx(apart)
+    assert difference["low"] <= apart <= difference["high"]
+    assert difference["verdict"] == "worse"
+
+
+def test_a_verdict_says_what_the_interval_says(compared):
+    for d in compared("--arch", "gru,lstm,ngram", *TINY)["differences"]:
+        assert d["verdict"] in VERDICTS
+        assert (d["verdict"] == "worse") == (d["low"] > 0)
+        assert (d["verdict"] == "better") == (d["high"] < 0)
+
+
+def test_a_run_is_not_told_from_itself(compared, copied):
+    copied("ngram")
+    values = compared("--arch", "ngram", "--run", "ngram")
+    assert len(values["rows"]) == 2
+    assert values["differences"][0]["verdict"] == "no detectable difference"
+
+
+def test_all_have_equal_parameters_within_5_percent(compared):
+    rows = compared("--arch", "lstm,gru,rnn,window", "--steps", "1", "--workers", "1")["rows"]
+    for count in ("parameters", "body_parameters"):
+        sizes = [row[count] for row in rows]
+        assert max(sizes) / min(sizes) < 1.05, count
+
+
+def test_match_width_gives_all_the_same_width(compared, tmp_path):
+    compared("--arch", "gru,rnn", "--match", "width", "--steps", "1", "--workers", "1", "-o", "out")
+    records = [(tmp_path / "out" / arch / "run.json").read_text() for arch in ("gru", "rnn")]
+    widths = [line for r in records for line in r.splitlines() if '"hidden"' in line]
+    assert len(widths) == 2
+    assert widths[0] == widths[1]
+
+
+def test_seeds_of_an_architecture_are_one_row(compared):
+    values = compared("--arch", "rnn,ngram", "--seeds", "2", "--set", "hidden=8", *TINY)
+    rows = {row["arch"]: row for row in values["rows"]}
+    assert len(values["rows"]) == 2
+    assert [seed["seed"] for seed in rows["rnn"]["seeds"]] == [0, 1]
+    bits = [seed["bits_per_char"] for seed in rows["rnn"]["seeds"]]
+    assert bits[0] != bits[1]
+    assert rows["rnn"]["test"]["bits_per_char"] == pytest.approx(sum(bits) / 2)
+    assert len(rows["ngram"]["seeds"]) == 1
+
+
+def test_runs_alone_are_compared_without_training(compared, copied, tmp_path):
+    copied("gru")
+    copied("word")
+    values = compared("--run", "gru", "--run", "word", "-o", "out")
+    assert {row["name"] for row in values["rows"]} == {"gru", "word"}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["comparison.json"]
+
+
+def test_a_run_of_another_text_is_warned_of(lmcli, copied, tmp_path, sentences):
+    copied("ngram")
+    (tmp_path / "other.txt").write_text(sentences(100, seed=9), encoding="utf-8")
+    done = lmcli("compare", "other.txt", "--run", "ngram")
+    assert done.code == 0
+    assert "warning: 'ngram' was trained on another text" in done.err
+
+
+def test_processes_side_by_side_find_what_one_finds(compared):
+    many = ("--arch", "rnn,gru", "--steps", "4", "--set", "hidden=8", "--set", "learning_rate=0.01")
+    alone = compared(*many, "--workers", "1", "-o", "one")
+    together = compared(*many, "--workers", "2", "-o", "two")
+    for a, b in zip(alone["rows"], together["rows"], strict=True):
+        assert a["name"] == b["name"]
+        assert a["test"]["bits_per_char"] == pytest.approx(b["test"]["bits_per_char"], rel=1e-4)
+
+
+def test_the_optimum_of_a_made_text_is_a_row_that_nobody_beats(lmcli, tmp_path):
+    lmcli("make", "france", "-o", "fr.txt", "--size", "small", "--quiet")
+    done = lmcli("compare", "fr.txt", "--arch", "ngram", "--tokenizer", "word", "--json")
+    first, second = done.json["rows"]
+    assert (first["name"], second["name"]) == ("optimum", "ngram")
+    assert first["parameters"] is None
+    assert first["test"]["bits_per_char"] < second["test"]["bits_per_char"]
+
+
+def test_the_comparison_is_kept_beside_its_runs(lmcli, my_text, tmp_path):
+    done = lmcli("compare", "my.txt", "--arch", "ngram")
+    assert (tmp_path / "runs" / "compare" / "comparison.json").is_file()
+    assert (tmp_path / "runs" / "compare" / "ngram" / "run.json").is_file()
+    assert "ngram: nothing to choose" in done.err
+    assert "next: lmcli sample runs/compare/ngram" in done.err
+    lmcli("compare", "my.txt", "--arch", "ngram")
+    assert (tmp_path / "runs" / "compare-2" / "comparison.json").is_file()

@@ -1,0 +1,122 @@
+"""What all tests share: one thread, a cache of their own, small texts and small models."""
+
+import itertools
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings as hypothesis_settings
+
+from lmcli.grammars.france import France
+from lmcli.registry import MODELS
+from lmcli.run import Record, Run
+from lmcli.settings import names
+from lmcli.tokenizers.char import CharTokenizer
+
+torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
+hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("lmcli")
+
+PROJECT = Path(__file__).parent.parent
+SMALL = {"hidden": 12, "embedding": 8}
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path_factory):
+    """Every test has an empty cache of token ids."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_numbers))
+        patch.setenv("LMCLI_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def project():
+    """The folder with pyproject.toml."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def small_settings():
+    """Settings of an architecture with small sizes: ``small_settings("lstm", layers=2)``."""
+
+    def make(name, **changes):
+        base = MODELS.load(name).Settings()
+        known = names(type(base))
+        return replace(base, **{k: v for k, v in SMALL.items() if k in known} | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build(small_settings):
+    """A small model that says something: random weights, or counts of a random stream."""
+
+    def make(name, vocabulary=7, seed=0, **changes):
+        torch.manual_seed(seed)
+        model = MODELS.load(name)(vocabulary, small_settings(name, **changes)).eval()
+        if model.counts:
+            model.count(random_stream(400, vocabulary, seed))
+        return model
+
+    return make
+
+
+def random_stream(length, vocabulary, seed=0, start_every=0):
+    """Ids in which a token leans on the two before it, behind a start id, with more in between."""
+    rng, ids = np.random.default_rng(seed), [vocabulary, int(seed) % vocabulary]
+    while len(ids) < length:
+        lean = (ids[-1] + ids[-2] + 1) % vocabulary
+        ids.append(lean if rng.random() < 0.6 else int(rng.integers(vocabulary)))
+        if start_every and len(ids) % start_every == 0:
+            ids.append(vocabulary)
+    return np.array(ids[:length], dtype=np.uint16)
+
+
+@pytest.fixture(scope="session")
+def stream():
+    """``stream(length, vocabulary, seed, start_every)`` -> ids of a text with some rule in it."""
+    return random_stream
+
+
+@pytest.fixture(scope="session")
+def france_documents():
+    """Documents of the France grammar without distractors."""
+    grammar = France(France.Settings(size="small", level=0))
+    return list(itertools.islice(grammar.documents(), 400))
+
+
+@pytest.fixture
+def france_file(tmp_path, france_documents):
+    """The same as a file, one document a line."""
+    path = tmp_path / "france.txt"
+    path.write_text("".join(d + "\n" for d in france_documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_run(small_settings):
+    """``make_run(path, "gru")`` -> a run without weights; vocabulary: unknown, a to f."""
+
+    def make(path, name="gru", force=False, **changes):
+        tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
+        record = Record(
+            arch=name,
+            settings=asdict(small_settings(name, **changes)),
+            tokenizer="char",
+            tokenizer_settings={"min_count": 1},
+            vocabulary=tokenizer.size,
+            corpus={"texts": ["a.txt"], "sha256": "0" * 64},
+            training={"learning_rate": 0.002},
+            budget={"minutes": None, "steps": 24, "epochs": None},
+            seed=0,
+            device="cpu",
+            versions={"lmcli": "0.1.0"},
+            command="lmcli train 'é.txt'",
+        )
+        return Run.create(path, record, tokenizer, force)
+
+    return make

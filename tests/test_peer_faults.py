@@ -1,0 +1,284 @@
+"""Faults that other tools' numbers have, and the test that shows each is not made here.
+
+================================================================  =================================
+fault                                                             test_...
+================================================================  =================================
+the test split is never evaluated                                 the_test_split_is_evaluated
+vocabulary from training + validation + test text                 the_vocabulary_comes_from_training_text_alone
+the last len % batch tokens are dropped                           no_token_is_dropped_when_the_length_is_no_multiple_of_the_batch
+streams of an evaluation start cold                               no_stream_of_an_evaluation_starts_cold
+divides by N though N - 1 predictions were made                   mean_divides_by_the_number_of_predictions_made
+a cache keyed by path serves the old text                         edited_file_is_not_read_from_a_stale_cache
+a sentence with one unknown word is left out of the total         a_sentence_with_an_unknown_word_counts_in_the_total
+unknown targets are left out of the average, silently             unknown_targets_are_not_left_out_silently
+random crops: another number every time                           evaluation_is_the_same_number_every_time
+average of batch averages                                         a_short_last_batch_does_not_weigh_as_much_as_a_full_one
+validation windows overlap the training windows                   validation_text_does_not_overlap_training_text
+perplexity changes with the batch size                            perplexity_does_not_change_with_the_batch_size
+resuming overwrites forget biases, restarts optimiser and data    resuming_keeps_forget_biases_optimiser_and_data_order
+the sampling script never applies the decoder                     sampling_applies_the_output_layer
+================================================================  =================================
+"""  # noqa: E501
+
+import math
+import re
+import sys
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from lmcli import scoring
+from lmcli.batches import Streams
+from lmcli.comparing import Member, train_member
+from lmcli.corpus import TextOptions, load_corpus
+from lmcli.encoding import encode_corpus
+from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.registry import TOKENIZERS
+from lmcli.sampling import SamplingSettings, sample
+from lmcli.scoring import Score, score_pieces, stream_nats
+from lmcli.tokenizers.char import CharTokenizer
+from lmcli.tokenizers.word import WordTokenizer
+from lmcli.training import Budget, Trainer, TrainingSettings, resume, train_into
+
+V = 7
+
+
+def test_every_fault_of_the_table_has_its_test():
+    named = re.findall(r"  ([a-z_]+)$", __doc__, re.MULTILINE)
+    tests = {n for n in vars(sys.modules[__name__]) if n.startswith("test_")}
+    assert len(named) == 14
+    assert tests == {f"test_{n}" for n in named} | {"test_every_fault_of_the_table_has_its_test"}
+
+
+@torch.no_grad()
+def naive(model, ids):
+    """-ln p of every id but the first, one at a time."""
+    state, nats = model.start(1), []
+    for token, target in pairwise(ids):
+        logits, state = model(torch.tensor([[int(token)]]), state)
+        nats.append(-logits[0, 0].double().log_softmax(0)[int(target)].item())
+    return nats
+
+
+def numbered_lines(count, begin=0):
+    return "".join(f"line {n} of the text\n" for n in range(begin, begin + count))
+
+
+def test_the_test_split_is_evaluated(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(numbered_lines(900))
+    source = prepare_source(TextChoice((str(file),)), "char")
+    job = prepare_job(source, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
+    *_, last = train_member(Member("ngram", job, tmp_path / "run", race=False))
+    model, tokenizer = job.model(), source.encoded.tokenizer
+    model.count(source.encoded.train)
+    nats = []
+    for piece in source.corpus.test.pieces:
+        nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
+    assert last.outcome.held_out is last.outcome.test
+    assert last.outcome.test.tokens == len(nats) == source.corpus.test.chars
+    assert last.outcome.test.nats == pytest.approx(sum(nats), rel=1e-5)
+    assert last.outcome.test.nats != pytest.approx(last.outcome.valid.nats, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS.names())
+def test_the_vocabulary_comes_from_training_text_alone(tmp_path, name):
+    settings = TOKENIZERS.load(name).Settings()
+    files = {part: tmp_path / f"{part}.txt" for part in ("train", "valid", "test")}
+    files["train"].write_text(numbered_lines(50))
+    found = []
+    for held_out in ("line of text\n", "Ωmega ψ Ωmega\n"):
+        files["valid"].write_text("valid " + held_out)
+        files["test"].write_text("test " + held_out)
+        given = {part: [str(files[part])] for part in ("valid", "test")}
+        corpus = load_corpus([str(files["train"])], TextOptions(), **given)
+        found.append(encode_corpus(corpus, name, settings, None))
+    assert found[0].tokenizer.to_json() == found[1].tokenizer.to_json()
+    unknown = found[1].tokenizer.unknown
+    if unknown is not None:
+        assert (found[1].valid == unknown).sum() >= 3
+        assert (found[1].train == unknown).sum() == 0
+
+
+@pytest.mark.parametrize("length", [96, 97, 101, 102])
+def test_no_token_is_dropped_when_the_length_is_no_multiple_of_the_batch(build, length):
+    streams = Streams(np.arange(length, dtype=np.uint16), 1000, batch=6, truncation=5)
+    read = set()
+    for step in range(streams.steps_per_epoch):
+        read |= set(streams[step].inputs.flatten().tolist())
+    assert read == set(range(length))
+    ids = np.append(V, np.arange(length) % V).astype(np.uint16)
+    nats = stream_nats(build("gru"), ids, 6)
+    assert len(nats) == length
+    assert (nats > 0).all()
+
+
+def test_no_stream_of_an_evaluation_starts_cold(build, stream, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 8)
+    model, ids = build("gru"), stream(400, V)
+    warm = np.array(naive(model, ids))
+    assert stream_nats(model, ids, 12) == pytest.approx(warm, abs=1e-5)
+    cold = naive(model, [V, *ids[201:]])  # as if the second half began a stream
+    assert abs(cold[1] - warm[201]) > 1e-3
+
+
+@pytest.mark.parametrize("length", [1, 2, 10, 1000])
+def test_mean_divides_by_the_number_of_predictions_made(build, length):
+    model = build("ngram")
+    model.count(np.empty(0, np.int32))  # every token has probability 1 / V
+    ids = np.append(V, np.arange(length) % V).astype(np.uint16)
+    trainer = Trainer(build("gru"), ids, ids, TrainingSettings(), Budget(steps=1))
+    trainer.model = model
+    assert math.exp(trainer.measure()) == pytest.approx(V, rel=1e-6)
+    tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
+    score = Score.of(score_pieces(model, tokenizer, ["a" * length]))
+    assert score.perplexity == pytest.approx(V, rel=1e-6)
+
+
+def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(numbered_lines(100))
+    choice = TextChoice((str(file),))
+    before = prepare_source(choice, "word")
+    file.write_text(numbered_lines(100).replace("text", "tale"))
+    after = prepare_source(choice, "word")
+    ids = after.encoded.train
+    shown = after.encoded.tokenizer.decode(ids[ids != after.encoded.tokenizer.start])
+    assert "tale" in shown
+    assert "text" not in shown
+    assert before.corpus.sha256 != after.corpus.sha256
+
+
+def words_with_unknown(build):
+    known = "the cat saw the dog\nthe dog saw\n"
+    tokenizer = WordTokenizer.train([known], WordTokenizer.Settings(min_count=1))
+    model = build("gru", tokenizer.size)
+    return model, tokenizer, ["the cat saw\n", "the zebra saw the dog\n", "the dog\n"]
+
+
+def test_a_sentence_with_an_unknown_word_counts_in_the_total(build):
+    model, tokenizer, sentences = words_with_unknown(build)
+    each = [Score.of(score_pieces(model, tokenizer, [s])) for s in sentences]
+    total = Score.of(score_pieces(model, tokenizer, sentences))
+    assert [s.unknown_tokens for s in each] == [0, 1, 0]
+    assert total.tokens == sum(s.tokens for s in each) == 4 + 6 + 3
+    assert total.nats == pytest.approx(sum(s.nats for s in each), rel=1e-6)
+
+
+def test_unknown_targets_are_not_left_out_silently(build):
+    model, tokenizer, sentences = words_with_unknown(build)
+    score = Score.of(score_pieces(model, tokenizer, sentences))
+    nats, unknown = [], []
+    for sentence in sentences:
+        ids = tokenizer.encode(sentence).tolist()
+        nats += naive(model, [tokenizer.start, *ids])
+        unknown += [token == tokenizer.unknown for token in ids]
+    known = [n for n, u in zip(nats, unknown, strict=True) if not u]
+    assert score.perplexity == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-5)
+    without = math.exp(sum(known) / len(known))
+    assert score.perplexity_without_unknown == pytest.approx(without, rel=1e-5)
+    assert score.perplexity_without_unknown != pytest.approx(score.perplexity, rel=1e-3)
+    assert score.to_json()["unknown_tokens"] == 1
+
+
+def test_evaluation_is_the_same_number_every_time(build, france_documents):
+    tokenizer = CharTokenizer.train(iter(france_documents), CharTokenizer.Settings())
+    model = build("lstm", tokenizer.size, dropout=0.5).train()
+    found = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        pieces = score_pieces(model, tokenizer, [d + "\n" for d in france_documents[:20]])
+        found.append(Score.of(pieces).to_json())
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 8)
+    model = build("ngram", V, order=2)
+    easy = [0, 1] * 40
+    model.count(np.array([V, *easy], np.uint16))
+    ids = np.array([V, *easy, 5, 6], np.uint16)  # two surprises in a chunk of their own
+    right = naive(model, ids)
+    nats = stream_nats(model, ids, 2)
+    assert nats.mean(dtype=np.float64) == pytest.approx(sum(right) / len(right), rel=1e-6)
+    averages = [np.mean(right[i : i + 8]) for i in range(0, len(right), 8)]
+    assert np.mean(averages) > 2 * nats.mean()  # what the average of averages would have said
+    trainer = Trainer(build("gru"), ids, ids, TrainingSettings(batch=2), Budget(steps=1))
+    trainer.model = model
+    assert trainer.measure() == pytest.approx(sum(right) / len(right), rel=1e-6)
+
+
+@pytest.mark.parametrize("split", ["interleaved", "tail"])
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_validation_text_does_not_overlap_training_text(tmp_path, split, documents):
+    file = tmp_path / "a.txt"
+    file.write_text(numbered_lines(2000))
+    corpus = load_corpus([str(file)], TextOptions(documents=documents), split)
+    parts = [
+        "".join(part.pieces).splitlines() for part in (corpus.train, corpus.valid, corpus.test)
+    ]
+    assert all(parts)
+    lines = list(chain(*parts))  # each in one part, and none cut in two
+    assert sorted(lines) == sorted(numbered_lines(2000).splitlines())
+    assert len(set(lines)) == 2000
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "window", "ngram"])
+def test_perplexity_does_not_change_with_the_batch_size(build, stream, name):
+    model, ids = build(name), stream(9000, V, start_every=700)
+    nats = [stream_nats(model, ids, rows).sum(dtype=np.float64) for rows in (1, 3, 16)]
+    assert nats[1:] == pytest.approx([nats[0]] * 2, rel=1e-6)
+    trained = "gru" if model.counts else name
+    losses = []
+    for batch in (1, 4, 32):
+        settings = TrainingSettings(batch=batch)
+        trainer = Trainer(build(trained), ids, ids[:2000], settings, Budget(steps=1))
+        losses.append(trainer.measure())
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_resuming_keeps_forget_biases_optimiser_and_data_order(build, stream, make_run, tmp_path):
+    def trainer():
+        settings = TrainingSettings(batch=3, truncation=6, learning_rate=0.05, patience=0)
+        return Trainer(build("lstm"), stream(200, V), stream(30, V), settings, Budget(steps=40))
+
+    run, one = make_run(tmp_path / "run", "lstm"), trainer()
+    loop = train_into(run, one)
+    while next(loop).step < 10:
+        pass
+    loop.close()
+    other = trainer()
+    resume(run, other)
+    biases = [t.model.layers[0].bias[12:24] for t in (one, other)]
+    assert torch.equal(*biases)
+    assert (biases[0] != 1).all()  # not what they began as
+    for mine, theirs in zip(
+        one.optimizer.state_dict()["state"].values(),
+        other.optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert {k: v.tolist() for k, v in mine.items()} == {
+            k: v.tolist() for k, v in theirs.items()
+        }
+        assert mine["step"] == 10
+        assert mine["exp_avg_sq"].abs().sum() > 0
+    assert (one.step, one.tokens) == (other.step, other.tokens)
+    assert torch.equal(one.streams[one.step].inputs, other.streams[other.step].inputs)
+    assert not torch.equal(one.streams[0].inputs, other.streams[other.step].inputs)
+    for part, again in zip(one.state, other.state, strict=True):
+        assert torch.equal(part, again)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "window"])
+def test_sampling_applies_the_output_layer(build, name):
+    tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
+    model = build(name, tokenizer.size)
+    for symbol in "ace":
+        with torch.no_grad():
+            model.output.bias.zero_()
+            model.output.bias[tokenizer.encode(symbol)[0]] = 100
+        text = "".join(sample(model, tokenizer, "bd", 5, SamplingSettings(1.0), 0))
+        assert text == symbol * 5

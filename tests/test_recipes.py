@@ -1,0 +1,140 @@
+"""Recipes: nothing is left open, what was said is kept, and models are equally big."""
+
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from lmcli.recipes import Scale, choose, describe_choice, match_parameters, shape, size, width
+from lmcli.registry import MODELS
+from lmcli.settings import names
+from lmcli.training import Budget, TrainingSettings
+
+every_architecture = pytest.mark.parametrize("name", MODELS.names())
+SCALES = [
+    Scale(tokens, vocabulary, seconds)
+    for tokens, vocabulary in [(2_000, 30), (30_000, 65), (300_000, 70), (1_100_000, 65)]
+    for seconds in (10, 60, 180, 1000)
+]
+WORDS = [Scale(30_000, 3_000, 60), Scale(300_000, 150, 60), Scale(1_000_000, 25_000, 600)]
+
+
+def chosen(name, scale, match="params", model=None, training=None):
+    base = MODELS.load(name).Settings()
+    return choose(name, replace(base, **model or {}), training or TrainingSettings(), scale, match)
+
+
+@every_architecture
+@pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1], WORDS[0]])
+def test_no_size_and_no_rate_is_left_open(name, scale):
+    model, training = chosen(name, scale)
+    for settings in (model, training):
+        for key in ("hidden", "embedding", "dropout", "batch", "truncation", "learning_rate"):
+            assert getattr(settings, key, 1) is not None, key
+    assert training.learning_rate > 0
+
+
+def has_width(name):
+    return "hidden" in names(MODELS.load(name).Settings)
+
+
+sized = pytest.mark.parametrize("name", [n for n in MODELS.names() if has_width(n)])
+
+
+@sized
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_architectures_have_as_many_parameters_as_the_lstm(name, scale):
+    reference = size("lstm", chosen("lstm", scale)[0], scale.vocabulary)
+    found = size(name, chosen(name, scale)[0], scale.vocabulary)
+    assert found[0] == pytest.approx(reference[0], rel=0.05)
+    assert found[1] == pytest.approx(reference[1], rel=0.05)
+
+
+@sized
+@pytest.mark.parametrize("scale", WORDS, ids=str)
+def test_with_many_words_the_body_is_what_is_matched(name, scale):
+    reference = size("lstm", chosen("lstm", scale)[0], scale.vocabulary)[0]
+    assert size(name, chosen(name, scale)[0], scale.vocabulary)[0] == pytest.approx(
+        reference, rel=0.05
+    )
+
+
+@sized
+def test_match_width_gives_all_the_same_width(name):
+    scale = SCALES[-1]
+    assert chosen(name, scale, match="width")[0].hidden == width(scale)
+
+
+@sized
+def test_more_layers_are_matched_like_one(name):
+    if "layers" in names(MODELS.load(name).Settings):
+        scale = SCALES[-2]
+        found, lstm = (chosen(n, scale, model={"layers": 3})[0] for n in (name, "lstm"))
+        bodies = [size(n, s, 65)[0] for n, s in ((name, found), ("lstm", lstm))]
+        assert bodies[0] == pytest.approx(bodies[1], rel=0.05)
+
+
+@every_architecture
+def test_what_was_said_is_kept(name):
+    base = MODELS.load(name).Settings()
+    said = {k: v for k, v in {"hidden": 33, "embedding": 17, "dropout": 0.25, "layers": 2}.items()
+            if k in names(type(base))}  # fmt: skip
+    training = TrainingSettings(batch=5, truncation=9, learning_rate=0.0, clip=3.0)
+    found, trained = chosen(name, SCALES[5], model=said, training=training)
+    assert asdict(found) == asdict(base) | said
+    kept = {k: v for k, v in asdict(training).items() if v is not None}
+    assert asdict(trained) | kept == asdict(trained)
+
+
+@sized
+def test_sizes_are_those_of_the_model_itself(name, small_settings):
+    settings = small_settings(name)
+    model = MODELS.load(name)(31, settings)
+    assert size(name, settings, 31) == (model.body_parameters(), model.parameter_count())
+    assert next(model.parameters()).device == torch.device("cpu")
+
+
+def test_the_nearest_width_is_found():
+    """An RNN has a quarter of the LSTM's gates: 4 (EH + H² + H) = EK + K² + K."""
+    scale = Scale(1_100_000, 65, 60)
+    lstm = chosen("lstm", scale)[0]
+    H, E = lstm.hidden, lstm.embedding
+    body = 4 * (E * H + H * H + H)
+    right = (-(E + 1) + math.sqrt((E + 1) ** 2 + 4 * body)) / 2
+    found = match_parameters("rnn", replace(MODELS.load("rnn").Settings(), embedding=E), scale)
+    assert found.hidden == pytest.approx(right, rel=0.025)
+
+
+@pytest.mark.parametrize("scale", [*SCALES, *WORDS], ids=str)
+def test_a_small_text_is_still_cut_into_several_chunks(scale):
+    batch, truncation = shape(scale)
+    assert batch * truncation * 2 <= scale.tokens
+    assert batch >= 2
+
+
+def test_width_grows_with_time_and_with_text():
+    by_time = [width(Scale(10**7, 65, seconds)) for seconds in (5, 30, 100, 300, 10**4)]
+    by_text = [width(Scale(tokens, 65, 10**4)) for tokens in (10**3, 10**4, 10**5, 10**6, 10**7)]
+    for widths in (by_time, by_text):
+        assert widths == sorted(widths)
+        assert widths[0] < widths[-1]
+
+
+def test_a_text_read_more_often_gets_no_less_dropout():
+    rates = [chosen("lstm", Scale(tokens, 65, 600))[0].dropout for tokens in (10**4, 10**6, 10**9)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0
+
+
+def test_a_budget_without_minutes_is_taken_for_three():
+    assert Scale.of(5, 6, Budget(steps=10)) == Scale.of(5, 6, Budget(minutes=3))
+
+
+@every_architecture
+def test_the_choice_is_told_in_one_line(name):
+    model, training = chosen(name, SCALES[3])
+    line = describe_choice(name, model, training)
+    assert line.startswith(f"{name}: ")
+    assert "\n" not in line
+    assert "None" not in line

@@ -1,0 +1,360 @@
+"""A run on disk: what was written comes back, and whatever was damaged says so."""
+
+import errno
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmcli import run as run_module
+from lmcli.errors import RunError, StorageError, UnknownNameError
+from lmcli.run import (
+    LOG,
+    RECORD,
+    RESULTS,
+    TOKENIZER,
+    TRAINING,
+    TRAINING_COPY,
+    WEIGHTS,
+    Run,
+    check_free,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+
+JSON_FILES, TENSOR_FILES = (RECORD, TOKENIZER), (WEIGHTS, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def whole(make_run, tmp_path_factory):
+    """A complete small run."""
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", hidden=2, embedding=2)
+    model = run.new_model()
+    run.save_weights(model.tensors(), 7)
+    run.save_training({"model.bias": torch.tensor([1.5, -2])}, {"step": 7, "best": 1.25})
+    run.append_log({"step": 7})
+    run.save_result("train", {"steps": 7})
+    return run
+
+
+def everything(path):
+    """All that can be read of a run."""
+    run = Run.open(path)
+    tensors, state = run.load_training()
+    plain = {k: v.tolist() for k, v in (tensors | run.model().tensors()).items()}
+    return vars(run.record), run.tokenizer.to_json(), plain, state
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it to damage."""
+    for name in (*JSON_FILES, *TENSOR_FILES):
+        (tmp_path / name).write_bytes((whole.path / name).read_bytes())
+    return tmp_path
+
+
+# ------------------------------------------------------------------ there and back
+
+
+def test_what_was_written_comes_back(whole):
+    record, tokenizer, _, state = everything(whole.path)
+    assert record == vars(whole.record)
+    assert tokenizer == whole.tokenizer.to_json()
+    assert state == {"step": 7, "best": 1.25}
+    assert whole.result("train") == {"steps": 7}
+    assert whole.result("eval") is None
+    assert read_json(whole.path / TRAINING_COPY) == state
+    assert whole.name == "run"
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8]
+)
+def test_tensors_of_every_kind_and_shape_come_back(tmp_path, kind):
+    tensors = {
+        "matrix": torch.arange(6).reshape(2, 3).to(kind),
+        "turned": torch.arange(6).reshape(2, 3).to(kind).t(),
+        "scalar": torch.tensor(3).to(kind),
+        "empty": torch.zeros(0, 4).to(kind),
+    }
+    write_tensors(tmp_path / "t", tensors, {"é": [1, None]})
+    found, about = read_tensors(tmp_path / "t")
+    assert about == {"é": [1, None]}
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == kind
+        assert torch.equal(found[name], tensor)
+
+
+@given(
+    values=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])).filter(
+            lambda k: k not in ("format", "checksum")
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_plain_values_come_back_from_json(whole, values):
+    file = whole.path / RESULTS / "any.json"
+    write_json(file, values)
+    assert read_json(file) == values
+
+
+def test_every_file_has_a_format_number(whole):
+    for name in (*JSON_FILES, TRAINING_COPY, f"{RESULTS}/train.json"):
+        assert json.loads((whole.path / name).read_text())["format"] == 1
+
+
+def test_the_log_grows_by_lines_and_is_cut_to_lines(make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    for step in range(5):
+        run.append_log({"step": step})
+    with (run.path / LOG).open("a") as log:
+        log.write('{"step": ')  # the last word of a process that was killed
+    run.cut_log(3)
+    run.append_log({"step": 9})
+    steps = [json.loads(line)["step"] for line in (run.path / LOG).read_text().splitlines()]
+    assert steps == [0, 1, 2, 9]
+
+
+def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    run.save_weights(run.new_model().tensors(), 1)
+    run.save_training({}, {"step": 1})
+    run.slim()
+    assert not (run.path / TRAINING).exists()
+    assert not (run.path / TRAINING_COPY).exists()
+    Run.open(run.path).model()
+    with pytest.raises(RunError, match="cannot be resumed"):
+        run.load_training()
+
+
+# ------------------------------------------------------------------ damage
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_json_cut_short_anywhere_is_a_run_error(copy, name):
+    data = (copy / name).read_bytes()
+    for length in range(len(data)):
+        (copy / name).write_bytes(data[:length])
+        with pytest.raises(RunError, match=r"damaged|unfinished|checksum"):
+            everything(copy)
+
+
+@pytest.mark.parametrize("name", TENSOR_FILES)
+def test_tensors_cut_short_anywhere_are_a_run_error(copy, name):
+    data = (copy / name).read_bytes()
+    for length in range(0, len(data), 3):
+        (copy / name).write_bytes(data[:length])
+        with pytest.raises(RunError):
+            everything(copy)
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
+def test_a_flipped_bit_is_a_run_error_or_changes_nothing(whole, tmp_path_factory, name):
+    copy = tmp_path_factory.mktemp("copy")
+    for other in (*JSON_FILES, *TENSOR_FILES):
+        (copy / other).write_bytes((whole.path / other).read_bytes())
+    data, right, harmless = (copy / name).read_bytes(), everything(copy), []
+
+    @given(st.integers(0, 8 * len(data) - 1))
+    @settings(max_examples=150)
+    def flip(bit):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (copy / name).write_bytes(damaged)
+        try:
+            assert everything(copy) == right
+        except RunError:
+            return
+        harmless.append(bit)
+
+    flip()
+    assert len(harmless) < 5  # 1e-05 and 1E-05 are one number; much else there cannot be
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
+def test_other_bytes_are_a_run_error(whole, tmp_path_factory, name):
+    copy = tmp_path_factory.mktemp("copy")
+    for other in (*JSON_FILES, *TENSOR_FILES):
+        (copy / other).write_bytes((whole.path / other).read_bytes())
+
+    @given(st.binary(max_size=200) | st.sampled_from([b"{}", b"[]", b"null", b"1", b"[" * 10**5]))
+    @settings(max_examples=40)
+    def replace(data):
+        (copy / name).write_bytes(data)
+        with pytest.raises(RunError):
+            everything(copy)
+
+    replace()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"vocabulary": 9}, {"extra": 1}, {"settings": {"hiden": 4}}, {"settings": None}],
+)
+def test_a_record_that_does_not_fit_is_a_run_error(copy, change):
+    write_json(copy / RECORD, read_json(copy / RECORD) | change)
+    with pytest.raises(RunError):
+        everything(copy)
+
+
+@pytest.mark.parametrize("change", [{"arch": "grru"}, {"tokenizer": "chars"}])
+def test_a_record_with_a_name_nobody_knows_says_which_is_meant(copy, change):
+    write_json(copy / RECORD, read_json(copy / RECORD) | change)
+    with pytest.raises(UnknownNameError) as caught:
+        everything(copy)
+    assert caught.value.hint in ("did you mean 'gru'?", "did you mean 'char'?")
+
+
+def test_weights_of_another_model_are_a_run_error(copy, build):
+    write_tensors(copy / WEIGHTS, build("lstm").tensors(), {"step": 1})
+    with pytest.raises(RunError, match=r"weights.safetensors' is damaged"):
+        Run.open(copy).model()
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
+def test_a_file_of_a_newer_format_says_to_upgrade(copy, name, monkeypatch):
+    monkeypatch.setattr(run_module, "FORMAT", 2)
+    if name in JSON_FILES:
+        write_json(copy / name, read_json(copy / name))
+    else:
+        write_tensors(copy / name, *read_tensors(copy / name))
+    monkeypatch.undo()
+    with pytest.raises(RunError, match=r"format 2, this lmcli reads up to 1") as caught:
+        everything(copy)
+    assert caught.value.hint == "upgrade lmcli"
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
+def test_a_missing_file_is_a_run_error(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(RunError):
+        everything(copy)
+
+
+def test_what_is_no_run_says_so(tmp_path):
+    with pytest.raises(RunError, match="no run at"):
+        Run.open(tmp_path / "nothing")
+    with pytest.raises(RunError, match="is not a run"):
+        Run.open(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("text")
+    with pytest.raises(RunError, match="is not a run"):
+        Run.open(file)
+
+
+def test_a_run_without_weights_is_unfinished_and_says_how_to_go_on(make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(RunError, match="unfinished") as caught:
+        Run.open(run.path).model()
+    assert "--resume" in caught.value.hint
+
+
+class Bomb:
+    """Goes off when it is unpickled."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+@pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
+def test_opening_a_run_executes_no_code(copy, name):
+    (copy / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(RunError):
+        everything(copy)
+    with (copy / name).open("wb") as file:
+        torch.save({"weights": Bomb()}, file)
+    with pytest.raises(RunError):
+        everything(copy)
+
+
+# ------------------------------------------------------------------ in the way
+
+
+def test_a_run_is_replaced_by_force_alone_and_leaves_nothing_behind(make_run, tmp_path):
+    path = tmp_path / "run"
+    old = make_run(path)
+    old.save_weights(old.new_model().tensors(), 1)
+    old.save_training({}, {})
+    old.append_log({})
+    old.save_result("train", {})
+    (path / "mine.txt").write_text("keep me")
+    with pytest.raises(RunError, match="exists") as caught:
+        make_run(path)
+    assert "--force" in caught.value.hint
+    assert (path / WEIGHTS).exists()
+    make_run(path, force=True)
+    assert {f.name for f in path.iterdir()} == {RECORD, TOKENIZER, RESULTS, "mine.txt"}
+    assert not any((path / RESULTS).iterdir())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_run_is_never_replaced(make_run, tmp_path, force):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "folder", "link"):
+        with pytest.raises(RunError, match="exists"):
+            make_run(tmp_path / name, force=force)
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
+
+
+def test_new_and_empty_folders_are_free(make_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "new", tmp_path / "empty", tmp_path / "deep" / "er"):
+        check_free(path, force=False)
+        assert Run.open(make_run(path).path).name == path.name
+
+
+# ------------------------------------------------------------------ disks that fail
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write"), (errno.EIO, "cannot write")],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path, monkeypatch, call, number, message
+):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "file"
+    write_bytes(file, b"old")
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(StorageError, match=message):
+        write_bytes(file, b"new")
+    monkeypatch.undo()
+    assert file.read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+    write_bytes(file, b"new")
+    assert file.read_bytes() == b"new"
+
+
+def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
+    write_bytes(tmp_path / "file", b"new")
+    assert order == ["fsync", "rename"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(make_run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"):
+        make_run(tmp_path / "file" / "run")
