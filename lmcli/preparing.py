@@ -17,6 +17,7 @@ from typing import Any
 
 from lmcli import __version__
 from lmcli.corpus import Corpus, load_corpus
+from lmcli.devices import pick_device
 from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus
 from lmcli.errors import RunError, TextError
 from lmcli.models.base import LanguageModel
@@ -25,7 +26,7 @@ from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run import Record, Run
 from lmcli.settings import check_known, update
-from lmcli.training import Budget, Trainer, TrainingSettings, pick_device
+from lmcli.training import Budget, Trainer, TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.batches import IGNORED, Streams
-from lmcli.errors import RunError, TrainingError
+from lmcli.devices import pick_precision
+from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
-from lmcli.run import Run
 from lmcli.scoring import stream_nats
 from lmcli.settings import setting
 
@@ -121,42 +121,6 @@ class Progress:
         }
 
 
-def pick_device(wanted: str) -> str:
-    """ "auto" is the best there is: cuda, mps, cpu."""
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if _has_mps() else "cpu"
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": _has_mps(),
-    }
-    if not available.get(wanted.partition(":")[0], False):
-        raise TrainingError(f"no device '{wanted}' on this machine", "--device cpu always works")
-    return wanted
-
-
-def _has_mps() -> bool:
-    return bool(torch.backends.mps.is_available())
-
-
-def pick_precision(wanted: str, device: str) -> str:
-    """bfloat16 where the hardware computes in it and the kernels are faster for it."""
-    if wanted != "auto":
-        return wanted
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    fast = device == "cpu" and has_kernels and _bf16_instructions()
-    return "bfloat16" if fast else "float32"
-
-
-def _bf16_instructions() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 class Trainer:
     """One training: owns the model's weights, the optimiser and the carried state."""
 
@@ -211,7 +175,8 @@ class Trainer:
             self.seconds, clock = self._lap(clock)
             due = self._validation_due()
             valid, best = self._validate() if due else (None, False)
-            self.seconds, clock = self._lap(clock)
+            if due:  # else no time has passed, and the budget must not end without a validation
+                self.seconds, clock = self._lap(clock)
             mean = self.loss_sum / self.loss_steps
             logged = due or self.step % LOG_EVERY == 0
             if logged:
@@ -425,77 +390,3 @@ def _optimizer(
     ]
     fused = device.partition(":")[0] in ("cpu", "cuda")
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=1e-3, fused=fused)
-
-
-# ------------------------------------------------------------------ into a run
-
-
-def train_into(
-    run: Run, trainer: Trainer, log_lines: int = 0, every_seconds: float = 60.0
-) -> Generator[Progress, None, None]:
-    """Train and keep everything in the run's folder; leaving the loop saves where it stands.
-
-    `log_lines` lines of the log are kept: those that were written before the trainer's checkpoint.
-    """
-    lines = log_lines
-    run.cut_log(lines)
-    save(run, trainer, lines)
-    saved = time.monotonic()
-    try:
-        for progress in trainer.run():
-            if progress.logged:
-                run.append_log(progress.entry())
-                lines += 1
-            if progress.best:
-                run.save_weights(trainer.model.tensors(), trainer.step)
-            if progress.valid is not None or time.monotonic() - saved > every_seconds:
-                save(run, trainer, lines)
-                saved = time.monotonic()
-            yield progress
-    except GeneratorExit:
-        if not trainer.best_step:
-            run.save_weights(trainer.model.tensors(), trainer.step)
-        save(run, trainer, lines)
-        raise
-
-
-def save(run: Run, trainer: Trainer, log_lines: int) -> None:
-    """A checkpoint of the trainer, and how long the log was at it."""
-    tensors, values = trainer.checkpoint()
-    clock = {}
-    if trainer.total_steps is not None:  # then it decides nothing
-        clock["seconds"] = values.pop("seconds")
-    run.save_training(tensors, values | {"log_lines": log_lines}, clock)
-
-
-def resume(run: Run, trainer: Trainer) -> int:
-    """Bring a fresh trainer to where the run stopped; how long the log was then."""
-    tensors, values = run.load_training()
-    try:
-        lines = int(values.pop("log_lines"))
-        trainer.restore(tensors, values)
-        return lines
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(
-            f"'{run.path}' cannot be resumed: {error}", "train it again with --force"
-        ) from None
-
-
-def count_into(run: Run, model: LanguageModel, train: Stream, valid: Stream) -> Progress:
-    """Train a model that learns by counting, and keep it."""
-    began = time.perf_counter()
-    model.count(train)
-    seconds = time.perf_counter() - began
-    nats = stream_nats(model, valid)
-    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model))
-    tokens = count_targets(train, model)
-    progress = Progress(1, 1.0, tokens, seconds, math.nan, 0.0, loss, True, True, "counted")
-    run.save_weights(model.tensors(), 1)
-    run.cut_log(0)
-    run.append_log(replace(progress, loss=0.0).entry() | {"loss": None})
-    return progress
-
-
-def recorded(settings: TrainingSettings) -> dict[str, Any]:
-    """Settings as plain values for run.json."""
-    return asdict(settings)

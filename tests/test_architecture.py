@@ -13,7 +13,7 @@ from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS
 
 PACKAGE = Path(lmcli.__file__).parent
 FILES = sorted(f for f in PACKAGE.rglob("*.py"))
-MOST_LINES = 500
+MOST_LINES = 450
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 
 

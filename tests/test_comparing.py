@@ -8,28 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli import comparing
-from lmcli.comparing import (
-    RACE_RATES,
-    Comparison,
-    Difference,
-    Member,
-    Outcome,
-    made_by,
-    optimum_row,
-    paired_difference,
-    race,
-    score_parts,
-    share_cores,
-    summary,
-    train_member,
-    train_members,
-)
+from lmcli import racing
+from lmcli.comparing import Comparison, Difference, made_by, optimum_row, paired_difference, summary
 from lmcli.corpus import TextOptions
 from lmcli.errors import LmcliError
 from lmcli.grammars.base import companions
 from lmcli.grammars.france import France
 from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.racing import (
+    RACE_RATES,
+    Member,
+    Outcome,
+    race,
+    score_parts,
+    share_cores,
+    train_member,
+    train_members,
+)
 from lmcli.run import TRAINING, Run
 from lmcli.scoring import Score, score_pieces
 from lmcli.training import Budget
@@ -213,7 +208,7 @@ def test_the_race_is_paid_for_out_of_the_budget(source):
 
 
 def test_a_rate_that_explodes_loses_the_race(source, monkeypatch):
-    monkeypatch.setattr(comparing, "RACE_RATES", (1e7, 1.0, 1e6))
+    monkeypatch.setattr(racing, "RACE_RATES", (1e7, 1.0, 1e6))
     job = job_of(source, "gru", learning_rate=0.004, clip=0.0)
     winner, _ = race(job)
     assert winner.settings.learning_rate == 0.004

@@ -31,16 +31,17 @@ import torch
 
 from lmcli import scoring
 from lmcli.batches import Streams
-from lmcli.comparing import Member, train_member
 from lmcli.corpus import TextOptions, load_corpus
 from lmcli.encoding import encode_corpus
+from lmcli.keeping import resume, train_into
 from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.racing import Member, train_member
 from lmcli.registry import TOKENIZERS
 from lmcli.sampling import SamplingSettings, sample
 from lmcli.scoring import Score, score_pieces, stream_nats
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer
-from lmcli.training import Budget, Trainer, TrainingSettings, resume, train_into
+from lmcli.training import Budget, Trainer, TrainingSettings
 
 V = 7
 

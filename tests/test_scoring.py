@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcli import scoring
@@ -161,6 +161,7 @@ def test_pieces_are_scored_as_the_naive_loop_does(speaker, tokenizer_name, reset
 
 @pytest.mark.parametrize("tokenizer_name", TOKENIZERS.names())
 @given(pieces=st.lists(st.text("ab .\né"), min_size=1, max_size=4))
+@settings(max_examples=40)
 def test_lines_add_up_to_the_text(speaker, tokenizer_name, pieces):
     _, tokenizer = speaker(tokenizer_name)
     for text in pieces:
@@ -202,6 +203,15 @@ def test_sums_are_those_counted_by_hand():
     assert score.bits_per_byte == pytest.approx(11 / 8 / math.log(2))
     assert score.word_perplexity == pytest.approx(math.exp(11 / 4))
     assert texts[0].score().nats == 10
+
+
+def test_characters_are_counted_whatever_a_token_holds():
+    ids, ends = np.ones(2, np.int32), np.array([5, 8])
+    score = Score.of([ScoredText("two toké", ids, ends, np.array([1, 2], np.float32), None)])
+    assert (score.tokens, score.chars, score.bytes, score.words) == (2, 8, 9, 2)
+    assert score.perplexity == pytest.approx(math.exp(3 / 2))
+    assert score.bits_per_char == pytest.approx(3 / 8 / math.log(2))
+    assert score.bits_per_byte == pytest.approx(3 / 9 / math.log(2))
 
 
 def test_the_keys_of_the_json_are_those_of_the_contract():

@@ -14,9 +14,10 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.comparing import Comparison, Member, Outcome
+    from lmcli.comparing import Comparison
     from lmcli.models.base import LanguageModel
     from lmcli.preparing import Source
+    from lmcli.racing import Member, Outcome
     from lmcli.run import Run
 
 ARCHS = "ngram,window,rnn,gru,lstm"
@@ -157,8 +158,8 @@ def _members(
     match: str,
     folder: Path,
 ) -> list[Member]:
-    from lmcli.comparing import Member
     from lmcli.preparing import command_line, prepare_job
+    from lmcli.racing import Member
 
     members = []
     for name in archs:
@@ -177,7 +178,7 @@ def _members(
 
 def _workers(members: Sequence[Member], wanted: int | None) -> int:
     """How many trainings run side by side: as many as there are cores, one on a GPU."""
-    from lmcli.comparing import available_cores
+    from lmcli.racing import available_cores
 
     trained = sum(not m.job.counts for m in members)
     if not members or any(m.job.device != "cpu" for m in members):
@@ -214,7 +215,7 @@ def _announcement(
 def _train(members: Sequence[Member], workers: int, source: Source, shown: bool) -> list[Outcome]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
-    from lmcli.comparing import train_member, train_members
+    from lmcli.racing import train_member, train_members
 
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
@@ -249,7 +250,7 @@ def _of_arch(outcome: Outcome) -> Outcome:
 def _existing(run: Run, model: LanguageModel, source: Source, archs: Sequence[str]) -> Outcome:
     """A run that was trained before, scored on the same held-out text."""
     from lmcli.cli.group import warn
-    from lmcli.comparing import Outcome, score_parts
+    from lmcli.racing import Outcome, score_parts
 
     path = run.path
     if run.record.corpus["sha256"] != source.corpus.sha256:

@@ -51,9 +51,9 @@ def evaluate(
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
     from lmcli.cli.screen import emit
+    from lmcli.devices import pick_device
     from lmcli.run import Run
     from lmcli.scoring import Score, score_pieces
-    from lmcli.training import pick_device
 
     o.one_of("level", level, ("summary", "line", "token"))
     o.one_of("reset", reset, ("never", "line", "document"))

@@ -164,8 +164,8 @@ def _resumed(
 
 def _check_unchanged(run: Run, asked: Mapping[str, Any], pairs: Mapping[str, str]) -> None:
     """A RunError that names the first difference between what is asked for and what was."""
+    from lmcli.devices import pick_device
     from lmcli.errors import RunError
-    from lmcli.training import pick_device
 
     record = run.record
     recorded = {**record.training, **record.settings, **record.tokenizer_settings}
@@ -194,8 +194,9 @@ def _same(a: Any, b: Any) -> bool:
 
 def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
+    from lmcli.devices import pick_precision
     from lmcli.recipes import describe_choice
-    from lmcli.training import count_targets, pick_precision
+    from lmcli.training import count_targets
 
     encoded, corpus = job.source.encoded, job.source.corpus
     model = job.model()
@@ -221,8 +222,9 @@ def _budget(job: Job) -> str:
 
 def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
     """Train to the end of the budget, or to Ctrl-C; the values of the train result."""
-    from lmcli.training import count_into, pick_precision
-    from lmcli.training import resume as restore
+    from lmcli.devices import pick_precision
+    from lmcli.keeping import count_into
+    from lmcli.keeping import resume as restore
 
     if job.counts:
         model = job.model()
@@ -240,7 +242,8 @@ def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
 def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
-    from lmcli.training import Progress, count_targets, train_into
+    from lmcli.keeping import train_into
+    from lmcli.training import Progress, count_targets
 
     valid = job.source.corpus.valid
     chars = valid.chars / max(1, count_targets(job.source.encoded.valid, trainer.model))

@@ -1,0 +1,287 @@
+"""The members of a comparison, trained side by side, each with a learning rate that won a race.
+
+**In:** `Member`s: a job each, and where its run goes.
+**Out:** Events while they train, and an `Outcome` each: what it cost, how it scores.
+
+Two small trainings on one core each get through more text than one on two, so members run in worker
+processes, each on its own share of the cores. Learning rates come from a race within the budget:
+three rates start, the best on validation goes on with what it has learnt.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import queue
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmcli.corpus import Corpus
+from lmcli.errors import LmcliError, TrainingError
+from lmcli.keeping import count_into, train_into
+from lmcli.preparing import Job
+from lmcli.run import Run
+from lmcli.scoring import Score, score_pieces
+from lmcli.training import Progress, Trainer
+
+RACE_RATES = (0.5, 1.0, 2.0)
+"""learning rates that are tried, as multiples of the recipe's"""
+RACE_SHARE = 0.04
+"""share of the budget that each trial gets"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a comparison."""
+
+    name: str
+    job: Job
+    path: Path
+    race: bool
+    """whether the learning rate is to be found"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a member. Seconds and tokens are those of the race and the training."""
+
+    name: str
+    arch: str
+    seed: int
+    run: str
+    parameters: int
+    body_parameters: int
+    flops_per_token: int
+    tokens_seen: int
+    seconds: float
+    learning_rate: float | None
+    valid: Score
+    test: Score | None
+
+    @property
+    def held_out(self) -> Score:
+        """The test part, or the validation part where there is no other."""
+        return self.test or self.valid
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a member reports while it is trained."""
+
+    member: str
+    progress: Progress | None = None
+    outcome: Outcome | None = None
+    error: tuple[str, str, str] | None = None
+    """kind, problem and hint of what went wrong"""
+
+
+# ------------------------------------------------------------------ training one member
+
+
+def train_member(member: Member) -> Iterator[Event]:
+    """Race, train, score; everything is kept in the member's run."""
+    job = member.job
+    run = job.create(member.path, force=True)
+    if job.counts:
+        model = job.model()
+        encoded = job.source.encoded
+        progress = count_into(run, model, encoded.train, encoded.valid)
+        yield Event(member.name, progress)
+        tokens, seconds, rate = progress.tokens, progress.seconds, None
+    else:
+        trainer, spent = race(job) if member.race else (job.trainer(), 0.0)
+        job = replace(job, training=trainer.settings)
+        run = job.create(member.path, force=True)
+        for progress in train_into(run, trainer):
+            yield Event(member.name, progress)
+        tokens, seconds = trainer.tokens, trainer.seconds + spent
+        rate = trainer.settings.learning_rate
+    run.slim()
+    valid, test = score_parts(run, job.source.corpus)
+    yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
+
+
+def race(job: Job) -> tuple[Trainer, float]:
+    """The trainer whose learning rate did best in a short trial, and what the others cost.
+
+    The winner keeps what it has learnt; the budget shrinks by the seconds that the losers took.
+    """
+    share = RACE_SHARE
+    rate = job.training.learning_rate or 2e-3
+    rates = [rate * factor for factor in RACE_RATES]
+    trials = []
+    for trial_rate in rates:
+        trainer = replace(job, training=replace(job.training, learning_rate=trial_rate)).trainer()
+        loss = math.inf
+        with suppress(TrainingError):
+            for progress in trainer.run(until=share):
+                loss = progress.loss
+            loss = trainer.measure()
+        trials.append((loss, trainer))
+    _, winner = min(trials, key=lambda trial: trial[0])
+    spent = sum(t.seconds for _, t in trials if t is not winner)
+    winner.shorten(spent, share * (len(rates) - 1))
+    return winner, spent
+
+
+def score_parts(run: Run, corpus: Corpus) -> tuple[Score, Score | None]:
+    """The validation and the test part under the best weights, exactly."""
+    model, tokenizer = run.model(), run.tokenizer
+    valid = Score.of(score_pieces(model, tokenizer, corpus.valid.pieces))
+    if corpus.test is None:
+        return valid, None
+    return valid, Score.of(score_pieces(model, tokenizer, corpus.test.pieces))
+
+
+def _outcome(
+    member: Member,
+    run: Run,
+    job: Job,
+    tokens: int,
+    seconds: float,
+    rate: float | None,
+    valid: Score,
+    test: Score | None,
+) -> Outcome:
+    model = run.model()
+    return Outcome(
+        name=member.name,
+        arch=job.arch,
+        seed=job.seed,
+        run=str(member.path),
+        parameters=model.parameter_count(),
+        body_parameters=model.body_parameters(),
+        flops_per_token=model.flops_per_token(),
+        tokens_seen=tokens,
+        seconds=seconds,
+        learning_rate=rate,
+        valid=valid,
+        test=test,
+    )
+
+
+# ------------------------------------------------------------------ side by side
+
+
+def train_members(members: Sequence[Member], workers: int) -> Iterator[Event]:
+    """Train all, `workers` at a time in processes of their own; leaving the loop ends them."""
+    if workers <= 1 or len(members) == 1:
+        for member in members:
+            yield from train_member(member)
+        return
+    yield from _Pool(members, workers).run()
+
+
+class _Pool:
+    """Worker processes, one slot of cores each."""
+
+    def __init__(self, members: Sequence[Member], workers: int) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.events: Any = self.context.Queue()
+        self.waiting = list(members)
+        self.slots = share_cores(workers)
+        self.running: dict[str, tuple[Any, int]] = {}
+        self.free = list(range(workers))
+
+    def run(self) -> Iterator[Event]:
+        """Events of all members until the last outcome."""
+        try:
+            self._fill()
+            while self.running:
+                event = self._next_event()
+                if event.error:
+                    raise LmcliError(*event.error[1:])
+                if event.outcome:
+                    process, slot = self.running.pop(event.member)
+                    process.join()
+                    self.free.append(slot)
+                    self._fill()
+                yield event
+        finally:
+            for process, _ in self.running.values():
+                process.terminate()
+            for process, _ in self.running.values():
+                process.join()
+
+    def _fill(self) -> None:
+        while self.free and self.waiting:
+            slot, member = self.free.pop(0), self.waiting.pop(0)
+            arguments = (member, self.slots[slot], self.events)
+            process = self.context.Process(target=_work, args=arguments, daemon=True)
+            with _deaf_to_ctrl_c():  # which is inherited: the parent decides
+                process.start()
+            self.running[member.name] = (process, slot)
+
+    def _next_event(self) -> Event:
+        while True:
+            with suppress(queue.Empty):
+                event: Event = self.events.get(timeout=1.0)
+                return event
+            for name, (process, _) in self.running.items():
+                if not process.is_alive() and self.events.empty():
+                    raise TrainingError(
+                        f"the training of {name} ended with code {process.exitcode}",
+                        "there may be too little memory: try --workers 1",
+                    )
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Put SIGINT off for a moment, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def share_cores(workers: int) -> list[list[int]]:
+    """The cores this process may use, dealt out evenly.
+
+    >>> [len(s) for s in share_cores(1)] == [len(available_cores())]
+    True
+    """
+    cores = available_cores()
+    each = max(1, len(cores) // workers)
+    return [(cores * workers)[i * each : (i + 1) * each] for i in range(workers)]
+
+
+def available_cores() -> list[int]:
+    """The numbers of the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _work(member: Member, cores: list[int], events: Any) -> None:
+    """A worker process: train one member on its cores."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(len(cores))
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores)
+    last = 0.0
+    try:
+        for event in train_member(member):
+            due = event.progress is None or event.progress.logged or event.progress.done
+            if due or (event.progress and event.progress.seconds - last > 0.25):
+                last = event.progress.seconds if event.progress else last
+                events.put(event)
+    except LmcliError as error:
+        problem = f"{member.name}: {error.problem}"
+        events.put(Event(member.name, error=(type(error).__name__, problem, error.hint)))
+    except Exception:
+        traceback.print_exc()
+        raise
