@@ -71,7 +71,7 @@ def width(scale: Scale) -> int:
 def dropout(scale: Scale) -> float:
     """More, the more often the text will be read."""
     return _step(
-        scale.expected_epochs, [(16, 0.0), (30, 0.1), (50, 0.2), (150, 0.3), (400, 0.4)], 0.5
+        scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4
     )
 
 
