@@ -101,7 +101,7 @@ def learning_rate(arch: str, scale: Scale) -> float:
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
-LEARNING_RATES = {"lstm": 3e-3, "gru": 2e-3, "rnn": 1e-3, "window": 2e-3}
+LEARNING_RATES = {"lstm": 4e-3, "gru": 2.5e-3, "rnn": 1.5e-3, "window": 3e-3}
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
