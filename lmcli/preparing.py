@@ -76,6 +76,15 @@ class Source:
     tokenizer: str
     tokenizer_settings: dict[str, Any]
 
+    def checksums(self) -> dict[str, str | None]:
+        """Of the text, and of what was held out in files of its own."""
+        split = self.corpus.split
+        return {
+            "sha256": self.corpus.sha256,
+            "valid_sha256": split.valid.sha256 if split.valid else None,
+            "test_sha256": split.test.sha256 if split.test else None,
+        }
+
 
 def prepare_source(
     choice: TextChoice, tokenizer: str, pairs: Mapping[str, Any] | None = None
@@ -114,7 +123,7 @@ class Job:
             tokenizer=self.source.tokenizer,
             tokenizer_settings=self.source.tokenizer_settings,
             vocabulary=self.source.encoded.tokenizer.size,
-            corpus=self.source.choice.to_json() | {"sha256": self.source.corpus.sha256},
+            corpus=self.source.choice.to_json() | self.source.checksums(),
             training=asdict(self.training),
             budget=asdict(self.budget),
             seed=self.seed,
@@ -187,11 +196,13 @@ def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
         )
     choice = replace(choice, texts=texts or choice.texts)
     source = prepare_source(choice, record.tokenizer, record.tokenizer_settings)
-    if source.corpus.sha256 != record.corpus["sha256"]:
-        raise TextError(
-            f"the text has changed since '{run.path}' was trained on it",
-            "train a new run on the new text",
-        )
+    for name, checksum in source.checksums().items():
+        if checksum != record.corpus[name]:
+            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
+            raise TextError(
+                f"the {what} has changed since '{run.path}' was trained on it",
+                "train a new run on the new text",
+            )
     try:
         settings = MODELS.load(record.arch).Settings(**record.settings)
         training = TrainingSettings(**record.training)

@@ -70,9 +70,7 @@ def width(scale: Scale) -> int:
 
 def dropout(scale: Scale) -> float:
     """More, the more often the text will be read."""
-    return _step(
-        scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4
-    )
+    return _step(scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4)
 
 
 def embedding(scale: Scale) -> int:

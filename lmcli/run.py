@@ -92,8 +92,8 @@ class Run:
                 for name in OURS:
                     _remove(path / name)
                 (path / RESULTS).mkdir(parents=True, exist_ok=True)
+            write_json(path / RECORD, vars(record))  # first: it makes the folder a run
             write_json(path / TOKENIZER, tokenizer.to_json())
-            write_json(path / RECORD, vars(record))
         except StorageError:  # a run that cannot even begin leaves nothing behind
             if new is not None:
                 shutil.rmtree(new, ignore_errors=True)

@@ -358,3 +358,13 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(make_run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write"):
         make_run(tmp_path / "file" / "run")
+
+
+def test_a_folder_whose_making_was_cut_short_can_be_replaced(make_run, tmp_path):
+    make_run(tmp_path / "cut")
+    for file in sorted((tmp_path / "cut").rglob("*"), reverse=True):
+        if file.name != RECORD:
+            file.rmdir() if file.is_dir() else file.unlink()
+    with pytest.raises(RunError, match="has no tokenizer"):
+        Run.open(tmp_path / "cut")
+    check_free(tmp_path / "cut", force=True)

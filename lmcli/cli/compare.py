@@ -107,6 +107,7 @@ def compare(
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
     source = prepare_source(choice, tokenizer, pairs)
     members = _members(source, archs, pairs, budget, seeds, seed, device, match, folder)
+    _clear(folder, runs or [])
     side_by_side = _workers(members, workers)
     shown = not quiet and not as_json
     if shown:
@@ -119,6 +120,19 @@ def compare(
     result = _result(comparison, values, folder)
     _keep(folder, result)
     emit(result, as_json, quiet)
+
+
+def _clear(folder: Path, kept: Sequence[Path]) -> None:
+    """Remove the runs of the comparison that is replaced, but those that the new one takes."""
+    import shutil
+
+    from lmcli.run import RECORD, storage
+
+    taken = {path.resolve() for path in kept}
+    with storage(folder):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if (path / RECORD).is_file() and path.resolve() not in taken:
+                shutil.rmtree(path)
 
 
 def _archs(arch: str | None, runs: Sequence[Path]) -> list[str]:

@@ -119,3 +119,11 @@ def test_the_comparison_is_kept_beside_its_runs(lmcli, my_text, tmp_path):
     assert "next: lmcli sample runs/compare/ngram" in done.err
     lmcli("compare", "my.txt", "--arch", "ngram")
     assert (tmp_path / "runs" / "compare-2" / "comparison.json").is_file()
+
+
+def test_a_comparison_that_is_replaced_leaves_no_run_behind(compared, tmp_path):
+    compared("--arch", "ngram,lstm", *TINY, "-o", "both")
+    compared("--arch", "ngram", "--run", "both/lstm", "-o", "both", "--force")
+    assert {p.name for p in (tmp_path / "both").iterdir()} == {"comparison.json", "ngram", "lstm"}
+    compared("--arch", "ngram", "-o", "both", "--force")
+    assert {p.name for p in (tmp_path / "both").iterdir()} == {"comparison.json", "ngram"}
