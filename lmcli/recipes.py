@@ -89,9 +89,10 @@ def shape(scale: Scale) -> tuple[int, int]:
 
 
 def most_epochs(scale: Scale) -> float:
-    """After how many passes a budget in minutes ends: a small text is learnt by heart long
-    before.""" batch, truncation = shape(scale) updates = max(1, scale.tokens // (batch *
-    truncation)) return float(min(120, max(40, 8000 // updates)))
+    """After how many passes a budget in minutes ends: a small text is learnt by heart before."""
+    batch, truncation = shape(scale)
+    updates = max(1, scale.tokens // (batch * truncation))
+    return float(min(120, max(40, 8000 // updates)))
 
 
 def learning_rate(arch: str, scale: Scale) -> float:
@@ -100,7 +101,15 @@ def learning_rate(arch: str, scale: Scale) -> float:
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
-LEARNING_RATES = {"lstm": 3e-3, "gru": 2e-3, "rnn": 1e-3, "window": 2e-3}
+LEARNING_RATES = {
+    "lstm": 3e-3,
+    "gru": 2e-3,
+    "rnn": 1e-3,
+    "window": 2e-3,
+    "attention": 2e-3,
+    "mingru": 4e-3,
+    "minlstm": 8e-3,
+}
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:

@@ -49,6 +49,9 @@ def compare(
     workers: Annotated[
         int | None, o.option("--workers", about="Trainings side by side [default: cores].", min=1)
     ] = None,
+    probe: Annotated[
+        bool, o.option("--probe", about="Run all memory probes on what was trained.")
+    ] = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -66,6 +69,7 @@ def compare(
 
       lmcli compare data/france.txt --tokenizer word --minutes 2
     """
+    from lmcli.cli.probe import add_memory, with_probes
     from lmcli.cli.screen import emit, note
     from lmcli.comparing import Comparison
     from lmcli.errors import UsageError
@@ -96,7 +100,8 @@ def compare(
     outcomes += [_existing(path, source) for path in runs or []]
     comparison = Comparison.of(outcomes)
     values = _values(comparison, source, members, budget, match, seeds, side_by_side)
-    result = _result(comparison, values, folder)
+    results = add_memory(values, source, seed, probe)
+    result = with_probes(_result(comparison, values, folder), results)
     _keep(folder, result)
     emit(result, as_json, quiet)
 
@@ -266,6 +271,7 @@ def _values(
 
 
 def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
+    from lmcli.cli.probe import reach_text
     from lmcli.result import (
         BITS_PER_CHAR,
         PARAMETERS,
@@ -287,6 +293,7 @@ def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any
         if against:
             verdict = f"{against['verdict']} ({against['bits_per_char']:+.3f})"
         shown.append(row | {"verdict": verdict, "million": _million(row["tokens_seen"])})
+        shown[-1]["reached"] = reach_text(row["reach"])
     columns = [
         Column("name", text("model")),
         Column("parameters", PARAMETERS),
@@ -294,6 +301,7 @@ def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any
         Column("seconds", Metric("s", 0)),
         Column(f"{part}.perplexity", PERPLEXITY),
         Column(f"{part}.bits_per_char", BITS_PER_CHAR),
+        Column("reached", text("reach")),
         Column("verdict", text("against best")),
     ]
     what = "held-out text" if part == "test" else "validation text (there is no test part)"
