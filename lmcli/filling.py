@@ -73,7 +73,7 @@ class Cloze:
 def _pieces(tokenizer: Tokenizer, cloze: Cloze, candidate: str) -> tuple[list[int], list[int]]:
     """Token ids before the blank, and those of the candidate with what belongs to it."""
     behind = cloze.right
-    if tokenizer.spells and not behind:
+    if tokenizer.spells and not behind and tokenizer.unknown not in tokenizer.encode(" "):
         behind = " "
     if not tokenizer.spells and not behind.strip(" "):
         behind = ""  # a blank at the very end is no word's business

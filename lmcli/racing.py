@@ -104,6 +104,7 @@ def train_member(member: Member) -> Iterator[Event]:
         rate = trainer.settings.learning_rate
     run.slim()
     valid, test = score_parts(run, job.source.corpus)
+    run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
     yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
 
 

@@ -99,7 +99,15 @@ def learning_rate(arch: str, scale: Scale) -> float:
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
-LEARNING_RATES = {"lstm": 4e-3, "gru": 2.5e-3, "rnn": 1.5e-3, "window": 3e-3}
+LEARNING_RATES = {
+    "lstm": 4e-3,
+    "gru": 2.5e-3,
+    "rnn": 1.5e-3,
+    "window": 3e-3,
+    "attention": 2e-3,
+    "mingru": 4e-3,
+    "minlstm": 8e-3,
+}
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
@@ -147,8 +155,10 @@ def match_parameters(arch: str, settings: Any, scale: Scale) -> Any:
     the one whose total is nearest is taken.
     """
     reference_class = MODELS.load(REFERENCE).Settings
-    same = {n: getattr(settings, n) for n in names(reference_class) if hasattr(settings, n)}
-    same["hidden"] = width(scale)
+    own = type(settings)()  # what a member has by nature is no wish of the user's
+    shared = [n for n in names(reference_class) if hasattr(settings, n)]
+    same = {n: getattr(settings, n) for n in shared if getattr(settings, n) != getattr(own, n)}
+    same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
     reference = size(REFERENCE, update(reference_class(), same), scale.vocabulary)
     low, high = 1, 64 * width(scale)
     while low < high:  # the first width whose body is at least as big
@@ -174,13 +184,14 @@ def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
 
 
 def describe_choice(arch: str, settings: Any, training: TrainingSettings) -> str:
-    """One line for the user.
+    """One line for the user: what was chosen, and what differs from the member's defaults.
 
     >>> from lmcli.models.lstm import LSTMSettings
     >>> describe_choice("lstm", LSTMSettings(hidden=256), TrainingSettings(batch=16, truncation=64))
-    'lstm: hidden=256 layers=1 input_dropout=0 tie=False forget_bias=1 | batch=16 truncation=64'
+    'lstm: hidden=256 | batch=16 truncation=64'
     """
-    shown = {k: v for k, v in dataclasses.asdict(settings).items() if v is not None}
+    default = dataclasses.asdict(type(settings)())
+    shown = {k: v for k, v in dataclasses.asdict(settings).items() if v != default[k]}
     parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
     counts = bool(MODELS.load(arch).counts)
     line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"

@@ -56,3 +56,4 @@ def _is_member(file: Path) -> bool:
 MODELS = Family("lmcli.models", "architecture")
 TOKENIZERS = Family("lmcli.tokenizers", "tokenizer")
 GRAMMARS = Family("lmcli.grammars", "grammar")
+PROBES = Family("lmcli.probes", "probe")

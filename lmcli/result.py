@@ -29,7 +29,7 @@ class Metric:
 
     heading: str
     decimals: int = 0
-    kind: Literal["number", "percent", "text", "factor"] = "number"
+    kind: Literal["number", "percent", "text", "factor", "power"] = "number"
     error: str | None = None
     """name of the value beside it that holds its standard error"""
 
@@ -39,6 +39,8 @@ class Metric:
             return MISSING
         if self.kind == "text":
             return str(value)
+        if self.kind == "power":
+            return f"{value:.{self.decimals}e}"
         shown = f"{100 * value if self.kind == 'percent' else value:,.{self.decimals}f}"
         if self.kind == "percent":
             shown += " %"
@@ -64,6 +66,9 @@ PERCENT = Metric("", 1, kind="percent")
 WHOLE_PERCENT = Metric("", 0, kind="percent")
 PROBABILITY = Metric("probability", 4)
 LOG_ODDS = Metric("log-odds", 2)
+BITS = Metric("bits", 2)
+GATE = Metric("", 3)
+RANGE = Metric("", 1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,60 @@ class Passages:
     note: str = ""
 
 
-Block = Table | Facts | Passage | Passages
+@dataclass(frozen=True)
+class Strip:
+    """One value a token, drawn as a row of marks that reach from `low` to `high`."""
+
+    name: str
+    values: Sequence[float]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Strips:
+    """A text token by token, and below it a row of marks for each strip, in step with the text."""
+
+    title: str
+    parts: Sequence[str]
+    rows: Sequence[Strip]
+    tint: Sequence[float] = ()
+    """colour of each token: from -1, blue, over 0, none, to 1, red"""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured value with its 95 % interval; None where nothing was measured."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure: a point for each of its ticks."""
+
+    name: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Several series over the same ticks, as bars or curves."""
+
+    title: str
+    ticks: Sequence[str]
+    series: Sequence[Series]
+    metric: Metric
+    x_label: str = ""
+    reference: float | None = None
+    """what knows nothing would get, such as chance"""
+    scale: Literal["linear", "log"] = "linear"
+
+
+Block = Table | Facts | Passage | Passages | Strips | Figure
 
 
 @dataclass(frozen=True)

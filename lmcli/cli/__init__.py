@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lmcli import __version__
-from lmcli.cli import cloze, compare, evaluate, listing, make, sample, train
+from lmcli.cli import cloze, compare, evaluate, inspect, listing, make, probe, sample, train
 from lmcli.cli.group import LmcliGroup
 
 app = typer.Typer(
@@ -49,5 +49,7 @@ app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("cloze")(cloze.cloze)
+app.command("probe")(probe.probe)
+app.command("inspect")(inspect.inspect)
 app.command("make")(make.make)
 app.command("list")(listing.list_members)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 STRETCHES = 20
 """fillers that a gap is averaged over"""
+ASKED = {
+    "country": ("does it still know the country? by words between cue and blank", "words"),
+    "carry": ("does the carry arrive? by digits that it runs", "digits"),
+}
+"""kinds of items whose accuracy is shown by gap: the question, and what a gap is counted in"""
 
 
 def cloze(
@@ -236,15 +241,15 @@ def _items_of(run: Run) -> Path:
 
 
 def _item_groups(path: Path, gaps: list[int] | None) -> list[tuple[str, int, list[Item]]]:
-    """Items by kind and gap: the control first, then the countries by gap."""
+    """Items by kind and gap: the control first, then what is asked by gap."""
     from lmcli.errors import TextError
     from lmcli.grammars.base import read_items
 
     groups: dict[tuple[str, int], list[Item]] = {}
     for item in read_items(path):
-        if item.kind == "control" or (item.kind == "country" and (not gaps or item.gap in gaps)):
+        if item.kind == "control" or (item.kind in ASKED and (not gaps or item.gap in gaps)):
             groups.setdefault((item.kind, item.gap), []).append(item)
-    if not any(kind == "country" for kind, _ in groups):
+    if not any(kind in ASKED for kind, _ in groups):
         raise TextError(f"'{path}' has no items with these gaps", "leave --gaps out to see which")
     order = sorted(groups, key=lambda key: (key[0] != "control", key[1]))
     return [(kind, gap, groups[kind, gap]) for kind, gap in order]
@@ -257,7 +262,8 @@ def _items_result(rows: list[dict[str, Any]]) -> Any:
     for row in rows:
         key = "control" if row["kind"] == "control" else f"gap{row['gap']}"
         by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
-    country = [r for r in rows if r["kind"] == "country"]
+    asked = [r for r in rows if r["kind"] in ASKED]
+    title, unit = ASKED[asked[0]["kind"]]
     chance: dict[str, Any] = {"arch": "chance"}
     for row in rows:
         key = "control" if row["kind"] == "control" else f"gap{row['gap']}"
@@ -265,14 +271,14 @@ def _items_result(rows: list[dict[str, Any]]) -> Any:
     columns = [Column("arch", text("model"))]
     if any(r["kind"] == "control" for r in rows):
         columns.append(Column("control", WHOLE_PERCENT, "control"))
-    gaps = dict.fromkeys(r["gap"] for r in country)
-    columns += [Column(f"gap{g}", WHOLE_PERCENT, f"{g} words") for g in gaps]
+    gaps = dict.fromkeys(r["gap"] for r in asked)
+    columns += [Column(f"gap{g}", WHOLE_PERCENT, f"{g} {unit}") for g in gaps]
     widest = max(r["high"] - r["low"] for r in rows) / 2
     note = (
-        f"right answers out of {int(1 / country[0]['chance'] + 0.5)}, {country[0]['count']} texts "
-        f"a gap (95 % intervals of ± {100 * widest:.0f} points or less); "
-        "control: 3 words back, within everyone's reach"
+        f"right answers out of {int(1 / asked[0]['chance'] + 0.5)}, {asked[0]['count']} texts "
+        f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
     )
-    title = "does it still know the country? by words between cue and blank"
+    if any(r["kind"] == "control" for r in rows):
+        note += "; control: 3 words back, within everyone's reach"
     table = Table(title, columns, [*by_run.values(), chance], note)
     return Result("cloze", {"rows": rows}, [table])

@@ -68,6 +68,9 @@ def compare(
             "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
         ),
     ] = None,
+    probe: Annotated[
+        bool, o.option("--probe", about="Run all memory probes on what was trained.")
+    ] = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -85,6 +88,7 @@ def compare(
 
       lmcli compare data/france.txt --tokenizer word --minutes 2
     """
+    from lmcli.cli.probe import add_memory, with_probes
     from lmcli.cli.screen import emit, note
     from lmcli.comparing import Comparison
     from lmcli.errors import UsageError
@@ -117,7 +121,8 @@ def compare(
     outcomes += [_existing(run, model, source, archs) for run, model in opened]
     comparison = Comparison.of(outcomes)
     values = _values(comparison, source, members, budget, match, seeds, side_by_side)
-    result = _result(comparison, values, folder)
+    results = add_memory(values, source, seed, probe)
+    result = with_probes(_result(comparison, values, folder), results)
     _keep(folder, result)
     emit(result, as_json, quiet)
 
@@ -321,6 +326,7 @@ def _values(
 
 
 def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
+    from lmcli.cli.probe import reach_text
     from lmcli.result import (
         BITS_PER_CHAR,
         PARAMETERS,
@@ -342,6 +348,7 @@ def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any
         if against:
             verdict = f"{against['verdict']} ({against['bits_per_char']:+.3f})"
         shown.append(row | {"verdict": verdict, "million": _million(row["tokens_seen"])})
+        shown[-1]["reached"] = reach_text(row["reach"])
     columns = [
         Column("name", text("model")),
         Column("parameters", PARAMETERS),
@@ -349,6 +356,7 @@ def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any
         Column("seconds", Metric("s", 0)),
         Column(f"{part}.perplexity", PERPLEXITY),
         Column(f"{part}.bits_per_char", BITS_PER_CHAR),
+        Column("reached", text("reach")),
         Column("verdict", text("against best")),
     ]
     what = "held-out text" if part == "test" else "validation text (there is no test part)"

@@ -17,7 +17,7 @@ def list_members(
     quiet: o.Quiet = False,
     config: o.Config = None,
 ) -> None:
-    """Show architectures, tokenizers and grammars, or the settings of one.
+    """Show architectures, tokenizers, grammars and probes, or the settings of one.
 
     [bold]Examples[/]
 
@@ -26,9 +26,9 @@ def list_members(
       lmcli list lstm
     """
     from lmcli.cli.screen import emit
-    from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS
+    from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
-    families = (MODELS, TOKENIZERS, GRAMMARS)
+    families = (MODELS, TOKENIZERS, GRAMMARS, PROBES)
     emit(_member(families, name) if name else _overview(families), as_json, quiet)
 
 

@@ -26,6 +26,9 @@ from lmcli.settings import Settings
 
 State = tuple[Tensor, ...]
 
+LOGITS = 1 << 25
+"""Numbers in one block of logits, at the most (128 MiB)."""
+
 
 class Tap:
     """Collects named values of every step while a model reads: gates, cells, hidden vectors."""
@@ -39,6 +42,11 @@ class Tap:
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.cat(self.values[name], dim=1)  # (B, T, H)
+
+    def across_layers(self, name: str) -> Tensor:
+        """The values of that name of all layers, side by side. Shapes: -> (B, T, L H)."""
+        whole = [key for key in self.values if key.rpartition(".")[2] == name]
+        return torch.cat([self[key] for key in whole], dim=-1)
 
 
 class LanguageModel(nn.Module, abc.ABC):
@@ -81,6 +89,25 @@ class LanguageModel(nn.Module, abc.ABC):
         chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
         nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)  # (B, T)
         return nats.masked_fill(targets < 0, 0.0), state
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens; predict after the last one only. Members that can, save the others' cost.
+
+        Shapes: tokens (B, T) -> logits (B, V).
+        """
+        most = tokens.shape[1]
+        if not torch.is_grad_enabled():  # else all steps are kept anyway
+            most = max(1, LOGITS // (len(tokens) * self.vocabulary))
+        for part in torch.split(tokens, most, dim=1):
+            logits, state = self(part, state)
+        return logits[:, -1], state
+
+    def retention(self, tap: Tap) -> Tensor | None:
+        """How much of each unit a step keeps, from what a forward pass has shown to `tap`.
+
+        None where no gate says so. Shapes: -> (B, T, units), from 0 to 1.
+        """
+        return None
 
     def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
         """Learn by counting one stream of ids with start ids in it (where `counts` is true)."""

@@ -10,22 +10,34 @@
 
 Cho et al. (2014), in the variant of cuDNN and PyTorch (the reset gate acts behind the product).
 At a document's start both r and z are closed, so h_t = tanh(W_n x_t + b_n), whatever went before.
+`chrono` gives b_z the values ln U(1, T - 1), for memories of all lengths up to T (Tallec and
+Ollivier 2018).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State
+from lmcli.models.base import State, Tap
 from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
 from lmcli.models.scans import GRUScan
+from lmcli.settings import setting
 
 CLOSED = -60.0
 """Added to a gate's input it shuts the gate: sigmoid(-60) = 9e-27."""
+
+
+@dataclass(frozen=True)
+class GRUSettings(RecurrentSettings):
+    """Settings of the GRU."""
+
+    chrono: float | None = setting(
+        None, "half of the units begin with a memory of 1 to so many steps", least=3
+    )
 
 
 class GRULayer(Layer):
@@ -34,8 +46,11 @@ class GRULayer(Layer):
     blocks = 3
     closing: Tensor
 
-    def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
+    def __init__(self, inputs: int, hidden: int, settings: GRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
+        if settings.chrono is not None:
+            half = (hidden + 1) // 2
+            self.bias.data[hidden : hidden + half].uniform_(1, settings.chrono - 1).log_()
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
         closing = torch.zeros(3 * hidden)
         closing[: 2 * hidden] = CLOSED
@@ -81,8 +96,12 @@ class GRU(Recurrent):
     """Gated recurrent unit."""
 
     name = "gru"
-    Settings = RecurrentSettings
+    Settings = GRUSettings
     Layer = GRULayer
+
+    def retention(self, tap: Tap) -> Tensor | None:
+        """The keep gate: h_t = z_t * h_{t-1} + ..."""
+        return tap.across_layers("keep")
 
 
 Member = GRU

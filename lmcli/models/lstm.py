@@ -13,17 +13,27 @@
 Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget
 bias of 1 so that a fresh cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
 document's start both i and f are closed, which leaves h = c = 0 behind, whatever went before.
+
+Variants, each a setting: `peepholes`, the gates see the cell: + p_i * c_{t-1} in i, + p_f * c_{t-1}
+in f, + p_o * c_t in o (Gers and Schmidhuber 2000). `coupled`: f_t = 1 - i_t (Greff et al. 2017).
+`forget=false`: f_t = 1, the cell of 1997. `attend=N`: lookback.py. `chrono`: biases for memories of
+all lengths up to a given one (Tallec and Ollivier 2018).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lmcli.models.base import State
+from lmcli.errors import UsageError
+from lmcli.models.base import State, Tap
+from lmcli.models.lookback import LookBack
 from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
+from lmcli.models.scans import LSTMScan
 from lmcli.settings import setting
 
 CLOSED = -60.0
@@ -37,25 +47,63 @@ class LSTMSettings(RecurrentSettings):
     forget_bias: float = setting(
         1.0, "bias of the forget gate at the beginning", least=-20, most=20
     )
+    chrono: float | None = setting(
+        None, "half of the units begin with a memory of 1 to so many steps", least=3
+    )
+    peepholes: bool = setting(False, "the gates see the cell as well")
+    coupled: bool = setting(False, "one gate to write and keep: f = 1 - i")
+    forget: bool = setting(True, "have a forget gate; false is the cell of 1997")
+    attend: int = setting(
+        0, "one attention head over so many outputs before the present one", least=0
+    )
 
 
 class LSTMLayer(Layer):
-    """Gates in the order i, f, g, o, as torch's fused kernel wants them."""
+    """Gates in the order i, f, g, o, as torch's fused kernel wants them; i, g, o without f."""
 
     blocks = 4
     parts = 2
     closing: Tensor
     no_bias: Tensor
+    recurrent_peepholes: Tensor | None
 
     def __init__(self, inputs: int, hidden: int, settings: LSTMSettings) -> None:
         super().__init__(inputs, hidden, settings)
-        self.bias.data[hidden : 2 * hidden] = settings.forget_bias
+        self.keeping = "gate" if settings.forget else "all"
+        self.keeping = "coupled" if settings.coupled else self.keeping
+        self._set_biases(settings)
+        if self.keeping != "gate":
+            for name, parameter in list(self.named_parameters()):
+                i, _, *rest = parameter.data.chunk(4)
+                setattr(self, name, nn.Parameter(torch.cat([i, *rest])))
+        count = len(self.bias) // hidden - 1  # all blocks but g
+        seen = nn.Parameter(torch.zeros(count, hidden)) if settings.peepholes else None
+        self.register_parameter("recurrent_peepholes", seen)  # (2 or 3, H): i, (f,) o
         closing = torch.zeros(4 * hidden, 1)
         closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
         self.register_buffer("no_bias", torch.zeros(4 * hidden), persistent=False)
 
+    def _set_biases(self, settings: LSTMSettings) -> None:
+        """Into the blocks i and f; where i decides alone it gets what f would have, negated."""
+        i, f = self.bias.data.chunk(4)[:2]
+        f.fill_(settings.forget_bias)
+        if self.keeping == "coupled":
+            i.fill_(-settings.forget_bias)
+        if settings.chrono is not None:
+            half = (self.hidden + 1) // 2
+            i[:half] = -f[:half].uniform_(1, settings.chrono - 1).log_()
+
+    @property
+    def plain(self) -> bool:
+        """Whether torch's fused kernel can do it."""
+        return self.keeping == "gate" and not self.settings.peepholes
+
     def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        """The fast way for this variant."""
+        return self._fused(x, fresh, state) if self.plain else self._scanned(x, fresh, state)
+
+    def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""
         weight: Tensor = self.input_weight
         if fresh.any():
@@ -67,17 +115,38 @@ class LSTMLayer(Layer):
         y, h, c = torch.lstm(x, before, weights, True, 1, 0.0, train, False, False)
         return y, (h[0], c[0])
 
+    def _scanned(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+        """Our own scan, on every device."""
+        inputs = F.linear(x, self.input_weight, self.bias).to(state[0].dtype)  # (T, B, 4H or 3H)
+        stay = (~fresh).unsqueeze(-1).to(inputs.dtype) if fresh.any() else None
+        low = torch.is_autocast_enabled(x.device.type)
+        peepholes = self.recurrent_peepholes
+        y, c = LSTMScan.apply(  # type: ignore[no-untyped-call]
+            inputs, *state, self.recurrent_weight, peepholes, stay, self.keeping, low
+        )
+        return y, (y[-1], c)
+
     def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step by the equations above."""
         h, c = state
-        total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias  # (B, 4H)
-        total = total + fresh.unsqueeze(-1) * self.closing.squeeze(-1)
-        i, f, g, o = total.chunk(4, dim=-1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        c = f * c + i * g
+        total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
+        if self.plain:
+            total = total + fresh.unsqueeze(-1) * self.closing.squeeze(-1)
+        i, *between, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)  # (B, H) each
+        seen = self.recurrent_peepholes
+        if seen is not None:
+            i = i + seen[0] * c
+            between = [f + seen[1] * c for f in between]
+        i, g = i.sigmoid(), g.tanh()
+        values = {"input": i}
+        if self.keeping != "all":
+            values["forget"] = between[0].sigmoid() if between else 1 - i
+        c = values.get("forget", 1.0) * c + i * g
+        if not self.plain:
+            c = c.masked_fill(fresh.unsqueeze(-1), 0.0)
+        o = (o if seen is None else o + seen[-1] * c).sigmoid()
         h = o * c.tanh()
-        names = {"input": i, "forget": f, "candidate": g, "output": o, "cell": c, "hidden": h}
-        return names, (h, c)
+        return values | {"candidate": g, "output": o, "cell": c, "hidden": h}, (h, c)
 
 
 class LSTM(Recurrent):
@@ -86,6 +155,30 @@ class LSTM(Recurrent):
     name = "lstm"
     Settings = LSTMSettings
     Layer = LSTMLayer
+
+    def __init__(self, vocabulary: int, settings: Any) -> None:
+        if settings.coupled and not settings.forget:
+            raise UsageError(
+                "coupled=true is a way to forget, forget=false is none", "leave one of them out"
+            )
+        super().__init__(vocabulary, settings)
+        if settings.attend:
+            self.layers.append(LookBack(self.hidden, settings.attend))
+
+    def start(self, batch: int) -> State:
+        """All zeros, and no outputs to look back on."""
+        state = super().start(batch)
+        behind = self.layers[-1]
+        return (*state[:-2], *behind.start(batch)) if isinstance(behind, LookBack) else state
+
+    def retention(self, tap: Tap) -> Tensor | None:
+        """The forget gate, or 1 - i; None in the cell of 1997, which keeps all."""
+        return tap.across_layers("forget") if self.settings.forget else None
+
+    def flops_per_token(self) -> int:
+        """Two for each weight of a matrix product, and for what the head looks at."""
+        looking: int = 4 * self.settings.attend * self.hidden
+        return super().flops_per_token() + looking
 
 
 Member = LSTM

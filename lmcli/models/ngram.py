@@ -70,6 +70,12 @@ class NGram(LanguageModel):
             logits[:, t : t + some] = torch.from_numpy(np.log(p))  # (B, some, V)
         return logits.to(tokens.device), after
 
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Only the last order - 1 tokens matter. Shapes: tokens (B, T) -> logits (B, V)."""
+        _, before = self._read(tokens[:, :-1], state)
+        logits, after = self(tokens[:, -1:], before)
+        return logits[:, -1], after
+
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:

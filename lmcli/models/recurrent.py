@@ -127,6 +127,16 @@ class Recurrent(LanguageModel):
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
+        x, after = self._read(tokens, state, tap)  # (T, B, H)
+        return self._predict(x).transpose(0, 1), after
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); logits (B, V) after the last."""
+        x, after = self._read(tokens, state, None)  # (T, B, H)
+        return self._predict(x[-1]), after
+
+    def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, State]:
+        """What the last layer shows, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
         rate = self.settings.dropout or 0.0
         tokens = tokens.t()  # (T, B)
         fresh = tokens == self.start_id
@@ -143,9 +153,12 @@ class Recurrent(LanguageModel):
                 x, new = layer.written_out(x, fresh, before, tap, prefix)  # type: ignore[operator]
             x = locked_dropout(x, rate, self.training)
             after.extend(new)
+        return x, tuple(after)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """The output layer. Shapes: (..., H) -> (..., V)."""
         weight = self.embed.weight[: self.vocabulary] if self.settings.tie else self.output.weight
-        logits = F.linear(x, weight, self.output.bias).float()  # (T, B, V)
-        return logits.transpose(0, 1), tuple(after)
+        return F.linear(x, weight, self.output.bias).float()
 
     def body_parameters(self) -> int:
         """The recurrent layers."""

@@ -150,3 +150,104 @@ class ElmanScan(torch.autograd.Function):
             flow = flow.copy_(product) if keep is None else torch.mul(product, keep[t], out=flow)
         grad_weight = _product(into.flatten(0, 1).t(), read.flatten(0, 1), ctx.low)
         return into, flow, grad_weight, None, None, None
+
+
+class LSTMScan(torch.autograd.Function):
+    """c_t = f_t c_{t-1} + i_t g_t, h_t = o_t tanh(c_t): the LSTM in the variants of lstm.py.
+
+    `keeping` says what f is: a "gate" of its own, "coupled" (1 - i) or "all" (1). Where `stay` is
+    0 the step leaves h = c = 0 behind. `peepholes` are the weights from the cell to i, f and o.
+    Shapes: inputs (T, B, GH) in the order i, f, g, o or i, g, o; hidden and cell before (B, H);
+    weight (GH, H); peepholes (G - 1, H) or None; stay (T, B, 1) or None
+    -> (T, B, H), the last cell (B, H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        before: Tensor,
+        cell: Tensor,
+        weight: Tensor,
+        peepholes: Tensor | None,
+        stay: Tensor | None,
+        keeping: str,
+        low: bool,
+    ) -> tuple[Tensor, Tensor]:
+        steps, batch, width = *inputs.shape[:2], before.shape[1]
+        hidden = torch.cat([before.unsqueeze(0), inputs.new_empty(steps, batch, width)])
+        cells = torch.cat([cell.unsqueeze(0), inputs.new_empty(steps, batch, width)])
+        gates = torch.empty_like(inputs)
+        step = _Step(weight.t(), batch, low)
+        for t in range(steps):
+            total = torch.add(inputs[t], step(hidden[t]), out=gates[t])
+            *early, g, o = total.chunk(len(weight) // width, dim=-1)  # i and perhaps f; g; o
+            if peepholes is not None:
+                for gate, seen in zip(early, peepholes, strict=False):
+                    gate.addcmul_(seen, cells[t])
+            total[:, : len(early) * width].sigmoid_()
+            g.tanh_()
+            if keeping == "coupled":
+                c = torch.lerp(cells[t], g, early[0], out=cells[t + 1])
+            else:
+                c = torch.mul(early[0], g, out=cells[t + 1])
+                c.addcmul_(cells[t], early[1]) if keeping == "gate" else c.add_(cells[t])
+            if stay is not None:
+                c.mul_(stay[t])
+            if peepholes is not None:
+                o.addcmul_(peepholes[-1], c)
+            torch.mul(o.sigmoid_(), c.tanh(), out=hidden[t + 1])
+        ctx.save_for_backward(hidden, cells, gates, weight, peepholes, stay)
+        ctx.keeping, ctx.low = keeping, low
+        return hidden[1:], cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, flow_cell: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, cells, gates, weight, peepholes, stay = ctx.saved_tensors
+        steps, batch, width = grad.shape
+        slope, shown, kept = _lstm_slopes(gates, cells, stay, ctx.keeping)
+        into = torch.empty_like(gates)  # (T, B, GH) gradient at U h
+        flow = torch.zeros_like(hidden[0])  # (B, H) gradient at h_t from behind
+        step = _Step(weight, batch, ctx.low)
+        for t in range(steps - 1, -1, -1):
+            at_hidden = grad[t] + flow
+            early, late = into[t, :, :-width], into[t, :, -width:]  # i, f, g; o
+            torch.mul(at_hidden, slope[t, :, -width:], out=late)
+            at_cell = torch.addcmul(flow_cell, at_hidden, shown[t])
+            if peepholes is not None:
+                at_cell.addcmul_(late, peepholes[-1])
+            early = early.view(batch, -1, width)  # (B, G - 1, H)
+            torch.mul(at_cell.unsqueeze(1), slope[t, :, :-width].view(batch, -1, width), out=early)
+            flow_cell = at_cell * kept[t]
+            if peepholes is not None:
+                for index, seen in enumerate(peepholes[:-1]):
+                    flow_cell.addcmul_(early[:, index], seen)
+            flow.copy_(step(into[t]))
+        grad_weight = _product(into.flatten(0, 1).t(), hidden[:-1].flatten(0, 1), ctx.low)
+        grad_peepholes = None
+        if peepholes is not None:
+            at_gates = into.view(steps, batch, -1, width)  # (T, B, G, H)
+            sees = [(i, cells[:-1]) for i in range(len(peepholes) - 1)] + [(-1, cells[1:])]
+            grad_peepholes = torch.stack([(at_gates[:, :, i] * c).sum((0, 1)) for i, c in sees])
+        return into, flow, flow_cell, grad_weight, grad_peepholes, None, None, None
+
+
+def _lstm_slopes(
+    gates: Tensor, cells: Tensor, stay: Tensor | None, keeping: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What does not depend on later steps: derivatives by the gates' inputs, of h by c, c by c.
+
+    Shapes: gates (T, B, GH), cells (T + 1, B, H) -> (T, B, GH), (T, B, H), (T, B, H).
+    """
+    width = cells.shape[-1]
+    i, *f, g, o = gates.chunk(gates.shape[-1] // width, dim=-1)
+    before, seen = cells[:-1], cells[1:].tanh()
+    written = g - before if keeping == "coupled" else g
+    slopes = [written * i * (1 - i), i * (1 - g * g)]
+    if keeping == "gate":
+        slopes.insert(1, before * f[0] * (1 - f[0]))
+    kept = {"gate": f[0] if f else i, "coupled": 1 - i, "all": torch.ones_like(i)}[keeping]
+    if stay is not None:
+        slopes, kept = [s * stay for s in slopes], kept * stay
+    return torch.cat([*slopes, seen * o * (1 - o)], dim=-1), o * (1 - seen * seen), kept

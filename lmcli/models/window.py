@@ -72,6 +72,13 @@ class Window(LanguageModel):
             logits = logits + self.direct(x)
         return logits.float(), (self._forget(read[:, tokens.shape[1] :]),)
 
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Only the last N tokens matter. Shapes: tokens (B, T) -> logits (B, V)."""
+        earlier = torch.cat([state[0], tokens[:, :-1]], dim=1)
+        before = earlier[:, earlier.shape[1] - self.settings.window + 1 :]  # (B, N - 1)
+        logits, after = self(tokens[:, -1:], (self._forget(before),))
+        return logits[:, -1], after
+
     def _forget(self, tokens: Tensor) -> Tensor:
         """Start ids in place of all that stands before one. Shapes: (..., N) -> (..., N)."""
         starts = (tokens == self.start_id).flip(-1).cumsum(-1).flip(-1)  # here or behind

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lmcli.result import Column, Facts, Passage, Passages, Result, Table
+from lmcli.report.bars import print_figure
+from lmcli.report.letters import fitting
+from lmcli.report.strips import print_strips
+from lmcli.result import Column, Facts, Figure, Passage, Passages, Result, Strips, Table
 
-ASCII = str.maketrans({"±": "~", "–": "-", "…": "...", "×": "x"})
 LONG_WORD, GAP = 10, 2
 """characters: what a column of words may be narrowed to, and what lies between two columns"""
 STYLES = ("", "", "yellow", "bright_red", "bold bright_red")
@@ -41,17 +43,12 @@ def print_result(result: Result, console: Console) -> None:
             print_facts(block, console)
         elif isinstance(block, Passages):
             print_passages(block, console)
+        elif isinstance(block, Strips):
+            print_strips(block, console)
+        elif isinstance(block, Figure):
+            print_figure(block, console)
         elif isinstance(block, Passage):
             console.print(Text(fitting(block.text, console)))
-
-
-def fitting(text: str, console: Console) -> str:
-    """The text itself, or its ASCII form where the stream cannot show it."""
-    try:
-        text.encode(console.encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(ASCII).encode("ascii", "replace").decode()
-    return text
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-COMMANDS = ("train", "sample", "eval", "compare", "cloze", "make", "list")
+COMMANDS = ("train", "sample", "eval", "compare", "cloze", "probe", "inspect", "make", "list")
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
 
@@ -82,7 +82,7 @@ def test_every_option_has_the_same_help_in_all_commands(command):
     ("arguments", "says"),
     [
         (("trian",), ["no such command 'trian'", "did you mean 'train'?"]),
-        (("probe",), ["no such command 'probe'", "lmcli --help"]),
+        (("serve",), ["no such command 'serve'", "lmcli --help"]),
         (("train", "--minuts", "3"), ["no such option: --minuts", "did you mean '--minutes'?"]),
         (("eval", "RUN", "--cache"), ["no such option: --cache"]),
         (("sample",), ["missing argument 'RUN'", "lmcli sample --help"]),

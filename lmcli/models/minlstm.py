@@ -1,0 +1,71 @@
+"""Minimal LSTM: an input and a forget gate that share one whole, seen from the input alone.
+
+**In:** tokens (B, T); state per layer: hidden h (B, H).
+**Out:** logits (B, T, V), state.
+
+    f_t = sigmoid(W_f u_t + b_f)          what would be kept
+    i_t = sigmoid(W_i u_t + b_i)          what would be written
+    n_t = W_n u_t + b_n                   candidate
+    h_t = f_t / (f_t + i_t) * h_{t-1} + i_t / (f_t + i_t) * n_t
+
+u_t and what is done with h_t: see minimal.py. Feng et al. (2024). The state that is carried is h
+itself, and each step's gates are shared out by that step alone, so that a text may be cut anywhere.
+With l = ln f - ln i the shares are sigmoid(l) and sigmoid(-l): nothing is divided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmcli.models.base import Tap
+from lmcli.models.minimal import MinimalLayer, MinimalSettings
+from lmcli.models.recurrent import Recurrent
+from lmcli.settings import setting
+
+
+@dataclass(frozen=True)
+class MinLSTMSettings(MinimalSettings):
+    """Settings of the minimal LSTM."""
+
+    forget_bias: float = setting(
+        1.0, "bias of the forget gate at the beginning", least=-20, most=20
+    )
+
+
+class MinLSTMLayer(MinimalLayer):
+    """Blocks in the order f, i, n."""
+
+    blocks = 3
+
+    def __init__(self, inputs: int, hidden: int, settings: MinLSTMSettings) -> None:
+        super().__init__(inputs, hidden, settings)
+        self.bias.data[:hidden] = settings.forget_bias
+        if settings.chrono is not None:
+            half = (hidden + 1) // 2
+            self.bias.data[:half].uniform_(1, settings.chrono - 1).log_()
+            self.bias.data[hidden : hidden + half] = -self.bias.data[:half]
+
+    def gates(self, total: Tensor) -> dict[str, Tensor]:
+        """The two shares and the candidate."""
+        f, i, n = total.chunk(3, dim=-1)
+        log_ratio = F.logsigmoid(f) - F.logsigmoid(i)
+        keep, write = log_ratio.sigmoid(), (-log_ratio).sigmoid()
+        return {"keep": keep, "write": write, "candidate": n}
+
+
+class MinLSTM(Recurrent):
+    """Minimal long short-term memory."""
+
+    name = "minlstm"
+    Settings = MinLSTMSettings
+    Layer = MinLSTMLayer
+
+    def retention(self, tap: Tap) -> Tensor | None:
+        """f_t / (f_t + i_t), the share of the past that is kept."""
+        return tap.across_layers("keep")
+
+
+Member = MinLSTM

@@ -1,0 +1,1 @@
+"""Tests of memory, one file each; see `base.Probe`."""
