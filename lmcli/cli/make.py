@@ -59,11 +59,12 @@ def _result(values: dict[str, Any], path: Path) -> Any:
         Column("items", text("items")),
         Column("about", text("about")),
         Column("documents", COUNT, "documents"),
-        Column("tokens", COUNT, "words"),
+        Column("tokens", COUNT, "tokens"),
         Column("characters", COUNT, "characters"),
         Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
         Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
         Column("amnesic.perplexity", PERPLEXITY, "without memory"),
     ]
-    tried = f"lmcli compare {shlex.quote(str(path))} --tokenizer word"
+    tokenizer = values.get("tokenizer", "word")
+    tried = f"lmcli compare {shlex.quote(str(path))} --tokenizer {tokenizer}"
     return Result("make", values, [Facts(columns, values)], [tried])
