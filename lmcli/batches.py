@@ -19,6 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Ids = npt.NDArray[np.integer[Any]]
+
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
 
@@ -40,7 +42,7 @@ class Streams:
 
     def __init__(
         self,
-        ids: npt.NDArray[np.integer[Any]],
+        ids: Ids,
         start: int,
         batch: int,
         truncation: int,
@@ -77,3 +79,56 @@ class Streams:
             return torch.ones(self.batch, dtype=torch.bool)
         draw = np.random.default_rng([self.seed, step, 1]).random(self.batch)
         return torch.from_numpy(draw < self.reset_probability)
+
+
+class ShortFirst:
+    """Streams over the short documents, then over ever longer ones, at last over the whole text.
+
+    What to remember is learnt from short documents, where it is asked for every few tokens; in
+    longer ones it has only to be kept (curriculum learning: Bengio et al. 2009). The bound on the
+    length doubles from stage to stage, and each stage gets an equal part of a share of the budget.
+    """
+
+    def __init__(self, whole: Streams, share: float) -> None:
+        lengths = document_lengths(whole.ids, whole.start)
+        bounds = stage_bounds(lengths, whole.batch * whole.truncation) if share else []
+        short = [replace_ids(whole, whole.ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        self.stages = [*short, whole]
+        self.share = share
+
+    def batch(self, step: int, used: float) -> Batch:
+        """The batch of a step, when that share of the budget is used.
+
+        Behind a change of stage the streams carry a state from elsewhere up to the next start id,
+        as they do at every reset.
+        """
+        past = used / self.share if self.share else 1.0
+        return self.stages[min(int(past * (len(self.stages) - 1)), len(self.stages) - 1)][step]
+
+
+def replace_ids(streams: Streams, ids: Ids) -> Streams:
+    """The same streams over other ids."""
+    return Streams(
+        ids,
+        streams.start,
+        streams.batch,
+        streams.truncation,
+        streams.reset_probability,
+        streams.seed,
+    )
+
+
+def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:
+    """Tokens of every document, its start id among them. Shapes: (N,) -> (documents,)."""
+    return np.diff(np.flatnonzero(ids == start), append=len(ids))
+
+
+def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
+    """Powers of two below the longest document, from where the shorter ones have `least` tokens.
+
+    >>> stage_bounds(np.array([3, 3, 9, 20, 40]), 6)
+    [4, 8, 16, 32]
+    """
+    longest = int(lengths.max(initial=1))
+    bounds = [1 << n for n in range(1, longest.bit_length()) if 1 << n < longest]
+    return [b for b in bounds if lengths[lengths <= b].sum() >= least]

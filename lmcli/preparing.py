@@ -169,12 +169,17 @@ def prepare_job(
     device: str,
     match: str = "params",
     command: str = "",
+    width: int | None = None,
 ) -> Job:
-    """Settings for one architecture on a text, every open one chosen."""
+    """Settings for one architecture on a text, every open one chosen.
+
+    `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
+    """
     cls = MODELS.load(arch)
     settings = update(cls.Settings(), pairs)
     training = update(TrainingSettings(), pairs)
-    scale = Scale.of(len(source.encoded.train), source.encoded.tokenizer.size, budget)
+    scale = Scale.of(source.encoded.train, source.encoded.tokenizer.size, budget)
+    scale = replace(scale, given_width=width)
     settings, training = choose(arch, settings, training, scale, match)
     return Job(arch, settings, training, budget, seed, pick_device(device), source, command)
 

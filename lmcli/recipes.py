@@ -17,8 +17,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from lmcli.batches import Ids, document_lengths
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
@@ -30,6 +32,8 @@ REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
 ASSUMED_SECONDS = 180.0
 """a budget in steps or epochs is taken for this long"""
+WIDE_SPREAD = 5.0
+"""from where on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
 
@@ -41,12 +45,17 @@ class Scale:
     tokens: int
     vocabulary: int
     seconds: float
+    spread: float = 1.0
+    """how many times longer a long document is than a short one: 95 % over 5 % of them"""
+    given_width: int | None = None
+    """the LSTM's width where the user said it"""
 
     @classmethod
-    def of(cls, tokens: int, vocabulary: int, budget: Budget) -> Scale:
+    def of(cls, ids: Ids, vocabulary: int, budget: Budget) -> Scale:
         """From a training part and a budget."""
         seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
-        return cls(tokens, vocabulary, seconds)
+        short, long = np.quantile(document_lengths(ids, vocabulary), (0.05, 0.95))
+        return cls(len(ids), vocabulary, seconds, float(long / short))
 
     @property
     def symbols(self) -> bool:
@@ -63,6 +72,8 @@ class Scale:
 
 def width(scale: Scale) -> int:
     """The LSTM's width H."""
+    if scale.given_width:
+        return scale.given_width
     by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
     by_text = _step(scale.tokens, [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, 256), (3e6, 448)], 512)
     return min(by_time, by_text)
@@ -86,6 +97,11 @@ def shape(scale: Scale) -> tuple[int, int]:
     return batch, truncation
 
 
+def curriculum(scale: Scale) -> float:
+    """The share of the budget that begins with short documents: none where all are much alike."""
+    return 0.3 if scale.spread >= WIDE_SPREAD else 0.0
+
+
 def most_epochs(scale: Scale) -> float:
     """After how many passes a budget in minutes ends: a small text is learnt by heart before."""
     batch, truncation = shape(scale)
@@ -93,9 +109,11 @@ def most_epochs(scale: Scale) -> float:
     return float(min(120, max(40, 8000 // updates)))
 
 
-def learning_rate(arch: str, scale: Scale) -> float:
+def learning_rate(arch: str, settings: Any, scale: Scale) -> float:
     """Peak rate; members without a rule of their own get the LSTM's."""
     base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
+    if getattr(settings, "activation", None) == "relu":  # which has no bound to its values
+        base = LEARNING_RATE_RELU
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
@@ -108,6 +126,7 @@ LEARNING_RATES = {
     "mingru": 4e-3,
     "minlstm": 8e-3,
 }
+LEARNING_RATE_RELU = 4e-4
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
@@ -122,12 +141,15 @@ def choose(
     arch: str, settings: Any, training: TrainingSettings, scale: Scale, match: str = "params"
 ) -> tuple[Any, TrainingSettings]:
     """Both settings with every None filled in."""
+    if arch == REFERENCE and settings.hidden:
+        scale = replace(scale, given_width=settings.hidden)
     batch, truncation = shape(scale)
     training = _fill(
         training,
         batch=batch,
         truncation=truncation,
-        learning_rate=learning_rate(arch, scale),
+        curriculum=curriculum(scale),
+        learning_rate=learning_rate(arch, settings, scale),
         most_epochs=most_epochs(scale),
     )
     open_width = "hidden" in names(type(settings)) and settings.hidden is None

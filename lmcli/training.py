@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.batches import IGNORED, Streams
+from lmcli.batches import IGNORED, ShortFirst, Streams
 from lmcli.devices import pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
@@ -63,6 +63,9 @@ class TrainingSettings:
     warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
     reset_probability: float = setting(
         0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
+    )
+    curriculum: float | None = setting(
+        None, "share of the budget for short documents first, then longer ones", least=0, most=1
     )
     validations: int = setting(12, "how often to validate within the budget", least=1)
     most_epochs: float | None = setting(
@@ -148,6 +151,7 @@ class Trainer:
             settings.reset_probability,
             seed,
         )
+        self.batches = ShortFirst(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.optimizer = _optimizer(model, settings, device)
         self.state: State = self.model.start(self.streams.batch)
@@ -247,7 +251,7 @@ class Trainer:
 
     def _step(self, rate: float) -> float:
         """One update; the mean loss of its tokens in nats."""
-        batch = self.streams[self.step]
+        batch = self.batches.batch(self.step, self.fraction)
         inputs = batch.inputs.to(self.device, non_blocking=True)
         targets = batch.targets.to(self.device, non_blocking=True)
         if batch.fresh.any():

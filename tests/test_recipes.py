@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,7 +136,8 @@ def test_a_text_read_more_often_gets_no_less_dropout():
 
 
 def test_a_budget_without_minutes_is_taken_for_three():
-    assert Scale.of(5, 6, Budget(steps=10)) == Scale.of(5, 6, Budget(minutes=3))
+    ids = np.array([6, 1, 2, 3, 4])
+    assert Scale.of(ids, 6, Budget(steps=10)) == Scale.of(ids, 6, Budget(minutes=3))
 
 
 @every_architecture

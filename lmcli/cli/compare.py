@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmcli.cli import options as o
+from lmcli.cli.members import ARCHS, check_entrants, entrants, members, row_name
 
 if TYPE_CHECKING:
     from lmcli.comparing import Comparison
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from lmcli.racing import Member, Outcome
     from lmcli.run import Run
 
-ARCHS = "ngram,window,rnn,gru,lstm"
-
 
 def compare(
     texts: o.Texts = None,
@@ -29,7 +28,7 @@ def compare(
         str | None,
         o.option(
             "--arch",
-            about="Architectures, separated by commas.",
+            about="Architectures, separated by commas; NAME:SETTING=VALUE for a variant.",
             default=f"{ARCHS}, or none with --run",
             metavar="NAMES",
         ),
@@ -92,7 +91,7 @@ def compare(
     from lmcli.cli.screen import emit, note
     from lmcli.comparing import Comparison
     from lmcli.errors import UsageError
-    from lmcli.preparing import TextChoice, check_pairs, prepare_source
+    from lmcli.preparing import TextChoice, prepare_source
     from lmcli.run import Run, check_free
     from lmcli.settings import split_pairs
 
@@ -101,26 +100,27 @@ def compare(
     o.one_of("match", match, ("params", "width"))
     o.one_of("split", split, ("interleaved", "tail"))
     budget = o.budget(minutes, steps, epochs, default=1.0)
-    archs = _archs(arch, runs or [])
+    found = entrants(arch, bool(runs))
     opened = [(run, run.model()) for run in map(Run.open, runs or [])]
     pairs = split_pairs(settings or [])
-    check_pairs(pairs, archs, tokenizer)
+    check_entrants(found, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
     _check_folder(folder, force, check_free)
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
     source = prepare_source(choice, tokenizer, pairs)
-    members = _members(source, archs, pairs, budget, seeds, seed, device, match, folder)
+    some_seeds = range(seed, seed + seeds)
+    trained = members(source, found, pairs, budget, some_seeds, device, match, folder)
     _clear(folder, runs or [])
-    side_by_side = _workers(members, workers)
+    side_by_side = _workers(trained, workers)
     shown = not quiet and not as_json
     if shown:
-        for line in _announcement(source, members, budget, side_by_side):
+        for line in _announcement(source, trained, budget, side_by_side):
             note(line)
-    outcomes = _train(members, side_by_side, source, shown)
-    outcomes += [_existing(run, model, source, archs) for run, model in opened]
+    outcomes = _train(trained, side_by_side, source, shown)
+    outcomes += [_existing(run, model, source, [e.name for e in found]) for run, model in opened]
     comparison = Comparison.of(outcomes)
-    values = _values(comparison, source, members, budget, match, seeds, side_by_side)
+    values = _values(comparison, source, trained, budget, match, seeds, side_by_side)
     results = add_memory(values, source, seed, probe)
     result = with_probes(_result(comparison, values, folder), results)
     _keep(folder, result)
@@ -140,18 +140,6 @@ def _clear(folder: Path, kept: Sequence[Path]) -> None:
                 shutil.rmtree(path)
 
 
-def _archs(arch: str | None, runs: Sequence[Path]) -> list[str]:
-    """What is to be trained: what was asked for, nothing if there are runs, else the usual."""
-    from lmcli.errors import UsageError
-
-    if arch is None:
-        return [] if runs else ARCHS.split(",")
-    names = [name.strip() for name in arch.split(",") if name.strip()]
-    if not names and not runs:
-        raise UsageError("--arch names nothing", f"for example --arch {ARCHS}")
-    return list(dict.fromkeys(names))
-
-
 def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
     """The folder must be new, empty, or a comparison, finished or not, that may be replaced."""
     from lmcli.errors import RunError
@@ -164,35 +152,6 @@ def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
             raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
         return
     check_free(folder, force=False)
-
-
-def _members(
-    source: Source,
-    archs: Sequence[str],
-    pairs: Mapping[str, Any],
-    budget: Any,
-    seeds: int,
-    seed: int,
-    device: str,
-    match: str,
-    folder: Path,
-) -> list[Member]:
-    from lmcli.preparing import command_line, prepare_job
-    from lmcli.racing import Member
-
-    members = []
-    for name in archs:
-        for number in range(seeds):
-            job = prepare_job(
-                source, name, pairs, budget, seed + number, device, match, command_line()
-            )
-            if job.counts and number:
-                continue  # counting knows no seed
-            label = name if seeds == 1 or job.counts else f"{name}#{seed + number}"
-            path = folder / label.replace("#", "-seed")
-            race = not job.counts and "learning_rate" not in pairs
-            members.append(Member(label, job, path, race))
-    return members
 
 
 def _workers(members: Sequence[Member], wanted: int | None) -> int:
@@ -218,8 +177,8 @@ def _announcement(
     ]
     seen = set()
     for member in members:
-        if member.job.arch not in seen:
-            seen.add(member.job.arch)
+        if (name := row_name(member.name)) not in seen:
+            seen.add(name)
             lines.append(describe_choice(member.job.arch, member.job.settings, member.job.training))
     trained = sum(not m.job.counts for m in members)
     if budget.minutes and trained:
@@ -244,13 +203,13 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     chars = valid.chars / max(1, targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
-            outcomes += [_of_arch(e.outcome) for e in train_member(member) if e.outcome]
+            outcomes += [_seedless(e.outcome) for e in train_member(member) if e.outcome]
         events = train_members(trained, workers) if trained else iter(())
         for event in events:
             if event.progress:
                 bars.show(event.member, event.progress)
             if event.outcome:
-                outcomes.append(_of_arch(event.outcome))
+                outcomes.append(_seedless(event.outcome))
             if stop:
                 break
         events.close() if hasattr(events, "close") else None
@@ -261,9 +220,9 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     return outcomes
 
 
-def _of_arch(outcome: Outcome) -> Outcome:
-    """All seeds of an architecture are one row."""
-    return replace(outcome, name=outcome.arch)
+def _seedless(outcome: Outcome) -> Outcome:
+    """All seeds of an entrant are one row."""
+    return replace(outcome, name=row_name(outcome.name))
 
 
 def _existing(run: Run, model: LanguageModel, source: Source, archs: Sequence[str]) -> Outcome:
