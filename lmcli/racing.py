@@ -108,6 +108,12 @@ def train_member(member: Member) -> Iterator[Event]:
     yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
 
 
+def failed(member: Member, error: LmcliError) -> Event:
+    """What a member reports when it goes wrong."""
+    problem = f"{member.name}: {error.problem}"
+    return Event(member.name, error=(type(error).__name__, problem, error.hint))
+
+
 def race(job: Job) -> tuple[Trainer, float]:
     """The trainer whose learning rate did best in a short trial, and what the others cost.
 
@@ -171,10 +177,16 @@ def _outcome(
 
 
 def train_members(members: Sequence[Member], workers: int) -> Iterator[Event]:
-    """Train all, `workers` at a time in processes of their own; leaving the loop ends them."""
+    """Train all, `workers` at a time in processes of their own; leaving the loop ends them.
+
+    A member whose loss explodes reports that, and the others go on.
+    """
     if workers <= 1 or len(members) == 1:
         for member in members:
-            yield from train_member(member)
+            try:
+                yield from train_member(member)
+            except TrainingError as error:
+                yield failed(member, error)
         return
     yield from _Pool(members, workers).run()
 
@@ -196,9 +208,9 @@ class _Pool:
             self._fill()
             while self.running:
                 event = self._next_event()
-                if event.error:
+                if event.error and event.error[0] != TrainingError.__name__:
                     raise LmcliError(*event.error[1:])
-                if event.outcome:
+                if event.outcome or event.error:
                     process, slot = self.running.pop(event.member)
                     process.join()
                     self.free.append(slot)
@@ -281,8 +293,7 @@ def _work(member: Member, cores: list[int], events: Any) -> None:
                 last = event.progress.seconds if event.progress else last
                 events.put(event)
     except LmcliError as error:
-        problem = f"{member.name}: {error.problem}"
-        events.put(Event(member.name, error=(type(error).__name__, problem, error.hint)))
+        events.put(failed(member, error))
     except Exception:
         traceback.print_exc()
         raise

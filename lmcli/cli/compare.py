@@ -87,10 +87,10 @@ def compare(
 
       lmcli compare data/france.txt --tokenizer word --minutes 2
     """
-    from lmcli.cli.probe import add_memory, with_probes
+    from lmcli.cli.remembering import add_memory, with_memory
     from lmcli.cli.screen import emit, note
     from lmcli.comparing import Comparison
-    from lmcli.errors import UsageError
+    from lmcli.errors import TrainingError, UsageError
     from lmcli.preparing import TextChoice, prepare_source
     from lmcli.run import Run, check_free
     from lmcli.settings import split_pairs
@@ -119,10 +119,12 @@ def compare(
             note(line)
     outcomes = _train(trained, side_by_side, source, shown)
     outcomes += [_existing(run, model, source, [e.name for e in found]) for run, model in opened]
+    if not outcomes:
+        raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
     comparison = Comparison.of(outcomes)
     values = _values(comparison, source, trained, budget, match, seeds, side_by_side)
     results = add_memory(values, source, seed, probe)
-    result = with_probes(_result(comparison, values, folder), results)
+    result = with_memory(_result(comparison, values, folder), results)
     _keep(folder, result)
     emit(result, as_json, quiet)
 
@@ -192,6 +194,7 @@ def _announcement(
 
 def _train(members: Sequence[Member], workers: int, source: Source, shown: bool) -> list[Outcome]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
+    from lmcli.cli.group import warn
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.racing import train_member, train_members
 
@@ -210,6 +213,8 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
                 bars.show(event.member, event.progress)
             if event.outcome:
                 outcomes.append(_seedless(event.outcome))
+            if event.error:
+                warn(f"{event.error[1]}; {event.error[2]}")
             if stop:
                 break
         events.close() if hasattr(events, "close") else None
@@ -285,7 +290,7 @@ def _values(
 
 
 def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
-    from lmcli.cli.probe import reach_text
+    from lmcli.cli.remembering import reach_text
     from lmcli.result import (
         BITS_PER_CHAR,
         PARAMETERS,
