@@ -39,8 +39,8 @@ GRACE = 5.0
 # ------------------------------------------------------------------ as one of several
 
 
-def processes(wanted: int | None, resumed: Path | None) -> int:
-    """How many workers are to be started; 0 where this process trains, alone or as one of them."""
+def processes(wanted: int | None, resumed: Path | None) -> tuple[int, bool]:
+    """How many workers this process has to start, and whether the training has several."""
     started = 0
     if "RANK" in os.environ:
         from lmcli.workers import expected
@@ -55,7 +55,8 @@ def processes(wanted: int | None, resumed: Path | None) -> int:
     size = started if several else wanted or started or None
     if resumed is not None:
         size = _as_recorded(resumed, size)
-    return 0 if several or size in (None, 1) else size or 0
+    size = size or 1
+    return 0 if several or size == 1 else size, size > 1
 
 
 def _as_recorded(path: Path, size: int | None) -> int:

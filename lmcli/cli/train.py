@@ -114,13 +114,13 @@ def train(
     if resume and output is None:
         raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
     path = output or o.free_name(Path("runs"), arch or "lstm")
-    count = processes(workers, path if resume else None)
+    count, several = processes(workers, path if resume else None)
+    if several and "-" in (texts or ()):
+        raise UsageError("several workers cannot share standard input", "name a file")
     if count:
         raise typer.Exit(launch(ctx.obj, count, path))
     shown = not quiet and not as_json
     with joined(path) as group:
-        if group.size > 1 and "-" in (texts or ()):
-            raise UsageError("several workers cannot share standard input", "name a file")
         if resume:
             with group.one_before_the_others():
                 run, job = resumed(path, texts or [], asked(ctx), settings or [])
