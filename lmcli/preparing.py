@@ -7,6 +7,7 @@ but the cache of token ids; what is wrong with the request shows here.
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
@@ -19,7 +20,7 @@ from lmcli import __version__
 from lmcli.corpus import Corpus, load_corpus
 from lmcli.devices import pick_device
 from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus
-from lmcli.errors import RunError, TextError
+from lmcli.errors import RunError, TextError, UsageError
 from lmcli.models.base import LanguageModel
 from lmcli.reading import TextOptions
 from lmcli.recipes import Scale, choose
@@ -27,6 +28,7 @@ from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run import Record, Run
 from lmcli.settings import check_known, update
 from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.workers import Onlooker, Workers
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Job:
     device: str
     source: Source
     command: str = ""
+    workers: int = 1
+    """processes that share each batch"""
 
     @property
     def counts(self) -> bool:
@@ -130,11 +134,22 @@ class Job:
             device=self.device,
             versions=versions(),
             command=self.command,
+            workers=self.workers,
         )
 
     def create(self, path: Path, force: bool = False) -> Run:
         """The run's folder."""
         return Run.create(path, self.record(), self.source.encoded.tokenizer, force)
+
+    def onlooker(self, path: Path) -> Run:
+        """The run that another worker creates."""
+        return Onlooker(path, self.record(), self.source.encoded.tokenizer)
+
+    def essence(self) -> str:
+        """What must be the same for all workers: all but names, versions and the command."""
+        record = {**asdict(self.record()), **self.source.checksums()}
+        left_out = ("corpus", "versions", "command")
+        return json.dumps({k: v for k, v in record.items() if k not in left_out}, sort_keys=True)
 
     def model(self) -> LanguageModel:
         """An untrained model; the seed decides its first weights."""
@@ -146,8 +161,9 @@ class Job:
         )
         return model
 
-    def trainer(self) -> Trainer:
-        """A trainer at step 0."""
+    def trainer(self, workers: Workers | None = None) -> Trainer:
+        """A trainer at step 0, one of several workers or alone."""
+        workers = workers or Workers()
         encoded = self.source.encoded
         return Trainer(
             self.model(),
@@ -156,7 +172,8 @@ class Job:
             self.training,
             self.budget,
             self.seed,
-            self.device,
+            workers.place(self.device),
+            workers,
         )
 
 
@@ -170,6 +187,7 @@ def prepare_job(
     match: str = "params",
     command: str = "",
     width: int | None = None,
+    workers: int = 1,
 ) -> Job:
     """Settings for one architecture on a text, every open one chosen.
 
@@ -181,7 +199,24 @@ def prepare_job(
     scale = Scale.of(source.encoded.train, source.encoded.tokenizer.size, budget)
     scale = replace(scale, given_width=width)
     settings, training = choose(arch, settings, training, scale, match)
-    return Job(arch, settings, training, budget, seed, pick_device(device), source, command)
+    job = Job(arch, settings, training, budget, seed, pick_device(device), source, command, workers)
+    return _dealt_out(job, "batch" in pairs) if workers > 1 else job
+
+
+def _dealt_out(job: Job, batch_is_given: bool) -> Job:
+    """The job with a batch that its workers can share: rounded up, unless the user has said it."""
+    if job.counts:
+        raise UsageError(
+            f"{job.arch} learns by counting, which one process does", "leave --workers out"
+        )
+    batch, workers = job.training.batch or 16, job.workers
+    rounded = workers * -(-batch // workers)
+    if batch_is_given and rounded != batch:
+        raise UsageError(
+            f"a batch of {batch} cannot be shared evenly by {workers} workers",
+            f"for example --set batch={rounded}",
+        )
+    return replace(job, training=replace(job.training, batch=rounded))
 
 
 def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> None:
@@ -214,7 +249,8 @@ def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
         budget = Budget(**record.budget)
     except TypeError as error:
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
-    return Job(record.arch, settings, training, budget, record.seed, record.device, source)
+    job = Job(record.arch, settings, training, budget, record.seed, record.device, source)
+    return replace(job, workers=record.workers)
 
 
 def versions() -> dict[str, str]:

@@ -67,6 +67,7 @@ class Record:
     device: str
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
+    workers: int = 1
 
 
 class Run:

@@ -505,7 +505,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
 
 @pytest.mark.parametrize(("supported", "chosen"), [(True, "bfloat16"), (False, "float32")])
 def test_a_gpu_computes_in_bfloat16_where_it_can(monkeypatch, supported, chosen):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert pick_precision("auto", "cuda:1") == chosen
 
 
