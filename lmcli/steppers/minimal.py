@@ -1,0 +1,110 @@
+"""What mingru and minlstm share, one token at a time; equations in models/minimal.py.
+
+As their gates see the input only, the first layer's gates are a row of a table.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import numpy as np
+
+from lmcli.steppers.base import Array, Reals, Weights
+from lmcli.steppers.recurrent import Layer
+
+EPSILON = 1e-5
+"""What torch's LayerNorm adds to the variance."""
+
+
+class MinimalLayer(Layer):
+    """Gates, recurrence, a product over the units and a feed-forward net."""
+
+    blocks: int
+
+    def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
+        super().__init__(weights, inputs, hidden, settings)
+        rows = self.blocks * hidden
+        scale, shift = weights("norm.weight", inputs), weights("norm.bias", inputs)
+        weight = weights.turned("input_weight", rows, inputs)  # (E, GH)
+        self.weight = weight * scale[:, None]
+        self.bias = weights("bias", rows) + shift @ weight
+        self.merge = weights.turned("merge.weight", hidden, hidden)
+        self.residual = inputs == hidden
+        scale, shift = weights("between.weight", hidden), weights("between.bias", hidden)
+        up = weights.turned("up.weight", 2 * hidden, hidden)
+        self.up, self.up_bias = up * scale[:, None], weights("up.bias", 2 * hidden) + shift @ up
+        self.down = weights.turned("down.weight", hidden, 2 * hidden)
+        self.down_bias = weights("down.bias", hidden)
+
+    @abc.abstractmethod
+    def gates(self, total: Reals) -> tuple[Reals, Reals]:
+        """What is kept of h and what is added to it. Shapes: (n, GH) -> (n, H), (n, H)."""
+
+    def prepare(self, x: Reals) -> Reals:
+        """What is kept, what is added, and x where it is passed by. Shapes: -> (n, 2H or 3H)."""
+        kept, added = self.gates(normed(x) @ self.weight + self.bias)
+        return np.concatenate([kept, added, x] if self.residual else [kept, added], axis=1)
+
+    def begin(self, streams: int) -> None:
+        """h = 0."""
+        self.h = np.zeros((streams, self.hidden), np.float32)
+        self.y = np.empty((streams, self.hidden), np.float32)
+        self.thought = np.empty((streams, self.hidden), np.float32)
+        self.inner = np.empty((streams, 2 * self.hidden), np.float32)
+
+    def state(self) -> list[Array]:
+        """The hidden vector."""
+        return [self.h]
+
+    def step(self, prepared: Reals, fresh: list[int]) -> Reals:
+        """One step; where a document begins nothing is kept."""
+        H, h, y = self.hidden, self.h, self.y
+        if fresh:
+            h[fresh] = 0
+        h *= prepared[:, :H]
+        h += prepared[:, H : 2 * H]
+        np.dot(h, self.merge, out=y)
+        if self.residual:
+            y += prepared[:, 2 * H :]
+        np.dot(normed(y), self.up, out=self.inner)
+        self.inner += self.up_bias
+        np.dot(gelu(self.inner), self.down, out=self.thought)
+        y += self.thought
+        y += self.down_bias
+        return y
+
+
+def normed(x: Reals) -> Reals:
+    """Mean 0 and variance 1; LayerNorm's weight and bias are in what follows. Shapes: (n, H)."""
+    width = np.float32(x.shape[1])
+    x = np.subtract(x, np.add.reduce(x, axis=1, keepdims=True) / width)
+    variance = np.einsum("nh,nh->n", x, x)[:, None] / width
+    x /= np.sqrt(variance + np.float32(EPSILON))
+    return x
+
+
+def gelu(x: Reals) -> Reals:
+    """x times the share of a normal distribution that lies below x, right to 1e-7 times x.
+
+    NumPy has no erf; this one is formula 7.1.26 of Abramowitz and Stegun (1964).
+    """
+    z = np.abs(x)
+    z *= np.float32(0.5**0.5)
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    tail = np.full_like(t, 1.061405429 / 2)
+    for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail *= t
+        tail += np.float32(factor / 2)
+    tail *= t
+    z *= z
+    np.negative(z, out=z)
+    tail *= np.exp(z, out=z)  # the share above |x|
+    below: Reals = np.where(x < 0, tail, 1 - tail)
+    below *= x
+    return below
+
+
+def sigmoid(x: Reals) -> Reals:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.tanh(x * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5)
