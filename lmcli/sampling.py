@@ -182,15 +182,16 @@ def sample_together(
     while True:
         tokens = _next(stepper, tokenizer, settings, dice.roll(), texts, sampled)
         made += 1
+        last = made == length
         for place, text in enumerate(texts):
             piece = text.decode(tokens[place])
             if not plain:
                 piece, tokens[place] = text.pass_on(piece, tokens[place])
-            if made == length and not text.gate.stopped:
+            if last or text.gate.stopped:
                 yield text.number, piece + text.finish(), True
-            elif piece or text.gate.stopped:
-                yield text.number, piece, text.gate.stopped
-        if made == length:
+            elif piece:
+                yield text.number, piece, False
+        if last:
             return
         if not plain and any(text.gate.stopped for text in texts):
             left = [place for place, text in enumerate(texts) if not text.gate.stopped]
@@ -253,7 +254,9 @@ class _Text:
         return self.gate.push(piece), self.start if ended else token
 
     def finish(self) -> str:
-        """What was held back."""
+        """What was held back, where nothing ends the text before it."""
+        if self.gate.stopped:
+            return ""
         return self.gate.push(self.decoder.finish()) + self.gate.finish()
 
 

@@ -123,7 +123,7 @@ def _print(prompt: str, pieces: Iterator[Piece], texts: int, separate: bool) -> 
 
     page = _Page()
     try:
-        page.hold(prompt)
+        page.begin(prompt)
         for piece, last in in_order(pieces, texts):
             page.write(piece)
             if last:
@@ -132,7 +132,7 @@ def _print(prompt: str, pieces: Iterator[Piece], texts: int, separate: bool) -> 
                 if texts or separate:
                     page.hold("---\n")
                 if texts:
-                    page.hold(prompt)
+                    page.begin(prompt)
         page.flush()
     except KeyboardInterrupt:
         page.hold("\n")
@@ -149,6 +149,11 @@ class _Page:
         self.held: list[str] = []
         self.ends = ""
         self.written = 0.0
+
+    def begin(self, prompt: str) -> None:
+        """The prompt, to be written with what it leads to."""
+        self.held.append(prompt)
+        self.ends = prompt
 
     def hold(self, text: str) -> None:
         """Text to be written with what comes next."""

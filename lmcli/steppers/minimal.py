@@ -89,10 +89,10 @@ def gelu(x: Reals) -> Reals:
 
     NumPy has no erf; this one is formula 7.1.26 of Abramowitz and Stegun (1964).
     """
-    z = np.abs(x)
+    z: Reals = np.abs(x)
     z *= np.float32(0.5**0.5)
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    tail = np.full_like(t, 1.061405429 / 2)
+    t: Reals = np.reciprocal(1 + np.float32(0.3275911) * z)
+    tail: Reals = np.full_like(t, 1.061405429 / 2)
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         tail *= t
         tail += np.float32(factor / 2)
@@ -100,11 +100,14 @@ def gelu(x: Reals) -> Reals:
     z *= z
     np.negative(z, out=z)
     tail *= np.exp(z, out=z)  # the share above |x|
-    below: Reals = np.where(x < 0, tail, 1 - tail)
-    below *= x
-    return below
+    np.subtract(1, tail, out=tail, where=x > 0)
+    tail *= x
+    return tail
 
 
 def sigmoid(x: Reals) -> Reals:
     """1 / (1 + exp(-x)), without overflow."""
-    return np.tanh(x * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5)
+    gate: Reals = np.tanh(x * np.float32(0.5))
+    gate *= np.float32(0.5)
+    gate += np.float32(0.5)
+    return gate
