@@ -50,8 +50,8 @@ def page(run: Run) -> str:
 
 It needs Python with lmcli, numpy and safetensors (and tokenizers, for bpe), but not torch:
 
-    pip install --no-deps lmcli
     pip install numpy safetensors typer rich
+    pip install --no-deps lmcli    (or the folder of its source)
     lmcli sample FOLDER --prompt "..."
 
 From Python, in this folder:

@@ -191,12 +191,10 @@ def sample_together(
                 yield text.number, piece + text.finish(), True
             elif piece:
                 yield text.number, piece, False
-        if last:
+        left = [place for place, text in enumerate(texts) if not text.gate.stopped]
+        if last or not left:
             return
-        if not plain and any(text.gate.stopped for text in texts):
-            left = [place for place, text in enumerate(texts) if not text.gate.stopped]
-            if not left:
-                return
+        if len(left) < len(texts):
             texts, tokens = [texts[i] for i in left], [tokens[i] for i in left]
             stepper.take(left)
             dice.take(left)
