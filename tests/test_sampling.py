@@ -399,7 +399,7 @@ def test_texts_made_together_are_those_made_alone_by_stepper_and_by_torch(
     for maker in (stepper, model):
         assert together(maker, tokenizer, "fa", 50, WARM, seeds, stops, end) == alone
         assert together(maker, tokenizer, "fa", 50, WARM, seeds[1:2], stops, end) == alone[1:2]
-    assert len(set(alone)) >= 3
+    assert len(set(alone)) > 1
     assert not stops or len({len(text) for text in alone}) > 1
 
 

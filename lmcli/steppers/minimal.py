@@ -6,6 +6,7 @@ As their gates see the input only, the first layer's gates are a row of a table.
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from lmcli.steppers.recurrent import Layer
 
 EPSILON = 1e-5
 """What torch's LayerNorm adds to the variance."""
+REACH, STEPS = 6, 1024
+"""The table behind `gelu`: as far as |x| = 6, in steps of 1 / 1024."""
+SHORT = np.array(
+    [-k / STEPS * math.erfc(k / STEPS * 0.5**0.5) / 2 for k in range(REACH * STEPS + 2)], np.float32
+)
+RISE = np.diff(SHORT)
 
 
 class MinimalLayer(Layer):
@@ -77,32 +84,29 @@ class MinimalLayer(Layer):
 
 def normed(x: Reals) -> Reals:
     """Mean 0 and variance 1; LayerNorm's weight and bias are in what follows. Shapes: (n, H)."""
-    width = np.float32(x.shape[1])
-    x = np.subtract(x, np.add.reduce(x, axis=1, keepdims=True) / width)
-    variance = np.einsum("nh,nh->n", x, x)[:, None] / width
-    x /= np.sqrt(variance + np.float32(EPSILON))
+    share = np.full((x.shape[1], 1), 1 / x.shape[1], np.float32)
+    x = np.subtract(x, np.dot(x, share))
+    deviation: Reals = np.dot(x * x, share)
+    deviation += np.float32(EPSILON)
+    x /= np.sqrt(deviation, out=deviation)
     return x
 
 
 def gelu(x: Reals) -> Reals:
-    """x times the share of a normal distribution that lies below x, right to 1e-7 times x.
+    """x times the share of a normal distribution that lies below x, right to 2e-7.
 
-    NumPy has no erf; this one is formula 7.1.26 of Abramowitz and Stegun (1964).
+    What it is short of max(x, 0) depends on |x| only, and is read off a line between two places of
+    a table; NumPy has no erf.
     """
-    z: Reals = np.abs(x)
-    z *= np.float32(0.5**0.5)
-    t: Reals = np.reciprocal(1 + np.float32(0.3275911) * z)
-    tail: Reals = np.full_like(t, 1.061405429 / 2)
-    for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        tail *= t
-        tail += np.float32(factor / 2)
-    tail *= t
-    z *= z
-    np.negative(z, out=z)
-    tail *= np.exp(z, out=z)  # the share above |x|
-    np.subtract(1, tail, out=tail, where=x > 0)
-    tail *= x
-    return tail
+    place = np.abs(x)
+    place *= np.float32(STEPS)
+    np.minimum(place, np.float32(REACH * STEPS), out=place)
+    before = place.astype(np.int32)
+    short: Reals = np.subtract(place, before, dtype=np.float32)
+    short *= RISE.take(before)
+    short += SHORT.take(before)
+    short += np.maximum(x, 0)
+    return short
 
 
 def sigmoid(x: Reals) -> Reals:
