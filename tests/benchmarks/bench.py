@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -115,6 +116,19 @@ def scoring_speed(repeats: int) -> list[Row]:
     ]
 
 
+def sampling_speed(repeats: int) -> list[Row]:
+    """Characters a second of every stepper, one text and several, beside the torch model."""
+    script = Path(__file__).with_name("sampling.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--repeats", str(repeats)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
+
+
 def command(arguments: list[str], folder: Path) -> float:
     """Wall time of a whole lmcli process."""
     began = time.perf_counter()
@@ -161,6 +175,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("scratch/bench.json"))
     options = parser.parse_args()
     rows = command_times(options.repeats)
+    rows += sampling_speed(options.repeats)
     rows += training_speed(options.repeats) + scoring_speed(options.repeats)
     for row in rows:
         shown = [f"{k} {v:,.3g}" for k, v in row.items() if isinstance(v, float)]
