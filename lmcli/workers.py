@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -88,6 +88,9 @@ class Workers:
     def one_before_the_others(self) -> Iterator[None]:
         """Within, one worker a machine goes first; the others find what it left in the cache."""
         yield
+
+    def part(self) -> None:
+        """At the end: nobody hangs up while another one still listens."""
 
 
 class Group(Workers):
@@ -205,6 +208,11 @@ class Group(Workers):
             self._meet()
         yield
         if not self.local:
+            self._meet()
+
+    def part(self) -> None:
+        """A last meeting; who comes second may find the first gone already."""
+        with suppress(LostWorkerError):
             self._meet()
 
     def _meet(self) -> None:

@@ -214,11 +214,9 @@ def _wait(workers: Sequence[_Worker], stop: Stop) -> None:
 def _verdict(workers: Sequence[_Worker], path: Path) -> int:
     """The exit code, after what the first worker has not said itself."""
     failed = [w for w in workers if not w.abandoned and w.code not in (0, LOST)]
-    if all(worker.code == 0 for worker in workers):
-        return 0
     first = workers[0].code
-    if first is not None and first > 0 and first != LOST:
-        return first
+    if first is not None and first >= 0 and first != LOST:
+        return first  # 0: the result is there, whatever happened to the others on their way out
     for worker in failed:
         said = worker.errors.read_text(encoding="utf-8", errors="replace") if worker.rank else ""
         if worker.code and worker.code > 0 and said:

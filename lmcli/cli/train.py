@@ -235,6 +235,7 @@ def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> 
             if left:
                 break
         loop.close()
+        trainer.workers.part()
     if left and last.done is None:
         if trainer.workers.first:
             again = shlex.join(["lmcli", "train", "--resume", "-o", str(run.path)])
