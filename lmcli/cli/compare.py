@@ -89,7 +89,7 @@ def compare(
       lmcli compare data/france.txt --tokenizer word --minutes 2
     """
     from lmcli.cli.probe import add_memory, with_probes
-    from lmcli.cli.screen import emit, note
+    from lmcli.cli.screen import emit, note, preparation_bar
     from lmcli.comparing import Comparison
     from lmcli.errors import UsageError
     from lmcli.preparing import TextChoice, check_pairs, prepare_source
@@ -109,11 +109,12 @@ def compare(
     _check_folder(folder, force, check_free)
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-    source = prepare_source(choice, tokenizer, pairs)
+    shown = not quiet and not as_json
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
     members = _members(source, archs, pairs, budget, seeds, seed, device, match, folder)
     _clear(folder, runs or [])
     side_by_side = _workers(members, workers)
-    shown = not quiet and not as_json
     if shown:
         for line in _announcement(source, members, budget, side_by_side):
             note(line)
@@ -239,9 +240,7 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
     outcomes: list[Outcome] = []
-    valid = source.corpus.valid
-    targets = int((source.encoded.valid != source.encoded.tokenizer.start).sum())
-    chars = valid.chars / max(1, targets)
+    chars = source.valid.part.chars / max(1, source.valid.targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
             outcomes += [_of_arch(e.outcome) for e in train_member(member) if e.outcome]
@@ -275,7 +274,7 @@ def _existing(run: Run, model: LanguageModel, source: Source, archs: Sequence[st
     if run.record.corpus["sha256"] != source.corpus.sha256:
         warn(f"'{path}' was trained on another text and may have seen what is held out here")
     trained = run.result("train") or {}
-    valid, test = score_parts(run, source.corpus)
+    valid, test = score_parts(run, source)
     return Outcome(
         name=f"./{path}" if str(path) in archs else str(path),  # a name of its own
         arch=run.record.arch,
@@ -316,7 +315,7 @@ def _values(
         "corpus": {
             "sha256": corpus.sha256,
             "chars": sum(p.chars for p in parts),
-            "tokens": sum(int((s != encoded.tokenizer.start).sum()) for s in streams),
+            "tokens": sum(map(len, streams)) - sum(len(p.pieces) for p in parts),
             "tokenizer": source.tokenizer,
         },
         "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},

@@ -89,8 +89,9 @@ def train(
 
     o.one_of("split", split, ("interleaved", "tail"))
     budget = o.budget(minutes, steps, epochs, DEFAULT_MINUTES)
+    shown = not quiet and not as_json
     if resume:
-        run, job = _resumed(output, texts or [], _asked(ctx), settings or [])
+        run, job = _resumed(output, texts or [], _asked(ctx), settings or [], shown)
     else:
         if not texts:
             raise UsageError("no text to train on", "for example lmcli train my.txt")
@@ -99,12 +100,11 @@ def train(
         check_free(path, force)
         reading = o.text_options(encoding, errors, newlines, documents, texts)
         choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-        job = _job(choice, arch, tokenizer, settings or [], budget, seed or 0, device)
+        job = _job(choice, arch, tokenizer, settings or [], budget, seed or 0, device, shown)
         run = job.create(path, force)
-    if not quiet and not as_json:
-        for line in _choices(job, verbose):
-            note(line)
-    values = _train(run, job, resume, shown=not quiet and not as_json)
+    for line in _choices(job, verbose) if shown else []:
+        note(line)
+    values = _train(run, job, resume, shown)
     if slim:
         run.slim()
     emit(_result(run, values), as_json, quiet)
@@ -118,13 +118,16 @@ def _job(
     budget: Any,
     seed: int,
     device: str,
+    shown: bool,
 ) -> Job:
+    from lmcli.cli.screen import preparation_bar
     from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
     from lmcli.settings import split_pairs
 
     pairs = split_pairs(settings)
     check_pairs(pairs, [arch], tokenizer)
-    source = prepare_source(choice, tokenizer, pairs)
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
     return prepare_job(source, arch, pairs, budget, seed, device, command=command_line())
 
 
@@ -142,9 +145,14 @@ def _asked(ctx: typer.Context) -> dict[str, Any]:
 
 
 def _resumed(
-    output: Path | None, texts: list[str], asked: Mapping[str, Any], settings: list[str]
+    output: Path | None,
+    texts: list[str],
+    asked: Mapping[str, Any],
+    settings: list[str],
+    shown: bool,
 ) -> tuple[Run, Job]:
     """An existing run and its job; an option that differs from the recorded one is an error."""
+    from lmcli.cli.screen import preparation_bar
     from lmcli.errors import UsageError
     from lmcli.preparing import check_pairs, reopen
     from lmcli.run import Run
@@ -156,7 +164,8 @@ def _resumed(
     pairs = split_pairs(settings)
     check_pairs(pairs, [run.record.arch], run.record.tokenizer)
     _check_unchanged(run, asked, pairs)
-    job = reopen(run, tuple(texts))
+    with preparation_bar(shown) as meter:
+        job = reopen(run, tuple(texts), meter)
     if not job.counts:
         run.load_training()  # a checkpoint that is missing or damaged shows before anything else
     return run, job
@@ -196,7 +205,6 @@ def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
     from lmcli.devices import pick_precision
     from lmcli.recipes import describe_choice
-    from lmcli.training import count_targets
 
     encoded, corpus = job.source.encoded, job.source.corpus
     model = job.model()
@@ -204,15 +212,24 @@ def _choices(job: Job, verbose: bool) -> list[str]:
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
         f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
+        *([_sampled(job)] if job.source.valid.share < 1 else []),
         describe_choice(job.arch, job.settings, job.training),
     ]
     if verbose:
         precision = pick_precision(job.training.precision, job.device)
         lines.append(
             f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
-            f"validating on {count_targets(encoded.valid, model):,} tokens; budget: {_budget(job)}"
+            f"validating on {job.source.valid.targets:,} tokens; budget: {_budget(job)}"
         )
     return lines
+
+
+def _sampled(job: Job) -> str:
+    valid = job.source.valid
+    return (
+        f"of the validation part {valid.share:.2%} is scored, {valid.targets:,} tokens from all "
+        "over it; lmcli eval RUN --split valid scores all"
+    )
 
 
 def _budget(job: Job) -> str:
@@ -228,8 +245,7 @@ def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
 
     if job.counts:
         model = job.model()
-        encoded = job.source.encoded
-        progress = count_into(run, model, encoded.train, encoded.valid)
+        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
         return _values(run, job, progress, 1, 1.0, "float64")
     trainer = job.trainer()
     lines = restore(run, trainer) if resume else 0
@@ -243,10 +259,9 @@ def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> 
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.keeping import train_into
-    from lmcli.training import Progress, count_targets
+    from lmcli.training import Progress
 
-    valid = job.source.corpus.valid
-    chars = valid.chars / max(1, count_targets(job.source.encoded.valid, trainer.model))
+    chars = job.source.valid.part.chars / trainer.valid_targets
     last = Progress(
         trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
     )
@@ -267,19 +282,19 @@ def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> 
 def _values(
     run: Run, job: Job, last: Progress, best_step: int, epochs: float, precision: str
 ) -> dict[str, Any]:
-    """The keys of ``lmcli train --json``; the validation part is scored exactly, once more."""
+    """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
     from lmcli.scoring import Score, score_pieces
 
     model = run.model()
-    encoded, corpus = job.source.encoded, job.source.corpus
-    score = Score.of(score_pieces(model, encoded.tokenizer, corpus.valid.pieces))
+    encoded, valid = job.source.encoded, job.source.valid
+    score = Score.of(score_pieces(model, encoded.tokenizer, valid.part.pieces))
     return {
         "run": str(run.path),
         "arch": job.arch,
         "tokenizer": job.source.tokenizer,
         "parameters": model.parameter_count(),
         "vocabulary": encoded.tokenizer.size,
-        "train_tokens": int((encoded.train != encoded.tokenizer.start).sum()),
+        "train_tokens": job.source.targets(),
         "tokens_seen": last.tokens,
         "epochs": epochs,
         "steps": last.step,
@@ -290,6 +305,8 @@ def _values(
             "bits_per_char": score.bits_per_char,
             "perplexity": score.perplexity,
             "standard_error": score.standard_error,
+            "tokens": score.tokens,
+            "share": valid.share,
         },
         "best_step": best_step,
         "stopped": last.done,
