@@ -23,6 +23,8 @@ Ids = npt.NDArray[np.integer[Any]]
 
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
+LOOKED_AT = 1 << 24
+"""tokens in which short documents are looked for"""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ class ShortFirst:
     """
 
     def __init__(self, whole: Streams, share: float) -> None:
-        lengths = document_lengths(whole.ids, whole.start)
-        bounds = stage_bounds(lengths, whole.batch * whole.truncation) if share else []
-        short = [replace_ids(whole, whole.ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
+        ids = np.asarray(whole.ids[: lengths.sum()])
+        bounds = stage_bounds(lengths, whole.batch * whole.truncation)
+        short = [replace_ids(whole, ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
         self.stages = [*short, whole]
         self.share = share
 
@@ -119,8 +122,12 @@ def replace_ids(streams: Streams, ids: Ids) -> Streams:
 
 
 def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:
-    """Tokens of every document, its start id among them. Shapes: (N,) -> (documents,)."""
-    return np.diff(np.flatnonzero(ids == start), append=len(ids))
+    """Tokens of every document, its start id among them; of a big text of the first ones.
+
+    Shapes: (N,) -> (documents,).
+    """
+    starts = np.flatnonzero(np.asarray(ids[:LOOKED_AT]) == start)
+    return np.diff(starts, append=[len(ids)] if len(ids) <= LOOKED_AT else [])
 
 
 def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:

@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcli.corpus import Corpus
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
-from lmcli.preparing import Job
+from lmcli.preparing import Job, Source
 from lmcli.run import Run
 from lmcli.scoring import Score, score_pieces
 from lmcli.training import Progress, Trainer
@@ -90,8 +89,7 @@ def train_member(member: Member) -> Iterator[Event]:
     run = job.create(member.path, force=True)
     if job.counts:
         model = job.model()
-        encoded = job.source.encoded
-        progress = count_into(run, model, encoded.train, encoded.valid)
+        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
         yield Event(member.name, progress)
         tokens, seconds, rate = progress.tokens, progress.seconds, None
     else:
@@ -103,7 +101,7 @@ def train_member(member: Member) -> Iterator[Event]:
         tokens, seconds = trainer.tokens, trainer.seconds + spent
         rate = trainer.settings.learning_rate
     run.slim()
-    valid, test = score_parts(run, job.source.corpus)
+    valid, test = score_parts(run, job.source)
     run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
     yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
 
@@ -137,13 +135,13 @@ def race(job: Job) -> tuple[Trainer, float]:
     return winner, spent
 
 
-def score_parts(run: Run, corpus: Corpus) -> tuple[Score, Score | None]:
-    """The validation and the test part under the best weights, exactly."""
+def score_parts(run: Run, source: Source) -> tuple[Score, Score | None]:
+    """What is validated and tested on under the best weights, exactly."""
     model, tokenizer = run.model(), run.tokenizer
-    valid = Score.of(score_pieces(model, tokenizer, corpus.valid.pieces))
-    if corpus.test is None:
+    valid = Score.of(score_pieces(model, tokenizer, source.valid.part.pieces))
+    if source.test is None:
         return valid, None
-    return valid, Score.of(score_pieces(model, tokenizer, corpus.test.pieces))
+    return valid, Score.of(score_pieces(model, tokenizer, source.test.part.pieces))
 
 
 def _outcome(

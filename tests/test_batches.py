@@ -185,6 +185,14 @@ def test_what_comes_first_depends_on_the_budget_and_on_nothing_else(share, used,
         assert torch.equal(one.inputs, whole[step].inputs)
 
 
+def test_of_a_big_text_the_first_documents_are_looked_at(monkeypatch):
+    monkeypatch.setattr("lmcli.batches.LOOKED_AT", 14)
+    ids = documents_of([3, 9, 4, 20, 3, 2])
+    assert document_lengths(ids, START).tolist() == [3, 9]
+    first = ShortFirst(Streams(ids, START, batch=1, truncation=1), share=0.5)
+    assert [len(stage.ids) for stage in first.stages] == [3, 3, len(ids)]
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 40))
 def test_bounds_double_and_leave_enough_text_but_never_all_of_it(lengths, least):
     lengths = np.array(lengths)

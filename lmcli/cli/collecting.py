@@ -67,7 +67,7 @@ def _outcome(run: Run, model: LanguageModel, name: str, source: Source) -> Outco
     if run.record.corpus["sha256"] != source.corpus.sha256:
         warn(f"'{path}' was trained on another text and may have seen what is held out here")
     trained = run.result("train") or {}
-    valid, test = score_parts(run, source.corpus)
+    valid, test = score_parts(run, source)
     return Outcome(
         name=name,
         arch=run.record.arch,

@@ -107,7 +107,7 @@ def compare(
     from lmcli.cli.compared import keep, result, values
     from lmcli.cli.plan import show_plan
     from lmcli.cli.remembering import add_memory, with_memory
-    from lmcli.cli.screen import emit, note
+    from lmcli.cli.screen import emit, note, preparation_bar
     from lmcli.comparing import Comparison
     from lmcli.errors import TrainingError, UsageError
     from lmcli.preparing import TextChoice, prepare_source
@@ -127,7 +127,9 @@ def compare(
     _check_folder(folder, force, taken)
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-    source = prepare_source(choice, tokenizer, pairs)
+    shown = not quiet and not as_json
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
     some_seeds = range(seed, seed + seeds)
     trained = members(source, chosen, pairs, budget, some_seeds, device, match, folder)
     if plan:
@@ -135,7 +137,6 @@ def compare(
         return
     _clear(folder, taken)
     side_by_side = _workers(trained, workers)
-    shown = not quiet and not as_json
     if shown:
         for line in _announcement(source, trained, budget, side_by_side):
             note(line)
@@ -229,9 +230,7 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
     outcomes: list[Outcome] = []
-    valid = source.corpus.valid
-    targets = int((source.encoded.valid != source.encoded.tokenizer.start).sum())
-    chars = valid.chars / max(1, targets)
+    chars = source.valid.part.chars / max(1, source.valid.targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
             outcomes += [_seedless(e.outcome) for e in train_member(member) if e.outcome]

@@ -37,7 +37,7 @@ def values(
         "corpus": {
             "sha256": corpus.sha256,
             "chars": sum(p.chars for p in parts),
-            "tokens": sum(int((s != encoded.tokenizer.start).sum()) for s in streams),
+            "tokens": sum(map(len, streams)) - sum(len(p.pieces) for p in parts),
             "tokenizer": source.tokenizer,
         },
         "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},

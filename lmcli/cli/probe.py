@@ -11,6 +11,7 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
+    from lmcli.corpus import Part
     from lmcli.probes.base import Material, ProbeResult, Subject
     from lmcli.run import Run
 
@@ -108,7 +109,7 @@ def material_of(runs: Sequence[Run], texts: Sequence[str]) -> Material:
     first = TextChoice.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = reopen(runs[0]).source.corpus.train.pieces
+            train = _some(reopen(runs[0]).source.corpus.train)
         except LmcliError:
             train = ()
         documents = read_documents(list(texts), first.options)
@@ -128,8 +129,16 @@ def material_from(source: Any) -> Material:
     from lmcli.probes.base import Material
 
     corpus = source.corpus
-    held_out = (*corpus.valid.pieces, *(corpus.test.pieces if corpus.test else ()))
-    return Material(held_out, corpus.train.pieces, *_grammar(source.choice.texts))
+    held_out = (*_some(corpus.valid), *(_some(corpus.test) if corpus.test else ()))
+    return Material(held_out, _some(corpus.train), *_grammar(source.choice.texts))
+
+
+MOST_CHARACTERS = 1 << 25
+"""of each part that probes look at: of a bigger one they get an evenly spread sample"""
+
+
+def _some(part: Part) -> tuple[str, ...]:
+    return tuple(part.sample(MOST_CHARACTERS).pieces)
 
 
 def _grammar(texts: Sequence[str]) -> tuple[Path | None, dict[str, float]]:

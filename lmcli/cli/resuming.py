@@ -27,13 +27,14 @@ def asked(ctx: typer.Context) -> dict[str, Any]:
 
 
 def resumed(
-    path: Path, texts: list[str], asked: Mapping[str, Any], settings: list[str]
+    path: Path, texts: list[str], asked: Mapping[str, Any], settings: list[str], shown: bool
 ) -> tuple[Run, Job]:
     """An existing run and its job; an option that differs from the recorded one is an error.
 
     But for the device: what was trained on one goes on on another, if not bit for bit.
     """
     from lmcli.cli.group import warn
+    from lmcli.cli.screen import preparation_bar
     from lmcli.devices import pick_device
     from lmcli.preparing import check_pairs, reopen
     from lmcli.run import Run
@@ -43,7 +44,8 @@ def resumed(
     pairs = split_pairs(settings)
     check_pairs(pairs, [run.record.arch], run.record.tokenizer)
     _check_unchanged(run, asked, pairs)
-    job = reopen(run, tuple(texts))
+    with preparation_bar(shown) as meter:
+        job = reopen(run, tuple(texts), meter)
     job = replace(job, device=pick_device(asked.get("device", run.record.device)))
     if job.device != run.record.device:
         warn(f"'{path}' was trained on {run.record.device}: on {job.device} it ends a little apart")

@@ -121,9 +121,12 @@ def train(
         raise typer.Exit(launch(ctx.obj, count, path))
     shown = not quiet and not as_json
     with joined(path) as group:
+        shown = shown and group.first
         if resume:
             with group.one_before_the_others():
-                run, job = resumed(path, texts or [], asked(ctx), settings or [])
+                run, job = resumed(
+                    path, texts or [], asked(ctx), settings or [], shown and group.first
+                )
             if not group.first:
                 run = job.onlooker(path)
         else:
@@ -134,13 +137,14 @@ def train(
                 if group.first:
                     check_free(path, force)
                 pairs = split_pairs(settings or [])
-                job = _job(choice, arch, tokenizer, pairs, budget, seed or 0, device, group.size)
+                size = group.size
+                job = _job(choice, arch, tokenizer, pairs, budget, seed or 0, device, size, shown)
             group.place(job.device)
             group.check_same(job.essence())
             run = job.create(path, force) if group.first else job.onlooker(path)
-        for line in _choices(job, verbose) if shown and group.first else ():
+        for line in _choices(job, verbose) if shown else ():
             note(line)
-        done = _train(run, job, resume, group, shown and group.first)
+        done = _train(run, job, resume, group, shown)
     if group.first:
         if slim:
             run.slim()
@@ -156,12 +160,15 @@ def _job(
     seed: int,
     device: str,
     workers: int,
+    shown: bool,
 ) -> Job:
+    from lmcli.cli.screen import preparation_bar
     from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
 
     arch, tokenizer = arch or "lstm", tokenizer or "char"
     check_pairs(pairs, [arch], tokenizer)
-    source = prepare_source(choice, tokenizer, pairs)
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
     command = command_line()
     return prepare_job(source, arch, pairs, budget, seed, device, command=command, workers=workers)
 
@@ -170,7 +177,6 @@ def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
     from lmcli.devices import pick_precision
     from lmcli.recipes import describe_choice
-    from lmcli.training import count_targets
 
     encoded, corpus = job.source.encoded, job.source.corpus
     model = job.model()
@@ -179,15 +185,24 @@ def _choices(job: Job, verbose: bool) -> list[str]:
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
         f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
+        *([_sampled(job)] if job.source.valid.share < 1 else []),
         describe_choice(job.arch, job.settings, job.training) + together,
     ]
     if verbose:
         precision = pick_precision(job.training.precision, job.device)
         lines.append(
             f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
-            f"validating on {count_targets(encoded.valid, model):,} tokens; budget: {_budget(job)}"
+            f"validating on {job.source.valid.targets:,} tokens; budget: {_budget(job)}"
         )
     return lines
+
+
+def _sampled(job: Job) -> str:
+    valid = job.source.valid
+    return (
+        f"of the validation part {valid.share:.2%} is scored, {valid.targets:,} tokens from all "
+        "over it; lmcli eval RUN --split valid scores all"
+    )
 
 
 def _budget(job: Job) -> str:
@@ -204,8 +219,7 @@ def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Tra
 
     if job.counts:
         model = job.model()
-        encoded = job.source.encoded
-        progress = count_into(run, model, encoded.train, encoded.valid)
+        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
         return Trained(progress, 1, 1.0, "float64")
     trainer = job.trainer(group)
     lines = restore(run, trainer) if resume else 0
@@ -220,10 +234,9 @@ def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> 
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.keeping import train_into
-    from lmcli.training import Progress, count_targets
+    from lmcli.training import Progress
 
-    valid = job.source.corpus.valid
-    chars = valid.chars / max(1, count_targets(job.source.encoded.valid, trainer.model))
+    chars = job.source.valid.part.chars / trainer.valid_targets
     last = Progress(
         trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
     )

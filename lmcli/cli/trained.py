@@ -23,19 +23,19 @@ class Trained:
 
 
 def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
-    """The keys of ``lmcli train --json``; the validation part is scored exactly, once more."""
+    """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
     from lmcli.scoring import Score, score_pieces
 
     model, last = run.model(), done.last
-    encoded, corpus = job.source.encoded, job.source.corpus
-    score = Score.of(score_pieces(model, encoded.tokenizer, corpus.valid.pieces))
+    encoded, valid = job.source.encoded, job.source.valid
+    score = Score.of(score_pieces(model, encoded.tokenizer, valid.part.pieces))
     return {
         "run": str(run.path),
         "arch": job.arch,
         "tokenizer": job.source.tokenizer,
         "parameters": model.parameter_count(),
         "vocabulary": encoded.tokenizer.size,
-        "train_tokens": int((encoded.train != encoded.tokenizer.start).sum()),
+        "train_tokens": job.source.targets(),
         "tokens_seen": last.tokens,
         "epochs": done.epochs,
         "steps": last.step,
@@ -46,6 +46,8 @@ def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
             "bits_per_char": score.bits_per_char,
             "perplexity": score.perplexity,
             "standard_error": score.standard_error,
+            "tokens": score.tokens,
+            "share": valid.share,
         },
         "best_step": done.best_step,
         "stopped": last.done,
