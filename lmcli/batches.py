@@ -11,6 +11,7 @@ token is left out for being in the last N mod B.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+RELEASE_EVERY = 1000
+"""steps after which pages of a memory-mapped array that were read are given back"""
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
 
@@ -58,6 +61,8 @@ class Streams:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0 through all epochs."""
+        if step % RELEASE_EVERY == 0:
+            release(self.ids)
         epoch, chunk = divmod(step, self.steps_per_epoch)
         turn = int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
         first = chunk * self.truncation
@@ -77,3 +82,13 @@ class Streams:
             return torch.ones(self.batch, dtype=torch.bool)
         draw = np.random.default_rng([self.seed, step, 1]).random(self.batch)
         return torch.from_numpy(draw < self.reset_probability)
+
+
+def release(ids: npt.NDArray[np.integer[Any]]) -> None:
+    """Let go of the pages of a file that were read; they come again when they are asked for.
+
+    They count as this process's memory otherwise, until all of the file does.
+    """
+    mapped: object = ids.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
