@@ -11,6 +11,7 @@ token is left out for being in the last N mod B.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch import Tensor
 
 Ids = npt.NDArray[np.integer[Any]]
 
+RELEASE_EVERY = 1000
+"""steps after which pages of a memory-mapped array that were read are given back"""
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
 LOOKED_AT = 1 << 24
@@ -62,6 +65,8 @@ class Streams:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0 through all epochs."""
+        if step % RELEASE_EVERY == 0:
+            release(self.ids)
         epoch, chunk = divmod(step, self.steps_per_epoch)
         turn = int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
         first = chunk * self.truncation
@@ -139,3 +144,13 @@ def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
     longest = int(lengths.max(initial=1))
     bounds = [1 << n for n in range(1, longest.bit_length()) if 1 << n < longest]
     return [b for b in bounds if lengths[lengths <= b].sum() >= least]
+
+
+def release(ids: npt.NDArray[np.integer[Any]]) -> None:
+    """Let go of the pages of a file that were read; they come again when they are asked for.
+
+    They count as this process's memory otherwise, until all of the file does.
+    """
+    mapped: object = ids.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)

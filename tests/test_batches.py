@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.batches import IGNORED, ShortFirst, Streams, document_lengths, stage_bounds
+from lmcli.batches import (
+    IGNORED,
+    RELEASE_EVERY,
+    ShortFirst,
+    Streams,
+    document_lengths,
+    release,
+    stage_bounds,
+)
 
 START = 1000
 
@@ -140,6 +149,31 @@ def test_ids_on_disk_are_read_like_those_in_memory(tmp_path):
         one, other = Streams(mapped, START, 3, 7)[step], Streams(numbered(100), START, 3, 7)[step]
         assert torch.equal(one.inputs, other.inputs)
         assert one.inputs.dtype == torch.int64
+
+
+def resident(path):
+    """Bytes of a mapped file that count as memory of this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            found += next(int(x.split()[1]) * 1024 for x in lines if x.startswith("Rss:"))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell")
+def test_what_was_read_of_a_mapped_file_is_given_back_and_read_again(tmp_path):
+    np.save(tmp_path / "ids.npy", np.arange(10_000_000, dtype=np.int32))
+    ids = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    total = int(ids.sum())
+    assert resident(tmp_path / "ids.npy") > 30_000_000
+    streams = Streams(ids, start=-1, batch=2, truncation=8)
+    streams[1]
+    assert resident(tmp_path / "ids.npy") > 30_000_000
+    streams[RELEASE_EVERY]
+    assert resident(tmp_path / "ids.npy") < 10_000_000
+    assert int(ids.sum()) == total
+    release(np.arange(3))
 
 
 # ------------------------------------------------------------------ short documents first

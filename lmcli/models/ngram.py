@@ -26,7 +26,7 @@ from lmcli.models.kneser_ney import KneserNey
 from lmcli.settings import setting
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
-BYTES_PER_TOKEN = 64
+BYTES_PER_TOKEN = 48
 """of memory, at least, while the n-grams of one order are sorted: ranks and places of 64 bits"""
 
 
@@ -60,7 +60,7 @@ class NGram(LanguageModel):
 
         A stream that cannot be counted in the memory there is is a TrainingError.
         """
-        check_memory(len(ids), available_memory())
+        check_memory(len(ids) if self.order > 1 else 0, available_memory())
         self.table = KneserNey.estimate(ids, self.vocabulary, self.order)
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
