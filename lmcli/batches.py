@@ -132,7 +132,8 @@ def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:
     Shapes: (N,) -> (documents,).
     """
     starts = np.flatnonzero(np.asarray(ids[:LOOKED_AT]) == start)
-    return np.diff(starts, append=[len(ids)] if len(ids) <= LOOKED_AT else [])
+    end = [len(ids)] if len(ids) <= LOOKED_AT else []
+    return np.diff(starts, append=np.array(end, np.int64))
 
 
 def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
