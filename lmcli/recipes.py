@@ -36,7 +36,7 @@ WIDE_SPREAD = 5.0
 """from where on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
-MANY_WORDS = 20_000
+MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
 
 

@@ -130,7 +130,7 @@ def test_many_words_get_the_adaptive_softmax_unless_something_needs_the_full_one
     assert chosen(name, many)[0].softmax == "adaptive"
     assert chosen(name, many, model={"softmax": "full"})[0].softmax == "full"
     for setting in {"tie", "direct"} & names(MODELS.load(name).Settings):
-        found = chosen(name, many, model={setting: True})[0]
+        found = chosen(name, many, model={setting: True, "hidden": 64})[0]
         assert found.softmax is None
 
 

@@ -3,8 +3,8 @@
 **In:** hidden vectors (..., H); for the loss and for scoring the targets (...) as well.
 **Out:** logits (..., V), or ln p of the targets (...) alone.
 
-The words are cut by frequency into a shortlist S and clusters C_1 .. C_K, each three times as big as
-all that is before it:
+The words are cut by frequency into a shortlist S and clusters C_1 .. C_K, each three times as big
+as all that is before it:
 
     p(w | h) = softmax(A h + a)_w                                  for w in S
     p(w | h) = softmax(A h + a)_k softmax(D_k P_k h)_w             for w in C_k
