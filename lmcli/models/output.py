@@ -78,9 +78,14 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         """ln p of the targets, 0 where one is -1. Shapes: (..., H), (...) -> (...) in float32."""
         wanted = targets >= 0
         rows, ids = x[wanted].to(self.head.weight.dtype), targets[wanted]
+        count = len(ids)
+        if torch.is_grad_enabled():  # one more row for each cluster: none is without a gradient
+            firsts = ids.new_tensor(self.cutoffs[:-1])
+            rows = torch.cat([rows, rows.new_zeros(len(firsts), self.in_features)])
+            ids = torch.cat([ids, firsts])
         biggest = max(self.head_size, *(high - low for low, high in pairwise(self.cutoffs)))
         parts = (torch.split(part, max(1, LOGITS // biggest)) for part in (rows, ids))
-        found = torch.cat([self(*part).output for part in zip(*parts, strict=True)])
+        found = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
         return found.new_zeros(targets.shape).masked_scatter(wanted, found).float()
 
     def _at_full_precision(self, _: nn.Module, __: Any, product: Tensor) -> Tensor:

@@ -197,6 +197,16 @@ def test_ignored_targets_do_not_count(build, name, softmax):
     assert loss.item() == pytest.approx(-logs.sum().item() / (targets >= 0).sum().item(), rel=1e-5)
 
 
+@members
+def test_clusters_without_a_target_have_a_gradient_of_zero(build, name):
+    model = build(name, V, softmax="adaptive")
+    tokens = torch.arange(V + 1).view(1, V + 1)
+    loss, _ = model.loss(tokens, torch.zeros_like(tokens), model.start(1))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert all((p.grad == 0).all() for p in model.adaptive.tail.parameters())
+
+
 class Biggest(TorchDispatchMode):
     """Notes the size of the biggest tensor that is made."""
 
