@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint bench install clean
+.PHONY: demo test test-all lint bench bench-big install clean
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli compare data/france.txt --tokenizer word --minutes 1.75 --output $(DEMO) --force
@@ -35,6 +35,9 @@ lint: $(VENV)/tools
 
 bench: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/bench.py
+
+bench-big: $(VENV)/tools
+	$(BIN)/python tests/benchmarks/big_text.py
 
 install: $(VENV)/installed
 

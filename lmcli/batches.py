@@ -11,6 +11,7 @@ token is left out for being in the last N mod B.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,12 @@ from torch import Tensor
 
 Ids = npt.NDArray[np.integer[Any]]
 
+RELEASE_EVERY = 1000
+"""steps after which pages of a memory-mapped array that were read are given back"""
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
+LOOKED_AT = 1 << 24
+"""tokens in which short documents are looked for"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Streams:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0 through all epochs."""
+        if step % RELEASE_EVERY == 0:
+            release(self.ids)
         epoch, chunk = divmod(step, self.steps_per_epoch)
         turn = int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
         first = chunk * self.truncation
@@ -90,9 +97,10 @@ class ShortFirst:
     """
 
     def __init__(self, whole: Streams, share: float) -> None:
-        lengths = document_lengths(whole.ids, whole.start)
-        bounds = stage_bounds(lengths, whole.batch * whole.truncation) if share else []
-        short = [replace_ids(whole, whole.ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
+        ids = np.asarray(whole.ids[: lengths.sum()])
+        bounds = stage_bounds(lengths, whole.batch * whole.truncation)
+        short = [replace_ids(whole, ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
         self.stages = [*short, whole]
         self.share = share
 
@@ -119,8 +127,13 @@ def replace_ids(streams: Streams, ids: Ids) -> Streams:
 
 
 def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:
-    """Tokens of every document, its start id among them. Shapes: (N,) -> (documents,)."""
-    return np.diff(np.flatnonzero(ids == start), append=len(ids))
+    """Tokens of every document, its start id among them; of a big text of the first ones.
+
+    Shapes: (N,) -> (documents,).
+    """
+    starts = np.flatnonzero(np.asarray(ids[:LOOKED_AT]) == start)
+    end = [len(ids)] if len(ids) <= LOOKED_AT else []
+    return np.diff(starts, append=np.array(end, np.int64))
 
 
 def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
@@ -132,3 +145,13 @@ def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
     longest = int(lengths.max(initial=1))
     bounds = [1 << n for n in range(1, longest.bit_length()) if 1 << n < longest]
     return [b for b in bounds if lengths[lengths <= b].sum() >= least]
+
+
+def release(ids: npt.NDArray[np.integer[Any]]) -> None:
+    """Let go of the pages of a file that were read; they come again when they are asked for.
+
+    They count as this process's memory otherwise, until all of the file does.
+    """
+    mapped: object = ids.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)

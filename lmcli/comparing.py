@@ -180,19 +180,17 @@ def optimum_row(source: Source) -> dict[str, Any] | None:
     grammar = made_by(source)
     if grammar is None:
         return None
-    corpus, encoded = source.corpus, source.encoded
-    parts = {"valid": (corpus.valid, encoded.valid), "test": (corpus.test, encoded.test)}
     row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
-    for name, (part, stream) in parts.items():
-        if part is None or stream is None:
+    for name, held_out in (("valid", source.valid), ("test", source.test)):
+        if held_out is None:
             row[name] = None
             continue
-        lines = [line for piece in part.pieces for line in piece.splitlines()]
+        part, tokens = held_out.part, held_out.targets
+        lines = (line for piece in part.pieces for line in piece.splitlines())
         try:
             nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
         except ValueError:
             return None  # edited by hand: the optimum is not known any more
-        tokens = int((stream != encoded.tokenizer.start).sum())
         row[name] = {
             "nats_per_token": nats / tokens,
             "perplexity": math.exp(nats / tokens),

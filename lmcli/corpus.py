@@ -1,55 +1,81 @@
 """Texts from anywhere, cut into a training, a validation and a test part.
 
 **In:** TEXT arguments (files, globs, folders, ``-``, compressed files, fsspec URLs) and options.
-**Out:** `Document`s, or a `Corpus`: the parts, a sha256 of the content, a record of the split.
+**Out:** a `Corpus`: the parts, a sha256 of the content, a record of the split.
+
+A text is read once to see what it is and where it is to be cut. What stays in memory is where the
+pieces of each part lie; the pieces are read when they are asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.cutting import BLOCK, Digest, Units, cut_blocks, scan
 from lmcli.errors import TextError
-from lmcli.reading import Document, TextOptions, cut_documents, read_files
+from lmcli.locating import find_texts
+from lmcli.pieces import Offsets, Pieces, Spans, stretches_of
+from lmcli.reading import Reader, TextOptions, open_texts
 
 MINIMUM_CHARACTERS = 400
-BLOCK = 10_000  # characters
 CYCLE = 20  # of so many blocks one goes to each held-out part
 HELD_OUT = (9, 10)  # which ones: the beginning of a text stays in training
 
-_WORD_STEP = 1 << 20  # characters split into words at a time
+_STEP = 1 << 20  # units labelled at a time
+_EXCERPTS = 64  # from places evenly spread, where pieces are too long to be taken whole
+
+Labels = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a corpus; each piece begins from the start state."""
 
-    pieces: tuple[str, ...]
+    pieces: Sequence[str]
 
     @cached_property
     def chars(self) -> int:
         """Unicode characters."""
+        if isinstance(self.pieces, Pieces):
+            return self.pieces.chars
         return sum(map(len, self.pieces))
 
     @cached_property
     def bytes(self) -> int:
         """Bytes in UTF-8."""
-        return sum(
-            len(p) if p.isascii() else len(p.encode("utf-8", "replace")) for p in self.pieces
-        )
+        texts = (stretch.text for stretch in stretches_of(self.pieces))
+        return sum(len(t) if t.isascii() else len(t.encode("utf-8", "replace")) for t in texts)
 
     @cached_property
     def words(self) -> int:
         """What stands between white space."""
-        return sum(map(_count_words, self.pieces))
+        count, inside = 0, False  # whether the text so far ends within a piece's word
+        for stretch in stretches_of(self.pieces):
+            rest, *texts = stretch.texts()
+            count += len(rest.split()) - (inside and rest[:1].strip() != "")
+            count += sum(len(text.split()) for text in texts)
+            inside = stretch.text[-1:].strip() != ""
+        return count
+
+    def sample(self, chars: int) -> Part:
+        """The part itself, or evenly spread pieces of a bigger one, so many characters in all.
+
+        Pieces that are too long are cut: from one, excerpts are taken. A sample is held in memory.
+        """
+        if self.chars <= chars or not isinstance(self.pieces, Pieces):
+            return self
+        wanted = len(self.pieces) * chars // self.chars
+        if wanted < _EXCERPTS:
+            return Part(self.pieces.excerpts(_EXCERPTS, chars // _EXCERPTS))
+        places = np.arange(wanted) * len(self.pieces) // wanted
+        return Part(tuple(self.pieces[i] for i in places.tolist()))
 
 
 @dataclass(frozen=True)
@@ -102,138 +128,160 @@ def load_corpus(
     split: Literal["interleaved", "tail"] = "interleaved",
     valid: Sequence[str] = (),
     test: Sequence[str] = (),
+    reader: Reader | None = None,
 ) -> Corpus:
     """Read and split. Parts given as files are taken whole and not cut off TEXT.
 
     With `valid` alone there is no test part; with `test` alone validation is cut off TEXT.
     """
-    files = read_files(texts, options)
-    valid_files = read_files(valid, options) if valid else []
-    test_files = read_files(test, options) if test else []
-    if valid or test:
-        _check_apart(files, valid_files, test_files)
+    reader = reader or Reader()
+    names = {"train": find_texts(texts)}
+    names |= {name: find_texts(t) for name, t in (("valid", valid), ("test", test)) if t}
+    apart = len(names) > 1
+    scanned = {name: _Scanned(found, options, reader, apart) for name, found in names.items()}
+    if apart:
+        _check_apart(list(scanned.values()))
     wanted = () if valid else ("valid",) if test else ("valid", "test")
-    documents = cut_documents(files, options)
-    parts, block = _split(documents, options, split, wanted)
-    record = SplitRecord(
-        split, block, options, _held_out(valid_files, options), _held_out(test_files, options)
-    )
-    for name, given in (("valid", valid_files), ("test", test_files)):
-        if given:
-            parts[name] = Part(tuple(d.text for d in cut_documents(given, options)))
-    names = tuple(file.name for file in files)
-    sha256 = _sha256(documents)
-    return Corpus(names, sha256, parts["train"], parts["valid"], parts.get("test"), record)
+    parts, block = _split(scanned["train"].units, split, wanted)
+    for name in list(names)[1:]:
+        parts[name] = _whole(scanned[name].units)
+    held_out = [scanned[n].record() if n in scanned else None for n in ("valid", "test")]
+    record = SplitRecord(split, block, options, *held_out)
+    sha256 = scanned["train"].sha256
+    held_out_parts = parts["valid"], parts.get("test")
+    return Corpus(tuple(names["train"]), sha256, parts["train"], *held_out_parts, record)
 
 
-def _split(
-    documents: list[Document], options: TextOptions, split: str, wanted: Sequence[str]
-) -> tuple[dict[str, Part], int]:
-    """The parts cut off the documents, by name, and the block size."""
+class _Scanned:
+    """Files that have been read once."""
+
+    def __init__(self, names: list[str], options: TextOptions, reader: Reader, apart: bool) -> None:
+        digest = Digest()
+        self.names = names
+        self.units: list[Units] = []
+        self.checksums: list[str] = []
+        """of each file alone; left out where nobody asks"""
+        for text in open_texts(names, options, reader):
+            own = Digest() if apart else None
+            reader.meter.begin("reading", text.size)
+            self.units.append(scan(text, options.documents, digest, own, reader.meter))
+            self.checksums += [own.hexdigest()] if own else []
+        self.sha256 = digest.hexdigest()
+
+    def record(self) -> HeldOut:
+        """What is kept of a part that came from files of its own."""
+        return HeldOut(tuple(self.names), self.sha256)
+
+
+def _check_apart(parts: Sequence[_Scanned]) -> None:
+    """A file in two parts would be trained and tested on; compared by content."""
+    seen: dict[str, tuple[int, str]] = {}
+    for part, files in enumerate(parts):
+        for file, checksum in zip(files.names, files.checksums, strict=True):
+            owner, name = seen.setdefault(checksum, (part, file))
+            if owner != part:
+                raise TextError(
+                    f"the same text is in two parts: '{name}' and '{file}'",
+                    "training, validation and test texts must differ: leave it out of one",
+                )
+
+
+def _split(units: list[Units], split: str, wanted: Sequence[str]) -> tuple[dict[str, Part], int]:
+    """The parts cut off the documents, by name, and the block size. Takes the units away."""
     if not wanted:
-        return {"train": Part(tuple(d.text for d in documents))}, 0
-    total = sum(len(d.text) for d in documents)
+        return {"train": _whole(units)}, 0
+    total = sum(int(u.chars.sum(dtype=np.int64)) for u in units)
     if total < MINIMUM_CHARACTERS:
         raise TextError(
             f"the text is too short: {total} characters",
             f"a split needs at least {MINIMUM_CHARACTERS}; or name --valid and --test files",
         )
     size = min(BLOCK, total // (CYCLE if split == "interleaved" else 2 * CYCLE))
-    whole = options.documents != "file"
-    units = [
-        (owner, text)
-        for owner, document in enumerate(documents)
-        for text in ([document.text] if whole else _blocks(document.text, size))
-    ]
-    begins = np.cumsum([0, *(len(text) for _, text in units)])[:-1]
+    whole = units[0].whole
+    if size < BLOCK and not whole:
+        units[:] = [cut_blocks(u.spans.text, size) for u in units]
+    chars = np.concatenate([u.chars for u in units])
     if split == "tail":
-        labels = _tail_labels(begins / total, len(wanted))
+        labels = _tail_labels(chars, total, len(wanted))
+    elif whole:
+        labels = _group_labels(chars, size, len(wanted))
     else:
-        blocks = _groups(begins, size) if whole else np.arange(len(units))
-        labels = _cycle_labels(blocks, len(wanted))
-    if len(set(labels.tolist())) <= len(wanted):
+        labels = _cycle_labels(np.arange(len(chars)), len(wanted))
+    if np.count_nonzero(np.bincount(labels)) <= len(wanted):
         raise TextError(
-            f"too few documents for a split: {len(documents)}",
+            f"too few documents for a split: {len(chars) if whole else len(units)}",
             f"a split needs at least {CYCLE} of like size; or name --valid and --test files",
         )
-    return _parts(units, labels.tolist(), ("train", *wanted)), size
+    return _parts(units, labels, ("train", *wanted)), size
 
 
-def _parts(
-    units: list[tuple[int, str]], labels: list[int], names: Sequence[str]
-) -> dict[str, Part]:
-    """Units (owner, text) by label; neighbours of one owner in one part become one piece."""
-    pieces: dict[str, list[str]] = {name: [] for name in names}
-    labelled = zip(units, labels, strict=True)
-    for (_, label), run in groupby(labelled, key=lambda pair: (pair[0][0], pair[1])):
-        pieces[names[label]].append("".join(text for (_, text), _ in run))
-    return {name: Part(tuple(texts)) for name, texts in pieces.items()}
+def _whole(units: list[Units]) -> Part:
+    """All documents as one part."""
+    chars = sum(int(u.chars.sum(dtype=np.int64)) for u in units)
+    return Part(Pieces([u.documents() for u in units], chars))
 
 
-def _blocks(text: str, size: int) -> Iterator[str]:
-    """The text in blocks of at most `size`, cut behind a line end, else before a blank."""
-    begin = 0
-    while begin < len(text):
-        end = begin + size
-        if end < len(text):
-            least = begin + (size + 1) // 2
-            end = text.rfind("\n", least, end) + 1 or max(0, text.rfind(" ", least, end)) or end
-        yield text[begin:end]
-        begin = end
+def _parts(units: list[Units], labels: Labels, names: Sequence[str]) -> dict[str, Part]:
+    """Units by label; neighbours among the blocks of one text become one piece."""
+    spans: dict[str, list[Spans]] = {name: [] for name in names}
+    chars = dict.fromkeys(names, 0)
+    first = 0
+    while units:
+        unit = units.pop(0)
+        mine = labels[first : first + len(unit.chars)]
+        first += len(unit.chars)
+        places, kinds = (unit.spans, mine) if unit.whole else _merged(unit.spans, mine)
+        for label, name in enumerate(names):
+            spans[name].append(places.chosen(kinds == label))
+            chars[name] += int(unit.chars[mine == label].sum(dtype=np.int64))
+    return {name: Part(Pieces(spans[name], chars[name])) for name in names}
 
 
-def _groups(begins: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Whole documents numbered by block; blocks shrink until there are enough of them."""
+def _merged(blocks: Spans, labels: Labels) -> tuple[Spans, Labels]:
+    """Neighbouring blocks with one label as one."""
+    firsts = np.flatnonzero(np.diff(labels, prepend=-1))
+    begins = blocks.begins[firsts]
+    ends = np.append(begins[1:], blocks.begins[-1] + blocks.lengths[-1])
+    return Spans(blocks.text, begins, ends - begins, blocks.ending), labels[firsts]
+
+
+def _begins(chars: npt.NDArray[np.integer[Any]]) -> Iterator[tuple[slice, Offsets]]:
+    """At which character of all each unit begins, for many units at a time."""
+    total = 0
+    for first in range(0, len(chars), _STEP):
+        some = slice(first, first + _STEP)
+        ends = total + np.cumsum(chars[some], dtype=np.int64)
+        yield some, ends - chars[some]
+        total = int(ends[-1])
+
+
+def _group_labels(chars: npt.NDArray[np.integer[Any]], size: int, parts: int) -> Labels:
+    """Labels of whole documents by block; blocks shrink until there are enough of them."""
+    labels = np.zeros(len(chars), np.int8)
     while True:
-        groups = np.cumsum(np.diff(begins // size, prepend=0) > 0, dtype=np.int64)
-        if groups[-1] + 1 >= CYCLE or size == 1:
-            return groups
+        group, block = 0, 0
+        for some, begins in _begins(chars):
+            blocks = begins // size
+            groups = group + np.cumsum(np.diff(blocks, prepend=block) > 0, dtype=np.int64)
+            labels[some] = _cycle_labels(groups, parts)
+            group, block = int(groups[-1]), int(blocks[-1])
+        if group + 1 >= CYCLE or size == 1:
+            return labels
         size = max(1, size // 2)
 
 
-def _cycle_labels(blocks: npt.NDArray[np.int64], parts: int) -> npt.NDArray[np.int64]:
+def _cycle_labels(blocks: npt.NDArray[np.int64], parts: int) -> Labels:
     """0 for training, then 1, 2 for the held-out parts, from the number of each unit's block."""
-    labels = np.zeros(len(blocks), np.int64)
-    for label, place in enumerate(HELD_OUT[:parts], 1):
-        labels[blocks % CYCLE == place] = label
+    of_place = np.zeros(CYCLE, np.int8)
+    of_place[list(HELD_OUT[:parts])] = np.arange(1, parts + 1)
+    labels: Labels = of_place[blocks % CYCLE]
     return labels
 
 
-def _tail_labels(begins: npt.NDArray[np.float64], parts: int) -> npt.NDArray[np.int64]:
+def _tail_labels(chars: npt.NDArray[np.integer[Any]], total: int, parts: int) -> Labels:
     """0 for training, then 1, 2 for the last parts, from where in the text each unit begins."""
     bounds = [1 - (parts - part) / CYCLE for part in range(parts)]
-    return np.searchsorted(bounds, begins, side="right")
-
-
-def _sha256(documents: Iterable[Document]) -> str:
-    """Of one document the sha256 of its UTF-8 bytes; several are kept apart by a zero byte."""
-    text = "\0".join(document.text for document in documents)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _held_out(files: list[Document], options: TextOptions) -> HeldOut | None:
-    if not files:
-        return None
-    return HeldOut(tuple(f.name for f in files), _sha256(cut_documents(files, options)))
-
-
-def _check_apart(*parts: list[Document]) -> None:
-    """A file in two parts would be trained and tested on; compared by content."""
-    seen: dict[str, tuple[int, str]] = {}
-    for part, files in enumerate(parts):
-        for file in files:
-            owner, name = seen.setdefault(_sha256([file]), (part, file.name))
-            if owner != part:
-                raise TextError(
-                    f"the same text is in two parts: '{name}' and '{file.name}'",
-                    "training, validation and test texts must differ: leave it out of one",
-                )
-
-
-def _count_words(text: str) -> int:
-    count = 0
-    for begin in range(0, len(text), _WORD_STEP):
-        step = text[begin : begin + _WORD_STEP]
-        cut = begin > 0 and not (text[begin - 1].isspace() or step[0].isspace())
-        count += len(step.split()) - cut
-    return count
+    labels = np.zeros(len(chars), np.int8)
+    for some, begins in _begins(chars):
+        labels[some] = np.searchsorted(bounds, begins / total, side="right")
+    return labels

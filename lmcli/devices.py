@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from lmcli.errors import TrainingError
 
@@ -27,6 +28,18 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
+def move(tensor: Tensor, device: str) -> Tensor:
+    """A tensor on the device; to a GPU by way of pinned memory, so that nobody waits for it."""
+    if device.startswith("cuda"):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def patience(device: str) -> int:
+    """How many steps a loss may wait to be fetched: on a GPU each fetch waits for its queue."""
+    return 1 if device == "cpu" else 10
+
+
 def _has_mps() -> bool:
     return bool(torch.backends.mps.is_available())
 
@@ -36,7 +49,8 @@ def pick_precision(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if fast else "float32"
     has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     fast = device == "cpu" and has_kernels and _bf16_instructions()
     return "bfloat16" if fast else "float32"

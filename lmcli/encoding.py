@@ -3,6 +3,7 @@
 **In:** a `Corpus`, a tokenizer's name and settings, a cache folder or None.
 **Out:** the tokenizer, trained on the training part, and a stream of ids for each part: its pieces
 end to end, each with the start id before it. From the cache the streams are memory-mapped.
+Text is read and ids are written some at a time, so that both may be larger than the memory.
 
 The cache is keyed by content, never by path: edit a text, and its ids are made anew.
 """
@@ -15,34 +16,71 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 import lmcli
 from lmcli.corpus import Corpus, SplitRecord
+from lmcli.pieces import Metered, stretches_of
+from lmcli.reading import Reader
 from lmcli.registry import TOKENIZERS
 from lmcli.settings import Settings
 from lmcli.tokenizers.base import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
+_STEP = 1 << 20  # bytes checked at a time
+_STALE = 86_400  # seconds after which a half-written entry has nobody who writes it
 
 Stream = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """A tokenizer and what it made of each part: uint16 where all ids fit, else int32."""
+    """A tokenizer and what it made of each part, in the smallest integers that hold all ids."""
 
     tokenizer: Tokenizer
     train: Stream
     valid: Stream
     test: Stream | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same files."""
+        streams = [_Mapped.of(s) for s in (self.train, self.valid, self.test)]
+        return _unreduced, (self.tokenizer, *streams)
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """Where a memory-mapped stream lies."""
+
+    path: str
+    dtype: str
+    offset: int
+    length: int
+
+    @classmethod
+    def of(cls, stream: Stream | None) -> Stream | _Mapped | None:
+        if not isinstance(stream, np.memmap) or not stream.filename:
+            return stream
+        return cls(str(stream.filename), stream.dtype.str, stream.offset, len(stream))
+
+    def open(self) -> Stream:
+        return np.memmap(self.path, self.dtype, "r", self.offset, (self.length,))
+
+
+def _unreduced(tokenizer: Tokenizer, *streams: Any) -> EncodedCorpus:
+    opened = [s.open() if isinstance(s, _Mapped) else s for s in streams]
+    return EncodedCorpus(tokenizer, *opened)
 
 
 def cache_folder() -> Path:
@@ -53,37 +91,89 @@ def cache_folder() -> Path:
 
 
 def encode_corpus(
-    corpus: Corpus, tokenizer_name: str, settings: Settings, cache: Path | None
+    corpus: Corpus,
+    tokenizer_name: str,
+    settings: Settings,
+    cache: Path | None,
+    reader: Reader | None = None,
 ) -> EncodedCorpus:
-    """All parts as ids; `cache` None, unreadable or unwritable means in memory."""
-    if cache is None:
-        return _encode(corpus, tokenizer_name, settings)
-    entry = cache / "encoded" / _key(corpus, tokenizer_name, settings)
-    if found := _load(entry, tokenizer_name):
-        return found
-    made = _encode(corpus, tokenizer_name, settings)
-    return (_save(made, entry) and _load(entry, tokenizer_name)) or made
+    """All parts as ids; with `cache` None, unreadable or unwritable they are kept elsewhere.
+
+    That is in memory while they are few, else in a temporary file.
+    """
+    reader = reader or Reader()
+    encoder = _Encoder(corpus, tokenizer_name, settings, reader)
+    if cache is not None:
+        entry = cache / "encoded" / _key(corpus, tokenizer_name, settings)
+        found = _load(entry, tokenizer_name)
+        found = found or (_save(encoder, entry) and _load(entry, tokenizer_name)) or None
+        if found:
+            return found
+    streams = {name: _kept(ids, encoder.dtype, reader) for name, ids in encoder.streams()}
+    return EncodedCorpus(encoder.tokenizer, streams["train"], streams["valid"], streams.get("test"))
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Stream:
     """The pieces end to end, each with the start id before it."""
-    dtype: type[np.integer[Any]] = np.uint16 if tokenizer.size + 1 < 65536 else np.int32
-    start = np.array([tokenizer.start], dtype)
-    arrays: list[Stream] = [np.empty(0, dtype)]
-    for piece in pieces:
-        arrays += [start, tokenizer.encode(piece).astype(dtype)]
-    return np.concatenate(arrays)
+    dtype = smallest_dtype(tokenizer)
+    parts = [ids.astype(dtype) for ids in tokenizer.encode_all(stretches_of(pieces))]
+    return np.concatenate([np.empty(0, dtype), *parts])
 
 
-def _encode(corpus: Corpus, tokenizer_name: str, settings: Settings) -> EncodedCorpus:
-    train = corpus.train.pieces
-    tokenizer: Tokenizer = TOKENIZERS.load(tokenizer_name).train(train, settings)
-    return EncodedCorpus(
-        tokenizer,
-        encode_pieces(tokenizer, train),
-        encode_pieces(tokenizer, corpus.valid.pieces),
-        None if corpus.test is None else encode_pieces(tokenizer, corpus.test.pieces),
-    )
+def smallest_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """The smallest integers that hold all ids and the start id."""
+    if tokenizer.start < 256:
+        return np.dtype(np.uint8)
+    return np.dtype(np.uint16 if tokenizer.size + 1 < 65536 else np.int32)
+
+
+class _Encoder:
+    """A corpus on its way to ids; the tokenizer is trained when it is first needed."""
+
+    def __init__(
+        self, corpus: Corpus, tokenizer_name: str, settings: Settings, reader: Reader
+    ) -> None:
+        parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
+        self._parts = {name: part for name, part in parts.items() if part is not None}
+        self._name, self._settings, self._meter = tokenizer_name, settings, reader.meter
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        train = self._parts["train"]
+        self._meter.begin("vocabulary", train.chars)
+        cls = TOKENIZERS.load(self._name)
+        tokenizer: Tokenizer = cls.train(Metered(train.pieces, self._meter), self._settings)
+        return tokenizer
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return smallest_dtype(self.tokenizer)
+
+    def streams(self) -> Iterator[tuple[str, Iterator[Stream]]]:
+        """The name of each part, and its ids some at a time."""
+        tokenizer, dtype = self.tokenizer, self.dtype
+        for name, part in self._parts.items():
+            self._meter.begin("tokens", part.chars)
+            stretches = Metered(part.pieces, self._meter).stretches()
+            yield name, (ids.astype(dtype) for ids in tokenizer.encode_all(stretches))
+
+
+def _kept(parts: Iterable[Stream], dtype: np.dtype[Any], reader: Reader) -> Stream:
+    """Ids in memory while they are few, else in a temporary file."""
+    held, size, parts = [np.empty(0, dtype)], 0, iter(parts)
+    while size <= reader.limits.memory:
+        ids = next(parts, None)
+        if ids is None:
+            return np.concatenate(held)
+        held.append(ids)
+        size += ids.nbytes
+    with tempfile.TemporaryFile() as file:
+        length = 0
+        for ids in chain(held, parts):
+            file.write(ids.data)
+            length += len(ids)
+        file.flush()
+        return np.memmap(file, dtype, "r", 0, (length,))
 
 
 def _key(corpus: Corpus, tokenizer_name: str, settings: Settings) -> str:
@@ -105,29 +195,61 @@ def _without_names(split: SplitRecord) -> dict[str, Any]:
     return record
 
 
-def _save(made: EncodedCorpus, entry: Path) -> bool:
+def _save(encoder: _Encoder, entry: Path) -> bool:
     """Write a cache entry whole or not at all; whether it is there now."""
-    streams = {"train": made.train, "valid": made.valid, "test": made.test}
-    written = {name: stream for name, stream in streams.items() if stream is not None}
-    tokenizer = json.dumps(made.tokenizer.to_json())
-    about = {
-        "tokenizer": tokenizer,
-        "tokenizer_checksum": zlib.crc32(tokenizer.encode()),
-        "checksums": {name: zlib.crc32(stream.data) for name, stream in written.items()},
-    }
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(entry.parent)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder:
             new = Path(folder) / "entry"
             new.mkdir()
+            checksums = {
+                name: _write_stream(new / f"{name}.npy", ids, encoder.dtype)
+                for name, ids in encoder.streams()
+            }
+            tokenizer = json.dumps(encoder.tokenizer.to_json())
+            about = {
+                "tokenizer": tokenizer,
+                "tokenizer_checksum": zlib.crc32(tokenizer.encode()),
+                "checksums": checksums,
+            }
             (new / "about.json").write_text(json.dumps(about), encoding="utf-8")
-            for name, stream in written.items():
-                np.save(new / f"{name}.npy", stream, allow_pickle=False)
             shutil.rmtree(entry, ignore_errors=True)  # a damaged one
             new.rename(entry)
     except OSError:
         return False
     return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what those left behind who were killed while they wrote."""
+    for left in folder.glob(".new-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _write_stream(path: Path, parts: Iterable[Stream], dtype: np.dtype[Any]) -> int:
+    """Write ids as an ``.npy`` file as they come; their checksum."""
+    length = checksum = 0
+    with path.open("wb") as file:
+        _write_header(file, dtype, 0)
+        begin = file.tell()
+        for ids in parts:
+            file.write(ids.data)
+            checksum = zlib.crc32(ids.data, checksum)
+            length += len(ids)
+        file.seek(0)
+        _write_header(file, dtype, length)
+        if file.tell() != begin:  # the format leaves room for the length
+            raise OSError("the header has outgrown its place")
+    return checksum
+
+
+def _write_header(file: IO[bytes], dtype: np.dtype[Any], length: int) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _load(entry: Path, tokenizer_name: str) -> EncodedCorpus | None:
@@ -143,8 +265,15 @@ def _load(entry: Path, tokenizer_name: str) -> EncodedCorpus | None:
         return None
 
 
-def _load_stream(entry: Path, name: str, checksum: int) -> Stream:
-    stream: Stream = np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    if zlib.crc32(stream.data) != checksum:
+def _load_stream(entry: Path, name: str, expected: int) -> Stream:
+    path = entry / f"{name}.npy"
+    stream = np.load(path, mmap_mode="r", allow_pickle=False)
+    checksum = 0
+    with path.open("rb") as file:  # not through the map: what is read there stays in memory
+        file.seek(stream.offset)
+        while data := file.read(_STEP):
+            checksum = zlib.crc32(data, checksum)
+    if checksum != expected:
         raise ValueError("the checksum differs")
-    return stream
+    ids: Stream = stream
+    return ids

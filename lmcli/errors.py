@@ -10,6 +10,7 @@ The tree of all kinds::
     ├── UnknownNameError   no member of that name in a family (with "did you mean")
     ├── RunError           a run folder that is missing, damaged, newer or in the way
     ├── TrainingError      training that blew up or cannot go on
+    │   └── LostWorkerError    another process of the training is gone
     ├── StorageError       a full disk, a read-only folder
     └── UsageError         exit 2: an option, setting or key that does not exist or does not fit
 """
@@ -49,6 +50,10 @@ class RunError(LmcliError):
 
 class TrainingError(LmcliError):
     """Training that blew up or cannot go on."""
+
+
+class LostWorkerError(TrainingError):
+    """Another process of the training is gone."""
 
 
 class StorageError(LmcliError):

@@ -11,14 +11,31 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lmcli.errors import RunError
 from lmcli.models.base import LanguageModel
 from lmcli.run import Run
 from lmcli.scoring import stream_nats
 from lmcli.training import Progress, Stream, Trainer, count_targets
+
+KEPT = (
+    "step",
+    "tokens",
+    "seconds",
+    "best",
+    "best_step",
+    "worse",
+    "validated",
+    "validated_step",
+    "loss_sum",
+    "loss_steps",
+)
+"""what a checkpoint holds beside tensors"""
 
 
 def train_into(
@@ -27,11 +44,12 @@ def train_into(
     """Train and keep everything in the run's folder; leaving the loop saves where it stands.
 
     `log_lines` lines of the log are kept: those that were written before the trainer's checkpoint.
+    Checkpoints go by the trainer's seconds, on which all of its workers agree.
     """
     lines = log_lines
     run.cut_log(lines)
     save(run, trainer, lines)
-    saved = time.monotonic()
+    saved = trainer.seconds
     try:
         for progress in trainer.run():
             if progress.logged:
@@ -39,9 +57,9 @@ def train_into(
                 lines += 1
             if progress.best:
                 run.save_weights(trainer.model.tensors(), trainer.step)
-            if progress.valid is not None or time.monotonic() - saved > every_seconds:
+            if progress.valid is not None or trainer.seconds - saved > every_seconds:
                 save(run, trainer, lines)
-                saved = time.monotonic()
+                saved = trainer.seconds
             yield progress
     except GeneratorExit:
         if not trainer.best_step:
@@ -52,7 +70,7 @@ def train_into(
 
 def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     """A checkpoint of the trainer, and how long the log was at it."""
-    tensors, values = trainer.checkpoint()
+    tensors, values = checkpoint(trainer)
     clock = {}
     if trainer.total_steps is not None:  # then it decides nothing
         clock["seconds"] = values.pop("seconds")
@@ -64,12 +82,61 @@ def resume(run: Run, trainer: Trainer) -> int:
     tensors, values = run.load_training()
     try:
         lines = int(values.pop("log_lines"))
-        trainer.restore(tensors, values)
+        restore(trainer, tensors, values)
         return lines
     except (KeyError, ValueError, RuntimeError) as error:
         raise RunError(
             f"'{run.path}' cannot be resumed: {error}", "train it again with --force"
         ) from None
+
+
+def checkpoint(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that is needed to go on exactly: tensors, and plain values.
+
+    What differs from worker to worker (rows of the state, random states) lies one behind the other.
+    """
+    trainer.fetch()
+    workers = trainer.workers
+    tensors = {f"model.{k}": v for k, v in trainer.model.tensors().items()}
+    for index, values in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
+    own = {f"state.{i}": part for i, part in enumerate(trainer.state)}
+    own["random.torch"] = torch.get_rng_state()
+    kind = trainer.device.partition(":")[0]
+    if kind != "cpu":
+        own[f"random.{kind}"] = _generator(kind).get_rng_state()
+    tensors |= {name: workers.gather(tensor) for name, tensor in own.items()}
+    values = {name: getattr(trainer, name) for name in KEPT}
+    return tensors, values | {"best": None if math.isinf(trainer.best) else trainer.best}
+
+
+def restore(trainer: Trainer, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    """Bring a trainer to a checkpoint, whichever device it was made on."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group, {})[rest] = tensor
+    trainer.model.load_tensors(groups["model"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in groups.get("optimizer", {}).items():
+        index, _, rest = name.partition(".")
+        moments.setdefault(int(index), {})[rest] = tensor
+    template = trainer.optimizer.state_dict()
+    trainer.optimizer.load_state_dict(template | {"state": moments})
+    own, parts = trainer.workers.own, groups.get("state", {})
+    trainer.state = tuple(own(parts[str(i)]).to(trainer.device) for i in range(len(parts)))
+    torch.set_rng_state(own(groups["random"]["torch"]).clone())
+    kind = trainer.device.partition(":")[0]
+    if kind in groups["random"]:
+        _generator(kind).set_rng_state(own(groups["random"][kind]).clone())
+    for name, value in values.items():
+        setattr(trainer, name, value)
+    trainer.best = math.inf if values["best"] is None else values["best"]
+
+
+def _generator(kind: str) -> Any:
+    """The module that keeps the random state of a GPU."""
+    return {"cuda": torch.cuda, "mps": torch.mps}[kind]
 
 
 def count_into(run: Run, model: LanguageModel, train: Stream, valid: Stream) -> Progress:

@@ -7,26 +7,34 @@ but the cache of token ids; what is wrong with the request shows here.
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.corpus import Corpus, load_corpus
+from lmcli.corpus import Corpus, Part, load_corpus
 from lmcli.devices import pick_device
-from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus
-from lmcli.errors import RunError, TextError
+from lmcli.encoding import EncodedCorpus, Stream, cache_folder, encode_corpus, encode_pieces
+from lmcli.errors import RunError, TextError, UsageError
 from lmcli.models.base import LanguageModel
-from lmcli.reading import TextOptions
+from lmcli.reading import Reader, TextOptions
 from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run import Record, Run
 from lmcli.settings import check_known, update
+from lmcli.texts import Meter
+from lmcli.tokenizers.base import Tokenizer
 from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.workers import Onlooker, Workers
+
+MOST_SCORED = 1 << 20
+"""tokens of a held-out part that are scored: of a bigger one an evenly spread sample"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,10 @@ class TextChoice:
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
 
-    def load(self) -> Corpus:
+    def load(self, reader: Reader | None = None) -> Corpus:
         """Read and split."""
-        split = "tail" if self.split == "tail" else "interleaved"
-        return load_corpus(self.texts, self.options, split, self.valid, self.test)  # type: ignore[arg-type]
+        split: Any = "tail" if self.split == "tail" else "interleaved"
+        return load_corpus(self.texts, self.options, split, self.valid, self.test, reader)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
@@ -67,6 +75,32 @@ class TextChoice:
 
 
 @dataclass(frozen=True)
+class HeldOutText:
+    """As much of a held-out part as is scored: all, or a sample that is always the same."""
+
+    part: Part
+    stream: Stream
+    share: float
+    """of the part's characters"""
+
+    @classmethod
+    def of(
+        cls, part: Part, stream: Stream, tokenizer: Tokenizer, most: int = MOST_SCORED
+    ) -> HeldOutText:
+        """About `most` tokens of a part, which come from all over it."""
+        if len(stream) <= most:  # in memory: a file may be edited while it is trained on
+            return cls(Part(tuple(part.pieces)), stream, 1.0)
+        sample = part.sample(max(1, part.chars * most // len(stream)))
+        ids = encode_pieces(tokenizer, sample.pieces)
+        return cls(sample, ids, sample.chars / part.chars)
+
+    @property
+    def targets(self) -> int:
+        """How many tokens are predicted: all but the start ids."""
+        return len(self.stream) - len(self.part.pieces)
+
+
+@dataclass(frozen=True)
 class Source:
     """A corpus in hand: read, split, tokenized."""
 
@@ -75,6 +109,23 @@ class Source:
     encoded: EncodedCorpus
     tokenizer: str
     tokenizer_settings: dict[str, Any]
+
+    @cached_property
+    def valid(self) -> HeldOutText:
+        """What is validated on."""
+        return HeldOutText.of(self.corpus.valid, self.encoded.valid, self.encoded.tokenizer)
+
+    @cached_property
+    def test(self) -> HeldOutText | None:
+        """What is tested on."""
+        part, stream = self.corpus.test, self.encoded.test
+        if part is None or stream is None:
+            return None
+        return HeldOutText.of(part, stream, self.encoded.tokenizer)
+
+    def targets(self) -> int:
+        """How many tokens of the training part are predicted: all but the start ids."""
+        return len(self.encoded.train) - len(self.corpus.train.pieces)
 
     def checksums(self) -> dict[str, str | None]:
         """Of the text, and of what was held out in files of its own."""
@@ -87,13 +138,17 @@ class Source:
 
 
 def prepare_source(
-    choice: TextChoice, tokenizer: str, pairs: Mapping[str, Any] | None = None
+    choice: TextChoice,
+    tokenizer: str,
+    pairs: Mapping[str, Any] | None = None,
+    meter: Meter | None = None,
 ) -> Source:
     """Read, split and tokenize; ids come from the cache where they can."""
+    reader = Reader(meter=meter)
     cls = TOKENIZERS.load(tokenizer)
     settings = update(cls.Settings(), pairs or {})
-    corpus = choice.load()
-    encoded = encode_corpus(corpus, tokenizer, settings, cache_folder())
+    corpus = choice.load(reader)
+    encoded = encode_corpus(corpus, tokenizer, settings, cache_folder(), reader)
     return Source(choice, corpus, encoded, tokenizer, asdict(settings))
 
 
@@ -109,6 +164,8 @@ class Job:
     device: str
     source: Source
     command: str = ""
+    workers: int = 1
+    """processes that share each batch"""
 
     @property
     def counts(self) -> bool:
@@ -130,11 +187,22 @@ class Job:
             device=self.device,
             versions=versions(),
             command=self.command,
+            workers=self.workers,
         )
 
     def create(self, path: Path, force: bool = False) -> Run:
         """The run's folder."""
         return Run.create(path, self.record(), self.source.encoded.tokenizer, force)
+
+    def onlooker(self, path: Path) -> Run:
+        """The run that another worker creates."""
+        return Onlooker(path, self.record(), self.source.encoded.tokenizer)
+
+    def essence(self) -> str:
+        """What must be the same for all workers: all but names, versions and the command."""
+        record = {**asdict(self.record()), **self.source.checksums()}
+        left_out = ("corpus", "versions", "command")
+        return json.dumps({k: v for k, v in record.items() if k not in left_out}, sort_keys=True)
 
     def model(self) -> LanguageModel:
         """An untrained model; the seed decides its first weights."""
@@ -146,17 +214,18 @@ class Job:
         )
         return model
 
-    def trainer(self) -> Trainer:
-        """A trainer at step 0."""
-        encoded = self.source.encoded
+    def trainer(self, workers: Workers | None = None) -> Trainer:
+        """A trainer at step 0, one of several workers or alone."""
+        workers = workers or Workers()
         return Trainer(
             self.model(),
-            encoded.train,
-            encoded.valid,
+            self.source.encoded.train,
+            self.source.valid.stream,
             self.training,
             self.budget,
             self.seed,
-            self.device,
+            workers.place(self.device),
+            workers,
         )
 
 
@@ -170,6 +239,7 @@ def prepare_job(
     match: str = "params",
     command: str = "",
     width: int | None = None,
+    workers: int = 1,
 ) -> Job:
     """Settings for one architecture on a text, every open one chosen.
 
@@ -181,7 +251,24 @@ def prepare_job(
     scale = Scale.of(source.encoded.train, source.encoded.tokenizer.size, budget)
     scale = replace(scale, given_width=width)
     settings, training = choose(arch, settings, training, scale, match)
-    return Job(arch, settings, training, budget, seed, pick_device(device), source, command)
+    job = Job(arch, settings, training, budget, seed, pick_device(device), source, command, workers)
+    return _dealt_out(job, "batch" in pairs) if workers > 1 else job
+
+
+def _dealt_out(job: Job, batch_is_given: bool) -> Job:
+    """The job with a batch that its workers can share: rounded up, unless the user has said it."""
+    if job.counts:
+        raise UsageError(
+            f"{job.arch} learns by counting, which one process does", "leave --workers out"
+        )
+    batch, workers = job.training.batch or 16, job.workers
+    rounded = workers * -(-batch // workers)
+    if batch_is_given and rounded != batch:
+        raise UsageError(
+            f"a batch of {batch} cannot be shared evenly by {workers} workers",
+            f"for example --set batch={rounded}",
+        )
+    return replace(job, training=replace(job.training, batch=rounded))
 
 
 def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> None:
@@ -190,7 +277,7 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
     check_known(pairs, *classes, TOKENIZERS.load(tokenizer).Settings, TrainingSettings)
 
 
-def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
+def reopen(run: Run, texts: tuple[str, ...] = (), meter: Meter | None = None) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
     choice = TextChoice.from_json(record.corpus)
@@ -200,7 +287,7 @@ def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
             "name the text in the command, or pipe it in again and name -",
         )
     choice = replace(choice, texts=texts or choice.texts)
-    source = prepare_source(choice, record.tokenizer, record.tokenizer_settings)
+    source = prepare_source(choice, record.tokenizer, record.tokenizer_settings, meter)
     for name, checksum in source.checksums().items():
         if checksum != record.corpus[name]:
             what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
@@ -214,7 +301,8 @@ def reopen(run: Run, texts: tuple[str, ...] = ()) -> Job:
         budget = Budget(**record.budget)
     except TypeError as error:
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
-    return Job(record.arch, settings, training, budget, record.seed, record.device, source)
+    job = Job(record.arch, settings, training, budget, record.seed, record.device, source)
+    return replace(job, workers=record.workers)
 
 
 def versions() -> dict[str, str]:

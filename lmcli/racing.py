@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcli.corpus import Corpus
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
-from lmcli.preparing import Job
+from lmcli.preparing import Job, Source
 from lmcli.run import Run
 from lmcli.scoring import Score, score_pieces
 from lmcli.training import Progress, Trainer
@@ -90,8 +89,7 @@ def train_member(member: Member) -> Iterator[Event]:
     run = job.create(member.path, force=True)
     if job.counts:
         model = job.model()
-        encoded = job.source.encoded
-        progress = count_into(run, model, encoded.train, encoded.valid)
+        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
         yield Event(member.name, progress)
         tokens, seconds, rate = progress.tokens, progress.seconds, None
     else:
@@ -103,9 +101,15 @@ def train_member(member: Member) -> Iterator[Event]:
         tokens, seconds = trainer.tokens, trainer.seconds + spent
         rate = trainer.settings.learning_rate
     run.slim()
-    valid, test = score_parts(run, job.source.corpus)
+    valid, test = score_parts(run, job.source)
     run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
     yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
+
+
+def failed(member: Member, error: LmcliError) -> Event:
+    """What a member reports when it goes wrong."""
+    problem = f"{member.name}: {error.problem}"
+    return Event(member.name, error=(type(error).__name__, problem, error.hint))
 
 
 def race(job: Job) -> tuple[Trainer, float]:
@@ -131,13 +135,13 @@ def race(job: Job) -> tuple[Trainer, float]:
     return winner, spent
 
 
-def score_parts(run: Run, corpus: Corpus) -> tuple[Score, Score | None]:
-    """The validation and the test part under the best weights, exactly."""
+def score_parts(run: Run, source: Source) -> tuple[Score, Score | None]:
+    """What is validated and tested on under the best weights, exactly."""
     model, tokenizer = run.model(), run.tokenizer
-    valid = Score.of(score_pieces(model, tokenizer, corpus.valid.pieces))
-    if corpus.test is None:
+    valid = Score.of(score_pieces(model, tokenizer, source.valid.part.pieces))
+    if source.test is None:
         return valid, None
-    return valid, Score.of(score_pieces(model, tokenizer, corpus.test.pieces))
+    return valid, Score.of(score_pieces(model, tokenizer, source.test.part.pieces))
 
 
 def _outcome(
@@ -171,10 +175,16 @@ def _outcome(
 
 
 def train_members(members: Sequence[Member], workers: int) -> Iterator[Event]:
-    """Train all, `workers` at a time in processes of their own; leaving the loop ends them."""
+    """Train all, `workers` at a time in processes of their own; leaving the loop ends them.
+
+    A member whose loss explodes reports that, and the others go on.
+    """
     if workers <= 1 or len(members) == 1:
         for member in members:
-            yield from train_member(member)
+            try:
+                yield from train_member(member)
+            except TrainingError as error:
+                yield failed(member, error)
         return
     yield from _Pool(members, workers).run()
 
@@ -196,9 +206,9 @@ class _Pool:
             self._fill()
             while self.running:
                 event = self._next_event()
-                if event.error:
+                if event.error and event.error[0] != TrainingError.__name__:
                     raise LmcliError(*event.error[1:])
-                if event.outcome:
+                if event.outcome or event.error:
                     process, slot = self.running.pop(event.member)
                     process.join()
                     self.free.append(slot)
@@ -281,8 +291,7 @@ def _work(member: Member, cores: list[int], events: Any) -> None:
                 last = event.progress.seconds if event.progress else last
                 events.put(event)
     except LmcliError as error:
-        problem = f"{member.name}: {error.problem}"
-        events.put(Event(member.name, error=(type(error).__name__, problem, error.hint)))
+        events.put(failed(member, error))
     except Exception:
         traceback.print_exc()
         raise

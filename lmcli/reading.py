@@ -1,33 +1,39 @@
-"""TEXT arguments -> documents: bytes from anywhere, decoded, cut where documents begin.
+"""TEXT arguments -> texts: bytes from anywhere as UTF-8, ready to be cut into documents.
 
 **In:** files, globs, folders, ``-`` for standard input, compressed files, URLs, and `TextOptions`.
-**Out:** `Document`s; what is missing, empty or no text is a TextError that says where.
+**Out:** `Text`s, or `Document`s; what is missing, empty or no text is a TextError that says where.
+
+A file of UTF-8 is read where it stands. All else is decoded once and put aside, in memory while it
+is little, and then in a temporary file ($TMPDIR says where).
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import difflib
-import glob
-import gzip
-import lzma
+import io
+import stat
 import sys
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from lmcli.cutting import Digest, Units, scan
 from lmcli.errors import TextError, did_you_mean
+from lmcli.fetching import fetch, is_packed
+from lmcli.locating import find_texts, is_special, unreadable
+from lmcli.pieces import Pieces
 from lmcli.settings import setting
+from lmcli.texts import InPlace, Limits, Meter, Spool, Text, not_text
 
-_UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
-_SUFFIXES = (".txt", *(f".txt{packed}" for packed in _UNPACK))
 _ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252")
-_TIMEOUT = 60  # seconds
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_EITHER_ORDER = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
+_WHOLE = ("punycode", "idna", "undefined")  # encodings that mean another thing when read in parts
 
 
 @dataclass(frozen=True)
@@ -51,144 +57,93 @@ class Document(NamedTuple):
 
 def read_documents(texts: Sequence[str], options: TextOptions) -> list[Document]:
     """The documents of TEXT arguments in order; a text that cannot be read is a TextError."""
-    return cut_documents(read_files(texts, options), options)
+    names, pieces = find_documents(texts, options)
+    return [Document(name, piece) for name, piece in zip(names, pieces, strict=True)]
 
 
-def cut_documents(files: list[Document], options: TextOptions) -> list[Document]:
-    if options.documents == "file":
-        return files
-    cut = _lines if options.documents == "line" else _paragraphs
-    return [
-        Document(f"{file.name}:{line}", text) for file in files for line, text in cut(file.text)
-    ]
+def find_documents(
+    texts: Sequence[str], options: TextOptions, reader: Reader | None = None
+) -> tuple[Iterator[str], Pieces]:
+    """Names of the documents, and the documents, which are read when they are asked for."""
+    reader = reader or Reader()
+    opened = open_texts(find_texts(texts), options, reader)
+    units = [scan(text, options.documents, Digest(), meter=reader.meter) for text in opened]
+    chars = sum(int(u.chars.sum(dtype="int64")) for u in units)
+    pieces = Pieces([u.documents() for u in units], chars)
+    return chain.from_iterable(map(_names, units)), pieces
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line and not line.isspace():
-            yield number, line + "\n"
+def _names(units: Units) -> Iterator[str]:
+    name = units.spans.text.name
+    if not units.whole:
+        yield name
+        return
+    for number in units.numbers:
+        yield f"{name}:{number}"
 
 
-def _paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    lines = enumerate(text.split("\n"), 1)
-    for blank, run in groupby(lines, key=lambda pair: not pair[1] or pair[1].isspace()):
-        if not blank:
-            block = list(run)
-            yield block[0][0], "\n".join(line for _, line in block) + "\n\n"
+class Reader:
+    """What texts are read with: how much at a time, where they are put aside, who looks on."""
+
+    def __init__(self, limits: Limits | None = None, meter: Meter | None = None) -> None:
+        self.limits = limits or Limits()
+        self.spool = Spool(self.limits.memory)
+        self.meter = meter or Meter()
 
 
-def read_files(texts: Sequence[str], options: TextOptions) -> list[Document]:
-    """Each file of TEXT once, as one document."""
-    if not texts:
-        raise TextError("no text given", "name a file, a folder, a pattern, a URL, or - for stdin")
+def open_texts(names: Iterable[str], options: TextOptions, reader: Reader) -> Iterator[Text]:
+    """Each file as one text."""
     _check_encoding(options.encoding)
-    names: dict[str, str] = {}
-    for text in texts:
+    plain = codecs.lookup(options.encoding).name == "utf-8" and options.errors == "strict"
+    for name in names:
         try:
-            for name in _find(text):
-                names.setdefault(name if _is_special(name) else str(Path(name).resolve()), name)
+            stands = plain and options.newlines == "keep" and _is_file(name)
         except OSError as error:
-            raise _unreadable(text, error) from None
-    return [Document(name, _read_text(name, options)) for name in names.values()]
+            raise unreadable(name, error) from None
+        yield _in_place(name, reader) if stands else _put_aside(name, options, reader)
 
 
-def _is_special(name: str) -> bool:
-    return name == "-" or "://" in name
+def _is_file(name: str) -> bool:
+    special = is_special(name) or is_packed(name)
+    return not special and stat.S_ISREG(Path(name).stat().st_mode)
 
 
-def _find(text: str) -> list[str]:
-    """The files or URLs that one TEXT argument means."""
-    if _is_special(text):
-        return _find_urls(text) if "*" in text else [text]
-    path = Path(text)
-    if path.is_dir():
-        return _find_in_folder(path)
-    if path.exists():
-        return [text]
-    if glob.has_magic(text):
-        matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path takes no absolute pattern
-        if found := sorted(name for name in matches if Path(name).is_file()):
-            return found
-        raise TextError(f"no file matches '{text}'", "check the pattern")
-    if not path.parent.is_dir():
-        raise TextError(f"no file named '{text}'", f"there is no folder named '{path.parent}'")
-    names = [file.name for file in path.parent.iterdir()]
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"did you mean '{path.with_name(near[0])}'?" if near else "check the spelling"
-    raise TextError(f"no file named '{text}'", hint)
-
-
-def _find_in_folder(folder: Path) -> list[str]:
-    names = sorted(file.name for file in folder.iterdir() if file.is_file())
-    texts = [name for name in names if name.endswith(_SUFFIXES) and not name.startswith(".")]
-    if not texts:
-        raise TextError(
-            f"no texts in folder '{folder}'",
-            f"of a folder, files {', '.join(f'*{suffix}' for suffix in _SUFFIXES)} are read",
-        )
-    return [str(folder / name) for name in texts]
-
-
-def _find_urls(pattern: str) -> list[str]:
-    import fsspec
-
+def _in_place(name: str, reader: Reader) -> Text:
+    """A file as it stands; a small one is remembered, as it may be edited while it is used."""
     try:
-        found = [file.full_name for file in fsspec.open_files(pattern, "rb")]
-    except Exception as error:  # each file system raises what it likes
-        raise _unreadable(pattern, error) from None
-    if not found:
-        raise TextError(f"no file matches '{pattern}'", "check the pattern")
-    return found
-
-
-def _read_text(name: str, options: TextOptions) -> str:
-    text = _decode(name, _read_bytes(name), options).removeprefix(_BOM)
-    if not text or text.isspace():
-        raise TextError(f"'{name}' is empty", "a text needs words in it")
-    if options.newlines == "lf":
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text
-
-
-def _read_bytes(name: str) -> bytes:
-    try:
-        if name == "-":
-            return sys.stdin.buffer.read()
-        data = _download(name) if _is_special(name) else Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            mark = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        source = InPlace(name)
     except OSError as error:
-        raise _unreadable(name, error) from None
-    unpack = _UNPACK.get(Path(name).suffix)
-    try:
-        return unpack(data) if unpack else data
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
-        raise TextError(
-            f"'{name}' is damaged: it does not unpack", "make or download it again"
-        ) from None
+        raise unreadable(name, error) from None
+    skipped = len(codecs.BOM_UTF8) if mark else 0
+    size, limits, spool = source.size - skipped, reader.limits, reader.spool
+    if spool.size + size > limits.memory:
+        return Text(name, source, skipped, size, False, skipped, limits.window)
+    begin = spool.size
+    spool.write(source.read(skipped, source.size))
+    return Text(name, spool, begin, size, False, skipped, limits.window)
 
 
-def _download(url: str) -> bytes:
-    """http(s) by the standard library, as fsspec needs more packages for it; the rest by fsspec."""
-    if url.startswith(("http://", "https://")):
-        from urllib.request import urlopen
-
-        with urlopen(url, timeout=_TIMEOUT) as reply:
-            return bytes(reply.read())
-    import fsspec
-
-    try:
-        packed = Path(url).suffix in _UNPACK
-        with fsspec.open(url, "rb", compression=None if packed else "infer") as file:
-            return bytes(file.read())
-    except Exception as error:  # each file system raises what it likes
-        raise _unreadable(url, error) from None
+def _put_aside(name: str, options: TextOptions, reader: Reader) -> Text:
+    """A text that must be fetched or decoded first."""
+    spool, window = reader.spool, reader.limits.window
+    begin = spool.size
+    reader.meter.begin("fetching", 0)
+    for text in _clean(_decode(name, fetch(name, window), options), options):
+        data = text.encode("utf-8", "surrogatepass")
+        spool.write(data)
+        reader.meter.add(len(data))
+    return Text(name, spool, begin, spool.size - begin, True, 0, window)
 
 
-def _unreadable(name: str, error: Exception) -> TextError:
-    known = isinstance(error, FileNotFoundError) and "no such file"
-    reason = known or getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    reason = reason[:1].lower() + reason[1:].rstrip(".")
-    hint = "check the address" if _is_special(name) else "check the path and its permissions"
-    return TextError(f"cannot read '{name}': {reason or 'it failed'}", hint)
+def _clean(texts: Iterator[str], options: TextOptions) -> Iterator[str]:
+    """Without the byte order mark, and with the line ends that are wanted."""
+    line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+    first = next(filter(None, texts), "").removeprefix(_BOM)
+    for text in chain([first], texts):
+        yield line_ends.decode(text) if options.newlines == "lf" else text
+    yield line_ends.decode("", final=True)
 
 
 def _check_encoding(encoding: str) -> None:
@@ -201,14 +156,23 @@ def _check_encoding(encoding: str) -> None:
         ) from None
 
 
-def _decode(name: str, data: bytes, options: TextOptions) -> str:
+def _decode(name: str, parts: Iterator[bytes], options: TextOptions) -> Iterator[str]:
+    """Bytes in parts as characters in parts."""
+    first = next(parts, b"")
+    encoding = codecs.lookup(options.encoding).name
+    if encoding in _WHOLE:
+        first, parts = b"".join([first, *parts]), iter(())
+    if encoding in _EITHER_ORDER and not first.startswith(_EITHER_ORDER[encoding]):
+        encoding += "-le" if sys.byteorder == "little" else "-be"
+    decoder = codecs.getincrementaldecoder(encoding)(options.errors)
+    given = 0
     try:
-        return data.decode(options.encoding, options.errors)
+        for data in chain([first], parts):
+            given += len(data)
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
     except UnicodeError as error:
-        place = getattr(error, "start", 0)
-        looks_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        other = "utf-16" if looks_utf16 else "latin-1"
-        raise TextError(
-            f"'{name}' is not {options.encoding}: byte 0x{data[place]:02x} at offset {place}",
-            f"try --encoding {other}, or --errors replace",
-        ) from None
+        data = getattr(error, "object", b"\0")
+        start = getattr(error, "start", 0)
+        place = given - len(data) + start
+        raise not_text(name, options.encoding, data[start], place, first[:2]) from None

@@ -32,6 +32,8 @@ REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
 ASSUMED_SECONDS = 180.0
 """a budget in steps or epochs is taken for this long"""
+MANY_DOCUMENTS = 200
+"""fewer are no sample of lengths: they may be the pieces into which one long text was split"""
 WIDE_SPREAD = 5.0
 """from where on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
@@ -48,7 +50,8 @@ class Scale:
     vocabulary: int
     seconds: float
     spread: float = 1.0
-    """how many times longer a long document is than a short one: 95 % over 5 % of them"""
+    """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
+    there are too few to tell"""
     given_width: int | None = None
     """the LSTM's width where the user said it"""
 
@@ -56,8 +59,10 @@ class Scale:
     def of(cls, ids: Ids, vocabulary: int, budget: Budget) -> Scale:
         """From a training part and a budget."""
         seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
-        short, long = np.quantile(document_lengths(ids, vocabulary), (0.05, 0.95))
-        return cls(len(ids), vocabulary, seconds, float(long / short))
+        lengths = document_lengths(ids, vocabulary)
+        short, long = np.quantile(lengths, (0.05, 0.95))
+        spread = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
+        return cls(len(ids), vocabulary, seconds, spread)
 
     @property
     def symbols(self) -> bool:

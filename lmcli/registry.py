@@ -54,6 +54,7 @@ def _is_member(file: Path) -> bool:
 
 
 MODELS = Family("lmcli.models", "architecture")
+STEPPERS = Family("lmcli.steppers", "stepper")
 TOKENIZERS = Family("lmcli.tokenizers", "tokenizer")
 GRAMMARS = Family("lmcli.grammars", "grammar")
 PROBES = Family("lmcli.probes", "probe")

@@ -191,7 +191,9 @@ class Figure:
     metric: Metric
     x_label: str = ""
     reference: float | None = None
-    """what knows nothing would get, such as chance"""
+    """where a line is drawn, such as at chance"""
+    line: str = "what knowing nothing gives"
+    """what that line means"""
     scale: Literal["linear", "log"] = "linear"
 
 

@@ -28,16 +28,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import LmcliError, RunError, StorageError
-from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.registry import MODELS, STEPPERS, TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcli.models.base import LanguageModel
+    from lmcli.steppers.base import Array, Stepper
 
 FORMAT = 1
 RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
@@ -67,6 +69,7 @@ class Record:
     device: str
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
+    workers: int = 1
 
 
 class Run:
@@ -126,12 +129,7 @@ class Run:
 
     def model(self, device: str = "cpu") -> LanguageModel:
         """The model with its best weights."""
-        file = self.path / WEIGHTS
-        if not file.is_file():
-            raise RunError(
-                f"'{self.path}' is unfinished: it has no {WEIGHTS}",
-                f"lmcli train --resume -o {self.path} goes on with it",
-            )
+        file = self._weights()
         model = self.new_model()
         tensors, _ = read_tensors(file)
         try:
@@ -139,6 +137,36 @@ class Run:
         except (ValueError, KeyError) as error:
             raise damaged(file, error) from None
         return model.to(device).eval()
+
+    def stepper(self) -> Stepper | None:
+        """The model with its best weights, without torch: one token at a time.
+
+        None where the architecture or the adaptive softmax has no stepper, or where the run is
+        older than a setting that its stepper needs; `model` knows that setting's default.
+        """
+        if self.record.arch not in STEPPERS.names():
+            return None
+        if self.record.settings.get("softmax") == "adaptive":
+            return None
+        cls = STEPPERS.load(self.record.arch)
+        if not self.record.settings.keys() >= set(cls.needs):
+            return None
+        arrays, _ = read_arrays(file := self._weights())
+        try:
+            settings = SimpleNamespace(**self.record.settings)
+            stepper: Stepper = cls(self.record.vocabulary, settings, arrays)
+        except (ValueError, TypeError) as error:
+            raise damaged(file, error) from None
+        return stepper
+
+    def _weights(self) -> Path:
+        file = self.path / WEIGHTS
+        if not file.is_file():
+            raise RunError(
+                f"'{self.path}' is unfinished: it has no {WEIGHTS}",
+                f"lmcli train --resume -o {self.path} goes on with it",
+            )
+        return file
 
     # -------------------------------------------------------------- while it is trained
 
@@ -310,10 +338,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, An
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_tensors` wrote; anything else is a RunError."""
+    return _read(path, "pt")
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The same as NumPy arrays, without torch; bfloat16, which NumPy lacks, is a RunError."""
+    return _read(path, "numpy")
+
+
+def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             header = json.loads((file.metadata() or {})["lmcli"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         check_format(path, int(header["format"]))
@@ -328,16 +365,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
-def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
-    import torch
-
+def _digest(tensors: Mapping[str, Any], about: str) -> str:
+    """A checksum of tensors, whether they are torch's or NumPy's."""
     digest = hashlib.sha256(about.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.dtype == torch.bfloat16:  # numpy has no such type; float32 holds all its values
+        kind = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name} torch.{kind} {tuple(tensor.shape)}".encode())
+        if kind == "bfloat16":  # numpy has no such type; float32 holds all its values
             tensor = tensor.float()
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.tobytes() if hasattr(tensor, "tobytes") else tensor.numpy().tobytes())
     return digest.hexdigest()
 
 

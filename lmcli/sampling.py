@@ -1,24 +1,45 @@
 """A run + a prompt -> text, piece by piece.
 
-**In:** a model, its tokenizer, a prompt, `SamplingSettings`.
-**Out:** `sample` yields pieces of text as they are made; leaving the loop stops it.
+**In:** a stepper or a torch model, its tokenizer, a prompt, `SamplingSettings`.
+**Out:** `sample` yields pieces of text as they are made, `sample_together` those of several texts
+at once; leaving the loop stops it.
+
+A text is a function of model, settings and seed: its n-th token is drawn with the n-th number of
+the seed's own generator, whether it is made alone or together with others. But a product of
+matrices adds up in another order than one of a matrix and a vector, so that the same text made in
+other company, on another machine or by torch may have logits that differ in the seventh digit; a
+draw that falls so close to a border goes the other way, and that text goes on differently. The
+same texts made together on the same machine are the same, always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from io import StringIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.steppers.base import Stepper
+from lmcli.steppers.wrapped import TorchStepper
+from lmcli.stopping import StopStrings
+from lmcli.tokenizers.base import Decoder, Tokenizer
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
 
 Probabilities = npt.NDArray[np.float64]
+Piece = tuple[int, str, bool]
+"""The number of a text, what it goes on with, and whether it ends there."""
+
+TOGETHER = 64
+"""Texts made at once, at the most: more make no text cheaper."""
+LOGITS = 1 << 23
+"""Numbers in the logits of texts made at once, at the most (64 MiB)."""
+ROLLED = 256
+"""Random numbers drawn at once from a generator."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,11 @@ class SamplingSettings:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any filter is on."""
+        return not (self.top_k is None and self.top_p is None and self.min_p is None)
 
 
 @dataclass
@@ -42,11 +68,40 @@ class Sampled:
 
 def draw(logits: Probabilities, settings: SamplingSettings, rng: np.random.Generator) -> int:
     """One token. Temperature 0 is the likeliest one. Shapes: logits (V,)."""
+    return choose(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
+
+
+def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabilities) -> list[int]:
+    """One token a row: where the row's number from 0 to 1 falls. `logits` are written over.
+
+    Shapes: logits (K, V), numbers (K,) -> K tokens.
+    """
     if settings.temperature == 0:
-        return int(logits.argmax())
-    p = softmax((logits - logits.max()) / settings.temperature)
-    below = filtered(p, settings).cumsum()
-    return int(np.searchsorted(below, rng.random() * below[-1], side="right"))
+        likeliest: list[int] = logits.argmax(1).tolist()
+        return likeliest
+    if len(logits) == 1:  # with arrays of one axis, which is faster
+        row = logits[0]
+        np.subtract(row, row.item(row.argmax()), out=row)
+        below = np.add.accumulate(_weights(row, settings), out=row)
+        return [int(below.searchsorted(numbers.item(0) * below.item(-1), "right"))]
+    logits -= logits.max(1, keepdims=True)
+    below = np.add.accumulate(_weights(logits, settings), axis=1, out=logits)
+    chosen: list[int] = (below > (numbers * below[:, -1])[:, None]).argmax(1).tolist()
+    return chosen
+
+
+def _weights(logits: Probabilities, settings: SamplingSettings) -> Probabilities:
+    """What tokens weigh in a draw, in place; the likeliest has the logit 0.
+
+    Shapes: (V,) or (K, V), the same back.
+    """
+    if settings.temperature != 1:
+        logits /= settings.temperature
+    if not settings.cuts:
+        return np.exp(logits, out=logits)
+    for row in logits.reshape(-1, logits.shape[-1]):
+        row[:] = filtered(softmax(row), settings)
+    return logits
 
 
 def softmax(logits: Probabilities) -> Probabilities:
@@ -62,7 +117,8 @@ def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
     Each keeps at least the likeliest token.
     """
     keep = np.ones(len(p), bool)
-    order = np.argsort(-p, kind="stable")
+    sorting = settings.top_k is not None or settings.top_p is not None
+    order = np.argsort(-p, kind="stable") if sorting else np.empty(0, np.intp)
     if settings.top_k is not None:
         keep[order[max(1, settings.top_k) :]] = False
     if settings.top_p is not None:
@@ -74,46 +130,8 @@ def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
     return np.where(keep, p, 0.0)
 
 
-class StopStrings:
-    """Lets text through up to the stop string that ends first, holding back what may become one."""
-
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self.stops = tuple(s for s in stops if s)
-        self.held = ""
-        self.stopped = False
-
-    def push(self, text: str) -> str:
-        """The part of the text that is certain not to belong to a stop string."""
-        self.held += text
-        found = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
-        if found:
-            self.stopped = True
-            _, begin = min(found)
-            text, self.held = self.held[:begin], ""
-            return text
-        keep = max((_overlap(self.held, s) for s in self.stops), default=0)
-        cut = len(self.held) - keep
-        text, self.held = self.held[:cut], self.held[cut:]
-        return text
-
-    def finish(self) -> str:
-        """What was held back for nothing."""
-        text, self.held = self.held, ""
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`.
-
-    >>> _overlap("a fine En", "End"), _overlap("no", "End")
-    (2, 0)
-    """
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
 def sample(
-    model: LanguageModel,
+    model: Stepper | LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     length: int,
@@ -128,57 +146,158 @@ def sample(
     The unknown symbol is never drawn. Where documents end with `document_end` (a line end, where
     each line is a document), the model begins a new one behind it.
     """
-    import torch
+    counted = None if sampled is None else [sampled]
+    pieces = sample_together(
+        model, tokenizer, prompt, length, settings, [seed], stops, document_end, counted
+    )
+    for _, text, _ in pieces:
+        if text:
+            yield text
 
-    sampled = sampled if sampled is not None else Sampled()
-    rng = np.random.default_rng(seed)
-    decoder, gate = tokenizer.decoder(), StopStrings(stops)
-    with torch.inference_mode():
-        prompt_ids = tokenizer.encode(prompt).tolist()
+
+def sample_together(
+    model: Stepper | LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    length: int,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    stops: tuple[str, ...] = (),
+    document_end: str = "",
+    sampled: Sequence[Sampled] | None = None,
+) -> Iterator[Piece]:
+    """As `sample`, one text a seed, all a token further at a time; one that ends leaves."""
+    stepper = model if isinstance(model, Stepper) else TorchStepper(model)
+    prompt_ids = tokenizer.encode(prompt).tolist()
+    texts = [
+        _Text(i, tokenizer, prompt, prompt_ids, StopStrings(stops), document_end)
+        for i in range(len(seeds))
+    ]
+    plain = not texts[0].gate.stops and not document_end
+    stepper.begin(1)
+    stepper.read_all([tokenizer.start, *prompt_ids])
+    if len(texts) > 1:
+        stepper.take([0] * len(texts))
+    dice, made = _Dice(seeds), 0
+    while True:
+        tokens = _next(stepper, tokenizer, settings, dice.roll(), texts, sampled)
+        made += 1
+        last = made == length
+        for place, text in enumerate(texts):
+            piece = text.decode(tokens[place])
+            if not plain:
+                piece, tokens[place] = text.pass_on(piece, tokens[place])
+            if last or text.gate.stopped:
+                yield text.number, piece + text.finish(), True
+            elif piece:
+                yield text.number, piece, False
+        left = [place for place, text in enumerate(texts) if not text.gate.stopped]
+        if last or not left:
+            return
+        if len(left) < len(texts):
+            texts, tokens = [texts[i] for i in left], [tokens[i] for i in left]
+            stepper.take(left)
+            dice.take(left)
+        stepper.read(tokens)
+
+
+def at_once(count: int, length: int, vocabulary: int) -> int:
+    """How many of `count` texts are best made together; texts without end, one after another."""
+    return min(count, TOGETHER, max(1, LOGITS // vocabulary)) if length else 1
+
+
+def in_order(pieces: Iterable[Piece], texts: int) -> Iterator[tuple[str, bool]]:
+    """The pieces of the first text as they come, then those of the second, ...; and what ends."""
+    held, ended = [StringIO() for _ in range(texts)], [False] * texts
+    turn = 0
+    for number, text, last in pieces:
+        if number != turn:
+            held[number].write(text)
+            ended[number] = last
+            continue
+        yield text, last
+        while last and (turn := turn + 1) < texts:
+            last = ended[turn]
+            yield held[turn].getvalue(), last
+            held[turn].close()
+
+
+class _Text:
+    """One text on its way: decoded, cut at a stop string, parted into documents."""
+
+    def __init__(
+        self,
+        number: int,
+        tokenizer: Tokenizer,
+        prompt: str,
+        prompt_ids: list[int],
+        gate: StopStrings,
+        document_end: str,
+    ) -> None:
+        self.number, self.gate, self.document_end = number, gate, document_end
+        self.start, self.tail = tokenizer.start, prompt
+        self.decoder: Decoder = tokenizer.decoder()
         for token in prompt_ids:
-            decoder.push(token)  # so that what follows is joined to the prompt as it should be
-        state = model.start(1)
-        logits, state = _read(model, [tokenizer.start, *prompt_ids], state)
-        tail = prompt
-        while not gate.stopped and (length == 0 or sampled.tokens < length):
-            token = _next(logits, tokenizer, settings, rng, sampled)
-            piece = decoder.push(token)
-            tail = (tail + piece)[-8:]
-            out = gate.push(piece)
-            if out:
-                yield out
-            ended = bool(document_end) and bool(piece) and tail.endswith(document_end)
-            reading = [token, tokenizer.start] if ended else [token]
-            logits, state = _read(model, reading, state)
-    if not gate.stopped:
-        rest = gate.push(decoder.finish()) + gate.finish()
-        if rest:
-            yield rest
+            self.decoder.push(token)  # so that what follows is joined to the prompt as it should be
+        self.decode = self.decoder.push
+
+    def pass_on(self, piece: str, token: int) -> tuple[str, int]:
+        """What may be shown of the text, and the token to read: a document's end starts another.
+
+        A start id leaves the same state behind whatever was read before it, so that it may stand
+        in place of the token.
+        """
+        self.tail = (self.tail + piece)[-8:]
+        ended = self.document_end and piece and self.tail.endswith(self.document_end)
+        return self.gate.push(piece), self.start if ended else token
+
+    def finish(self) -> str:
+        """What was held back, where nothing ends the text before it."""
+        if self.gate.stopped:
+            return ""
+        return self.gate.push(self.decoder.finish()) + self.gate.finish()
+
+
+class _Dice:
+    """Numbers from 0 to 1, for each text those of its own seed in their order."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self.numbers = np.empty((0, len(seeds)))
+        self.rolled = 0
+
+    def roll(self) -> Probabilities:
+        """One number a text. Shapes: -> (K,)."""
+        if self.rolled == len(self.numbers):
+            self.numbers = np.stack([g.random(ROLLED) for g in self.generators], axis=1)
+            self.rolled = 0
+        self.rolled += 1
+        numbers: Probabilities = self.numbers[self.rolled - 1]
+        return numbers
+
+    def take(self, texts: list[int]) -> None:
+        """Go on with these only."""
+        self.generators = [self.generators[i] for i in texts]
+        self.numbers = self.numbers[:, texts]
 
 
 def _next(
-    logits: Probabilities,
+    stepper: Stepper,
     tokenizer: Tokenizer,
     settings: SamplingSettings,
-    rng: np.random.Generator,
-    sampled: Sampled,
-) -> int:
-    own = softmax(logits)
+    numbers: Probabilities,
+    texts: Sequence[_Text],
+    sampled: Sequence[Sampled] | None,
+) -> list[int]:
+    """The next token of every text; counted where that is asked for."""
+    logits = stepper.logits()
+    own = None if sampled is None else logits - logits.max(1, keepdims=True)
     if tokenizer.unknown is not None and tokenizer.size > 1:
-        logits = logits.copy()
-        logits[tokenizer.unknown] = -np.inf
-    token = draw(logits, settings, rng)
-    sampled.tokens += 1
-    sampled.nats -= float(np.log(max(own[token], 1e-300)))
-    return token
-
-
-def _read(model: LanguageModel, ids: list[int], state: Any) -> tuple[Probabilities, Any]:
-    """Read ids; the logits behind the last. Shapes: -> (V,)."""
-    import torch
-
-    for begin in range(0, max(0, len(ids) - 1), 512):  # a long prompt, in chunks
-        chunk = ids[begin : min(begin + 512, len(ids) - 1)]
-        _, state = model(torch.tensor([chunk]), state)
-    logits, state = model(torch.tensor([ids[-1:]]), state)
-    return logits[0, -1].double().numpy(), state
+        logits[:, tokenizer.unknown] = -np.inf
+    tokens = choose(logits, settings, numbers)
+    if sampled is not None and own is not None:
+        nats = np.log(np.exp(own).sum(1)) - own[np.arange(len(own)), tokens]
+        for text, surprise in zip(texts, nats.tolist(), strict=True):
+            sampled[text.number].tokens += 1
+            sampled[text.number].nats += surprise
+    return tokens

@@ -52,9 +52,11 @@ class _Reading:
         rows: int,
         chunk: int,
         meeting: float,
+        state: State | None = None,
     ) -> None:
         self.model = model
         self.meeting = meeting
+        self.state = state
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
         length = len(ids) - 1
         self.chunks = max(1, -(-length // (rows * chunk)))  # per row
@@ -83,9 +85,25 @@ class _Reading:
         """All rows from the start state."""
         every = torch.arange(self.rows)
         state = self.model.start(self.rows)
+        if self.state is not None:  # of what was read before; only the first row goes on with it
+            pairs = zip(self.state, state, strict=True)
+            state = tuple(torch.cat([given, part[1:]]) for given, part in pairs)
         for chunk in range(self.chunks):
             state = self.read(every, chunk, state)
             self.after.append(tuple(part.clone() for part in state))
+
+    def all_rows(self, rough: bool) -> None:
+        """Every row from where the row before it ended."""
+        self.first()
+        changed = torch.arange(1, self.rows)
+        while len(changed):
+            ended = self.repair(changed)
+            changed = (ended + 1)[ended + 1 < self.rows] if not rough else ended[:0]
+
+    def found(self) -> npt.NDArray[np.float32]:
+        """The nats of the stream, in its order."""
+        nats: npt.NDArray[np.float32] = self.nats.flatten().numpy()[: self.length]
+        return nats
 
     def repair(self, rows: Tensor) -> Tensor:
         """Read rows again from where the row before them ended; return those whose end changed."""
@@ -117,8 +135,9 @@ def stream_nats(
     ids: npt.NDArray[np.integer[Any]],
     rows: int = ROWS,
     rough: bool = False,
+    state: State | None = None,
 ) -> npt.NDArray[np.float32]:
-    """-ln p of every id but the first, given all before it; 0 for start ids.
+    """-ln p of every id but the first, given all before it and the state; 0 for start ids.
 
     `rows` is how many places of the stream are read side by side: a matter of speed only. A `rough`
     reading hands the state on to the next row once and leaves it at that.
@@ -136,15 +155,31 @@ def stream_nats(
         min(rows, max(1, len(ids) // (4 * chunk))),
         chunk,
         ROUGH_MEETING if rough else MEETING,
+        state,
     )
-    reading.first()
-    changed = torch.arange(1, reading.rows)
-    while len(changed):
-        ended = reading.repair(changed)
-        changed = (ended + 1)[ended + 1 < reading.rows] if not rough else ended[:0]
+    reading.all_rows(rough)
     model.train(was_training)
-    nats: npt.NDArray[np.float32] = reading.nats.flatten().numpy()[: reading.length]
-    return nats
+    return reading.found()
+
+
+@torch.inference_mode()
+def carried_nats(
+    model: LanguageModel,
+    ids: npt.NDArray[np.integer[Any]],
+    state: State | None,
+    rows: int,
+    chunk: int,
+) -> tuple[npt.NDArray[np.float32], State]:
+    """The same for a part of a longer stream, with the state to read the next part from.
+
+    The length must fill the rows with chunks: len(ids) - 1 is a multiple of rows * chunk.
+    """
+    was_training = model.training
+    model.eval()
+    reading = _Reading(model, ids, rows, chunk, MEETING, state)
+    reading.all_rows(rough=False)
+    model.train(was_training)
+    return reading.found(), tuple(part[-1:] for part in reading.after[-1])
 
 
 # ------------------------------------------------------------------ texts

@@ -1,8 +1,7 @@
 """Model + batches -> a stream of Progress.
 
 **In:** a model, the ids of the training and validation part, `TrainingSettings`, a `Budget`.
-**Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training, and `state`
-gives all that is needed to go on exactly where it stopped.
+**Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training.
 
 Truncated back-propagation through time (Williams and Peng 1990) over parallel streams that carry
 their state from chunk to chunk; AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay
@@ -24,28 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from lmcli.batches import ShortFirst, Streams
-from lmcli.devices import pick_precision
+from lmcli.devices import move, patience, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
 from lmcli.scoring import stream_nats
 from lmcli.settings import setting
+from lmcli.workers import Workers
 
 Stream = npt.NDArray[np.integer[Any]]
 LOG_EVERY = 50
 """steps between two lines of the log"""
-KEPT = (
-    "step",
-    "tokens",
-    "seconds",
-    "best",
-    "best_step",
-    "worse",
-    "validated",
-    "validated_step",
-    "loss_sum",
-    "loss_steps",
-)
-"""what a checkpoint holds beside tensors"""
+COUNTED = 1 << 20
+"""tokens looked at together"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
 
@@ -135,9 +124,13 @@ class Trainer:
         budget: Budget,
         seed: int = 0,
         device: str = "cpu",
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers or Workers()
         self.model = model.to(device)
+        self.workers.begin(self.model, seed)
         self.valid = valid
+        self.valid_targets = max(1, count_targets(valid, model))
         self.settings = settings
         self.budget = budget
         self.device = device
@@ -153,7 +146,7 @@ class Trainer:
         self.batches = ShortFirst(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.optimizer = _optimizer(model, settings, device)
-        self.state: State = self.model.start(self.streams.batch)
+        self.state: State = self.model.start(self.streams.batch // self.workers.size)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -164,6 +157,8 @@ class Trainer:
         self.validated_step = 0
         self.loss_sum = 0.0
         self.loss_steps = 0
+        self.unread: list[Tensor] = []  # losses that are still where they were computed
+        self.fetch_every = patience(device)
 
     # -------------------------------------------------------------- the loop
 
@@ -172,16 +167,16 @@ class Trainer:
         clock = time.perf_counter()
         while self.fraction < until and not self._out_of_patience:
             rate = self._learning_rate()
-            loss = self._step(rate)
-            self.loss_sum += loss
-            self.loss_steps += 1
+            self._step(rate)
             self.seconds, clock = self._lap(clock)
             due = self._validation_due()
+            logged = due or self.step % LOG_EVERY == 0
+            if logged or not self.loss_steps or len(self.unread) >= self.fetch_every:
+                self.fetch()
             valid, best = self._validate() if due else (None, False)
             if due:  # else no time has passed, and the budget must not end without a validation
                 self.seconds, clock = self._lap(clock)
             mean = self.loss_sum / self.loss_steps
-            logged = due or self.step % LOG_EVERY == 0
             if logged:
                 self.loss_sum, self.loss_steps = 0.0, 0
             done = self._reason_to_stop()
@@ -205,9 +200,10 @@ class Trainer:
         Every token once, in the training's own precision and with a rough handing on of states: it
         only chooses weights. What is reported is scored exactly.
         """
+        self.fetch()  # a loss that exploded is an error and not a result
         with self._precision():
             nats = stream_nats(self.model, self.valid, rough=True)
-        return float(nats.sum(dtype=np.float64)) / max(1, count_targets(self.valid, self.model))
+        return float(nats.sum(dtype=np.float64)) / self.valid_targets
 
     def shorten(self, seconds: float, share: float) -> None:
         """Take what was spent elsewhere off the budget: seconds, or a share of the steps."""
@@ -220,7 +216,7 @@ class Trainer:
 
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
-        return self.seconds + now - clock, now
+        return self.workers.agree(self.seconds + now - clock), now
 
     @property
     def fraction(self) -> float:
@@ -248,18 +244,19 @@ class Trainer:
         rate = self.settings.learning_rate
         return 2e-3 if rate is None else rate
 
-    def _step(self, rate: float) -> float:
-        """One update; the mean loss of its tokens in nats."""
-        batch = self.batches.batch(self.step, self.fraction)
-        inputs = batch.inputs.to(self.device, non_blocking=True)
-        targets = batch.targets.to(self.device, non_blocking=True)
+    def _step(self, rate: float) -> None:
+        """One update; the mean loss of its tokens, in nats, stays on the device."""
+        batch = self.workers.share(self.batches.batch(self.step, self.fraction))
+        inputs, targets = move(batch.inputs, self.device), move(batch.targets, self.device)
         if batch.fresh.any():
-            self.state = forget(self.state, self.model.start(len(inputs)), batch.fresh)
+            fresh = move(batch.fresh, self.device)
+            self.state = forget(self.state, self.model.start(len(inputs)), fresh)
         self.model.train()
         with self._precision():
             loss, state = self.model.loss(inputs, targets, self.state)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.unread.append(self.workers.average(self.model, loss, batch.targets))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for group in self.optimizer.param_groups:
@@ -267,14 +264,21 @@ class Trainer:
         self.optimizer.step()
         self.state = tuple(part.detach() for part in state)
         self.step += 1
-        self.tokens += targets.numel()
-        return self._guarded(loss.item())
+        self.tokens += targets.numel() * self.workers.size
+
+    def fetch(self) -> None:
+        """Read the losses of the steps since the last fetch, and look at each."""
+        losses = torch.stack(self.unread).tolist() if self.unread else []
+        self.unread.clear()
+        for step, loss in enumerate(losses, self.step - len(losses) + 1):
+            self.loss_sum += self._guarded(loss, step)
+            self.loss_steps += 1
 
     def _precision(self) -> torch.autocast:
         low = self.precision == "bfloat16"
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low)
 
-    def _guarded(self, loss: float) -> float:
+    def _guarded(self, loss: float, step: int) -> float:
         """The loss itself, or a TrainingError if it is NaN or out of all proportion."""
         limit = EXPLODED * math.log(self.model.vocabulary + 1) + 5
         if math.isfinite(loss) and loss < limit:
@@ -283,7 +287,7 @@ class Trainer:
         rate = self._peak_rate
         kept = "the best weights so far are kept; " if self.best_step else ""
         raise TrainingError(
-            f"the loss {what} at step {self.step} (learning rate {rate:g})",
+            f"the loss {what} at step {step} (learning rate {rate:g})",
             f"{kept}lower it: --set learning_rate={rate / 4:g}",
         )
 
@@ -308,7 +312,7 @@ class Trainer:
 
     def _validate(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""
-        loss = self.measure()
+        loss = self.workers.from_first(self.measure)
         self.validated, self.validated_step = self.fraction, self.step
         best = loss < self.best
         if best:
@@ -326,42 +330,6 @@ class Trainer:
             return "patience"
         return "budget" if self.fraction >= 1.0 else None
 
-    # -------------------------------------------------------------- stop and go on
-
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is needed to go on exactly: tensors, and plain values."""
-        tensors = {f"model.{k}": v for k, v in self.model.tensors().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
-        tensors |= {f"state.{i}": part for i, part in enumerate(self.state)}
-        tensors["random.torch"] = torch.get_rng_state()
-        if self.device.startswith("cuda"):
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        values = {name: getattr(self, name) for name in KEPT}
-        return tensors, values | {"best": None if math.isinf(self.best) else self.best}
-
-    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go back to a checkpoint."""
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            groups.setdefault(group, {})[rest] = tensor
-        self.model.load_tensors(groups["model"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups.get("optimizer", {}).items():
-            index, _, rest = name.partition(".")
-            moments.setdefault(int(index), {})[rest] = tensor
-        template = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(template | {"state": moments})
-        parts = groups.get("state", {})
-        self.state = tuple(parts[str(i)].to(self.device) for i in range(len(parts)))
-        torch.set_rng_state(groups["random"]["torch"])
-        if "cuda" in groups["random"] and self.device.startswith("cuda"):
-            torch.cuda.set_rng_state(groups["random"]["cuda"])
-        for name, value in values.items():
-            setattr(self, name, value)
-        self.best = math.inf if values["best"] is None else values["best"]
-
 
 def forget(state: State, start: State, fresh: Tensor) -> State:
     """The start state where `fresh`, the carried one elsewhere. Shapes: (B, ...), (B,)."""
@@ -371,7 +339,8 @@ def forget(state: State, start: State, fresh: Tensor) -> State:
 
 def count_targets(stream: Stream, model: LanguageModel) -> int:
     """How many tokens of a stream are predicted: all but the start ids."""
-    return int((np.asarray(stream) != model.start_id).sum())
+    parts = (stream[i : i + COUNTED] for i in range(0, len(stream), COUNTED))
+    return sum(int(np.count_nonzero(part != model.start_id)) for part in parts)
 
 
 def _optimizer(

@@ -1,6 +1,7 @@
 """What all tests share: one thread, a cache of their own, small texts and small models."""
 
 import itertools
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
 hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("lmcli")

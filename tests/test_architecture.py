@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lmcli
-from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS
+from lmcli.registry import GRAMMARS, MODELS, STEPPERS, TOKENIZERS
 
 PACKAGE = Path(lmcli.__file__).parent
 FILES = sorted(f for f in PACKAGE.rglob("*.py"))
@@ -89,7 +89,7 @@ def test_only_the_command_line_knows_typer_and_only_it_and_reports_know_rich(fil
         assert not roots & {"typer", "rich"} - allowed
 
 
-@pytest.mark.parametrize("family", [MODELS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun)
+@pytest.mark.parametrize("family", [MODELS, STEPPERS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun)
 def test_a_member_is_one_file_that_ends_by_naming_it(family):
     for name in family.names():
         member = family.load(name)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.batches import IGNORED, Streams
+from lmcli.batches import (
+    IGNORED,
+    RELEASE_EVERY,
+    ShortFirst,
+    Streams,
+    document_lengths,
+    release,
+    stage_bounds,
+)
 
 START = 1000
 
@@ -140,3 +149,88 @@ def test_ids_on_disk_are_read_like_those_in_memory(tmp_path):
         one, other = Streams(mapped, START, 3, 7)[step], Streams(numbered(100), START, 3, 7)[step]
         assert torch.equal(one.inputs, other.inputs)
         assert one.inputs.dtype == torch.int64
+
+
+def resident(path):
+    """Bytes of a mapped file that count as memory of this process."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = 0
+    for line in lines:
+        if line.endswith(str(path)):
+            found += next(int(x.split()[1]) * 1024 for x in lines if x.startswith("Rss:"))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell")
+def test_what_was_read_of_a_mapped_file_is_given_back_and_read_again(tmp_path):
+    np.save(tmp_path / "ids.npy", np.arange(10_000_000, dtype=np.int32))
+    ids = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    total = int(ids.sum())
+    assert resident(tmp_path / "ids.npy") > 30_000_000
+    streams = Streams(ids, start=-1, batch=2, truncation=8)
+    streams[1]
+    assert resident(tmp_path / "ids.npy") > 30_000_000
+    streams[RELEASE_EVERY]
+    assert resident(tmp_path / "ids.npy") < 10_000_000
+    assert int(ids.sum()) == total
+    release(np.arange(3))
+
+
+# ------------------------------------------------------------------ short documents first
+
+
+def documents_of(lengths):
+    """Documents of so many tokens, the start id among them; all others are numbered."""
+    ids, number = [], 0
+    for length in lengths:
+        ids += [START, *range(number, number + length - 1)]
+        number += length - 1
+    return np.array(ids)
+
+
+def lengths_read(batch):
+    """How long the documents are that a batch (one row over a whole epoch) shows."""
+    ids = batch.inputs[0].numpy()
+    first = np.flatnonzero(ids == START)[0]
+    return sorted(document_lengths(np.roll(ids, -first), START).tolist())
+
+
+def test_each_stage_reads_all_documents_up_to_twice_the_length_and_the_last_one_all():
+    ids = documents_of([3, 9, 4, 20, 3, 2])
+    whole = Streams(ids, START, batch=1, truncation=len(ids))
+    whole.truncation = 2  # so that a stage needs no more than two tokens
+    first = ShortFirst(whole, share=0.5)
+    assert len(first.stages) == 5
+    for stage in first.stages:
+        stage.truncation = stage.stream_length
+    seen = [lengths_read(first.batch(0, used)) for used in (0, 0.13, 0.26, 0.38, 0.5, 0.99)]
+    everything = [2, 3, 3, 4, 9, 20]
+    assert seen == [[2], everything[:4], everything[:4], everything[:5], everything, everything]
+
+
+@given(share=st.sampled_from([0.0, 0.3, 1.0]), used=st.floats(0, 1), step=st.integers(0, 20))
+def test_what_comes_first_depends_on_the_budget_and_on_nothing_else(share, used, step):
+    whole = Streams(documents_of([3, 9, 4, 20, 3, 2]), START, 2, 2, 0.5, seed=3)
+    one = ShortFirst(whole, share).batch(step, used)
+    again = ShortFirst(whole, share).batch(step, used)
+    assert torch.equal(one.inputs, again.inputs)
+    assert torch.equal(one.fresh, again.fresh)
+    if share <= used:
+        assert torch.equal(one.inputs, whole[step].inputs)
+
+
+def test_of_a_big_text_the_first_documents_are_looked_at(monkeypatch):
+    monkeypatch.setattr("lmcli.batches.LOOKED_AT", 14)
+    ids = documents_of([3, 9, 4, 20, 3, 2])
+    assert document_lengths(ids, START).tolist() == [3, 9]
+    first = ShortFirst(Streams(ids, START, batch=1, truncation=1), share=0.5)
+    assert [len(stage.ids) for stage in first.stages] == [3, 3, len(ids)]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 40))
+def test_bounds_double_and_leave_enough_text_but_never_all_of_it(lengths, least):
+    lengths = np.array(lengths)
+    bounds = stage_bounds(lengths, least)
+    assert all(after == 2 * before for before, after in pairwise(bounds))
+    for bound in bounds:
+        assert least <= lengths[lengths <= bound].sum() < lengths.sum()

@@ -11,7 +11,6 @@ import torch
 from lmcli import racing
 from lmcli.comparing import Comparison, Difference, made_by, optimum_row, paired_difference, summary
 from lmcli.corpus import TextOptions
-from lmcli.errors import LmcliError
 from lmcli.grammars.base import companions
 from lmcli.grammars.france import France
 from lmcli.preparing import TextChoice, prepare_job, prepare_source
@@ -223,7 +222,7 @@ def test_a_member_is_trained_scored_and_kept(source, tmp_path):
     assert events[-1].progress.done == "budget"
     assert run.record.training["learning_rate"] == found.learning_rate
     assert not (run.path / TRAINING).exists()  # nobody goes on with it
-    valid, test = score_parts(run, source.corpus)
+    valid, test = score_parts(run, source)
     assert (found.valid.nats, found.test.nats) == (valid.nats, test.nats)
     pieces = score_pieces(run.model(), run.tokenizer, source.corpus.test.pieces)
     assert test.nats == pytest.approx(sum(p.nats.sum(dtype=np.float64) for p in pieces))
@@ -250,16 +249,21 @@ def test_side_by_side_gives_what_one_after_the_other_gives(source, tmp_path):
         assert Run.open(tmp_path / f"{name}2").record.arch == name
 
 
-def test_what_goes_wrong_in_one_of_them_is_told_with_its_name(source, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_goes_wrong_in_one_of_them_is_told_with_its_name_and_the_others_go_on(
+    source, tmp_path, workers
+):
     broken = job_of(source, "gru", learning_rate=1e6, clip=0.0)
     members = [
         Member("gru", broken, tmp_path / "gru", False),
-        Member("rnn", job_of(source, "rnn", 10**6), tmp_path / "rnn", False),
+        Member("rnn", job_of(source, "rnn"), tmp_path / "rnn", False),
     ]
-    with pytest.raises(LmcliError, match="gru: the loss") as caught:
-        for _ in train_members(members, 2):
-            pass
-    assert "learning_rate" in caught.value.hint
+    events = list(train_members(members, workers))
+    ((kind, problem, hint),) = [e.error for e in events if e.error]
+    assert kind == "TrainingError"
+    assert problem.startswith("gru: the loss")
+    assert "learning_rate" in hint
+    assert [e.member for e in events if e.outcome] == ["rnn"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])

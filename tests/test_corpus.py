@@ -415,3 +415,34 @@ def test_the_split_record_goes_through_json(folder: Path) -> None:
     assert record.kind == "interleaved"
     assert record.options.newlines == "lf"
     assert record.test is not None
+
+
+# --- samples
+
+
+def test_a_part_is_its_own_sample_where_it_is_small(folder: Path) -> None:
+    part = load(write("a.txt", numbered_lines(100))).train
+    assert part.sample(part.chars) is part
+
+
+def test_a_sample_of_many_pieces_is_every_so_many_of_them(folder: Path) -> None:
+    part = load(write("a.txt", numbered_lines(5000)), documents="line").train
+    sample = part.sample(part.chars // 10)
+    pieces = list(part.pieces)
+    places = [pieces.index(piece) for piece in sample.pieces]
+    assert 0.095 < sample.chars / part.chars <= 0.1
+    assert places == sorted(set(places))
+    assert set(np.diff(places).tolist()) <= {9, 10, 11}
+
+
+def test_a_sample_of_one_long_piece_is_lines_from_all_over_it(folder: Path) -> None:
+    text = numbered_lines(5000)
+    part = load(write("a.txt", text), split="tail").train
+    sample = part.sample(part.chars // 10)
+    assert len(part.pieces) == 1
+    assert len(sample.pieces) == 64
+    assert 0.06 < sample.chars / part.chars <= 0.1
+    lines = "".join(sample.pieces).splitlines()
+    assert set(lines) <= set(text.splitlines())
+    assert len(set(lines)) == len(lines)
+    assert max(map(text.index, sample.pieces)) > 0.95 * part.chars

@@ -1,5 +1,9 @@
 """Streams of ids are what the tokenizer makes of the parts, from the cache or not."""
 
+import os
+import pickle
+import time
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,8 +11,16 @@ import numpy as np
 import pytest
 
 from lmcli.corpus import Corpus, load_corpus
-from lmcli.encoding import EncodedCorpus, cache_folder, encode_corpus, encode_pieces
-from lmcli.reading import TextOptions
+from lmcli.encoding import (
+    EncodedCorpus,
+    cache_folder,
+    encode_corpus,
+    encode_pieces,
+    smallest_dtype,
+)
+from lmcli.reading import Reader, TextOptions
+from lmcli.registry import TOKENIZERS
+from lmcli.texts import Limits, Meter
 from lmcli.tokenizers.byte import ByteTokenizer
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer
@@ -186,3 +198,126 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert cache_folder() == Path("/home/someone/.cache/lmcli")
+
+
+# --- more than the memory holds
+
+
+def streams(encoded: EncodedCorpus) -> list[list[int]]:
+    assert encoded.test is not None
+    return [ids.tolist() for ids in (encoded.train, encoded.valid, encoded.test)]
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "word", "bpe"])
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_ids_written_as_they_come_are_those_of_all_pieces_at_once(
+    file: Path, cache: Path, name: str, documents: str
+) -> None:
+    cls = TOKENIZERS.load(name)
+    settings = cls.Settings(**({"vocabulary": 280} if name == "bpe" else {}))
+    corpus = load(file, documents=documents)
+    tokenizer = cls.train(list(corpus.train.pieces), settings)
+    naive = [
+        [i for piece in part.pieces for i in (tokenizer.start, *tokenizer.encode(piece).tolist())]
+        for part in (corpus.train, corpus.valid, corpus.test)
+        if part is not None
+    ]
+    small = Reader(Limits(window=50, memory=100))
+    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    again = load_corpus([str(file)], options, reader=small)
+    for place in (None, cache, cache):
+        encoded = encode_corpus(again, name, settings, place, small)
+        assert encoded.tokenizer.to_json() == tokenizer.to_json()
+        assert streams(encoded) == naive
+
+
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, cache: Path, documents: str) -> None:
+    file = tmp_path / "big.txt"
+    file.write_text(TEXT * 800, encoding="utf-8")  # 8 MB, and twice as much in ids
+    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    reader = Reader(Limits(window=1 << 14, memory=1 << 14))
+    CharTokenizer("ab")  # whose table of code points is 4 MB whatever the text
+    tracemalloc.start()
+    try:
+        corpus = load_corpus([str(file)], options, reader=reader)
+        reading = tracemalloc.get_traced_memory()[1]
+        encode_corpus(corpus, "byte", ByteTokenizer.Settings(), cache, reader)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    places = 0 if documents == "file" else 160_000 * (8 + 4 + 4 + 4)  # of each document
+    assert reading < 1_000_000 + 4 * places
+    assert peak < 3_000_000 + 4 * places  # a checksum is taken of 1 MiB at a time
+
+
+def test_without_a_cache_many_ids_go_to_a_temporary_file(file: Path) -> None:
+    reader = Reader(Limits(memory=1000))
+    encoded = encode_corpus(load(file), "char", CharTokenizer.Settings(), None, reader)
+    assert in_cache(encoded)  # memory-mapped
+    assert not isinstance(encoded.valid, np.memmap)
+    assert streams(encoded) == streams(encode(file, None))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(255, np.uint8), (256, np.uint16), (65_534, np.uint16), (65_535, np.int32)]
+)
+def test_the_smallest_integers_hold_the_start_id_too(size: int, dtype: type) -> None:
+    characters = "".join(chr(c) for c in range(size + 5000) if not 0xD800 <= c < 0xE000)
+    tokenizer = CharTokenizer(characters[: size - 1])
+    assert tokenizer.start == size
+    assert smallest_dtype(tokenizer) == dtype
+    assert encode_pieces(tokenizer, [characters[0]]).tolist() == [size, 1]
+
+
+def test_another_process_maps_the_same_cache(file: Path, cache: Path) -> None:
+    encoded = encode(file, cache)
+    sent = pickle.dumps(encoded)
+    assert encoded.train.tobytes() not in sent
+    copy = pickle.loads(sent)
+    assert in_cache(copy)
+    assert same(encoded, copy)
+    assert same(encoded, pickle.loads(pickle.dumps(encode(file, None))))
+
+
+def test_a_stop_while_ids_are_written_leaves_nothing(file: Path, cache: Path) -> None:
+    class Stopped(Meter):
+        def add(self, amount: int) -> None:
+            if self.stage == "tokens":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(load(file), "char", CharTokenizer.Settings(), cache, Reader(meter=Stopped()))
+    assert entries(cache) == []
+
+
+def test_what_a_killed_process_left_half_written_goes_after_a_day(file: Path, cache: Path) -> None:
+    old, new = cache / "encoded" / ".new-old", cache / "encoded" / ".new-new"
+    for folder, age in ((old, 2 * 86_400), (new, 60)):
+        (folder / "entry").mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    encode(file, cache)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_meter_sees_each_stage_to_its_end(file: Path) -> None:
+    class Noted(Meter):
+        seen: dict[str, int]
+
+        def begin(self, stage: str, total: int) -> None:
+            self.seen = {**getattr(self, "seen", {}), stage: total}
+            super().begin(stage, total)
+
+    meter = Noted()
+    reader = Reader(meter=meter)
+    corpus = load_corpus([str(file)], TextOptions(), reader=reader)
+    assert meter.done == meter.total == len(TEXT)
+    encode_corpus(corpus, "char", CharTokenizer.Settings(), None, reader)
+    assert corpus.test is not None
+    assert meter.done == corpus.test.chars
+    assert meter.seen == {
+        "reading": len(TEXT),
+        "vocabulary": corpus.train.chars,
+        "tokens": corpus.test.chars,
+    }

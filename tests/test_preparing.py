@@ -1,11 +1,15 @@
 """A request becomes a job, and a run finds its way back to the text it was made from."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmcli.errors import TextError
-from lmcli.preparing import TextChoice, prepare_job, prepare_source, reopen
+from lmcli.encoding import encode_pieces
+from lmcli.errors import TextError, UsageError
+from lmcli.preparing import HeldOutText, TextChoice, prepare_job, prepare_source, reopen
+from lmcli.reading import TextOptions
 from lmcli.training import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
@@ -41,3 +45,84 @@ def test_a_text_that_has_changed_since_is_noticed_in_every_part(run, name, said)
     with pytest.raises(TextError) as caught:
         reopen(run)
     assert caught.value.problem.startswith(f"{said} has changed since")
+
+
+# ------------------------------------------------------------------ several workers
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A text of 400 lines."""
+    (tmp_path / "my.txt").write_text("".join(LINES), encoding="utf-8")
+    return prepare_source(TextChoice((str(tmp_path / "my.txt"),)), "char")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 7])
+def test_a_batch_that_was_chosen_is_rounded_up_so_that_workers_share_it_evenly(source, workers):
+    alone = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu")
+    job = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu", workers=workers)
+    assert job.training.batch % workers == 0
+    assert 0 <= job.training.batch - alone.training.batch < workers
+    assert job.record().workers == workers
+
+
+def test_a_batch_that_was_given_is_not_changed(source):
+    for batch, workers in ((6, 2), (6, 3)):
+        job = prepare_job(
+            source, "gru", {"batch": batch}, Budget(steps=1), 0, "cpu", workers=workers
+        )
+        assert job.training.batch == batch
+    with pytest.raises(UsageError, match=r"a batch of 6 .* 4 workers") as caught:
+        prepare_job(source, "gru", {"batch": 6}, Budget(steps=1), 0, "cpu", workers=4)
+    assert caught.value.hint == "for example --set batch=8"
+
+
+def test_a_model_that_counts_has_one_worker(source):
+    with pytest.raises(UsageError, match="ngram learns by counting"):
+        prepare_job(source, "ngram", {}, Budget(steps=1), 0, "cpu", workers=2)
+
+
+def test_workers_compare_what_matters_and_not_where_files_lie(source):
+    def job(**changes):
+        made = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
+        return replace(made, **changes).essence()
+
+    elsewhere = replace(source, choice=replace(source.choice, texts=("other/my.txt",)))
+    assert job() == job(command="lmcli train", source=elsewhere)
+    assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
+
+
+def test_a_small_held_out_part_is_scored_whole(run):
+    source = reopen(run).source
+    assert source.valid.share == 1.0
+    assert list(source.valid.part.pieces) == list(source.corpus.valid.pieces)
+    assert source.valid.stream is source.encoded.valid
+    assert source.valid.targets == sum(map(len, LINES[200:300]))
+    assert source.targets() == sum(map(len, LINES[:200]))
+
+
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_of_a_big_held_out_part_the_same_sample_is_always_scored(tmp_path, documents):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(LINES * 200), encoding="utf-8")
+    choice = TextChoice((str(path),), TextOptions(documents=documents), "tail")
+    found = []
+    for _ in range(2):
+        source = prepare_source(choice, "char")
+        part, ids = source.corpus.valid, source.encoded.valid
+        found.append(HeldOutText.of(part, ids, source.encoded.tokenizer, most=20_000))
+    one, other = found
+    assert list(one.part.pieces) == list(other.part.pieces)
+    assert one.share == one.part.chars / source.corpus.valid.chars
+    assert 10_000 < len(one.stream) <= 20_000 + len(one.part.pieces)
+    assert one.targets == one.part.chars
+    pieces = encode_pieces(source.encoded.tokenizer, list(one.part.pieces))
+    assert one.stream.tolist() == pieces.tolist()
+    assert set("".join(one.part.pieces).splitlines()) <= {line.strip() for line in LINES}
+
+
+def test_a_source_in_another_process_is_the_same(run):
+    source = reopen(run).source
+    copy = pickle.loads(pickle.dumps(source))
+    assert list(copy.corpus.train.pieces) == list(source.corpus.train.pieces)
+    assert copy.encoded.train.tolist() == source.encoded.train.tolist()

@@ -176,3 +176,27 @@ def test_the_choice_is_told_in_one_line(name):
     assert line.startswith(f"{name}: ")
     assert "\n" not in line
     assert "None" not in line
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.3)])
+def test_short_documents_come_first_where_lengths_differ_much(longest, expected):
+    lengths = np.linspace(10, longest, 400).astype(int)
+    ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in lengths])
+    scale = Scale.of(ids, 6, Budget(steps=10))
+    assert scale.spread == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
+    assert chosen("lstm", scale)[1].curriculum == expected
+    assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
+
+
+def test_a_width_that_was_given_is_the_one_to_be_matched():
+    scale = replace(SCALES[-1], given_width=64)
+    reference = size("lstm", chosen("lstm", scale)[0], 65)
+    assert chosen("lstm", scale)[0].hidden == 64
+    assert size("gru", chosen("gru", scale)[0], 65) == pytest.approx(reference, rel=0.05)
+    assert chosen("gru", scale, match="width")[0].hidden == 64
+
+
+def test_the_pieces_of_one_long_text_are_no_short_and_long_documents():
+    ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in (90, 900, 900, 900, 5)])
+    scale = Scale.of(ids, 6, Budget(steps=10))
+    assert chosen("lstm", scale)[1].curriculum == 0.0

@@ -6,9 +6,11 @@ import sys
 import pytest
 
 from lmcli.errors import UnknownNameError
-from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS, Family
+from lmcli.registry import GRAMMARS, MODELS, STEPPERS, TOKENIZERS, Family
 
-FAMILIES = pytest.mark.parametrize("family", [MODELS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun)
+FAMILIES = pytest.mark.parametrize(
+    "family", [MODELS, STEPPERS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun
+)
 
 
 @pytest.fixture

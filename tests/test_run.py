@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lmcli import run as run_module
 from lmcli.errors import RunError, StorageError, UnknownNameError
+from lmcli.registry import STEPPERS
 from lmcli.run import (
     LOG,
     RECORD,
@@ -22,6 +24,7 @@ from lmcli.run import (
     WEIGHTS,
     Run,
     check_free,
+    read_arrays,
     read_json,
     read_tensors,
     write_bytes,
@@ -138,6 +141,53 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
     Run.open(run.path).model()
     with pytest.raises(RunError, match="cannot be resumed"):
         run.load_training()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_tensors_are_read_as_arrays_too(tmp_path, kind):
+    tensors = {"a": torch.arange(6).reshape(2, 3).to(kind), "b": torch.tensor(3).to(kind)}
+    write_tensors(tmp_path / "t", tensors, {"step": 3})
+    found, about = read_arrays(tmp_path / "t")
+    assert about == {"step": 3}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        assert np.array_equal(found[name], tensor.numpy())
+
+
+@pytest.mark.parametrize("name", STEPPERS.names())
+def test_a_stepper_has_the_weights_of_the_model(make_run, build, tmp_path, name):
+    run = make_run(tmp_path / "run", name)
+    run.save_weights(build(name, run.record.vocabulary).tensors(), 1)
+    stepper, model = run.stepper(), run.model()
+    tokens = [[run.record.vocabulary, 1, 2, 5]]
+    stepper.begin(1)
+    stepper.read_all(tokens[0])
+    with torch.no_grad():
+        logits = model(torch.tensor(tokens), model.start(1))[0][0, -1]
+    np.testing.assert_allclose(stepper.logits()[0], logits.numpy(), atol=1e-5)
+
+
+def test_where_a_stepper_cannot_be_there_is_none(make_run, tmp_path):
+    assert make_run(tmp_path / "a", "attention").stepper() is None
+    run = make_run(tmp_path / "b", "lstm")
+    del run.record.settings["peepholes"]  # a run from before there were any
+    assert run.stepper() is None
+    with pytest.raises(RunError, match="unfinished"):
+        make_run(tmp_path / "c", "lstm").stepper()
+
+
+@pytest.mark.parametrize("harm", ["missing", "misshapen"])
+def test_a_stepper_refuses_weights_that_are_not_the_models(make_run, tmp_path, harm):
+    run = make_run(tmp_path / "run", "gru")
+    tensors = run.new_model().tensors()
+    if harm == "missing":
+        del tensors["output.bias"]
+    else:
+        tensors["output.bias"] = torch.zeros(3)
+    run.save_weights(tensors, 1)
+    with pytest.raises(RunError, match=r"is damaged: tensor output\.bias"):
+        run.stepper()
 
 
 # ------------------------------------------------------------------ damage

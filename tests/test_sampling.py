@@ -11,7 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.models.base import LanguageModel
-from lmcli.sampling import Sampled, SamplingSettings, StopStrings, draw, filtered, sample, softmax
+from lmcli.registry import STEPPERS
+from lmcli.sampling import (
+    LOGITS,
+    TOGETHER,
+    Sampled,
+    SamplingSettings,
+    StopStrings,
+    at_once,
+    choose,
+    draw,
+    filtered,
+    in_order,
+    sample,
+    sample_together,
+    softmax,
+)
 from lmcli.tokenizers.byte import ByteTokenizer
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer
@@ -314,3 +329,115 @@ def test_leaving_the_loop_stops_the_work(build):
     next(pieces)
     pieces.close()
     assert sampled.tokens == 1
+
+
+# ------------------------------------------------------------------ several texts at once
+
+
+@pytest.fixture
+def steppers(build):
+    """``steppers("gru", 8)``: a stepper with the weights of a small model, and the model."""
+
+    def make(name, vocabulary):
+        model = build(name, vocabulary)
+        tensors = {key: tensor.numpy() for key, tensor in model.tensors().items()}
+        return STEPPERS.load(name)(vocabulary, model.settings, tensors), model
+
+    return make
+
+
+def together(model, tokenizer, *arguments, **more):
+    """The texts, each as its pieces; a text ends once, and behind its end nothing comes."""
+    texts = {}
+    for number, piece, last in sample_together(model, tokenizer, *arguments, **more):
+        pieces = texts.setdefault(number, [])
+        assert None not in pieces
+        pieces += [piece, None] if last else [piece]
+    return ["".join(texts[i][:-1]) for i in sorted(texts)]
+
+
+@given(
+    rows=st.integers(1, 5),
+    temperature=st.sampled_from([0.0, 0.5, 1.0]),
+    top_k=st.none() | st.integers(1, 4),
+    min_p=st.none() | st.just(0.3),
+)
+def test_tokens_chosen_together_are_those_chosen_alone(rows, temperature, top_k, min_p):
+    rng = np.random.default_rng(rows)
+    logits, numbers = rng.normal(size=(rows, 9)), rng.random(rows)
+    settings = SamplingSettings(temperature, top_k, min_p=min_p)
+    alone = [
+        draw(row, settings, SimpleNamespace(random=lambda n=n: n))
+        for row, n in zip(logits, numbers, strict=True)
+    ]
+    assert choose(logits.copy(), settings, numbers) == alone
+
+
+def test_a_text_is_drawn_with_the_numbers_of_its_seed_one_by_one():
+    tokenizer = characters("abc")
+    table = np.random.default_rng(0).normal(size=(5, 4))
+    rng, last, expected = np.random.default_rng(7), tokenizer.start, ""
+    table[:, tokenizer.unknown] = -np.inf
+    for _ in range(700):
+        last = draw(table[last].astype(np.float32), WARM, rng)
+        expected += tokenizer.decode([last])
+    table[:, tokenizer.unknown] = 0
+    assert "".join(sample(Bigram(table), tokenizer, "", 700, WARM, 7)) == expected
+
+
+@pytest.mark.parametrize("name", ["lstm", "ngram", "window", "mingru"])
+@pytest.mark.parametrize(
+    ("stops", "end"), [((), ""), (("ab", "g"), ""), ((), "c"), (("gg", "dac"), "d")]
+)
+def test_texts_made_together_are_those_made_alone_by_stepper_and_by_torch(
+    steppers, name, stops, end
+):
+    tokenizer = characters("abcdefg")
+    stepper, model = steppers(name, tokenizer.size)
+    seeds = [3, 4, 9, 1]
+    alone = ["".join(sample(model, tokenizer, "fa", 50, WARM, seed, stops, end)) for seed in seeds]
+    for maker in (stepper, model):
+        assert together(maker, tokenizer, "fa", 50, WARM, seeds, stops, end) == alone
+        assert together(maker, tokenizer, "fa", 50, WARM, seeds[1:2], stops, end) == alone[1:2]
+    assert len(set(alone)) > 1
+    assert not stops or len({len(text) for text in alone}) > 1
+
+
+def test_each_of_several_texts_is_counted_alone(steppers):
+    tokenizer = characters("abcdefg")
+    stepper, model = steppers("gru", tokenizer.size)
+    counted = [Sampled(), Sampled(), Sampled()]
+    texts = together(stepper, tokenizer, "", 30, WARM, [1, 2, 3], ("a",), sampled=counted)
+    for seed, text, found in zip((1, 2, 3), texts, counted, strict=True):
+        alone = Sampled()
+        assert "".join(sample(model, tokenizer, "", 30, WARM, seed, ("a",), "", alone)) == text
+        assert found.tokens == alone.tokens
+        assert found.nats == pytest.approx(alone.nats, rel=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.text("ab", max_size=2)), max_size=30))
+def test_texts_made_in_turns_come_one_after_another(made):
+    pieces = [(number, text, False) for number, text in made]
+    pieces += [(number, "", True) for number in (2, 0, 3, 1)]
+    texts = [""]
+    for text, last in in_order(pieces, 4):
+        texts[-1] += text
+        texts += [""] * last
+    assert texts == ["".join(t for m, t in made if m == n) for n in range(4)] + [""]
+
+
+def test_the_first_of_several_texts_does_not_wait_for_the_others():
+    pieces = iter([(1, "x", False), (0, "a", False), (0, "b", False), (1, "y", True)])
+    shown = in_order(pieces, 2)
+    assert next(shown) == ("a", False)
+    assert next(shown) == ("b", False)
+    assert next(pieces) == (1, "y", True)
+
+
+def test_how_many_texts_are_made_at_once():
+    assert at_once(1, 500, 65) == 1
+    assert at_once(9, 500, 65) == 9
+    assert at_once(1000, 500, 65) == TOGETHER
+    assert at_once(9, 0, 65) == 1  # the others' text would have to be held for ever
+    assert at_once(64, 500, LOGITS // 2) == 2
+    assert at_once(64, 500, 2 * LOGITS) == 1

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lmcli import training
-from lmcli.devices import pick_device, pick_precision
+from lmcli.devices import move, patience, pick_device, pick_precision
 from lmcli.errors import RunError, TrainingError
 from lmcli.keeping import count_into, resume, train_into
 from lmcli.registry import MODELS
-from lmcli.run import LOG, TRAINING, WEIGHTS, Run, read_tensors
+from lmcli.run import LOG, TRAINING, WEIGHTS, Run, read_tensors, write_tensors
 from lmcli.training import Budget, Trainer, TrainingSettings, count_targets
 
 V, STEPS = 7, 24
@@ -506,7 +506,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
 
 @pytest.mark.parametrize(("supported", "chosen"), [(True, "bfloat16"), (False, "float32")])
 def test_a_gpu_computes_in_bfloat16_where_it_can(monkeypatch, supported, chosen):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert pick_precision("auto", "cuda:1") == chosen
 
 
@@ -531,3 +531,92 @@ def test_low_precision_learns_as_well(trainer):
     exact, low = (finish(trainer(precision=p).run()) for p in ("float32", "bfloat16"))
     assert low.valid == pytest.approx(exact.valid, abs=0.1)
     assert low.valid != exact.valid
+
+
+# ------------------------------------------------------------------ losses that wait on a GPU
+
+
+def test_losses_that_are_fetched_together_make_the_same_log_and_weights(
+    trainer, make_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "LOG_EVERY", 5)
+    runs = []
+    for every in (1, 7):
+        one = trainer()
+        one.fetch_every = every
+        run = make_run(tmp_path / str(every))
+        loop = train_into(run, one)
+        while next(loop).step < 7:
+            pass
+        loop.close()  # with losses that nobody has looked at yet
+        again = trainer()
+        again.fetch_every = every
+        lines = resume(run, again)
+        finish(train_into(run, again, lines))
+        runs.append(kept(run.path))
+    assert_same(*runs)
+
+
+def test_losses_are_fetched_once_in_so_many_steps_and_when_they_are_logged(trainer, monkeypatch):
+    monkeypatch.setattr(training, "LOG_EVERY", 12)
+    one = trainer(validations=1)
+    one.fetch_every, fetched = 5, []
+    for progress in one.run():
+        if not one.unread:
+            fetched.append(progress.step)
+    # the first since the last line of the log, then every fifth, then the line itself
+    assert fetched == [1, 6, 11, 12, 13, 18, 23, 24]
+
+
+def test_a_nan_that_is_fetched_late_is_named_by_its_step_and_never_saved(
+    trainer, make_run, tmp_path
+):
+    run, one = make_run(tmp_path / "run"), trainer(validations=1)
+    one.fetch_every = 10
+    loop = train_into(run, one)
+    while next(loop).step < 4:
+        pass
+    one.model.output.bias.data[0] = math.nan
+    next(loop)
+    before = (run.path / TRAINING).read_bytes()
+    with pytest.raises(TrainingError, match="became NaN at step 5 "):
+        loop.close()
+    assert (run.path / TRAINING).read_bytes() == before
+
+
+def test_what_is_measured_after_an_explosion_is_an_error(trainer):
+    one = trainer(validations=1)
+    one.fetch_every = 10
+    loop = one.run()
+    while next(loop).step < 4:
+        pass
+    one.model.output.bias.data[0] = math.nan
+    next(loop)
+    with pytest.raises(TrainingError, match="at step 5 "):
+        one.measure()
+
+
+def test_a_checkpoint_that_was_made_on_a_gpu_goes_on_without_one(trainer, make_run, tmp_path):
+    run, one = make_run(tmp_path / "run"), trainer()
+    loop = train_into(run, one)
+    while next(loop).step < 9:
+        pass
+    loop.close()
+    tensors, values = read_tensors(run.path / TRAINING)
+    write_tensors(run.path / TRAINING, tensors | {"random.cuda": torch.zeros(16)}, values)
+    other = trainer()
+    resume(run, other)
+    assert other.step == 9
+    assert finish(other.run()).step == STEPS
+
+
+def test_a_gpu_is_given_pinned_memory_and_a_cpu_its_own(monkeypatch):
+    tensor, calls = torch.arange(3), []
+    assert move(tensor, "cpu") is tensor
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *where, **how: calls.append((where, how)) or self
+    )
+    move(tensor, "cuda:1")
+    assert calls == ["pinned", (("cuda:1",), {"non_blocking": True})]
+    assert (patience("cpu"), patience("cuda:1") > 1) == (1, True)

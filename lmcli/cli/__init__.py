@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from lmcli import __version__
-from lmcli.cli import cloze, compare, evaluate, inspect, listing, make, probe, sample, train
+from lmcli.cli import (
+    cloze,
+    compare,
+    evaluate,
+    export,
+    inspect,
+    listing,
+    make,
+    probe,
+    sample,
+    train,
+)
 from lmcli.cli.group import LmcliGroup
 
 app = typer.Typer(
@@ -52,4 +63,5 @@ app.command("cloze")(cloze.cloze)
 app.command("probe")(probe.probe)
 app.command("inspect")(inspect.inspect)
 app.command("make")(make.make)
+app.command("export")(export.export)
 app.command("list")(listing.list_members)

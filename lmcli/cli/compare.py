@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,11 +14,8 @@ from lmcli.cli import options as o
 from lmcli.cli.members import ARCHS, check_entrants, entrants, members, row_name
 
 if TYPE_CHECKING:
-    from lmcli.comparing import Comparison
-    from lmcli.models.base import LanguageModel
     from lmcli.preparing import Source
     from lmcli.racing import Member, Outcome
-    from lmcli.run import Run
 
 
 def compare(
@@ -45,7 +41,8 @@ def compare(
         o.option("--match", about="Make equal: params (of the body) or width.", metavar="WHAT"),
     ] = "params",
     runs: Annotated[
-        list[Path] | None, o.option("--run", about="Take this run; may be repeated.", metavar="RUN")
+        list[Path] | None,
+        o.option("--run", about="Take this run, or all in a folder; repeatable.", metavar="RUN"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -67,6 +64,13 @@ def compare(
             "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
         ),
     ] = None,
+    plan: Annotated[
+        bool,
+        o.option(
+            "--plan",
+            about="Print the trainings as commands, at the usual learning rates: no race.",
+        ),
+    ] = False,
     probe: Annotated[
         bool, o.option("--probe", about="Run all memory probes on what was trained.")
     ] = False,
@@ -86,13 +90,27 @@ def compare(
       lmcli compare my.txt --arch ngram,lstm --minutes 5 --seeds 3
 
       lmcli compare data/france.txt --tokenizer word --minutes 2
+
+    [bold]Elsewhere: a plan, run by whatever runs commands, then one table[/]
+
+      lmcli compare my.txt --seeds 3 -o runs/all --plan > plan.txt
+
+      sh plan.txt
+
+      tr '\\n' '\\0' < plan.txt | xargs -0 -P 4 -n 1 sh -c
+
+      sbatch --array=1-13 --wrap 'sed -n ${SLURM_ARRAY_TASK_ID}p plan.txt | sh'
+
+      lmcli compare my.txt --run runs/all
     """
-    from lmcli.cli.probe import add_memory, with_probes
-    from lmcli.cli.screen import emit, note
+    from lmcli.cli.collecting import collect, open_runs
+    from lmcli.cli.compared import keep, result, values
+    from lmcli.cli.plan import show_plan
+    from lmcli.cli.remembering import add_memory, with_memory
+    from lmcli.cli.screen import emit, note, preparation_bar
     from lmcli.comparing import Comparison
-    from lmcli.errors import UsageError
+    from lmcli.errors import TrainingError, UsageError
     from lmcli.preparing import TextChoice, prepare_source
-    from lmcli.run import Run, check_free
     from lmcli.settings import split_pairs
 
     if not texts:
@@ -100,31 +118,38 @@ def compare(
     o.one_of("match", match, ("params", "width"))
     o.one_of("split", split, ("interleaved", "tail"))
     budget = o.budget(minutes, steps, epochs, default=1.0)
-    found = entrants(arch, bool(runs))
-    opened = [(run, run.model()) for run in map(Run.open, runs or [])]
+    chosen = entrants(arch, bool(runs))
+    opened = open_runs(runs or [])
+    taken = [run.path for run, _ in opened]
     pairs = split_pairs(settings or [])
-    check_entrants(found, pairs, tokenizer)
+    check_entrants(chosen, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
-    _check_folder(folder, force, check_free)
+    _check_folder(folder, force, taken)
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-    source = prepare_source(choice, tokenizer, pairs)
-    some_seeds = range(seed, seed + seeds)
-    trained = members(source, found, pairs, budget, some_seeds, device, match, folder)
-    _clear(folder, runs or [])
-    side_by_side = _workers(trained, workers)
     shown = not quiet and not as_json
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
+    some_seeds = range(seed, seed + seeds)
+    trained = members(source, chosen, pairs, budget, some_seeds, device, match, folder)
+    if plan:
+        show_plan(trained, folder, device, force, as_json, quiet)
+        return
+    _clear(folder, taken)
+    side_by_side = _workers(trained, workers)
     if shown:
         for line in _announcement(source, trained, budget, side_by_side):
             note(line)
     outcomes = _train(trained, side_by_side, source, shown)
-    outcomes += [_existing(run, model, source, [e.name for e in found]) for run, model in opened]
+    outcomes += collect(opened, source, [e.name for e in chosen])
+    if not outcomes:
+        raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
     comparison = Comparison.of(outcomes)
-    values = _values(comparison, source, trained, budget, match, seeds, side_by_side)
-    results = add_memory(values, source, seed, probe)
-    result = with_probes(_result(comparison, values, folder), results)
-    _keep(folder, result)
-    emit(result, as_json, quiet)
+    found = values(comparison, source, trained, budget, match, seeds, side_by_side)
+    results = add_memory(found, source, seed, probe)
+    made = with_memory(result(comparison, found, folder), results)
+    keep(folder, made)
+    emit(made, as_json, quiet)
 
 
 def _clear(folder: Path, kept: Sequence[Path]) -> None:
@@ -140,13 +165,19 @@ def _clear(folder: Path, kept: Sequence[Path]) -> None:
                 shutil.rmtree(path)
 
 
-def _check_folder(folder: Path, force: bool, check_free: Any) -> None:
-    """The folder must be new, empty, or a comparison, finished or not, that may be replaced."""
+def _check_folder(folder: Path, force: bool, kept: Sequence[Path]) -> None:
+    """The folder must be new, empty, or a comparison, finished or not, that may be replaced.
+
+    A folder of runs that are all taken is as good as an empty one: nothing is lost.
+    """
     from lmcli.errors import RunError
-    from lmcli.run import RECORD
+    from lmcli.run import RECORD, check_free
 
     finished = (folder / "comparison.json").is_file()
     inside = list(folder.iterdir()) if folder.is_dir() else []
+    taken = {path.resolve() for path in kept}
+    if inside and all(path.resolve() in taken for path in inside):
+        return
     if finished or (inside and all((path / RECORD).is_file() for path in inside)):
         if not force:
             raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
@@ -192,15 +223,14 @@ def _announcement(
 
 def _train(members: Sequence[Member], workers: int, source: Source, shown: bool) -> list[Outcome]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
+    from lmcli.cli.group import warn
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.racing import train_member, train_members
 
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
     outcomes: list[Outcome] = []
-    valid = source.corpus.valid
-    targets = int((source.encoded.valid != source.encoded.tokenizer.start).sum())
-    chars = valid.chars / max(1, targets)
+    chars = source.valid.part.chars / max(1, source.valid.targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
             outcomes += [_seedless(e.outcome) for e in train_member(member) if e.outcome]
@@ -210,6 +240,8 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
                 bars.show(event.member, event.progress)
             if event.outcome:
                 outcomes.append(_seedless(event.outcome))
+            if event.error:
+                warn(f"{event.error[1]}; {event.error[2]}")
             if stop:
                 break
         events.close() if hasattr(events, "close") else None
@@ -223,119 +255,3 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
 def _seedless(outcome: Outcome) -> Outcome:
     """All seeds of an entrant are one row."""
     return replace(outcome, name=row_name(outcome.name))
-
-
-def _existing(run: Run, model: LanguageModel, source: Source, archs: Sequence[str]) -> Outcome:
-    """A run that was trained before, scored on the same held-out text."""
-    from lmcli.cli.group import warn
-    from lmcli.racing import Outcome, score_parts
-
-    path = run.path
-    if run.record.corpus["sha256"] != source.corpus.sha256:
-        warn(f"'{path}' was trained on another text and may have seen what is held out here")
-    trained = run.result("train") or {}
-    valid, test = score_parts(run, source.corpus)
-    return Outcome(
-        name=f"./{path}" if str(path) in archs else str(path),  # a name of its own
-        arch=run.record.arch,
-        seed=run.record.seed,
-        run=str(path),
-        parameters=model.parameter_count(),
-        body_parameters=model.body_parameters(),
-        flops_per_token=model.flops_per_token(),
-        tokens_seen=trained.get("tokens_seen") or 0,
-        seconds=trained.get("seconds") or 0.0,
-        learning_rate=run.record.training.get("learning_rate"),
-        valid=valid,
-        test=test,
-    )
-
-
-def _values(
-    comparison: Comparison,
-    source: Source,
-    members: Sequence[Member],
-    budget: Any,
-    match: str,
-    seeds: int,
-    workers: int,
-) -> dict[str, Any]:
-    """The keys of ``lmcli compare --json``."""
-    from lmcli.comparing import optimum_row, protocol
-
-    corpus, encoded = source.corpus, source.encoded
-    rows = [s.to_json() | {"reach": None} for s in comparison.standings]
-    optimum = optimum_row(source)
-    if optimum:
-        rows.append(optimum | {"reach": None})
-        rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
-    parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
-    streams = [s for s in (encoded.train, encoded.valid, encoded.test) if s is not None]
-    return {
-        "corpus": {
-            "sha256": corpus.sha256,
-            "chars": sum(p.chars for p in parts),
-            "tokens": sum(int((s != encoded.tokenizer.start).sum()) for s in streams),
-            "tokenizer": source.tokenizer,
-        },
-        "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},
-        "rows": rows,
-        "differences": [d.to_json() for d in comparison.differences],
-    }
-
-
-def _result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
-    from lmcli.cli.probe import reach_text
-    from lmcli.result import (
-        BITS_PER_CHAR,
-        PARAMETERS,
-        PERPLEXITY,
-        Column,
-        Metric,
-        Result,
-        Table,
-        text,
-    )
-
-    part = "test" if all(row["test"] for row in values["rows"]) else "valid"
-    verdicts = {d["a"]: d for d in values["differences"]}
-    best = comparison.standings[0].name
-    shown = []
-    for row in values["rows"]:
-        against = verdicts.get(row["name"])
-        verdict = "best" if row["name"] == best else ""
-        if against:
-            verdict = f"{against['verdict']} ({against['bits_per_char']:+.3f})"
-        shown.append(row | {"verdict": verdict, "million": _million(row["tokens_seen"])})
-        shown[-1]["reached"] = reach_text(row["reach"])
-    columns = [
-        Column("name", text("model")),
-        Column("parameters", PARAMETERS),
-        Column("million", Metric("M tokens", 1)),
-        Column("seconds", Metric("s", 0)),
-        Column(f"{part}.perplexity", PERPLEXITY),
-        Column(f"{part}.bits_per_char", BITS_PER_CHAR),
-        Column("reached", text("reach")),
-        Column("verdict", text("against best")),
-    ]
-    what = "held-out text" if part == "test" else "validation text (there is no test part)"
-    note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
-    table = Table(f"{what}, best first", columns, shown, note)
-    place = shlex.quote(str(folder))
-    again = f"lmcli sample {shlex.quote(comparison.standings[0].outcomes[0].run)}"
-    if any(row["arch"] == "optimum" for row in values["rows"]):
-        again = f"lmcli cloze {place}/*"
-    return Result("compare", values, [table], [again])
-
-
-def _million(tokens: float | None) -> float | None:
-    return None if tokens is None else tokens / 1e6
-
-
-def _keep(folder: Path, result: Any) -> None:
-    """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.run import storage, write_json
-
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "comparison.json", result.to_json())

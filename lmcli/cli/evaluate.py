@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from lmcli.cli import options as o
 if TYPE_CHECKING:
     from lmcli.run import Run
     from lmcli.scoring import ScoredText
+    from lmcli.texts import Meter
 
 
 def evaluate(
@@ -50,20 +53,30 @@ def evaluate(
 
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
-    from lmcli.cli.screen import emit
+    from lmcli.cli.screen import emit, preparation_bar
+    from lmcli.corpus import Part
     from lmcli.devices import pick_device
     from lmcli.run import Run
     from lmcli.scoring import Score, score_pieces
+    from lmcli.tallying import SEGMENT, score_long
 
     o.one_of("level", level, ("summary", "line", "token"))
     o.one_of("reset", reset, ("never", "line", "document"))
     run = Run.open(run_path)
     model = run.model(pick_device(device))
-    names, pieces = _pieces(run, texts or [], split, documents, (encoding, errors, newlines))
+    how = (encoding, errors, newlines)
+    with preparation_bar(not quiet and not as_json) as meter:
+        names, pieces = _pieces(run, texts or [], split, documents, how, meter)
     began = time.perf_counter()
-    scored = score_pieces(model, run.tokenizer, pieces, reset, rows)  # type: ignore[arg-type]
+    scored: list[ScoredText] = []
+    asked: Any = (model, run.tokenizer, pieces, reset, rows)
+    if level == "summary" and Part(pieces).chars > SEGMENT:  # no need to keep every token
+        score = score_long(*asked)
+    else:
+        scored = score_pieces(*asked)
+        score = Score.of(scored)
     values: dict[str, Any] = {"run": str(run_path), "texts": names}
-    values |= Score.of(scored).to_json()
+    values |= score.to_json()
     values |= {"tokenizer": run.record.tokenizer, "arch": run.record.arch, "reset": reset}
     values["seconds"] = time.perf_counter() - began
     if level != "summary":
@@ -72,31 +85,36 @@ def evaluate(
 
 
 def _pieces(
-    run: Run, texts: list[str], split: str | None, documents: str | None, reading: tuple[str, ...]
-) -> tuple[list[str], list[str]]:
+    run: Run,
+    texts: list[str],
+    split: str | None,
+    documents: str | None,
+    reading: tuple[str, ...],
+    meter: Meter,
+) -> tuple[list[str], Sequence[str]]:
     """Names and pieces of what is to be scored."""
     from lmcli.errors import TextError, UsageError
 
     if split is None:
         if not texts:
             raise UsageError("no text to score", "give a file, - for standard input, or --split")
-        from lmcli.reading import read_documents
+        from lmcli.reading import Reader, find_documents
 
         encoding, errors, newlines = reading
         documents = documents or run.record.corpus["options"]["documents"]
         options = o.text_options(encoding, errors, newlines, documents)
-        found = read_documents(texts, options)
-        return [d.name for d in found][:100], [d.text for d in found]
+        names, pieces = find_documents(texts, options, Reader(meter=meter))
+        return list(islice(names, 100)), pieces
     o.one_of("split", split, ("train", "valid", "test"))
     from lmcli.preparing import reopen
 
-    corpus = reopen(run, tuple(texts)).source.corpus
+    corpus = reopen(run, tuple(texts), meter).source.corpus
     part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
     if part is None or not part.pieces:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
         )
-    return list(corpus.names), list(part.pieces)
+    return list(corpus.names), part.pieces
 
 
 def _items(scored: list[ScoredText], level: str, run: Run) -> list[dict[str, Any]]:

@@ -30,9 +30,14 @@ class LmcliGroup(TyperGroup):
     """The command group that turns errors into words."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Parse and run; a command line that does not fit is two lines and exit code 2."""
+        """Parse and run; a command line that does not fit is two lines and exit code 2.
+
+        The words of the command line are the context's `obj`.
+        """
+        words = args[0] if args else extra.get("args")
+        words = sys.argv[1:] if words is None else list(words)
         try:
-            code = super().main(*args, **extra | {"standalone_mode": False})
+            code = super().main(*args, **extra | {"standalone_mode": False, "obj": words})
         except WrongUsage as error:
             wrong = _in_our_words(error)
             _report(wrong)

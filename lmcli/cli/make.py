@@ -18,6 +18,16 @@ def make(
         o.option("--output", "-o", about="The text.", default="GRAMMAR.txt", metavar="F.txt"),
     ] = None,
     size: Annotated[str, o.option("--size", about="small, default or long.")] = "default",
+    level: Annotated[
+        int | None, o.option("--level", about="france: how hard, 0 to 3.", metavar="N")
+    ] = None,
+    digits: Annotated[
+        int | None, o.option("--digits", about="addition: digits of a number.", metavar="N")
+    ] = None,
+    carry_length: Annotated[
+        int | None,
+        o.option("--carry-length", about="addition: longest carry in the text.", metavar="N"),
+    ] = None,
     settings: o.Set = None,
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -33,7 +43,9 @@ def make(
 
       lmcli make france -o long.txt --size long --seed 1
 
-      lmcli make france -o two.txt --set level=2
+      lmcli make france -o two.txt --level 2
+
+      lmcli make addition --digits 8
     """
     from lmcli.cli.screen import emit
     from lmcli.grammars.base import companions, read_about, write_grammar
@@ -41,7 +53,9 @@ def make(
     from lmcli.settings import check_known, split_pairs, update
 
     cls = GRAMMARS.load(grammar)
-    pairs: dict[str, Any] = split_pairs(settings or [])
+    named = {"level": level, "digits": digits, "carry_length": carry_length}
+    pairs: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    pairs |= split_pairs(settings or [])
     check_known(pairs, cls.Settings)
     made = cls(update(cls.Settings(), {"size": size, "seed": seed, **pairs}))
     path = output or Path(f"{grammar}.txt")

@@ -11,6 +11,7 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
+    from lmcli.corpus import Part
     from lmcli.probes.base import Material, ProbeResult, Subject
     from lmcli.run import Run
 
@@ -108,7 +109,7 @@ def material_of(runs: Sequence[Run], texts: Sequence[str]) -> Material:
     first = TextChoice.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = reopen(runs[0]).source.corpus.train.pieces
+            train = _some(reopen(runs[0]).source.corpus.train)
         except LmcliError:
             train = ()
         documents = read_documents(list(texts), first.options)
@@ -128,8 +129,16 @@ def material_from(source: Any) -> Material:
     from lmcli.probes.base import Material
 
     corpus = source.corpus
-    held_out = (*corpus.valid.pieces, *(corpus.test.pieces if corpus.test else ()))
-    return Material(held_out, corpus.train.pieces, *_grammar(source.choice.texts))
+    held_out = (*_some(corpus.valid), *(_some(corpus.test) if corpus.test else ()))
+    return Material(held_out, _some(corpus.train), *_grammar(source.choice.texts))
+
+
+MOST_CHARACTERS = 1 << 25
+"""of each part that probes look at: of a bigger one they get an evenly spread sample"""
+
+
+def _some(part: Part) -> tuple[str, ...]:
+    return tuple(part.sample(MOST_CHARACTERS).pieces)
 
 
 def _grammar(texts: Sequence[str]) -> tuple[Path | None, dict[str, float]]:
@@ -173,59 +182,6 @@ def run_probes(
         elif said:
             said(f"  {'; '.join(left_out)}")
     return results
-
-
-# ------------------------------------------------------------------ for lmcli compare
-
-
-def add_memory(values: dict[str, Any], source: Any, seed: int, every: bool) -> list[ProbeResult]:
-    """Give each row of a comparison its `reach`; with `every` run all probes as well.
-
-    `reach` is {"tokens": None, ...} where it could not be measured.
-    """
-    from lmcli.probes.base import Subject
-    from lmcli.registry import PROBES
-    from lmcli.run import Run
-
-    paths = {row["name"]: row["seeds"][0]["run"] for row in values["rows"] if row["seeds"]}
-    subjects = [Subject.of(Run.open(Path(path))) for path in paths.values()]
-    names = PROBES.names() if every else ["recall"]
-    probes = probe_settings(names, {})
-    material = material_from(source)
-    applying = {
-        name: (member, settings)
-        for name, (member, settings) in probes.items()
-        if any(member.applies(s, material, settings) is None for s in subjects)
-    }
-    results = run_probes(applying, subjects, material, seed)
-    recalled = next((r.summary for r in results if r.probe == "recall"), ())
-    reach = {row["run"]: row["reach"] for row in recalled}
-    for row in values["rows"]:
-        run = paths.get(row["name"], "")
-        row["reach"] = reach.get(run, {"tokens": None, "at_least": False})
-    if every:
-        values["probes"] = [r.to_json() for r in results]
-    return list(results) if every else []
-
-
-def reach_text(reach: Mapping[str, Any]) -> str | None:
-    """A reach as a table shows it; its 0 means that none was found.
-
-    >>> reach_text({"tokens": 128, "at_least": True}), reach_text({"tokens": None})
-    ('≥ 128', None)
-    """
-    if reach["tokens"] is None:
-        return None
-    return ("≥ " if reach["at_least"] else "") + f"{reach['tokens']:,}"
-
-
-def with_probes(result: Any, results: Sequence[ProbeResult]) -> Any:
-    """A comparison with the probes' pictures and verdicts below it."""
-    from dataclasses import replace
-
-    if not results:
-        return result
-    return replace(result, blocks=[*result.blocks, *all_results(results).blocks])
 
 
 # ------------------------------------------------------------------ what is shown

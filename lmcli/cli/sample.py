@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lmcli.cli import options as o
+
+if TYPE_CHECKING:
+    from lmcli.sampling import Piece, Sampled
+
+SHOWN_EVERY = 0.03
+"""Seconds between two writings: no reader sees less, and each costs as much as several tokens."""
 
 
 def sample(
@@ -60,61 +67,114 @@ def sample(
 
       lmcli sample runs/names --count 5 --length 30 --temperature 1
     """
+    if "numpy" not in sys.modules:  # it looks once, on loading; waking threads costs more than
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
     from lmcli.cli.group import warn_unknown
-    from lmcli.cli.screen import emit_json
-    from lmcli.result import Result
     from lmcli.run import Run
-    from lmcli.sampling import Sampled, SamplingSettings
-    from lmcli.sampling import sample as stream
+    from lmcli.sampling import Sampled, SamplingSettings, at_once, sample_together
 
     o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     run = Run.open(run_path)
-    model, tokenizer = run.model(), run.tokenizer
+    model, tokenizer = run.stepper() or run.model(), run.tokenizer
     warn_unknown(tokenizer, prompt)
     base = seed if seed is not None else time.time_ns() % 2**31
     options = SamplingSettings(temperature, top_k, top_p, min_p)
     end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
-    for number in range(count):
-        began, sampled = time.perf_counter(), Sampled()
-        pieces = stream(
-            model,
-            tokenizer,
-            prompt,
-            length,
-            options,
-            base + number,
-            tuple(stop or ()),
-            end,
-            sampled,
+    stops, together = tuple(stop or ()), at_once(count, length, tokenizer.size)
+    for begin in range(0, count, together):
+        seeds = range(base + begin, base + min(begin + together, count))
+        sampled = [Sampled() for _ in seeds] if as_json else None
+        pieces = sample_together(
+            model, tokenizer, prompt, length, options, seeds, stops, end, sampled
         )
-        if not as_json:
-            _print(prompt, pieces, separate=number < count - 1)
-            continue
-        text = "".join(pieces)
-        values: dict[str, Any] = {"run": str(run_path), "prompt": prompt, "text": text}
-        values |= {"tokens": sampled.tokens, "nats": sampled.nats}
-        values |= {"seconds": time.perf_counter() - began, "seed": base + number}
-        emit_json(Result("sample", values).to_json())
+        if sampled is None:
+            _print(prompt, pieces, len(seeds), separate=begin + len(seeds) < count)
+        else:
+            _emit({"run": str(run_path), "prompt": prompt}, pieces, seeds, sampled)
 
 
-def _print(prompt: str, pieces: Iterator[str], separate: bool) -> None:
-    """Write pieces as they come, in the encoding of stdout."""
-    out, encoding = sys.stdout.buffer, sys.stdout.encoding or "utf-8"
-    sys.stdout.flush()
+def _emit(
+    values: dict[str, Any],
+    pieces: Iterator[Piece],
+    seeds: Sequence[int],
+    sampled: Sequence[Sampled],
+) -> None:
+    """An object a text, in their order."""
+    from lmcli.cli.screen import emit_json
+    from lmcli.result import Result
+    from lmcli.sampling import in_order
+
+    began, text, turn = time.perf_counter(), "", 0
+    for piece, last in in_order(pieces, len(seeds)):
+        text += piece
+        if last:
+            counted = sampled[turn]
+            made = {"text": text, "tokens": counted.tokens, "nats": counted.nats}
+            made |= {"seconds": time.perf_counter() - began, "seed": seeds[turn]}
+            emit_json(Result("sample", values | made).to_json())
+            text, turn = "", turn + 1
+
+
+def _print(prompt: str, pieces: Iterator[Piece], texts: int, separate: bool) -> None:
+    """Write pieces as they come, text after text, in the encoding of stdout."""
+    from lmcli.sampling import in_order
+
+    page = _Page()
     try:
-        out.write(prompt.encode(encoding, "replace"))
-        text = prompt
-        for text in pieces:
-            out.write(text.encode(encoding, "replace"))
-            out.flush()
-        if not text.endswith("\n"):
-            out.write(b"\n")
-        if separate:
-            out.write(b"---\n")
-        out.flush()
+        page.begin(prompt)
+        for piece, last in in_order(pieces, texts):
+            page.write(piece)
+            if last:
+                texts -= 1
+                page.end_line()
+                if texts or separate:
+                    page.hold("---\n")
+                if texts:
+                    page.begin(prompt)
+        page.flush()
     except KeyboardInterrupt:
-        out.write(b"\n")
-        out.flush()
+        page.hold("\n")
+        page.flush()
         raise
+
+
+class _Page:
+    """Standard output, written to at once and then every few hundredths of a second."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self.out, self.encoding = sys.stdout.buffer, sys.stdout.encoding or "utf-8"
+        self.held: list[str] = []
+        self.ends = ""
+        self.written = 0.0
+
+    def begin(self, prompt: str) -> None:
+        """The prompt, to be written with what it leads to."""
+        self.held.append(prompt)
+        self.ends = prompt
+
+    def hold(self, text: str) -> None:
+        """Text to be written with what comes next."""
+        self.held.append(text)
+        self.ends = text or self.ends
+
+    def write(self, text: str) -> None:
+        """Text to be written soon."""
+        self.hold(text)
+        now = time.perf_counter()
+        if now - self.written >= SHOWN_EVERY:
+            self.flush()
+            self.written = now
+
+    def end_line(self) -> None:
+        """End the line, unless the text has."""
+        if not self.ends.endswith("\n"):
+            self.hold("\n")
+
+    def flush(self) -> None:
+        """Write all."""
+        text, self.held = "".join(self.held), []
+        self.out.write(text.encode(self.encoding, "replace"))
+        self.out.flush()

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lmcli.result import Result
+    from lmcli.texts import Meter
     from lmcli.training import Progress
 
 
@@ -92,6 +94,47 @@ def graceful_stop() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+PATIENCE = 1.0
+"""seconds of silence before a bar shows that something long is going on"""
+
+
+@contextmanager
+def preparation_bar(shown: bool) -> Iterator[Meter]:
+    """A meter for the reading of a text, drawn as a bar where it takes long."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from lmcli.texts import Meter
+
+    meter, began = Meter(), time.monotonic()
+
+    class Bar(Progress):
+        """Looks at the meter each time it is drawn."""
+
+        def get_renderables(self) -> Iterator[Any]:
+            if self.tasks and time.monotonic() - began >= PATIENCE:
+                done = f"{meter.done / 1e6:,.0f} MB"
+                done += f" of {meter.total / 1e6:,.0f}" if meter.total else ""
+                self.update(
+                    self.tasks[0].id,
+                    description=meter.stage,
+                    completed=meter.done,
+                    total=meter.total or None,
+                    status=done,
+                )
+                yield from super().get_renderables()
+
+    shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[status]}"),
+    )
+    bar = Bar(*columns, console=console(stderr=True), transient=True, disable=not shown)
+    bar.add_task("", total=None, status="")
+    with bar:
+        yield meter
 
 
 class TrainingBars:

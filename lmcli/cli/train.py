@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +12,11 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
+    from lmcli.cli.trained import Trained
     from lmcli.preparing import Job, TextChoice
     from lmcli.run import Run
     from lmcli.training import Progress, Trainer
+    from lmcli.workers import Workers
 
 DEFAULT_MINUTES = 3.0
 
@@ -58,6 +60,16 @@ def train(
         ),
     ] = None,
     device: o.Device = "auto",
+    workers: Annotated[
+        int | None,
+        o.option(
+            "--workers",
+            about="Processes that share each batch; on several machines use torchrun.",
+            default="1, or as the run to resume",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     resume: Annotated[
         bool, o.option("--resume", about="Go on with the run where it stopped.")
     ] = False,
@@ -81,257 +93,165 @@ def train(
       lmcli train names.txt --documents line --steps 2000
 
       lmcli train --resume -o runs/mine
+
+      lmcli train my.txt --workers 2
+
+      torchrun --nproc-per-node=2 -m lmcli train my.txt -o runs/mine
     """
+    from lmcli.cli.launching import joined, launch, processes
+    from lmcli.cli.resuming import asked, resumed
     from lmcli.cli.screen import emit, note
+    from lmcli.cli.trained import result, values
     from lmcli.errors import UsageError
     from lmcli.preparing import TextChoice
     from lmcli.run import check_free
+    from lmcli.settings import split_pairs
 
     o.one_of("split", split, ("interleaved", "tail"))
     budget = o.budget(minutes, steps, epochs, DEFAULT_MINUTES)
-    if resume:
-        run, job = _resumed(output, texts or [], _asked(ctx), settings or [])
-    else:
-        if not texts:
-            raise UsageError("no text to train on", "for example lmcli train my.txt")
-        arch, tokenizer = arch or "lstm", tokenizer or "char"
-        path = output or o.free_name(Path("runs"), arch)
-        check_free(path, force)
-        reading = o.text_options(encoding, errors, newlines, documents, texts)
-        choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
-        job = _job(choice, arch, tokenizer, settings or [], budget, seed or 0, device)
-        run = job.create(path, force)
-    if not quiet and not as_json:
-        for line in _choices(job, verbose):
+    if not texts and not resume:
+        raise UsageError("no text to train on", "for example lmcli train my.txt")
+    if resume and output is None:
+        raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
+    path = output or o.free_name(Path("runs"), arch or "lstm")
+    count, several = processes(workers, path if resume else None)
+    if several and "-" in (texts or ()):
+        raise UsageError("several workers cannot share standard input", "name a file")
+    if count:
+        raise typer.Exit(launch(ctx.obj, count, path))
+    shown = not quiet and not as_json
+    with joined(path) as group:
+        shown = shown and group.first
+        if resume:
+            with group.one_before_the_others():
+                run, job = resumed(
+                    path, texts or [], asked(ctx), settings or [], shown and group.first
+                )
+            if not group.first:
+                run = job.onlooker(path)
+        else:
+            reading = o.text_options(encoding, errors, newlines, documents, texts or ())
+            held_out = tuple(valid or ()), tuple(test or ())
+            choice = TextChoice(tuple(texts or ()), reading, split, *held_out)
+            with group.one_before_the_others():
+                if group.first:
+                    check_free(path, force)
+                pairs = split_pairs(settings or [])
+                size = group.size
+                job = _job(choice, arch, tokenizer, pairs, budget, seed or 0, device, size, shown)
+            group.place(job.device)
+            group.check_same(job.essence())
+            run = job.create(path, force) if group.first else job.onlooker(path)
+        for line in _choices(job, verbose) if shown else ():
             note(line)
-    values = _train(run, job, resume, shown=not quiet and not as_json)
-    if slim:
-        run.slim()
-    emit(_result(run, values), as_json, quiet)
+        done = _train(run, job, resume, group, shown)
+    if group.first:
+        if slim:
+            run.slim()
+        emit(result(run, values(run, job, done)), as_json, quiet)
 
 
 def _job(
     choice: TextChoice,
-    arch: str,
-    tokenizer: str,
-    settings: list[str],
+    arch: str | None,
+    tokenizer: str | None,
+    pairs: dict[str, str],
     budget: Any,
     seed: int,
     device: str,
+    workers: int,
+    shown: bool,
 ) -> Job:
+    from lmcli.cli.screen import preparation_bar
     from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
-    from lmcli.settings import split_pairs
 
-    pairs = split_pairs(settings)
+    arch, tokenizer = arch or "lstm", tokenizer or "char"
     check_pairs(pairs, [arch], tokenizer)
-    source = prepare_source(choice, tokenizer, pairs)
-    return prepare_job(source, arch, pairs, budget, seed, device, command=command_line())
-
-
-BUDGETS = ("minutes", "steps", "epochs")
-READING = ("split", "valid", "test", "documents", "newlines", "encoding", "errors")
-FIXED = (*BUDGETS, *READING, "arch", "tokenizer", "seed", "device")
-"""options that a run has made its own: --resume may repeat them, not change them"""
-
-
-def _asked(ctx: typer.Context) -> dict[str, Any]:
-    """Those of the fixed options that were given, by flag, environment or config."""
-    sources = {name: ctx.get_parameter_source(name) for name in FIXED}
-    given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
-    return {name: ctx.params[name] for name in given if ctx.params[name] is not None}
-
-
-def _resumed(
-    output: Path | None, texts: list[str], asked: Mapping[str, Any], settings: list[str]
-) -> tuple[Run, Job]:
-    """An existing run and its job; an option that differs from the recorded one is an error."""
-    from lmcli.errors import UsageError
-    from lmcli.preparing import check_pairs, reopen
-    from lmcli.run import Run
-    from lmcli.settings import split_pairs
-
-    if output is None:
-        raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
-    run = Run.open(output)
-    pairs = split_pairs(settings)
-    check_pairs(pairs, [run.record.arch], run.record.tokenizer)
-    _check_unchanged(run, asked, pairs)
-    job = reopen(run, tuple(texts))
-    if not job.counts:
-        run.load_training()  # a checkpoint that is missing or damaged shows before anything else
-    return run, job
-
-
-def _check_unchanged(run: Run, asked: Mapping[str, Any], pairs: Mapping[str, str]) -> None:
-    """A RunError that names the first difference between what is asked for and what was."""
-    from lmcli.devices import pick_device
-    from lmcli.errors import RunError
-
-    record = run.record
-    recorded = {**record.training, **record.settings, **record.tokenizer_settings}
-    recorded |= {"arch": record.arch, "tokenizer": record.tokenizer, "seed": record.seed}
-    recorded |= record.budget | record.corpus["options"] | {"device": record.device}
-    recorded |= {name: record.corpus[name] for name in ("split", "valid", "test")}
-    budget = next(f"--{n} {record.budget[n]:g}" for n in BUDGETS if record.budget[n] is not None)
-    flags = {name: f"--{name} {value}" for name, value in asked.items()}
-    flags |= {name: f"--set {name}={value}" for name, value in pairs.items()}
-    for name, value in {**asked, **pairs}.items():
-        wanted = pick_device(value) if name == "device" else value
-        if not _same(wanted, recorded.get(name)):
-            before = f"budget {budget}" if name in BUDGETS else f"{name} {recorded.get(name)}"
-            raise RunError(
-                f"{flags[name]} differs from the run's {before}",
-                "leave it out to go on, or train a new run",
-            )
-
-
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return float(a) == float(b)
-    except (TypeError, ValueError):
-        return str(a).lower() == str(b).lower()
+    with preparation_bar(shown) as meter:
+        source = prepare_source(choice, tokenizer, pairs, meter)
+    command = command_line()
+    return prepare_job(source, arch, pairs, budget, seed, device, command=command, workers=workers)
 
 
 def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
     from lmcli.devices import pick_precision
     from lmcli.recipes import describe_choice
-    from lmcli.training import count_targets
 
     encoded, corpus = job.source.encoded, job.source.corpus
     model = job.model()
+    together = f" | {job.workers} workers" if job.workers > 1 else ""
     tokens = len(encoded.train)
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
         f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
-        describe_choice(job.arch, job.settings, job.training),
+        *([_sampled(job)] if job.source.valid.share < 1 else []),
+        describe_choice(job.arch, job.settings, job.training) + together,
     ]
     if verbose:
         precision = pick_precision(job.training.precision, job.device)
         lines.append(
             f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
-            f"validating on {count_targets(encoded.valid, model):,} tokens; budget: {_budget(job)}"
+            f"validating on {job.source.valid.targets:,} tokens; budget: {_budget(job)}"
         )
     return lines
 
 
+def _sampled(job: Job) -> str:
+    valid = job.source.valid
+    return (
+        f"of the validation part {valid.share:.2%} is scored, {valid.targets:,} tokens from all "
+        "over it; lmcli eval RUN --split valid scores all"
+    )
+
+
 def _budget(job: Job) -> str:
-    given = {name: getattr(job.budget, name) for name in BUDGETS}
+    given = vars(job.budget)
     return "".join(f"{value:g} {name}" for name, value in given.items() if value is not None)
 
 
-def _train(run: Run, job: Job, resume: bool, shown: bool) -> dict[str, Any]:
-    """Train to the end of the budget, or to Ctrl-C; the values of the train result."""
+def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Trained:
+    """Train to the end of the budget, or to Ctrl-C."""
+    from lmcli.cli.trained import Trained
     from lmcli.devices import pick_precision
     from lmcli.keeping import count_into
     from lmcli.keeping import resume as restore
 
     if job.counts:
         model = job.model()
-        encoded = job.source.encoded
-        progress = count_into(run, model, encoded.train, encoded.valid)
-        return _values(run, job, progress, 1, 1.0, "float64")
-    trainer = job.trainer()
+        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
+        return Trained(progress, 1, 1.0, "float64")
+    trainer = job.trainer(group)
     lines = restore(run, trainer) if resume else 0
+    group.check_same(f"step {trainer.step} of {job.essence()}")
     last = _loop(run, job, trainer, lines, shown)
     precision = pick_precision(job.training.precision, job.device)
     epochs = trainer.step / trainer.streams.steps_per_epoch
-    return _values(run, job, last, trainer.best_step, epochs, precision)
+    return Trained(last, trainer.best_step, epochs, precision)
 
 
 def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
     from lmcli.keeping import train_into
-    from lmcli.training import Progress, count_targets
+    from lmcli.training import Progress
 
-    valid = job.source.corpus.valid
-    chars = valid.chars / max(1, count_targets(job.source.encoded.valid, trainer.model))
+    chars = job.source.valid.part.chars / trainer.valid_targets
     last = Progress(
         trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
     )
-    loop = train_into(run, trainer, log_lines)
+    loop, left = train_into(run, trainer, log_lines), False
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for last in loop:
             bars.show(job.arch, last)
-            if stop:
+            left = trainer.workers.leave(bool(stop))
+            if left:
                 break
         loop.close()
-    if stop and last.done is None:
-        again = shlex.join(["lmcli", "train", "--resume", "-o", str(run.path)])
-        note(f"stopped at step {last.step}; go on with: {again}")
-        raise typer.Exit(stop.exit_code)
+        trainer.workers.part()
+    if left and last.done is None:
+        if trainer.workers.first:
+            again = shlex.join(["lmcli", "train", "--resume", "-o", str(run.path)])
+            note(f"stopped at step {last.step}; go on with: {again}")
+        raise typer.Exit(stop.exit_code if stop else 128 + signal.SIGTERM)
     return last
-
-
-def _values(
-    run: Run, job: Job, last: Progress, best_step: int, epochs: float, precision: str
-) -> dict[str, Any]:
-    """The keys of ``lmcli train --json``; the validation part is scored exactly, once more."""
-    from lmcli.scoring import Score, score_pieces
-
-    model = run.model()
-    encoded, corpus = job.source.encoded, job.source.corpus
-    score = Score.of(score_pieces(model, encoded.tokenizer, corpus.valid.pieces))
-    return {
-        "run": str(run.path),
-        "arch": job.arch,
-        "tokenizer": job.source.tokenizer,
-        "parameters": model.parameter_count(),
-        "vocabulary": encoded.tokenizer.size,
-        "train_tokens": int((encoded.train != encoded.tokenizer.start).sum()),
-        "tokens_seen": last.tokens,
-        "epochs": epochs,
-        "steps": last.step,
-        "seconds": last.seconds,
-        "tokens_per_second": last.tokens / max(last.seconds, 1e-9),
-        "valid": {
-            "nats_per_token": score.nats_per_token,
-            "bits_per_char": score.bits_per_char,
-            "perplexity": score.perplexity,
-            "standard_error": score.standard_error,
-        },
-        "best_step": best_step,
-        "stopped": last.done,
-        "device": job.device,
-        "precision": precision,
-    }
-
-
-def _result(run: Run, values: dict[str, Any]) -> Any:
-    from lmcli.result import (
-        BITS_PER_CHAR,
-        COUNT,
-        EPOCHS,
-        NATS,
-        PARAMETERS,
-        PER_SECOND,
-        PERPLEXITY,
-        SECONDS,
-        Column,
-        Facts,
-        Result,
-        text,
-    )
-
-    columns = [
-        Column("run", text("run")),
-        Column("parameters", PARAMETERS),
-        Column("vocabulary", COUNT, "vocabulary"),
-        Column("tokens_seen", COUNT, "tokens seen"),
-        Column("epochs", EPOCHS),
-        Column("seconds", SECONDS),
-        Column("tokens_per_second", PER_SECOND),
-        Column("valid.nats_per_token", NATS),
-        Column("valid.perplexity", PERPLEXITY),
-        Column("valid.bits_per_char", BITS_PER_CHAR),
-    ]
-    path = shlex.quote(str(run.path))
-    result = Result(
-        "train",
-        values,
-        [Facts(columns, values)],
-        [f"lmcli sample {path}", f"lmcli eval {path} --split test"],
-    )
-    run.save_result("train", result.to_json())
-    return result

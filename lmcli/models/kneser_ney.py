@@ -25,7 +25,7 @@ same numbers (with ``--discount_fallback``, and a line as a document whose end i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,9 +151,16 @@ class KneserNey:
         Shapes: read (B, C + T) -> (B, T, V); every row sums to one.
         """
         behind = [ranks[:, read.shape[1] - last :].ravel() for ranks in self.contexts(read)]
-        p = np.empty((len(read) * last, self.vocabulary))  # (B T, V)
+        return self.behind(behind, len(read) * last).reshape(len(read), last, self.vocabulary)
+
+    def behind(self, contexts: Sequence[Ranks], rows: int) -> Reals:
+        """p of every token behind contexts given by the ranks of each order, -1 if never seen.
+
+        Shapes: order - 1 arrays (rows,) -> (rows, V); every row sums to one.
+        """
+        p = np.empty((rows, self.vocabulary))  # (rows, V)
         p[:] = self.levels[0].probability[: self.vocabulary]
-        for below, level, context in zip(self.levels, self.levels[1:], behind, strict=False):
+        for below, level, context in zip(self.levels, self.levels[1:], contexts, strict=False):
             known = np.flatnonzero(context >= 0)
             rank = context[known]
             p[known] *= below.backoff[rank, None]
@@ -161,7 +168,7 @@ class KneserNey:
             skipped = np.cumsum(several, dtype=np.int64) - several
             seen = np.arange(several.sum()) + np.repeat(level.first[rank] - skipped, several)
             p[np.repeat(known, several), level.token[seen]] = level.probability[seen]
-        return p.reshape(len(read), last, self.vocabulary)
+        return p
 
     def arrays(self) -> dict[str, Array]:
         """All that `from_arrays` needs, as named arrays of int32 and float32."""

@@ -19,11 +19,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lmcli.errors import TrainingError
+from lmcli.memory import available_memory
 from lmcli.models.base import LanguageModel, State, Tap
 from lmcli.models.kneser_ney import KneserNey
 from lmcli.settings import setting
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
+BYTES_PER_TOKEN = 48
+"""of memory, at least, while the n-grams of one order are sorted: ranks and places of 64 bits"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,11 @@ class NGram(LanguageModel):
         return (torch.full((batch, self.order - 1), self.start_id),)
 
     def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
-        """Learn from one stream of ids with start ids in it; what was counted before is dropped."""
+        """Learn from one stream of ids with start ids in it; what was counted before is dropped.
+
+        A stream that cannot be counted in the memory there is is a TrainingError.
+        """
+        check_memory(len(ids) if self.order > 1 else 0, available_memory())
         self.table = KneserNey.estimate(ids, self.vocabulary, self.order)
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
@@ -117,6 +125,19 @@ class NGram(LanguageModel):
         except TypeError as error:
             raise ValueError(str(error)) from None
         self.table = KneserNey.from_arrays(arrays, self.vocabulary, self.order)
+
+
+def check_memory(tokens: int, available: int | None) -> None:
+    """A TrainingError where so many tokens cannot be counted in so many bytes."""
+    needed = tokens * BYTES_PER_TOKEN
+    if available is None or needed <= available:
+        return
+    share = available / needed
+    raise TrainingError(
+        f"counting {tokens:,} tokens needs {needed / 1e9:,.1f} GB of memory or more, "
+        f"and {available / 1e9:,.1f} GB are free",
+        f"name a part of the text, at most {share:.0%} of it, or another architecture",
+    )
 
 
 Member = NGram

@@ -77,29 +77,38 @@ class GRUScan(torch.autograd.Function):
         hidden, gates, recurrent, weight = ctx.saved_tensors
         steps, batch, width = grad.shape
         r, z, n = gates.split(width, dim=-1)
-        slope = hidden.new_empty(steps, batch, 3 * width)  # d gates / d h_t, elementwise
-        slope_r, slope_z, slope_n = slope.split(width, dim=-1)
-        torch.mul(1 - z, 1 - n * n, out=slope_n)
-        torch.mul(slope_n * recurrent, r * (1 - r), out=slope_r)
-        torch.mul(hidden[:-1] - n, z * (1 - z), out=slope_z)
-        inner = slope.clone()  # as above, seen from the product U h: n passes through r
-        inner[..., 2 * width :] *= r
-        into = torch.empty_like(slope)  # (T, B, 3H) gradient at U h
+        slope = hidden.new_empty(steps, batch, 2 * width)  # d (r, z) / d h_t, elementwise
+        slope_r, slope_z = slope.split(width, dim=-1)
+        slope_n = _tanh_slope(1 - z, n)
+        _sigmoid_slope(slope_n * recurrent, r, slope_r)
+        _sigmoid_slope(hidden[:-1] - n, z, slope_z)
+        inner = slope_n * r  # of n, as seen from the product U h
+        into = hidden.new_empty(steps, batch, 3 * width)  # gradient at U h
         flow = torch.zeros_like(hidden[0])  # (B, H) gradient at h_t from behind
         ahead = hidden.new_empty(steps, batch, width)
         step = _Step(weight, batch, ctx.low)
+        gate_view = slope.view(steps, batch, 2, width)
+        into_gates = into[..., : 2 * width].unflatten(-1, (2, width))
         for t in range(steps - 1, -1, -1):
             here = torch.add(grad[t], flow, out=ahead[t])
-            torch.mul(
-                here.unsqueeze(1),
-                inner[t].view(batch, 3, width),
-                out=into[t].view(batch, 3, width),
-            )
+            torch.mul(here.unsqueeze(1), gate_view[t], out=into_gates[t])
+            torch.mul(here, inner[t], out=into[t, :, 2 * width :])
             torch.addcmul(step(into[t]), here, z[t], out=flow)
-        outer = (slope.view(steps, batch, 3, width) * ahead.unsqueeze(2)).flatten(2)
         flat = into.flatten(0, 1)  # (TB, 3H)
         grad_weight = _product(flat.t(), hidden[:-1].flatten(0, 1), ctx.low)
-        return outer, flow, grad_weight, into[..., 2 * width :].sum((0, 1)), None
+        grad_bias = into[..., 2 * width :].sum((0, 1))
+        torch.mul(slope_n, ahead, out=into[..., 2 * width :])  # r and z: as at U h
+        return into, flow, grad_weight, grad_bias, None
+
+
+def _sigmoid_slope(grad: Tensor, gate: Tensor, out: Tensor) -> Tensor:
+    """grad * gate * (1 - gate) in one pass."""
+    return torch.ops.aten.sigmoid_backward.grad_input(grad, gate, grad_input=out)  # type: ignore[no-any-return]
+
+
+def _tanh_slope(grad: Tensor, value: Tensor) -> Tensor:
+    """grad * (1 - value ** 2) in one pass, in the place of `grad`."""
+    return torch.ops.aten.tanh_backward.grad_input(grad, value, grad_input=grad)  # type: ignore[no-any-return]
 
 
 class ElmanScan(torch.autograd.Function):

@@ -131,7 +131,7 @@ def figure(
         points = [Point(f.get("value"), f.get("low"), f.get("high")) for f in found]
         series.append(Series(name, points))
     shown = [str(tick) for tick in ticks]
-    return Figure(title, shown, series, metric, x_label, reference, scale)
+    return Figure(title, shown, series, metric, x_label, reference, scale=scale)
 
 
 def labels(subjects: Sequence[Subject]) -> dict[str, str]:

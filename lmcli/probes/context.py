@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -188,6 +188,7 @@ def _result(
         names, rows, "context", "what forgetting costs: nats a token, by how many tokens are known",
         "up to so many tokens known", Metric("nats", 0, "power"), WORTH, "log",
     )  # fmt: skip
+    picture = replace(picture, line="1 % of perplexity")
     shown = [
         row
         | {"model": names[row["run"]], "bucket": bucket_name(row["context_from"], row["context"])}

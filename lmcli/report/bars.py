@@ -76,7 +76,7 @@ def _legend(figure: Figure, console: Console) -> Text:
     for i, series in enumerate(figure.series):
         line.append(f"{ascii_lowercase[i % 26]} {series.name}   ", COLOURS[i % len(COLOURS)])
     if figure.reference is not None:
-        line.append(f"┄┄ {figure.metric.show(figure.reference)}: what knowing nothing gives")
+        line.append(f"┄┄ {figure.metric.show(figure.reference)}: {figure.line}")
     return _fitted(line, console)
 
 

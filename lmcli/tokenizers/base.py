@@ -8,16 +8,18 @@ read by models and never predicted, so it has no place in the output distributio
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.pieces import Stretch
 from lmcli.settings import Settings
 
 Ids = npt.NDArray[np.int32]
+IntegerIds = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
 
 UNKNOWN = "<unk>"
@@ -58,7 +60,10 @@ class Tokenizer(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def train(cls, pieces: Iterable[str], settings: Any) -> Tokenizer:
-        """A tokenizer whose vocabulary comes from these pieces of text (iterated once)."""
+        """A tokenizer whose vocabulary comes from these pieces of text.
+
+        They may be more than the memory holds: `lmcli.pieces.stretches_of` gives some at a time.
+        """
 
     @property
     @abc.abstractmethod
@@ -79,9 +84,29 @@ class Tokenizer(abc.ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text, without the start id."""
 
+    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
+        """The ids of all pieces end to end, the start id before each; some at a time.
+
+        What goes on with a piece begun before is encoded as if it began here: members whose tokens
+        look back say so themselves.
+        """
+        start = np.array([self.start], np.int32)
+        for stretch in stretches:
+            rest, *pieces = stretch.texts()
+            yield np.concatenate(
+                [self.encode(rest), *(ids for p in pieces for ids in (start, self.encode(p)))]
+            )
+
     @abc.abstractmethod
     def encode_with_ends(self, text: str) -> Encoded:
         """The same ids, with the place in the text where each token ends."""
+
+    def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
+        """The same of a text that goes on behind the token `previous` at a seam.
+
+        As it stands for members to whom it makes no difference.
+        """
+        return self.encode_with_ends(text)
 
     @abc.abstractmethod
     def decoder(self) -> Decoder:

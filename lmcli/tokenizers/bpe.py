@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from lmcli.pieces import Stretch, stretches_of
 from lmcli.settings import setting
-from lmcli.tokenizers.base import Encoded, Ids, Tokenizer
+from lmcli.tokenizers.base import Encoded, Ids, IntegerIds, Tokenizer
 from lmcli.tokenizers.byte import Utf8Decoder, character_ends, printable, utf8
 
 _CHUNK = 1 << 14  # characters handed to the library as one text
@@ -59,7 +60,8 @@ class BpeTokenizer(Tokenizer):
             show_progress=False,
             initial_alphabet=sorted(_byte_of_letter()),
         )
-        chunks = (chunk for piece in pieces for chunk in _chunks(_writable(piece)))
+        texts = (text for stretch in stretches_of(pieces) for text in stretch.texts())
+        chunks = (chunk for text in texts for chunk in _chunks(_writable(text)))
         library.train_from_iterator(chunks, trainer)
         vocabulary = library.get_vocab()
         merges = json.loads(library.to_str())["model"]["merges"]
@@ -79,6 +81,14 @@ class BpeTokenizer(Tokenizer):
         while batch := list(itertools.islice(chunks, _BATCH)):
             ids += [np.array(e.ids, np.int32) for e in self._library.encode_batch_fast(batch)]
         return np.concatenate(ids)
+
+    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
+        for chunks, opens in _batches(stretches):
+            encoded = self._library.encode_batch_fast(chunks)
+            ends = np.cumsum([0, *map(len, encoded)])
+            flat = itertools.chain.from_iterable(e.ids for e in encoded)
+            ids = np.fromiter(flat, np.int32, int(ends[-1]))
+            yield np.insert(ids, ends[:-1][opens], self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:
         ids = self.encode(text)
@@ -138,6 +148,24 @@ def _chunks(text: str) -> Iterator[str]:
         end = seam.start() if seam else len(text)
         yield text[begin:end]
         begin = end
+
+
+def _batches(stretches: Iterable[Stretch]) -> Iterator[tuple[list[str], list[bool]]]:
+    """Chunks for the library, some at a time, and which of them begin a piece."""
+    chunks: list[str] = []
+    opens: list[bool] = []
+    held = 0
+    for stretch in stretches:
+        for number, text in enumerate(stretch.texts()):
+            for place, chunk in enumerate(_chunks(_writable(text)) if text else [""]):
+                chunks.append(chunk)
+                opens.append(number > 0 and place == 0)
+                held += len(chunk)
+                if held >= _BATCH * _CHUNK:
+                    yield chunks, opens
+                    chunks, opens, held = [], [], 0
+    if chunks:
+        yield chunks, opens
 
 
 Member = BpeTokenizer

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmcli.tokenizers.base import Decoder, Encoded, Ids, Offsets, Tokenizer
+from lmcli.pieces import Stretch
+from lmcli.tokenizers.base import Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
+
+    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
+        for stretch in stretches:
+            ids = np.frombuffer(utf8(stretch.text), np.uint8)
+            begins = stretch.begins
+            if len(ids) > len(stretch.text):  # some characters are several bytes
+                firsts = np.append(np.flatnonzero((ids & 0xC0) != 0x80), len(ids))
+                begins = firsts[begins]
+            yield np.insert(ids.astype(np.uint16), begins, self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:
         data = utf8(text)

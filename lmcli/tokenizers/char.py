@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.pieces import Stretch, stretches_of
 from lmcli.settings import setting
-from lmcli.tokenizers.base import UNKNOWN, Decoder, Encoded, Ids, Tokenizer
+from lmcli.tokenizers.base import UNKNOWN, Decoder, Encoded, Ids, IntegerIds, Tokenizer
 from lmcli.tokenizers.byte import printable
 
 _CODE_POINTS = 0x110000
@@ -44,9 +45,9 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def train(cls, pieces: Iterable[str], settings: CharSettings) -> CharTokenizer:
         counts = np.zeros(_CODE_POINTS, np.int64)
-        for text in _joined(pieces):
-            for begin in range(0, len(text), _SLICE):
-                found = np.bincount(_code_points(text[begin : begin + _SLICE]))
+        for stretch in stretches_of(pieces):
+            for begin in range(0, len(stretch.text), _SLICE):
+                found = np.bincount(_code_points(stretch.text[begin : begin + _SLICE]))
                 counts[: len(found)] += found
         counts[_SURROGATES] = 0
         return cls("".join(map(chr, np.flatnonzero(counts >= settings.min_count).tolist())))
@@ -65,6 +66,10 @@ class CharTokenizer(Tokenizer):
             codes = _code_points(text[begin : begin + _SLICE])
             np.take(self._ids, codes, out=ids[begin : begin + _SLICE], mode="clip")
         return ids
+
+    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
+        for stretch in stretches:
+            yield np.insert(self.encode(stretch.text), stretch.begins, self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:
         return Encoded(self.encode(text), np.arange(1, len(text) + 1, dtype=np.int64))
@@ -98,19 +103,6 @@ class CharDecoder(Decoder):
 
 def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _joined(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces that are not small, as each costs a count over all code points."""
-    held: list[str] = []
-    characters = 0
-    for piece in pieces:
-        held.append(piece)
-        characters += len(piece)
-        if characters >= _SLICE:
-            yield "".join(held)
-            held, characters = [], 0
-    yield "".join(held)
 
 
 Member = CharTokenizer

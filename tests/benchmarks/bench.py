@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -83,17 +84,96 @@ def training_speed(repeats: int) -> list[Row]:
     rows: list[Row] = []
     for arch in ("lstm", "gru", "rnn"):
         ours, plain = trainer(arch, ids), PlainLoop(arch, ids)
-        times = median_seconds({"ours": lambda o=ours: o._step(1e-3), "plain": plain.step}, repeats)
-        ours.step = 0
+        product = matrix_product()
+        runs = {"ours": lambda o=ours: o._step(1e-3), "plain": plain.step, "product": product}
+        times = median_seconds(runs, repeats)
         tokens = BATCH * TRUNCATION
+        useful = 3 * ours.model.flops_per_token() * tokens  # backward costs twice forward
+        speed = useful / times["ours"] / (PRODUCT_FLOPS / times["product"])
         rows.append(
             {
                 "what": f"train {arch} {HIDDEN}, {BATCH} x {TRUNCATION}, tokens/s",
                 "lmcli": tokens / times["ours"],
                 "plain torch loop": tokens / times["plain"],
                 "ratio": times["plain"] / times["ours"],
+                "of the bf16 product's speed": speed,
             }
         )
+    return rows
+
+
+PRODUCT_FLOPS = 2 * 2048**3
+
+
+def matrix_product() -> Callable[[], object]:
+    """A large product in bfloat16: what this machine can do at best."""
+    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16) for _ in range(2))
+    return lambda: torch.mm(a, b)
+
+
+def loop_overhead(repeats: int) -> list[Row]:
+    """The share of a training's time that is not forward, backward or the optimiser's step."""
+    ids = np.random.default_rng(0).integers(1, VOCABULARY, 1_000_000).astype(np.uint16)
+    ours = trainer("lstm", ids)
+    progress, steps = ours.run(), 20
+    core = CoreOnly(ours)
+
+    def whole() -> None:
+        for _ in range(steps):
+            next(progress)
+
+    def bare() -> None:
+        for _ in range(steps):
+            core.step()
+
+    times = median_seconds({"whole": whole, "bare": bare}, repeats)
+    share = 1 - times["bare"] / times["whole"]
+    return [{"what": "training loop beside forward, backward, optimiser", "lmcli": share}]
+
+
+class CoreOnly:
+    """The same model and optimiser on one batch that lies ready: nothing but the three."""
+
+    def __init__(self, ours: Trainer) -> None:
+        self.trainer = ours
+        batch = ours.streams[0]
+        self.inputs, self.targets = batch.inputs, batch.targets.t().reshape(-1)
+        self.state = ours.model.start(BATCH)
+
+    def step(self) -> None:
+        ours = self.trainer
+        with ours._precision():
+            logits, _ = ours.model(self.inputs, self.state)
+        loss = F.cross_entropy(logits.transpose(0, 1).reshape(-1, VOCABULARY), self.targets)
+        ours.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ours.optimizer.step()
+
+
+def side_by_side(repeats: int) -> list[Row]:
+    """Five members for equal numbers of updates, together and one after the other."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        documents = France(FranceSettings(size="small")).documents()
+        (folder / "my.txt").write_text("".join(next(documents) + "\n" for _ in range(4000)))
+        for width in (128, 256):
+            words = ["compare", "my.txt", "--arch", "lstm,gru,rnn,window,lstm:embedding=65"]
+            words += ["--steps", "150", "--set", f"hidden={width}", "--set", "learning_rate=0.002"]
+            words += ["--quiet", "--force", "--set", "validations=1", "--documents", "file"]
+            times: dict[str, list[float]] = {"1": [], "2": []}
+            for _ in range(repeats):
+                for workers, found in times.items():
+                    found.append(command([*words, "--workers", workers, "-o", "out"], folder))
+            alone, together = (statistics.median(found) for found in times.values())
+            rows.append(
+                {
+                    "what": f"compare, five of width {width}, s",
+                    "lmcli": together,
+                    "one after the other": alone,
+                    "ratio": together / alone,
+                }
+            )
     return rows
 
 
@@ -113,6 +193,19 @@ def scoring_speed(repeats: int) -> list[Row]:
             "ratio is": "to training",
         }
     ]
+
+
+def sampling_speed(repeats: int) -> list[Row]:
+    """Characters a second of every stepper, one text and several, beside the torch model."""
+    script = Path(__file__).with_name("sampling.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--repeats", str(repeats)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
 
 
 def command(arguments: list[str], folder: Path) -> float:
@@ -161,7 +254,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("scratch/bench.json"))
     options = parser.parse_args()
     rows = command_times(options.repeats)
-    rows += training_speed(options.repeats) + scoring_speed(options.repeats)
+    rows += sampling_speed(options.repeats)
+    rows += training_speed(options.repeats) + loop_overhead(options.repeats)
+    rows += scoring_speed(options.repeats) + side_by_side(options.repeats)
     for row in rows:
         shown = [f"{k} {v:,.3g}" for k, v in row.items() if isinstance(v, float)]
         sys.stdout.write(f"{row['what']:<48} {'   '.join(shown)} {row.get('ratio is', '')}\n")

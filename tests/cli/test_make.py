@@ -66,3 +66,15 @@ def test_a_made_text_is_read_a_document_a_line(lmcli, tmp_path):
     lmcli("train", "france.txt", "--arch", "ngram", "-o", "run", "-q")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["corpus"]["options"]["documents"] == "line"
+
+
+def test_what_a_grammar_is_asked_most_often_has_an_option_of_its_own(lmcli, tmp_path):
+    assert lmcli("make", "addition", *SMALL, "--digits", "10", "--carry-length", "2").code == 0
+    line = (tmp_path / "addition.txt").read_text().splitlines()[0]
+    assert len(line) == 3 * 10 + 2
+    about = json.loads((tmp_path / "addition.about.json").read_text())
+    assert about["recipe"]["carry_length"] == 2
+    assert lmcli("make", "france", *SMALL, "--level", "2").code == 0
+    done = lmcli("make", "france", "--digits", "6", "-o", "other.txt")
+    assert done.code == 2
+    assert "no setting named 'digits'" in done.err

@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.cli.probe import reach_text
 
 SYLLABLES = [c + v for c in "bdfgklmnp" for v in "aeou"]
 TINY = ("--steps", "8", "--set", "hidden=8", "--set", "embedding=6", "--quiet", "--json")
@@ -137,9 +136,3 @@ def test_compare_has_a_reach_for_every_row_and_probes_on_demand(runs, tmp_path):
     assert all(row["reach"] == {"tokens": None, "at_least": False} for row in plain["rows"])
     probed = as_json("compare", text, *archs, *budget, "--probe", "-o", tmp_path / "b")
     assert {p["probe"] for p in probed["probes"]} == {"context", "echo", "gradient", "halflife"}
-
-
-def test_a_reach_is_shown_with_what_is_known_of_it():
-    assert reach_text({"tokens": 256, "at_least": True}) == "≥ 256"
-    assert reach_text({"tokens": 0, "at_least": False}) == "0"
-    assert reach_text({"tokens": None, "at_least": False}) is None

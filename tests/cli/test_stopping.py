@@ -182,3 +182,24 @@ def test_sigterm_ends_compare_with_143(start, my_text, tmp_path):
     run.terminate()
     assert b"Traceback" not in run.communicate(timeout=60)[1]
     assert run.returncode == 143
+
+
+def test_ctrl_c_while_a_text_is_read_leaves_nothing(start, my_text, tmp_path):
+    text, cache = tmp_path / "slow.txt", tmp_path / "cache"
+    os.mkfifo(text)
+    run = start(
+        *("train", "slow.txt", "-o", "run"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"LMCLI_CACHE": str(cache)},
+    )
+    with text.open("wb", buffering=0) as pipe:  # opens when the other side does
+        pipe.write(my_text.read_bytes()[:1000])
+        time.sleep(0.3)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+    assert not (tmp_path / "run").exists()
+    assert not cache.exists()

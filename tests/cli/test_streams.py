@@ -10,6 +10,9 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -98,6 +101,30 @@ def test_quiet_and_json_draw_no_bar_on_a_terminal(start, my_text, tmp_path, flag
     assert code == 0
     assert "tok/s " not in screen
     assert "left" not in screen
+
+
+def slowly(path, text, seconds=2.0):
+    """A named pipe through which a text comes, the second half of it later."""
+    os.mkfifo(path)
+
+    def write():
+        with path.open("w", encoding="utf-8") as pipe:
+            pipe.write(text[: len(text) // 2])
+            pipe.flush()
+            time.sleep(seconds)
+            with suppress(BrokenPipeError):
+                pipe.write(text[len(text) // 2 :])
+
+    threading.Thread(target=write, daemon=True).start()
+
+
+@pytest.mark.parametrize("flag", ["--verbose", "--quiet"])
+def test_a_text_that_takes_long_to_read_shows_that_it_is_read(start, my_text, tmp_path, flag):
+    slowly(tmp_path / "slow.txt", my_text.read_text(encoding="utf-8"), 4.0)
+    more = ("--steps", "2", "--set", "hidden=4", "-o", "run", flag)
+    screen, code = on_a_terminal(start, "train", "slow.txt", *more, cwd=tmp_path)
+    assert code == 0
+    assert ("fetching" in screen) == (flag == "--verbose")
 
 
 # ------------------------------------------------------------------ colours and width

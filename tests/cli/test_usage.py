@@ -2,7 +2,10 @@
 
 import pytest
 
-COMMANDS = ("train", "sample", "eval", "compare", "cloze", "probe", "inspect", "make", "list")
+COMMANDS = (
+    *("train", "sample", "eval", "compare", "cloze", "probe", "inspect", "make", "export"),
+    "list",
+)
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
 

@@ -1,13 +1,15 @@
 """The n-gram model as a language model: its state, its two ways to answer, its tensors."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
+from lmcli.errors import TrainingError
 from lmcli.models.kneser_ney import KneserNey
-from lmcli.models.ngram import NGram, NGramSettings
+from lmcli.models.ngram import BYTES_PER_TOKEN, NGram, NGramSettings, check_memory
 
 V = 6
 
@@ -110,3 +112,22 @@ def test_counting_finds_the_rule():
     mean = nats.sum().item() / int((targets >= 0).sum())
     assert mean == pytest.approx(optimum, abs=0.2)
     assert mean > -math.log(V) + 0.4
+
+
+def test_a_stream_too_long_for_the_memory_is_refused_before_it_is_counted():
+    check_memory(1000, None)
+    check_memory(1000, 48_000)
+    with pytest.raises(TrainingError, match="counting 1,000 tokens needs") as caught:
+        check_memory(1000, 24_000)
+    assert "at most 50% of it" in caught.value.hint
+
+
+def test_the_memory_asked_for_is_no_more_than_counting_takes():
+    ids = np.random.default_rng(0).integers(0, V, 200_000).astype(np.uint8)
+    tracemalloc.start()
+    try:
+        NGram(V, NGramSettings(order=3)).count(ids)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert BYTES_PER_TOKEN * len(ids) <= peak <= 4 * BYTES_PER_TOKEN * len(ids)

@@ -61,18 +61,20 @@ def test_nothing_of_the_probe_stays_in_the_model():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_at_initialisation_it_vanishes_first_in_a_tanh_rnn_then_in_an_lstm():
+def test_at_initialisation_it_vanishes_in_a_tanh_rnn_then_in_an_lstm_and_much_later_with_chrono():
     read, warm = tokens(24, 200, 60), tokens(24, 16, 60)
     vanished = {}
     for name, model in {
         "rnn": lambda: RNN(60, RNN.Settings(hidden=64, embedding=32)),
         "lstm": lambda: LSTM(60, LSTM.Settings(hidden=64, embedding=32)),
         "keeper": lambda: LSTM(60, LSTM.Settings(hidden=64, embedding=32, forget_bias=4.0)),
+        "chrono": lambda: LSTM(60, LSTM.Settings(hidden=64, embedding=32, chrono=1000.0)),
     }.items():
         torch.manual_seed(0)
         vanished[name] = below(decay(gradient_norms(model(), read, warm)), 1e-3) or 999
     assert vanished["rnn"] < 100
     assert vanished["rnn"] < vanished["lstm"] < vanished["keeper"]
+    assert 2 * vanished["lstm"] < vanished["chrono"]
 
 
 def test_rows_come_before_and_after_training_with_intervals():

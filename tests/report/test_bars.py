@@ -56,6 +56,11 @@ def test_chance_is_a_line_through_the_empty_places():
     assert any("┄┄┄" in line for line in lines if "│" in line)
 
 
+def test_the_legend_says_what_the_line_means():
+    assert shown(figure(reference=0.5))[1].endswith("┄┄ 50.0 %: what knowing nothing gives")
+    assert shown(figure(reference=0.5, line="half"))[1].endswith("┄┄ 50.0 %: half")
+
+
 def test_a_log_scale_counts_decades():
     curve = figure(
         series=[series("a", 1.0, 1e-3, 1e-6)], scale="log", metric=Metric("", 0, kind="power")

@@ -130,7 +130,7 @@ def test_a_long_text_is_read_like_a_short_one(monkeypatch: pytest.MonkeyPatch) -
     text = PROSE * 50 + "no line end here " * 30
     whole = train(text)
     encoded = whole.encode_with_ends(text)
-    monkeypatch.setattr("lmcli.tokenizers.word._SLICE", 40)
+    monkeypatch.setattr("lmcli.tokenizers.splitting._SLICE", 40)
     monkeypatch.setattr("lmcli.tokenizers.word._MEMO", 5)
     sliced = train(text)
     assert sliced.to_json() == whole.to_json()

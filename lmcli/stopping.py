@@ -1,0 +1,45 @@
+"""Where a text ends that is to end before a text of the user's.
+
+**In:** pieces of a text as they come.
+**Out:** those parts of them that certainly stand before the first stop string.
+"""
+
+from __future__ import annotations
+
+
+class StopStrings:
+    """Lets text through up to the stop string that ends first, holding back what may become one."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = tuple(s for s in stops if s)
+        self.held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The part of the text that is certain not to belong to a stop string."""
+        self.held += text
+        found = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
+        if found:
+            self.stopped = True
+            _, begin = min(found)
+            text, self.held = self.held[:begin], ""
+            return text
+        keep = max((_overlap(self.held, s) for s in self.stops), default=0)
+        cut = len(self.held) - keep
+        text, self.held = self.held[:cut], self.held[cut:]
+        return text
+
+    def finish(self) -> str:
+        """What was held back for nothing."""
+        text, self.held = self.held, ""
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` begin `stop`.
+
+    >>> _overlap("a fine En", "End"), _overlap("no", "End")
+    (2, 0)
+    """
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,92 @@
+"""How fast text is sampled: steppers beside the torch model, one text and 64 at once.
+
+``bench.py`` runs it as a process of its own, with one thread, as ``lmcli sample`` does: NumPy's
+matrix library looks at the environment once, when it is loaded. Prints its rows as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lmcli.models.base import LanguageModel
+from lmcli.registry import MODELS, STEPPERS
+from lmcli.sampling import TOGETHER, SamplingSettings, in_order, sample_together
+from lmcli.settings import names
+from lmcli.steppers.base import Stepper
+from lmcli.tokenizers.char import CharTokenizer
+
+VOCABULARY, EMBEDDING, WIDTHS = 65, 64, (128, 256, 512)
+LENGTHS = {"stepper": 5000, "together": 200, "torch": 300}
+TOKENIZER = CharTokenizer("".join(map(chr, range(33, 32 + VOCABULARY))))
+Row = dict[str, object]
+
+
+def models(arch: str, width: int) -> tuple[Stepper, LanguageModel]:
+    """The same weights as a stepper and as a torch model."""
+    torch.manual_seed(0)
+    cls = MODELS.load(arch)
+    sizes = {"hidden": width, "embedding": EMBEDDING}
+    settings = cls.Settings(**{k: v for k, v in sizes.items() if k in names(cls.Settings)})
+    model: LanguageModel = cls(VOCABULARY, settings).eval()
+    if model.counts:
+        model.count(np.random.default_rng(0).integers(1, VOCABULARY, 200_000))
+    tensors = {name: tensor.numpy() for name, tensor in model.tensors().items()}
+    return STEPPERS.load(arch)(VOCABULARY, settings, tensors), model
+
+
+def speed(model: Stepper | LanguageModel, seeds: Sequence[int], length: int) -> float:
+    """Characters a second of all texts, drawn, decoded and written to a file."""
+    began = time.perf_counter()
+    with Path(os.devnull).open("w", encoding="utf-8") as out:
+        pieces = sample_together(model, TOKENIZER, "", length, SamplingSettings(), seeds)
+        for text, _ in in_order(pieces, len(seeds)):
+            out.write(text)
+    return len(seeds) * length / (time.perf_counter() - began)
+
+
+def measured(arch: str, width: int, repeats: int) -> Row:
+    """Medians, taken in turn so that a slow moment hits all of them."""
+    stepper, model = models(arch, width)
+    found: dict[str, list[float]] = {name: [] for name in LENGTHS}
+    for _ in range(repeats):
+        found["stepper"].append(speed(stepper, [0], LENGTHS["stepper"]))
+        found["together"].append(speed(stepper, range(TOGETHER), LENGTHS["together"]))
+        found["torch"].append(speed(model, [0], LENGTHS["torch"]))
+    one, many, torchs = (statistics.median(found[n]) for n in ("stepper", "together", "torch"))
+    sized = "" if model.counts else f" {width}"
+    return {
+        "what": f"sample {arch}{sized}, characters/s",
+        "lmcli": one,
+        "torch, token by token": torchs,
+        "ratio": one / torchs,
+        f"{TOGETHER} texts": many,
+        f"{TOGETHER} to 1": many / one,
+    }
+
+
+def main() -> None:
+    """All steppers at all widths."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--arch", nargs="+", default=STEPPERS.names())
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for arch in options.arch:
+        widths = WIDTHS[:1] if MODELS.load(arch).counts else WIDTHS
+        rows += [measured(arch, width, options.repeats) for width in widths]
+    sys.stdout.write(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""``lmcli compare --plan``: commands that make what the comparison would have made."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmcli.run import Run
+
+TINY = ("--steps", "6", "--set", "hidden=8", "--set", "validations=1")
+RATE = ("--set", "learning_rate=0.003")
+
+
+@pytest.fixture
+def planned(lmcli, my_text):
+    """The commands of a plan for my.txt, as words."""
+
+    def plan(*arguments):
+        done = lmcli("compare", "my.txt", *arguments, "--plan")
+        assert done.code == 0, done.err
+        return [shlex.split(line) for line in done.out.splitlines()]
+
+    return plan
+
+
+def carry_out(lmcli, commands):
+    for program, *words in commands:
+        assert program == "lmcli"
+        done = lmcli(*words, "--quiet")
+        assert done.code == 0, done.err
+
+
+def test_a_plan_writes_nothing_and_has_a_command_for_each_member(planned, tmp_path):
+    commands = planned("--arch", "ngram,rnn,gru", "--seeds", "2", "-o", "all", *TINY)
+    assert not (tmp_path / "all").exists()
+    names = {"ngram", "rnn-seed0", "rnn-seed1", "gru-seed0", "gru-seed1"}
+    assert {Path(words[words.index("-o") + 1]).name for words in commands} == names
+    assert all(words[:3] == ["lmcli", "train", "my.txt"] for words in commands)
+    assert all("--seed" in words for words in commands)
+
+
+def test_the_runs_of_a_plan_are_those_of_the_comparison(planned, lmcli, tmp_path):
+    more = ("--arch", "lstm,gru,window,ngram", "--tokenizer", "word", "--steps", "3", *RATE)
+    more += ("--set", "min_count=2", "--split", "tail", "--newlines", "lf", "--seed", "7")
+    carry_out(lmcli, planned(*more, "-o", "planned"))
+    done = lmcli("compare", "my.txt", *more, "-o", "compared", "--workers", "1", "--json")
+    assert done.code == 0
+    for name in ("lstm", "gru", "window", "ngram"):
+        one, other = (vars(Run.open(tmp_path / f / name).record) for f in ("planned", "compared"))
+        trained = name != "ngram"
+        left_out = ("command",) if trained else ("command", "training")
+        for key in one:
+            assert one[key] == other[key] or key in left_out, (name, key)
+        weights = [tmp_path / f / name / "weights.safetensors" for f in ("planned", "compared")]
+        assert weights[0].read_bytes() == weights[1].read_bytes(), name
+
+
+def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmcli, tmp_path):
+    carry_out(lmcli, planned("--arch", "ngram,rnn", "--seeds", "2", "-o", "all", *TINY))
+    values = lmcli("compare", "my.txt", "--run", "all", "-o", "all", "--json").json
+    rows = {row["name"]: row for row in values["rows"]}
+    assert set(rows) == {"all/ngram", "rnn"}
+    rnn = rows["rnn"]
+    assert [(seed["seed"], seed["run"]) for seed in rnn["seeds"]] == [
+        (0, "all/rnn-seed0"),
+        (1, "all/rnn-seed1"),
+    ]
+    bits = [seed["bits_per_char"] for seed in rnn["seeds"]]
+    assert rnn["test"]["bits_per_char"] == pytest.approx(sum(bits) / 2)
+    assert rnn["tokens_seen"] > 0
+    assert rnn["learning_rate"] > 0
+    assert len(values["differences"]) == 1
+    assert (tmp_path / "all" / "rnn-seed1" / "weights.safetensors").is_file()
+
+
+def test_runs_named_one_by_one_are_the_same_table(planned, lmcli):
+    carry_out(lmcli, planned("--arch", "rnn", "--seeds", "2", "-o", "all", *TINY))
+    several = lmcli(
+        *("compare", "my.txt", "--run", "all/rnn-seed0", "--run", "all/rnn-seed1", "--json")
+    ).json
+    whole = lmcli("compare", "my.txt", "--run", "all", "--json").json
+    assert [row["name"] for row in several["rows"]] == ["rnn"]
+    assert several["rows"] == whole["rows"]
+
+
+def test_runs_that_differ_by_more_than_the_seed_are_rows_of_their_own(planned, lmcli):
+    carry_out(lmcli, planned("--arch", "rnn", "-o", "one", *TINY))
+    carry_out(lmcli, planned("--arch", "rnn", "-o", "two", *TINY, *RATE, "--seed", "1"))
+    rows = lmcli("compare", "my.txt", "--run", "one", "--run", "two", "--json").json["rows"]
+    assert {row["name"] for row in rows} == {"one/rnn", "two/rnn"}
+
+
+def test_a_plan_as_json_holds_the_same_lines(lmcli, my_text):
+    words = ("compare", "my.txt", "--arch", "ngram,gru", "-o", "all", "--plan")
+    values = lmcli(*words, "--json").json
+    assert values == {"schema": 1, "command": "compare", "plan": lmcli(*words).out.splitlines()}
+
+
+def test_names_with_blanks_and_quotes_survive_the_shell(lmcli, my_text, tmp_path):
+    shutil.copy(my_text, tmp_path / "it's mine.txt")
+    done = lmcli("compare", "it's mine.txt", "--arch", "rnn", "-o", "a b", "--plan", *TINY)
+    (line,) = done.out.splitlines()
+    words = shlex.split(line)
+    assert words[2] == "it's mine.txt"
+    assert words[words.index("-o") + 1] == "a b/rnn"
+    assert "lmcli compare 'it'\"'\"'s mine.txt'" in done.err
+    assert "--run 'a b'" in done.err
+
+
+def test_what_cannot_be_planned_is_refused(lmcli, copied, my_text):
+    copied("gru")
+    lmcli("compare", "my.txt", "--run", "gru", "--plan").failed("nothing to plan", code=2)
+    done = lmcli("compare", "-", "--plan", stdin=my_text.read_text())
+    done.failed("standard input", code=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("xargs"), reason="there is no xargs")
+def test_the_lines_of_a_plan_run_side_by_side_in_a_shell(lmcli, my_text, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    script = tmp_path / "bin" / "lmcli"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m lmcli "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+    plan = lmcli("compare", "my.txt", "--arch", "rnn,ngram", "-o", "all", "--plan", *TINY).out
+    (tmp_path / "plan.txt").write_text(plan)
+    each = "tr '\\n' '\\0' < plan.txt | xargs -0 -P 2 -n 1 sh -c"
+    done = subprocess.run(each, shell=True, cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(lmcli("compare", "my.txt", "--run", "all", "--json").out)["rows"]
+    assert {row["name"] for row in rows} == {"all/rnn", "all/ngram"}

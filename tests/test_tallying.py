@@ -1,0 +1,82 @@
+"""A text scored segment by segment has the score that it has when it is scored at once."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmcli.models.base import LanguageModel
+from lmcli.pieces import Pieces, Spans
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.scoring import Score, score_pieces, stream_nats
+from lmcli.settings import names
+from lmcli.tallying import score_long
+from lmcli.texts import Spool, Text
+from lmcli.tokenizers.base import Tokenizer
+
+WORDS = np.random.default_rng(3).choice(["one ", "two, ", "trés\n", "\n", "Ωmega ", "  x\r\n"], 700)
+LONG = "".join(WORDS.tolist()) + "end of it."
+PIECES = (LONG, "short one.\n", LONG[:100], "x")
+
+
+def lying(texts: tuple[str, ...], window: int) -> Pieces:
+    """The same pieces, read some bytes at a time."""
+    spool = Spool(1 << 20)
+    spool.write("".join(texts).encode())
+    text = Text("a.txt", spool, 0, spool.size, proven=True, window=window)
+    lengths = np.array([len(t.encode()) for t in texts])
+    begins = np.cumsum(lengths) - lengths
+    return Pieces([Spans(text, begins, lengths)], sum(map(len, texts)))
+
+
+def speaker(arch: str, name: str) -> tuple[LanguageModel, Tokenizer]:
+    """A tokenizer that knows most of the text, and an untrained model of its size."""
+    cls = TOKENIZERS.load(name)
+    settings = cls.Settings(**({"vocabulary": 270} if name == "bpe" else {}))
+    tokenizer = cls.train([LONG.replace("Ωmega", "two")], settings)
+    torch.manual_seed(0)
+    models = MODELS.load(arch)
+    small = {"hidden": 16, "embedding": 8}
+    known = {k: v for k, v in small.items() if k in names(models.Settings)}
+    model = models(tokenizer.size, models.Settings(**known))
+    if arch == "ngram":
+        model.count(tokenizer.encode(LONG))
+    return model, tokenizer
+
+
+def same(one: Score, other: Score) -> None:
+    for field in dataclasses.fields(Score):
+        found, expected = getattr(one, field.name), getattr(other, field.name)
+        assert found == pytest.approx(expected, rel=2e-6, abs=1e-4), field.name
+
+
+@pytest.mark.parametrize("name", TOKENIZERS.names())
+@pytest.mark.parametrize("reset", ["document", "line", "never"])
+def test_the_score_is_that_of_all_pieces_at_once(name: str, reset: Any) -> None:
+    model, tokenizer = speaker("gru", name)
+    expected = Score.of(score_pieces(model, tokenizer, PIECES, reset))
+    assert expected.unknown_tokens > 0 or tokenizer.unknown is None
+    for window, segment, rows in ((64, 1, 1), (200, 1, 2), (4096, 5000, 1)):
+        found = score_long(model, tokenizer, lying(PIECES, window), reset, rows, segment)
+        same(found, expected)
+    same(score_long(model, tokenizer, PIECES, reset), expected)
+
+
+@pytest.mark.parametrize("arch", ["attention", "lstm", "ngram", "window"])
+def test_the_state_goes_from_segment_to_segment(arch: str) -> None:
+    model, tokenizer = speaker(arch, "byte")
+    expected = Score.of(score_pieces(model, tokenizer, PIECES))
+    same(score_long(model, tokenizer, lying(PIECES, 300), "document", 1, 1), expected)
+
+
+def test_a_stream_may_go_on_from_a_state() -> None:
+    model, tokenizer = speaker("gru", "byte")
+    ids = np.concatenate([[tokenizer.start], tokenizer.encode(LONG)])
+    whole = stream_nats(model, ids)
+    state = model.start(1)
+    with torch.inference_mode():
+        _, state = model(torch.from_numpy(ids[None, :100]), state)
+    rest = stream_nats(model, ids[100:], state=state)
+    assert rest == pytest.approx(whole[100:], abs=1e-4)
