@@ -38,6 +38,8 @@ WIDE_SPREAD = 5.0
 """from where on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
+MANY_WORDS = 10_000
+"""a vocabulary from which on the adaptive softmax gets further in the same time"""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ def dropout(scale: Scale) -> float:
 def embedding(scale: Scale) -> int:
     """The embedding size E: small in front of a wide net, a little more for many words."""
     return 64 if scale.vocabulary <= 2000 else 128
+
+
+def softmax(settings: Any, scale: Scale) -> str | None:
+    """Adaptive for many words, where nothing else that was asked for needs the full one."""
+    whole = getattr(settings, "tie", False) or getattr(settings, "direct", False)
+    return "adaptive" if scale.vocabulary >= MANY_WORDS and not whole else None
 
 
 def shape(scale: Scale) -> tuple[int, int]:
@@ -158,7 +166,12 @@ def choose(
         most_epochs=most_epochs(scale),
     )
     open_width = "hidden" in names(type(settings)) and settings.hidden is None
-    settings = _fill(settings, embedding=embedding(scale), dropout=dropout(scale))
+    settings = _fill(
+        settings,
+        embedding=embedding(scale),
+        dropout=dropout(scale),
+        softmax=softmax(settings, scale),
+    )
     if open_width:
         settings = replace(settings, hidden=width(scale))
         if match == "params" and arch != REFERENCE:

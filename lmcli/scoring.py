@@ -148,7 +148,7 @@ def stream_nats(
     was_training = model.training
     model.eval()
     wanted = max(CHUNK, min(LONGEST_CHUNK, len(ids) // (32 * rows)))
-    chunk = max(8, min(wanted, LOGITS // (rows * model.vocabulary)))
+    chunk = max(8, min(wanted, LOGITS // (rows * model.scoring_width)))
     reading = _Reading(
         model,
         ids,

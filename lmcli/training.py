@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lmcli.batches import IGNORED, ShortFirst, Streams
+from lmcli.batches import ShortFirst, Streams
 from lmcli.devices import move, patience, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
@@ -254,12 +253,7 @@ class Trainer:
             self.state = forget(self.state, self.model.start(len(inputs)), fresh)
         self.model.train()
         with self._precision():
-            logits, state = self.model(inputs, self.state)
-        loss = F.cross_entropy(
-            logits.transpose(0, 1).reshape(-1, logits.shape[-1]),
-            targets.t().reshape(-1),
-            ignore_index=IGNORED,
-        )
+            loss, state = self.model.loss(inputs, targets, self.state)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.unread.append(self.workers.average(self.model, loss, batch.targets))

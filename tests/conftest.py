@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from lmcli.grammars.france import France
 from lmcli.registry import MODELS
 from lmcli.run import Record, Run
-from lmcli.settings import names
+from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
@@ -44,12 +44,17 @@ def project():
 
 @pytest.fixture(scope="session")
 def small_settings():
-    """Settings of an architecture with small sizes: ``small_settings("lstm", layers=2)``."""
+    """Settings of an architecture with small sizes: ``small_settings("lstm", layers=2)``.
+
+    A variant is named with its settings: ``small_settings("lstm layers=2")``.
+    """
 
     def make(name, **changes):
+        name, *pairs = name.split()
         base = MODELS.load(name).Settings()
         known = names(type(base))
-        return replace(base, **{k: v for k, v in SMALL.items() if k in known} | changes)
+        base = replace(base, **{k: v for k, v in SMALL.items() if k in known} | changes)
+        return update(base, split_pairs(pairs))
 
     return make
 
@@ -60,7 +65,7 @@ def build(small_settings):
 
     def make(name, vocabulary=7, seed=0, **changes):
         torch.manual_seed(seed)
-        model = MODELS.load(name)(vocabulary, small_settings(name, **changes)).eval()
+        model = MODELS.load(name.split()[0])(vocabulary, small_settings(name, **changes)).eval()
         if model.counts:
             model.count(random_stream(400, vocabulary, seed))
         return model
@@ -107,7 +112,7 @@ def make_run(small_settings):
     def make(path, name="gru", force=False, **changes):
         tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
         record = Record(
-            arch=name,
+            arch=name.split()[0],
             settings=asdict(small_settings(name, **changes)),
             tokenizer="char",
             tokenizer_settings={"min_count": 1},

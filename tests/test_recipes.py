@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.recipes import Scale, choose, describe_choice, match_parameters, shape, size, width
+from lmcli.recipes import (
+    MANY_WORDS,
+    Scale,
+    choose,
+    describe_choice,
+    match_parameters,
+    shape,
+    size,
+    width,
+)
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training import Budget, TrainingSettings
@@ -112,6 +121,26 @@ def test_the_nearest_width_is_found():
     right = (-(E + 1) + math.sqrt((E + 1) ** 2 + 4 * body)) / 2
     found = match_parameters("rnn", replace(MODELS.load("rnn").Settings(), embedding=E), scale)
     assert found.hidden == pytest.approx(right, rel=0.025)
+
+
+@sized
+def test_many_words_get_the_adaptive_softmax_unless_something_needs_the_full_one(name):
+    few, many = (Scale(5_000_000, words, 600) for words in (MANY_WORDS - 1, MANY_WORDS))
+    assert chosen(name, few)[0].softmax is None
+    assert chosen(name, many)[0].softmax == "adaptive"
+    assert chosen(name, many, model={"softmax": "full"})[0].softmax == "full"
+    for setting in {"tie", "direct"} & names(MODELS.load(name).Settings):
+        found = chosen(name, many, model={setting: True, "hidden": 64})[0]
+        assert found.softmax is None
+
+
+@sized
+def test_adaptive_models_are_matched_to_the_adaptive_lstm(name):
+    scale = Scale(5_000_000, 100_000, 600)
+    found, lstm = (chosen(n, scale)[0] for n in (name, "lstm"))
+    assert found.softmax == lstm.softmax == "adaptive"
+    bodies = [size(n, s, 100_000)[0] for n, s in ((name, found), ("lstm", lstm))]
+    assert bodies[0] == pytest.approx(bodies[1], rel=0.05)
 
 
 @pytest.mark.parametrize("scale", [*SCALES, *WORDS], ids=str)

@@ -14,7 +14,7 @@ from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.scoring import Score, ScoredText, block_width, resample, score_pieces, stream_nats
 
 V = 7
-every_architecture = pytest.mark.parametrize("name", MODELS.names())
+every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), "lstm softmax=adaptive"])
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def trainer(small_settings, stream):
     def make(name="gru", budget=None, model_settings=None, text=train, held_out=valid, **changes):
         torch.manual_seed(0)
         chosen = model_settings or {"dropout": 0.3} | DROPOUT.get(name, {})
-        model = MODELS.load(name)(V, small_settings(name, **chosen))
+        model = MODELS.load(name.split()[0])(V, small_settings(name, **chosen))
         made = replace(SETTINGS, **changes)
         return Trainer(model, text, held_out, made, budget or Budget(steps=STEPS), seed=3)
 
@@ -87,6 +87,7 @@ KINDS = {
     "rnn": ("rnn", {}),
     "lstm": ("lstm", {}),
     "window": ("window", {}),
+    "lstm, adaptive": ("lstm softmax=adaptive", {}),
     "lstm in bfloat16": ("lstm", {"precision": "bfloat16"}),
     "gru, impatient": ("gru", {"patience": 1, "learning_rate": 0.3}),
 }

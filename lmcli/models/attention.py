@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import LanguageModel, State, Tap
+from lmcli.models.base import State, Tap
+from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
 from lmcli.settings import setting
 
 BLOCK = 256
@@ -49,6 +50,7 @@ class AttentionSettings:
         None, "dropout on what a layer adds to its input", least=0, most=0.9
     )
     tie: bool = setting(False, "share embedding and output weights")
+    softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
 def documents(marks: Tensor, fresh: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -142,7 +144,7 @@ class Block(nn.Module):
         return x, keys[:, x.shape[1] :], values[:, x.shape[1] :]
 
 
-class Attention(LanguageModel):
+class Attention(Predicting):
     """Embedding, L layers, output layer."""
 
     name = "attention"
@@ -152,22 +154,26 @@ class Attention(LanguageModel):
         super().__init__(vocabulary, settings)
         hidden = settings.hidden or 128
         self.inner = settings.heads * -(-hidden // settings.heads)
-        self.embed = nn.Embedding(vocabulary + 1, hidden)
+        self.hidden = hidden
+        self.embed = embedding_layer(vocabulary, hidden, settings)
         self.layers = nn.ModuleList(Block(hidden, settings) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(hidden)
-        self.output_bias = nn.Parameter(torch.zeros(vocabulary))
         self.output_weight: nn.Parameter | None = None
+        if settings.softmax == "adaptive":
+            self.output = AdaptiveOutput(hidden, vocabulary)
+            return
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary))
         if settings.tie:
-            nn.init.normal_(self.embed.weight, std=hidden**-0.5)
+            nn.init.normal_(self.embed.get_parameter("weight"), std=hidden**-0.5)
         else:
             self.output_weight = nn.Parameter(torch.randn(vocabulary, hidden) * hidden**-0.5)
 
     def start(self, batch: int) -> State:
         """Nothing to be seen: no marks, zeros for keys and values."""
         size = batch, self.settings.window - 1
-        marks = self.output_bias.new_zeros(size)
+        marks = self.norm.bias.new_zeros(size)
         count = 2 * len(self.layers)
-        return marks, *[self.output_bias.new_zeros(*size, self.inner) for _ in range(count)]
+        return marks, *[marks.new_zeros(*size, self.inner) for _ in range(count)]
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
@@ -178,6 +184,11 @@ class Attention(LanguageModel):
         """Read tokens (B, T); logits (B, V) after the last."""
         x, state = self._read(tokens, state, None)
         return self._predict(x[:, -1]), state
+
+    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); what the last layer has of them, normed (B, T, H)."""
+        x, state = self._read(tokens, state, None)
+        return self.norm(x), state
 
     def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, State]:
         """What the last layer has of tokens (B, T), piece by piece. Shapes: -> (B, T, H)."""
@@ -200,20 +211,23 @@ class Attention(LanguageModel):
 
     def _predict(self, x: Tensor) -> Tensor:
         """The output layer. Shapes: (..., H) -> (..., V)."""
-        weight = self.embed.weight[:-1] if self.output_weight is None else self.output_weight
+        if self.adaptive is not None:
+            return self.adaptive.logits(self.norm(x))
+        weight: Tensor | None = self.output_weight
+        if weight is None:
+            weight = self.embed.get_parameter("weight")[:-1]
         return F.linear(self.norm(x), weight, self.output_bias).float()
 
     def body_parameters(self) -> int:
         """All but embedding and output layer."""
-        ends = (self.embed.weight, self.output_weight, self.output_bias)
-        return self.parameter_count() - sum(p.numel() for p in ends if p is not None)
+        body = (*self.layers.parameters(), *self.norm.parameters())
+        return sum(p.numel() for p in body)
 
     def flops_per_token(self) -> int:
         """Two for each weight of a matrix product, and for keys and values of a full window."""
         products = [m for m in self.layers.modules() if isinstance(m, nn.Linear)]
         window: int = 4 * self.settings.window * self.inner * len(self.layers)
-        output = self.vocabulary * self.embed.embedding_dim
-        return 2 * (sum(m.weight.numel() for m in products) + output) + window
+        return 2 * sum(m.weight.numel() for m in products) + self.end_flops(self.hidden) + window
 
 
 Member = Attention

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lmcli.settings import Settings
 
@@ -89,6 +90,20 @@ class LanguageModel(nn.Module, abc.ABC):
         chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
         nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)  # (B, T)
         return nats.masked_fill(targets < 0, 0.0), state
+
+    def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
+        """What training lowers: the mean nats over targets that are not -1.
+
+        Shapes: tokens, targets (B, T) -> (), state.
+        """
+        logits, state = self(tokens, state)
+        flat = logits.transpose(0, 1).reshape(-1, logits.shape[-1])  # (T B, V)
+        return F.cross_entropy(flat, targets.t().reshape(-1), ignore_index=-1), state
+
+    @property
+    def scoring_width(self) -> int:
+        """Numbers held for each token that `log_probabilities` reads; sizes a caller's blocks."""
+        return self.vocabulary
 
     def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens; predict after the last one only. Members that can, save the others' cost.

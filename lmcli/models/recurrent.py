@@ -1,7 +1,8 @@
 """What rnn, gru and lstm share: embedding, a stack of recurrent layers, output layer.
 
 **In:** tokens (B, T); state: per layer one tensor (B, H), for lstm two.
-**Out:** logits (B, T, V), state.
+**Out:** logits (B, T, V), state. With many words embedding and output layer may be adaptive ones
+(output.py).
 
 A member supplies one `Layer`; dropout is locked in time (one mask a chunk and sequence, Gal and
 Ghahramani 2016), which costs nothing next to the recurrence and is better for language models.
@@ -11,14 +12,15 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import LanguageModel, State, Tap
+from lmcli.models.base import State, Tap
+from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
 from lmcli.settings import setting
 
 
@@ -34,6 +36,7 @@ class RecurrentSettings:
     )
     input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
     tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
+    softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
 class Layer(nn.Module, abc.ABC):
@@ -96,7 +99,7 @@ def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * mask.bernoulli_(1 - rate).div_(1 - rate)
 
 
-class Recurrent(LanguageModel):
+class Recurrent(Predicting):
     """Embedding, L recurrent layers, output layer."""
 
     Layer: ClassVar[type[Layer]]
@@ -110,20 +113,25 @@ class Recurrent(LanguageModel):
                 f"--set embedding={hidden}",
             )
         self.hidden = hidden
-        self.embed = nn.Embedding(vocabulary + 1, embedding)
+        self.embed = embedding_layer(vocabulary, embedding, settings)
         self.layers = nn.ModuleList(
             self.Layer(embedding if i == 0 else hidden, hidden, settings)
             for i in range(settings.layers)
         )
-        self.output = nn.Linear(hidden, vocabulary)
-        nn.init.zeros_(self.output.bias)
+        self.output: AdaptiveOutput | nn.Linear
+        if settings.softmax == "adaptive":
+            self.output = AdaptiveOutput(hidden, vocabulary)
+        else:
+            self.output = nn.Linear(hidden, vocabulary)
+            nn.init.zeros_(self.output.bias)
         if settings.tie:
-            nn.init.normal_(self.embed.weight, std=hidden**-0.5)
+            nn.init.normal_(self.embed.get_parameter("weight"), std=hidden**-0.5)
 
     def start(self, batch: int) -> State:
         """All zeros."""
         count = self.Layer.parts * len(self.layers)
-        return tuple(self.output.weight.new_zeros(batch, self.hidden) for _ in range(count))
+        like = next(self.parameters())
+        return tuple(like.new_zeros(batch, self.hidden) for _ in range(count))
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
@@ -134,6 +142,11 @@ class Recurrent(LanguageModel):
         """Read tokens (B, T); logits (B, V) after the last."""
         x, after = self._read(tokens, state, None)  # (T, B, H)
         return self._predict(x[-1]), after
+
+    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); what the last layer shows (B, T, H)."""
+        x, after = self._read(tokens, state, None)
+        return x.transpose(0, 1), after
 
     def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, State]:
         """What the last layer shows, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
@@ -157,8 +170,12 @@ class Recurrent(LanguageModel):
 
     def _predict(self, x: Tensor) -> Tensor:
         """The output layer. Shapes: (..., H) -> (..., V)."""
-        weight = self.embed.weight[: self.vocabulary] if self.settings.tie else self.output.weight
-        return F.linear(x, weight, self.output.bias).float()
+        output = self.output
+        if isinstance(output, AdaptiveOutput):
+            return output.logits(x)
+        tied = self.settings.tie
+        weight = self.embed.get_parameter("weight")[: self.vocabulary] if tied else output.weight
+        return F.linear(x, weight, output.bias).float()
 
     def body_parameters(self) -> int:
         """The recurrent layers."""
@@ -167,9 +184,9 @@ class Recurrent(LanguageModel):
     def parameter_count(self) -> int:
         """All trained numbers; tied weights count once."""
         total = super().parameter_count()
-        return total - self.output.weight.numel() if self.settings.tie else total
+        return total - self.hidden * self.vocabulary if self.settings.tie else total
 
     def flops_per_token(self) -> int:
         """Two for each weight of a matrix product."""
         matrices = [p for p in self.layers.parameters() if p.dim() == 2]
-        return 2 * (sum(p.numel() for p in matrices) + self.output.weight.numel())
+        return 2 * sum(p.numel() for p in matrices) + self.end_flops(self.hidden)

@@ -15,13 +15,14 @@ Nothing further back than N - 1 tokens before the last can change a prediction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import LanguageModel, State, Tap
+from lmcli.models.base import State, Tap
+from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
 from lmcli.settings import setting
 
 
@@ -34,9 +35,10 @@ class WindowSettings:
     embedding: int | None = setting(None, "size E of a token's embedding", least=1)
     dropout: float | None = setting(None, "dropout on the hidden layer", least=0, most=0.9)
     direct: bool = setting(False, "connect embeddings and output directly as well")
+    softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
-class Window(LanguageModel):
+class Window(Predicting):
     """Embeddings of the last N tokens, a tanh layer, an output layer."""
 
     name = "window"
@@ -46,31 +48,45 @@ class Window(LanguageModel):
         super().__init__(vocabulary, settings)
         hidden, embedding = settings.hidden or 256, settings.embedding or 64
         wide = settings.window * embedding
-        self.embed = nn.Embedding(vocabulary + 1, embedding)
+        self.embed = embedding_layer(vocabulary, embedding, settings)
         self.hidden = nn.Linear(wide, hidden)
-        self.output = nn.Linear(hidden, vocabulary)
+        adaptive = settings.softmax == "adaptive"
+        self.output = (AdaptiveOutput if adaptive else nn.Linear)(hidden, vocabulary)
         self.direct = nn.Linear(wide, vocabulary, bias=False) if settings.direct else None
 
     def start(self, batch: int) -> State:
         """Shapes: (B, N - 1), all start ids."""
         size = batch, self.settings.window - 1
-        return (torch.full(size, self.start_id, device=self.output.weight.device),)
+        return (torch.full(size, self.start_id, device=self.hidden.weight.device),)
 
     def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
         Shapes: tokens (B, T), state (B, N - 1) -> logits (B, T, V).
         """
+        x, h, after = self._read(tokens, state, tap)
+        if isinstance(self.output, AdaptiveOutput):
+            return self.output.logits(h), after
+        logits = self.output(h)  # (B, T, V)
+        if self.direct is not None:
+            logits = logits + self.direct(x)
+        return logits.float(), after
+
+    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); what the output layer gets (B, T, H)."""
+        _, h, after = self._read(tokens, state, None)
+        return h, after
+
+    def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, Tensor, State]:
+        """Windows and hidden layer. Shapes: tokens (B, T) -> (B, T, N E), (B, T, H), state."""
         read = torch.cat([state[0], tokens], dim=1)  # (B, N - 1 + T)
         windows = self._forget(read.unfold(1, self.settings.window, 1))  # (B, T, N)
         x = self.embed(windows).flatten(2)  # (B, T, N E)
         h = torch.tanh(self.hidden(x))  # (B, T, H)
         if tap is not None:
             tap("hidden", h)
-        logits = self.output(F.dropout(h, self.settings.dropout or 0.0, self.training))  # (B, T, V)
-        if self.direct is not None:
-            logits = logits + self.direct(x)
-        return logits.float(), (self._forget(read[:, tokens.shape[1] :]),)
+        h = F.dropout(h, self.settings.dropout or 0.0, self.training)
+        return x, h, (self._forget(read[:, tokens.shape[1] :]),)
 
     def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Only the last N tokens matter. Shapes: tokens (B, T) -> logits (B, V)."""
@@ -91,8 +107,9 @@ class Window(LanguageModel):
 
     def flops_per_token(self) -> int:
         """A multiplication and an addition for each weight but the embedding's."""
-        layers = [m for m in self.children() if isinstance(m, nn.Linear)]
-        return sum(2 * layer.weight.numel() for layer in layers)
+        layers = (self.hidden, self.direct)
+        products = sum(2 * layer.weight.numel() for layer in layers if layer is not None)
+        return products + self.end_flops(self.hidden.out_features, self.settings.window)
 
 
 Member = Window

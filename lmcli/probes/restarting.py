@@ -90,7 +90,7 @@ def read_whole(
             taken.append(take(state, [restarts[kept[n]].row for n in due[begin]]))
             whose += due[begin]
         piece = inputs[:, begin:end], targets[:, begin:end]
-        for x, y in pairs(*piece, model.vocabulary):
+        for x, y in pairs(*piece, model.scoring_width):
             logs, state = model.log_probabilities(x, y, state)
             nats.append(-logs.double())
     table = torch.cat(nats, dim=1).numpy()

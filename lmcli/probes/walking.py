@@ -109,7 +109,7 @@ def row_nats(
         nats = []
         cuts = [0, *(s for s in spots if s < inputs.shape[1]), inputs.shape[1]]
         for number, (first, end) in enumerate(itertools.pairwise(cuts)):
-            for part in pairs(inputs[:, first:end], targets[:, first:end], model.vocabulary):
+            for part in pairs(inputs[:, first:end], targets[:, first:end], model.scoring_width):
                 if number % 2:
                     _, now = model.last_logits(part[0], now)
                     nats.append(torch.full(part[0].shape, math.nan))
@@ -121,10 +121,10 @@ def row_nats(
     return found
 
 
-def pairs(inputs: Tensor, targets: Tensor, vocabulary: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both (B, T), cut along T so that a part's logits fit into the memory."""
+def pairs(inputs: Tensor, targets: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both (B, T), cut along T so that a part's `scoring_width` fits into the memory."""
     if inputs.shape[1]:
-        most = max(1, min(LONGEST, LOGITS // (len(inputs) * vocabulary)))
+        most = max(1, min(LONGEST, LOGITS // (len(inputs) * width)))
         yield from zip(
             torch.split(inputs, most, dim=1), torch.split(targets, most, dim=1), strict=True
         )

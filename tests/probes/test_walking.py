@@ -22,18 +22,21 @@ def rows_of(lengths):
     return [rng.integers(V, size=n) for n in lengths]
 
 
-def build(cls):
+def build(cls, **changes):
     torch.manual_seed(0)
-    settings = {} if cls is NGram else {"hidden": 6, "embedding": 4}
+    settings = {} if cls is NGram else {"hidden": 6, "embedding": 4} | changes
     model = cls(V, cls.Settings(**settings)).eval()
     if cls is NGram:
         model.count(rows_of([300])[0])
     return model
 
 
-@pytest.mark.parametrize("cls", [LSTM, GRU, RNN, Window, NGram])
-def test_the_last_logits_are_the_last_of_all_logits(cls):
-    model = build(cls)
+@pytest.mark.parametrize(
+    ("cls", "changes"),
+    [*((cls, {}) for cls in (LSTM, GRU, RNN, Window, NGram)), (LSTM, {"softmax": "adaptive"})],
+)
+def test_the_last_logits_are_the_last_of_all_logits(cls, changes):
+    model = build(cls, **changes)
     tokens = torch.from_numpy(np.stack(rows_of([20, 20, 20])))
     tokens[1, 12] = V
     with torch.no_grad():
@@ -58,8 +61,9 @@ def test_rows_of_any_length_end_in_the_states_they_have_alone(cls):
             assert torch.allclose(a[number].float(), b[0].float(), atol=1e-5)
 
 
-def test_spots_save_logits_and_change_none():
-    model = build(LSTM)
+@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+def test_spots_save_logits_and_change_none(softmax):
+    model = build(LSTM, softmax=softmax)
     rows = rows_of([30, 9, 21])
     whole = row_nats(model, rows, model.start(3))
     some = row_nats(model, rows, model.start(3), [5, 11, 14, 19])
