@@ -11,6 +11,7 @@ token is left out for being in the last N mod B.
 
 from __future__ import annotations
 
+import functools
 import mmap
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ Ids = npt.NDArray[np.integer[Any]]
 
 RELEASE_EVERY = 1000
 """steps after which pages of a memory-mapped array that were read are given back"""
+DRAWN = 256
+"""steps for which resets are drawn at once"""
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
 LOOKED_AT = 1 << 24
@@ -62,18 +65,19 @@ class Streams:
         self.seed = seed
         self.stream_length = -(-len(ids) // batch)
         self.steps_per_epoch = -(-self.stream_length // truncation)
+        self.begins = self.stream_length * np.arange(batch)[:, None]  # (B, 1)
+        self.turn = functools.lru_cache(maxsize=2)(self._turn)
+        self.resets = functools.lru_cache(maxsize=2)(self._resets)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0 through all epochs."""
         if step % RELEASE_EVERY == 0:
             release(self.ids)
         epoch, chunk = divmod(step, self.steps_per_epoch)
-        turn = int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
         first = chunk * self.truncation
         length = min(self.truncation, self.stream_length - first)
-        begins = turn + first + self.stream_length * np.arange(self.batch)  # (B,)
-        places = (begins[:, None] + np.arange(length + 1)) % len(self.ids)  # (B, T + 1)
-        window = torch.from_numpy(self.ids[places].astype(np.int64))
+        places = self.begins + (self.turn(epoch) + first + np.arange(length + 1))
+        window = torch.from_numpy(self.ids.take(places, mode="wrap").astype(np.int64))  # (B, T + 1)
         targets = window[:, 1:]
         return Batch(
             inputs=window[:, :-1],
@@ -84,7 +88,14 @@ class Streams:
     def _fresh(self, step: int, chunk: int) -> Tensor:
         if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
             return torch.ones(self.batch, dtype=torch.bool)
-        draw = np.random.default_rng([self.seed, step, 1]).random(self.batch)
+        return self.resets(step // DRAWN)[step % DRAWN]
+
+    def _turn(self, epoch: int) -> int:
+        return int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))
+
+    def _resets(self, block: int) -> Tensor:
+        """Which streams forget, for `DRAWN` steps at once: to make a generator takes long."""
+        draw = np.random.default_rng([self.seed, block, 1]).random((DRAWN, self.batch))
         return torch.from_numpy(draw < self.reset_probability)
 
 

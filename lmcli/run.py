@@ -128,7 +128,10 @@ class Run:
         return model
 
     def model(self, device: str = "cpu") -> LanguageModel:
-        """The model with its best weights."""
+        """The model with its best weights, and a process that is ready to compute with it."""
+        from lmcli.devices import hold_freed_memory
+
+        hold_freed_memory()
         file = self._weights()
         model = self.new_model()
         tensors, _ = read_tensors(file)

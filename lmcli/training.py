@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcli.batches import ShortFirst, Streams
-from lmcli.devices import move, patience, pick_precision
+from lmcli.devices import hold_freed_memory, move, patience, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
 from lmcli.scoring import stream_nats
@@ -126,6 +126,7 @@ class Trainer:
         device: str = "cpu",
         workers: Workers | None = None,
     ) -> None:
+        hold_freed_memory()
         self.workers = workers or Workers()
         self.model = model.to(device)
         self.workers.begin(self.model, seed)
@@ -145,6 +146,7 @@ class Trainer:
         )
         self.batches = ShortFirst(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
+        self.parameters = list(model.parameters())
         self.optimizer = _optimizer(model, settings, device)
         self.state: State = self.model.start(self.streams.batch // self.workers.size)
         self.step = 0
@@ -254,11 +256,12 @@ class Trainer:
         self.model.train()
         with self._precision():
             loss, state = self.model.loss(inputs, targets, self.state)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         self.unread.append(self.workers.average(self.model, loss, batch.targets))
         if self.settings.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmcli.errors import UsageError
 from lmcli.models import output
 from lmcli.models.base import LanguageModel
-from lmcli.models.output import AdaptiveEmbedding, AdaptiveOutput, cutoffs, shares
+from lmcli.models.output import AdaptiveEmbedding, AdaptiveOutput, Embedding, cutoffs, shares
 from lmcli.registry import MODELS
 from lmcli.settings import names
 
@@ -277,3 +277,16 @@ def test_what_needs_all_words_at_once_is_refused(build, name, name_of_it):
         with pytest.raises(UsageError, match=f"{name_of_it}=true needs a full softmax") as caught:
             build(name, V, softmax="adaptive", **changes)
         assert "softmax=full" in caught.value.hint
+
+
+def test_the_embedding_has_the_rows_and_the_gradient_of_torchs_own():
+    torch.manual_seed(0)
+    ours, theirs = Embedding(9, 4), torch.nn.Embedding(9, 4)
+    theirs.load_state_dict(ours.state_dict())
+    tokens = torch.tensor([[3, 3, 8], [0, 3, 5]])
+    weights = torch.randn(2, 3, 4)
+    for layer in (ours, theirs):
+        (layer(tokens) * weights).sum().backward()
+    torch.testing.assert_close(ours(tokens), theirs(tokens), rtol=0, atol=0)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    assert not ours.weight.grad[[1, 2, 4, 6, 7]].any()
