@@ -17,7 +17,7 @@ import queue
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
 from lmcli.preparing import Job, Source
+from lmcli.processes import available_cores, deaf_to_ctrl_c
 from lmcli.run import Run
 from lmcli.scoring import Score, score_pieces
 from lmcli.training import Progress, Trainer
@@ -225,7 +226,7 @@ class _Pool:
             slot, member = self.free.pop(0), self.waiting.pop(0)
             arguments = (member, self.slots[slot], self.events)
             process = self.context.Process(target=_work, args=arguments, daemon=True)
-            with _deaf_to_ctrl_c():  # which is inherited: the parent decides
+            with deaf_to_ctrl_c():  # which is inherited: the parent decides
                 process.start()
             self.running[member.name] = (process, slot)
 
@@ -242,19 +243,6 @@ class _Pool:
                     )
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Put SIGINT off for a moment, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def share_cores(workers: int) -> list[list[int]]:
     """The cores this process may use, dealt out evenly.
 
@@ -264,13 +252,6 @@ def share_cores(workers: int) -> list[list[int]]:
     cores = available_cores()
     each = max(1, len(cores) // workers)
     return [(cores * workers)[i * each : (i + 1) * each] for i in range(workers)]
-
-
-def available_cores() -> list[int]:
-    """The numbers of the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _work(member: Member, cores: list[int], events: Any) -> None:

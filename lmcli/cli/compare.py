@@ -187,7 +187,7 @@ def _check_folder(folder: Path, force: bool, kept: Sequence[Path]) -> None:
 
 def _workers(members: Sequence[Member], wanted: int | None) -> int:
     """How many trainings run side by side: as many as there are cores, one on a GPU."""
-    from lmcli.racing import available_cores
+    from lmcli.processes import available_cores
 
     trained = sum(not m.job.counts for m in members)
     if not members or any(m.job.device != "cpu" for m in members):

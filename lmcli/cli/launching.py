@@ -23,6 +23,7 @@ import typer
 
 from lmcli.cli.group import say
 from lmcli.errors import LostWorkerError, RunError, UsageError
+from lmcli.processes import available_cores
 
 if TYPE_CHECKING:
     from lmcli.cli.screen import Stop
@@ -176,9 +177,8 @@ class _Worker:
 
 def _environment(rank: int, count: int, run: Path, place: Path) -> dict[str, str]:
     """That of this process, with a worker's numbers and its share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loopback = "lo0" if sys.platform == "darwin" else "lo"
-    usual = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // count))}
+    usual = {"OMP_NUM_THREADS": str(max(1, len(available_cores()) // count))}
     if sys.platform != "win32":
         usual["GLOO_SOCKET_IFNAME"] = loopback  # whatever the name of this machine stands for
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}

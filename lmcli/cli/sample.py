@@ -71,7 +71,8 @@ def sample(
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
     from lmcli.cli.group import warn_unknown
     from lmcli.run import Run
-    from lmcli.sampling import Sampled, SamplingSettings, at_once, sample_together
+    from lmcli.sampling import Sampled, SamplingSettings, at_once
+    from lmcli.spreading import sample_spread, shares
 
     o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
@@ -82,11 +83,12 @@ def sample(
     base = seed if seed is not None else time.time_ns() % 2**31
     options = SamplingSettings(temperature, top_k, top_p, min_p)
     end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
-    stops, together = tuple(stop or ()), at_once(count, length, tokenizer.size)
+    stops = tuple(stop or ())
+    together = at_once(count, length, tokenizer.size) * shares(count, length)
     for begin in range(0, count, together):
         seeds = range(base + begin, base + min(begin + together, count))
         sampled = [Sampled() for _ in seeds] if as_json else None
-        pieces = sample_together(
+        pieces = sample_spread(
             model, tokenizer, prompt, length, options, seeds, stops, end, sampled
         )
         if sampled is None:

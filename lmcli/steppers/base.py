@@ -86,9 +86,6 @@ class Weights:
         self.tensors = tensors
         self.prefix = prefix
 
-    def __contains__(self, name: str) -> bool:
-        return self.prefix + name in self.tensors
-
     def __call__(self, name: str, *shape: int | None) -> Reals:
         """A tensor; None stands for any size. A missing or misshapen one raises a ValueError."""
         tensor = self.tensors.get(self.prefix + name)

@@ -15,6 +15,9 @@ from lmcli.steppers.base import Reals, Weights
 from lmcli.steppers.lookback import LookBack
 from lmcli.steppers.recurrent import Gated, Layer, Recurrent
 
+MANY = 8
+"""streams from which on U h is computed as (U h)^T, whose sides suit the product's kernels more"""
+
 
 class LSTMLayer(Gated):
     """One LSTM layer."""
@@ -43,6 +46,8 @@ class LSTMLayer(Gated):
         self.written = whole[:, -2 * H :]  # g, c
         self.pair = np.empty((streams, 2 * H), np.float32)
         self.shown = np.empty((streams, H), np.float32)
+        self.turned = None if streams < MANY else np.ascontiguousarray(self.recurrent.T)
+        self.room = np.empty((self.recurrent.shape[1], streams), np.float32)
 
     def state(self) -> list[np.ndarray[Any, Any]]:
         """Hidden vector and cell."""
@@ -50,8 +55,7 @@ class LSTMLayer(Gated):
 
     def step(self, prepared: Reals, fresh: list[int]) -> Reals:
         """One step; where a document begins h = c = 0 is left behind."""
-        np.dot(self.h, self.recurrent, out=self.total)
-        np.add(self.total, prepared, out=self.gates)
+        np.add(self._recurrent_part(), prepared, out=self.gates)
         if self.seen is None:
             np.tanh(self.gates, out=self.gates)
             _to_sigmoid(self.sigmoids)
@@ -70,6 +74,12 @@ class LSTMLayer(Gated):
             self.c[fresh] = 0
             self.h[fresh] = 0
         return self.h
+
+    def _recurrent_part(self) -> Reals:
+        """U h. Shapes: -> (K, GH)."""
+        if self.turned is None:
+            return np.dot(self.h, self.recurrent, out=self.total)
+        return np.dot(self.turned, self.h.T, out=self.room).T
 
     def _see_cell(self, seen: Reals) -> None:
         """The peepholes of i and f."""

@@ -256,6 +256,34 @@ def sampling_speed(repeats: int) -> list[Row]:
     return rows
 
 
+def many_texts(repeats: int) -> list[Row]:
+    """Characters a second of 64 texts and of one, whole processes."""
+    rows: list[Row] = []
+    lengths = {"1": 40_000, "64": 3_000}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        letters = "".join(map(chr, range(33, 32 + VOCABULARY)))
+        (folder / "my.txt").write_text(f"{letters}\n" * 100)
+        for width in (128, 256, 512):
+            sizes = ["--set", f"hidden={width}", "--set", f"embedding={EMBEDDING}"]
+            command(["train", "my.txt", "-o", "run", "--steps", "1", "--force", *sizes], folder)
+            speeds: dict[str, list[float]] = {count: [] for count in lengths}
+            for _ in range(repeats):
+                for count, length in lengths.items():
+                    words = ["sample", "run", "--count", count, "--length", str(length)]
+                    speeds[count].append(int(count) * length / command(words, folder))
+            one, many = (statistics.median(found) for found in speeds.values())
+            rows.append(
+                {
+                    "what": f"lmcli sample, lstm {width}, 64 texts, characters/s",
+                    "lmcli": many,
+                    "one text": one,
+                    "ratio": many / one,
+                }
+            )
+    return rows
+
+
 def command(arguments: list[str], folder: Path) -> float:
     """Wall time of a whole lmcli process."""
     began = time.perf_counter()
@@ -306,7 +334,7 @@ def main() -> None:
         serve_plain_loop(options.plain)
         return
     rows = command_times(options.repeats)
-    rows += sampling_speed(options.repeats)
+    rows += sampling_speed(options.repeats) + many_texts(options.repeats)
     rows += training_speed(options.repeats) + loop_overhead(options.repeats)
     rows += scoring_speed(options.repeats) + side_by_side(options.repeats)
     for row in rows:

@@ -1,7 +1,9 @@
 """``lmcli sample``: without torch where a stepper exists, several texts at once, in their order."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -55,6 +57,30 @@ def test_more_texts_than_are_made_at_once(lmcli, trained):
     assert len(many) == 70
     for seed in (0, 63, 64, 69):
         assert lmcli("sample", *draw[1:4], "--seed", seed).out == many[seed]
+
+
+def test_many_long_texts_come_from_several_processes_in_their_order(process, lmcli, trained):
+    draw = ("sample", trained / "char", "--length", "1300", "--json")
+    lines = process(*draw, "--count", "16", "--seed", "3").out.splitlines()
+    many = [json.loads(line) for line in lines]
+    assert [values["seed"] for values in many] == list(range(3, 19))
+    for number in (0, 7, 8, 15):
+        alone = json.loads(lmcli(*draw, "--seed", 3 + number).out)
+        for key in ("text", "tokens", "prompt"):
+            assert many[number][key] == alone[key]
+        assert many[number]["nats"] == pytest.approx(alone["nats"], rel=1e-4)
+
+
+def test_ctrl_c_ends_all_processes(start, trained):
+    job = ("sample", trained / "char", "--length", "1000000", "--count", "16")
+    with start(*job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as sampling:
+        assert sampling.stdout.read(100)
+        os.killpg(sampling.pid, signal.SIGINT)
+        _, errors = sampling.communicate(timeout=30)
+    assert sampling.returncode == 130
+    assert b"Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(sampling.pid, 0)
 
 
 def test_texts_without_end_come_one_after_another(lmcli, trained):

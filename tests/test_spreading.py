@@ -1,0 +1,88 @@
+"""Texts made in several processes: who makes what, what comes of it, and what if one dies."""
+
+import subprocess
+import sys
+from unittest.mock import Mock
+
+import pytest
+
+from lmcli import spreading
+from lmcli.spreading import can_fork, shares
+from lmcli.steppers.base import Stepper
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from lmcli import spreading
+from lmcli.errors import LmcliError
+from lmcli.sampling import Sampled, SamplingSettings, in_order, sample_together
+from lmcli.steppers.base import Stepper
+from lmcli.tokenizers.char import CharTokenizer
+
+parent = os.getpid()
+
+class Counting(Stepper):
+    '''Likes the token after the one that was read; notes who asked.'''
+    def begin(self, streams): self.last = np.zeros(streams, int)
+    def take(self, streams): self.last = self.last[list(streams)]
+    def read(self, tokens):
+        self.last = np.array(tokens) % 4
+        if {deadly} and os.getpid() != parent: os.kill(os.getpid(), signal.SIGKILL)
+    def logits(self):
+        found = np.zeros((len(self.last), 5))
+        found[range(len(self.last)), (self.last + 1) % 4 + 1] = 2.0
+        return found
+
+spreading.available_cores = lambda: [0, 1, 2]
+tokenizer = CharTokenizer("abcd")
+job = Counting(), tokenizer, "", 2000, SamplingSettings(temperature=1.0), range(30)
+def made(maker):
+    counted = [Sampled() for _ in range(30)]
+    texts = [""] * 30
+    for number, text, last in maker(*job, sampled=counted):
+        assert not texts[number].endswith("#"), number
+        texts[number] += text + "#" * last
+    return texts, counted
+try:
+    assert made(spreading.sample_spread) == made(sample_together)
+    assert not spreading.sys.modules.get("torch")
+    pieces = spreading.sample_spread(*job)
+    next(pieces)
+    pieces.close()
+    from multiprocessing import active_children
+    assert not active_children()
+    print("same")
+except LmcliError as error:
+    print(error)
+"""
+
+
+def said(deadly):
+    """What the script prints, in a process without torch."""
+    command = [sys.executable, "-W", "error", "-c", SCRIPT.format(deadly=deadly)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+def test_texts_of_several_processes_are_those_of_one_and_leave_nobody_behind():
+    assert said(deadly=False) == "same\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked there")
+def test_a_process_that_is_killed_is_an_error():
+    assert said(deadly=True) == "a process that made texts ended with code -9\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "length", "cores", "wanted"),
+    [(1, 10**6, 8, 1), (64, 500, 8, 3), (64, 5000, 8, 8), (16, 5000, 8, 2), (64, 0, 8, 1)],
+)
+def test_processes_are_begun_where_they_pay(monkeypatch, texts, length, cores, wanted):
+    monkeypatch.setattr(spreading, "available_cores", lambda: list(range(cores)))
+    assert shares(texts, length) == wanted
+
+
+def test_nothing_is_forked_beside_torch():
+    stepper = Mock(spec=Stepper)
+    __import__("torch")
+    assert not can_fork(stepper)
