@@ -1,6 +1,6 @@
 """Many texts made in several processes, where there are cores for them.
 
-**In:** what `sample_together` takes.
+**In:** what makes the texts of some seeds (`sample_together`), and all seeds.
 **Out:** the same pieces, those of each text in their order.
 
 A process gets its own share of the texts, whole: they have nothing to do with each other, and
@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lmcli.errors import LmcliError
 from lmcli.processes import available_cores, deaf_to_ctrl_c
-from lmcli.sampling import Piece, Sampled, SamplingSettings, sample_together
+from lmcli.sampling import Piece, Sampled
 from lmcli.steppers.base import Stepper
-from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -39,40 +39,24 @@ SENT_EVERY = 0.02
 """seconds between two messages"""
 
 Counted = Sequence[Sampled] | None
-Make = Callable[[range, Counted], Iterator[Piece]]
-"""Makes the texts of these numbers."""
+Make = Callable[[Sequence[int], Counted], Iterator[Piece]]
+"""Makes the texts of these seeds."""
 Message = list[tuple[int, str, bool, Sampled | None]]
 """Pieces, and what a text that ends has counted."""
 
 
-def sample_spread(
-    model: Stepper | LanguageModel,
-    tokenizer: Tokenizer,
-    prompt: str,
-    length: int,
-    settings: SamplingSettings,
-    seeds: Sequence[int],
-    stops: tuple[str, ...] = (),
-    document_end: str = "",
-    sampled: Sequence[Sampled] | None = None,
+def spread(
+    make: Make, seeds: Sequence[int], processes: int, sampled: Counted = None
 ) -> Iterator[Piece]:
-    """As `sample_together`, on as many cores as it pays."""
-
-    def make(share: range, counted: Counted) -> Iterator[Piece]:
-        chosen = [seeds[i] for i in share]
-        return sample_together(
-            model, tokenizer, prompt, length, settings, chosen, stops, document_end, counted
-        )
-
-    count = shares(len(seeds), length) if can_fork(model) else 1
-    if count == 1:
-        yield from make(range(len(seeds)), sampled)
+    """The pieces of all texts, one a seed, made by several processes; `sampled` is filled in."""
+    if processes == 1:
+        yield from make(seeds, sampled)
         return
-    cuts = [len(seeds) * part // count for part in range(count + 1)]
-    makers = []
+    cuts = [len(seeds) * part // processes for part in range(processes + 1)]
+    makers: list[_Maker] = []
     try:
-        for share in map(range, cuts, cuts[1:]):
-            makers.append(_Maker.begin(make, share, sampled is not None))
+        for begin, end in pairwise(cuts):
+            makers.append(_Maker.begin(make, seeds[begin:end], begin, sampled is not None))
         for number, text, last, counted in _collected(makers):
             if sampled is not None and counted is not None:
                 sampled[number].tokens, sampled[number].nats = counted.tokens, counted.nats
@@ -82,15 +66,15 @@ def sample_spread(
             maker.end()
 
 
-def shares(texts: int, length: int) -> int:
-    """How many processes pay for so many texts of so many tokens (0: without end)."""
-    return max(1, min(len(available_cores()), texts // LEAST_TEXTS, texts * length // LEAST_TOKENS))
+def processes_for(model: Stepper | LanguageModel, texts: int, length: int) -> int:
+    """How many pay for so many texts of so many tokens (0: without end).
 
-
-def can_fork(model: Stepper | LanguageModel) -> bool:
-    """Whether a copy of this process can go on: not with threads of torch or of anybody else."""
+    They are copies of this process, which cannot go on with threads of torch or of anybody else.
+    """
     alone = "torch" not in sys.modules and threading.active_count() == 1
-    return isinstance(model, Stepper) and alone and sys.platform == "linux"
+    if not (isinstance(model, Stepper) and alone and sys.platform == "linux"):
+        return 1
+    return max(1, min(len(available_cores()), texts // LEAST_TEXTS, texts * length // LEAST_TOKENS))
 
 
 @dataclass
@@ -103,17 +87,17 @@ class _Maker:
     """The number of its first text."""
 
     @classmethod
-    def begin(cls, make: Make, share: range, counts: bool) -> _Maker:
+    def begin(cls, make: Make, seeds: Sequence[int], first: int, counts: bool) -> _Maker:
         """Start it. What it needs is there already: it is a copy of this process."""
         import multiprocessing  # takes longer than a short text
 
         context = multiprocessing.get_context("fork")
         messages, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(make, share, counts, sender), daemon=True)
+        process = context.Process(target=_serve, args=(make, seeds, counts, sender), daemon=True)
         with deaf_to_ctrl_c():
             process.start()
         sender.close()
-        return cls(process, messages, share.start)
+        return cls(process, messages, first)
 
     def end(self) -> None:
         """End it, if it has not."""
@@ -170,13 +154,13 @@ class _Outbox:
         self.held, self.ended, self.sent = {}, set(), time.perf_counter()
 
 
-def _serve(make: Make, share: range, counts: bool, sender: Connection) -> None:
+def _serve(make: Make, seeds: Sequence[int], counts: bool, sender: Connection) -> None:
     """The other process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    counted = [Sampled() for _ in share] if counts else None
+    counted = [Sampled() for _ in seeds] if counts else None
     outbox = _Outbox(sender)
     with suppress(BrokenPipeError):  # nobody listens any more
-        for number, text, last in make(share, counted):
+        for number, text, last in make(seeds, counted):
             outbox.put(number, text, last)
             if time.perf_counter() - outbox.sent > SENT_EVERY:
                 outbox.send(counted)

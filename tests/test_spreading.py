@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from lmcli import spreading
-from lmcli.spreading import can_fork, shares
+from lmcli.spreading import processes_for
 from lmcli.steppers.base import Stepper
 
 SCRIPT = """
@@ -35,18 +35,22 @@ class Counting(Stepper):
 
 spreading.available_cores = lambda: [0, 1, 2]
 tokenizer = CharTokenizer("abcd")
-job = Counting(), tokenizer, "", 2000, SamplingSettings(temperature=1.0), range(30)
+settings = SamplingSettings(temperature=1.0)
+def make(seeds, counted):
+    return sample_together(Counting(), tokenizer, "", 2000, settings, seeds, sampled=counted)
+assert spreading.processes_for(Counting(), 30, 2000) == 3
 def made(maker):
     counted = [Sampled() for _ in range(30)]
     texts = [""] * 30
-    for number, text, last in maker(*job, sampled=counted):
+    for number, text, last in maker(counted):
         assert not texts[number].endswith("#"), number
         texts[number] += text + "#" * last
     return texts, counted
 try:
-    assert made(spreading.sample_spread) == made(sample_together)
+    apart = made(lambda counted: spreading.spread(make, range(30), 3, counted))
+    assert apart == made(lambda counted: make(range(30), counted))
     assert not spreading.sys.modules.get("torch")
-    pieces = spreading.sample_spread(*job)
+    pieces = spreading.spread(make, range(30), 3)
     next(pieces)
     pieces.close()
     from multiprocessing import active_children
@@ -79,10 +83,11 @@ def test_a_process_that_is_killed_is_an_error():
 )
 def test_processes_are_begun_where_they_pay(monkeypatch, texts, length, cores, wanted):
     monkeypatch.setattr(spreading, "available_cores", lambda: list(range(cores)))
-    assert shares(texts, length) == wanted
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(spreading.threading, "active_count", lambda: 1)
+    assert processes_for(Mock(spec=Stepper), texts, length) == wanted
 
 
 def test_nothing_is_forked_beside_torch():
-    stepper = Mock(spec=Stepper)
     __import__("torch")
-    assert not can_fork(stepper)
+    assert processes_for(Mock(spec=Stepper), 100, 10_000) == 1

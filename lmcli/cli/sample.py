@@ -71,8 +71,8 @@ def sample(
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
     from lmcli.cli.group import warn_unknown
     from lmcli.run import Run
-    from lmcli.sampling import Sampled, SamplingSettings, at_once
-    from lmcli.spreading import sample_spread, shares
+    from lmcli.sampling import Sampled, SamplingSettings, at_once, sample_together
+    from lmcli.spreading import processes_for, spread
 
     o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
@@ -84,13 +84,17 @@ def sample(
     options = SamplingSettings(temperature, top_k, top_p, min_p)
     end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
     stops = tuple(stop or ())
-    together = at_once(count, length, tokenizer.size) * shares(count, length)
+    together = at_once(count, length, tokenizer.size) * processes_for(model, count, length)
+
+    def make(seeds: Sequence[int], counted: Sequence[Sampled] | None) -> Iterator[Piece]:
+        return sample_together(
+            model, tokenizer, prompt, length, options, seeds, stops, end, counted
+        )
+
     for begin in range(0, count, together):
         seeds = range(base + begin, base + min(begin + together, count))
         sampled = [Sampled() for _ in seeds] if as_json else None
-        pieces = sample_spread(
-            model, tokenizer, prompt, length, options, seeds, stops, end, sampled
-        )
+        pieces = spread(make, seeds, processes_for(model, len(seeds), length), sampled)
         if sampled is None:
             _print(prompt, pieces, len(seeds), separate=begin + len(seeds) < count)
         else:
