@@ -19,7 +19,7 @@ from lmcli.grammars.base import companions, read_about
 from lmcli.preparing import Job, Source
 from lmcli.racing import RACE_RATES, RACE_SHARE, Outcome, share_cores
 from lmcli.registry import GRAMMARS
-from lmcli.scoring import RESAMPLES, Floats, Score
+from lmcli.scores import RESAMPLES, Floats, Score
 from lmcli.settings import update
 from lmcli.training import Budget
 

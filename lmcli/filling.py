@@ -22,7 +22,7 @@ from torch import Tensor
 from lmcli.errors import TextError, UsageError
 from lmcli.grammars.base import Item
 from lmcli.models.base import LanguageModel, State
-from lmcli.scoring import Floats
+from lmcli.scores import Floats
 from lmcli.tokenizers.base import Tokenizer
 
 BLANK, PLACE = "___", "..."

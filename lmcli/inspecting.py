@@ -27,7 +27,8 @@ import torch
 
 from lmcli.errors import LmcliError, TextError, UsageError, did_you_mean
 from lmcli.models.base import LanguageModel, Tap
-from lmcli.scoring import Floats, Score, score_pieces
+from lmcli.scores import Floats, Score
+from lmcli.scoring import score_pieces
 from lmcli.tokenizers.base import Tokenizer
 
 Values = npt.NDArray[np.float32]

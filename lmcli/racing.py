@@ -27,7 +27,8 @@ from lmcli.keeping import count_into, train_into
 from lmcli.preparing import Job, Source
 from lmcli.processes import available_cores, deaf_to_ctrl_c
 from lmcli.run import Run
-from lmcli.scoring import Score, score_pieces
+from lmcli.scores import Score
+from lmcli.scoring import score_pieces
 from lmcli.training import Progress, Trainer
 
 RACE_RATES = (0.5, 1.0, 2.0)

@@ -16,16 +16,8 @@ import numpy.typing as npt
 
 from lmcli.models.base import LanguageModel, State
 from lmcli.pieces import stretches_of
-from lmcli.scoring import (
-    LOGITS,
-    LONGEST_CHUNK,
-    ROWS,
-    Reset,
-    Score,
-    block_width,
-    carried_nats,
-    stream_nats,
-)
+from lmcli.scores import Score, block_width
+from lmcli.scoring import LOGITS, LONGEST_CHUNK, ROWS, Reset, carried_nats, stream_nats
 from lmcli.tokenizers.base import Tokenizer
 
 SEGMENT = 1 << 20  # tokens scored together

@@ -25,7 +25,8 @@ from lmcli.racing import (
     train_members,
 )
 from lmcli.run import TRAINING, Run
-from lmcli.scoring import Score, score_pieces
+from lmcli.scores import Score
+from lmcli.scoring import score_pieces
 from lmcli.training import Budget
 
 SMALL = {"hidden": 8, "embedding": 8, "batch": 4, "truncation": 12}

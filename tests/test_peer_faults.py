@@ -38,7 +38,8 @@ from lmcli.preparing import TextChoice, prepare_job, prepare_source
 from lmcli.racing import Member, train_member
 from lmcli.registry import TOKENIZERS
 from lmcli.sampling import SamplingSettings, sample
-from lmcli.scoring import Score, score_pieces, stream_nats
+from lmcli.scores import Score
+from lmcli.scoring import score_pieces, stream_nats
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer
 from lmcli.training import Budget, Trainer, TrainingSettings

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lmcli import scoring
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
-from lmcli.scoring import Score, ScoredText, block_width, resample, score_pieces, stream_nats
+from lmcli.scores import Score, ScoredText, block_width, resample
+from lmcli.scoring import score_pieces, stream_nats
 
 V = 7
 every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), "lstm softmax=adaptive"])

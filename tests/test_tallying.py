@@ -10,7 +10,8 @@ import torch
 from lmcli.models.base import LanguageModel
 from lmcli.pieces import Pieces, Spans
 from lmcli.registry import MODELS, TOKENIZERS
-from lmcli.scoring import Score, score_pieces, stream_nats
+from lmcli.scores import Score
+from lmcli.scoring import score_pieces, stream_nats
 from lmcli.settings import names
 from lmcli.tallying import score_long
 from lmcli.texts import Spool, Text

@@ -14,7 +14,7 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.run import Run
-    from lmcli.scoring import ScoredText
+    from lmcli.scores import ScoredText
     from lmcli.texts import Meter
 
 
@@ -57,7 +57,8 @@ def evaluate(
     from lmcli.corpus import Part
     from lmcli.devices import pick_device
     from lmcli.run import Run
-    from lmcli.scoring import Score, score_pieces
+    from lmcli.scores import Score
+    from lmcli.scoring import score_pieces
     from lmcli.tallying import SEGMENT, score_long
 
     o.one_of("level", level, ("summary", "line", "token"))

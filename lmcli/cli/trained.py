@@ -24,7 +24,8 @@ class Trained:
 
 def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
     """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
-    from lmcli.scoring import Score, score_pieces
+    from lmcli.scores import Score
+    from lmcli.scoring import score_pieces
 
     model, last = run.model(), done.last
     encoded, valid = job.source.encoded, job.source.valid
