@@ -138,12 +138,16 @@ class _Encoder:
         self._name, self._settings, self._meter = tokenizer_name, settings, reader.meter
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def _trained(self) -> tuple[Tokenizer, Iterable[Stream] | None]:
+        """The tokenizer, and what it has kept of the training part."""
         train = self._parts["train"]
         self._meter.begin("vocabulary", train.chars)
-        cls = TOKENIZERS.load(self._name)
-        tokenizer: Tokenizer = cls.train(Metered(train.pieces, self._meter), self._settings)
-        return tokenizer
+        cls: type[Tokenizer] = TOKENIZERS.load(self._name)
+        return cls.train_and_keep(Metered(train.pieces, self._meter), self._settings)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._trained[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -151,11 +155,15 @@ class _Encoder:
 
     def streams(self) -> Iterator[tuple[str, Iterator[Stream]]]:
         """The name of each part, and its ids some at a time."""
-        tokenizer, dtype = self.tokenizer, self.dtype
+        (tokenizer, kept), dtype = self._trained, self.dtype
         for name, part in self._parts.items():
-            self._meter.begin("tokens", part.chars)
-            stretches = Metered(part.pieces, self._meter).stretches()
-            yield name, (ids.astype(dtype) for ids in tokenizer.encode_all(stretches))
+            if name == "train" and kept is not None:
+                self._meter.begin("tokens", 0)
+                found = kept
+            else:
+                self._meter.begin("tokens", part.chars)
+                found = tokenizer.encode_all(Metered(part.pieces, self._meter).stretches())
+            yield name, (ids.astype(dtype) for ids in found)
 
 
 def _kept(parts: Iterable[Stream], dtype: np.dtype[Any], reader: Reader) -> Stream:

@@ -98,8 +98,7 @@ def checkpoint(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     trainer.fetch()
     workers = trainer.workers
     tensors = {f"model.{k}": v for k, v in trainer.model.tensors().items()}
-    for index, values in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
+    tensors |= {f"optimizer.{k}": v for k, v in trainer.optimizer.tensors().items()}
     own = {f"state.{i}": part for i, part in enumerate(trainer.state)}
     own["random.torch"] = torch.get_rng_state()
     kind = trainer.device.partition(":")[0]
@@ -117,12 +116,7 @@ def restore(trainer: Trainer, tensors: dict[str, Tensor], values: dict[str, Any]
         group, _, rest = name.partition(".")
         groups.setdefault(group, {})[rest] = tensor
     trainer.model.load_tensors(groups["model"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups.get("optimizer", {}).items():
-        index, _, rest = name.partition(".")
-        moments.setdefault(int(index), {})[rest] = tensor
-    template = trainer.optimizer.state_dict()
-    trainer.optimizer.load_state_dict(template | {"state": moments})
+    trainer.optimizer.load_tensors(groups.get("optimizer", {}))
     own, parts = trainer.workers.own, groups.get("state", {})
     trainer.state = tuple(own(parts[str(i)]).to(trainer.device) for i in range(len(parts)))
     torch.set_rng_state(own(groups["random"]["torch"]).clone())

@@ -43,6 +43,10 @@ class Stretch:
         edges = [0, *self.begins.tolist(), len(self.text)]
         return [self.text[a:b] for a, b in pairwise(edges)]
 
+    def empty_at_end(self) -> int:
+        """How many pieces begin behind the last character."""
+        return int(np.count_nonzero(self.begins == len(self.text)))
+
     def lines(self) -> Iterator[Stretch]:
         """The same in parts within which a piece begins behind a line end and nowhere else."""
         edges = self.begins.tolist()

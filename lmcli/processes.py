@@ -1,15 +1,17 @@
 """Processes and the cores they run on.
 
 **In:** what the system says.
-**Out:** the numbers of cores; processes that leave Ctrl-C to their parent.
+**Out:** the numbers of cores; processes that leave Ctrl-C to their parent, and are there soon.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def available_cores() -> list[int]:
@@ -30,3 +32,23 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def process_maker(module: str) -> Any:
+    """A context of multiprocessing whose processes have loaded a module before they begin.
+
+    To load torch takes longer than many a training. So one process does it and nothing else, and
+    all others are copies of it, which has no threads yet that a copy would lack. It begins with the
+    first call, so that the module may be there when it is needed.
+    """
+    import multiprocessing
+
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with deaf_to_ctrl_c():  # which is inherited: the parent decides
+        forkserver.ensure_running()
+    return context

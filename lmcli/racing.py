@@ -11,7 +11,6 @@ three rates start, the best on validation goes on with what it has learnt.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import queue
 import signal
@@ -25,7 +24,7 @@ from typing import Any
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
 from lmcli.preparing import Job, Source
-from lmcli.processes import available_cores, deaf_to_ctrl_c
+from lmcli.processes import available_cores, deaf_to_ctrl_c, process_maker
 from lmcli.run import Run
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces
@@ -195,7 +194,7 @@ class _Pool:
     """Worker processes, one slot of cores each."""
 
     def __init__(self, members: Sequence[Member], workers: int) -> None:
-        self.context = multiprocessing.get_context("spawn")
+        self.context = process_maker(__name__)
         self.events: Any = self.context.Queue()
         self.waiting = list(members)
         self.slots = share_cores(workers)
@@ -227,7 +226,7 @@ class _Pool:
             slot, member = self.free.pop(0), self.waiting.pop(0)
             arguments = (member, self.slots[slot], self.events)
             process = self.context.Process(target=_work, args=arguments, daemon=True)
-            with deaf_to_ctrl_c():  # which is inherited: the parent decides
+            with deaf_to_ctrl_c():
                 process.start()
             self.running[member.name] = (process, slot)
 

@@ -26,6 +26,7 @@ from lmcli.batches import ShortFirst, Streams
 from lmcli.devices import hold_freed_memory, move, patience, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
+from lmcli.optimizer import AdamW
 from lmcli.scoring import stream_nats
 from lmcli.settings import setting
 from lmcli.workers import Workers
@@ -262,9 +263,7 @@ class Trainer:
         self.unread.append(self.workers.average(self.model, loss, batch.targets))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.state = tuple(part.detach() for part in state)
         self.step += 1
         self.tokens += targets.numel() * self.workers.size
@@ -346,17 +345,11 @@ def count_targets(stream: Stream, model: LanguageModel) -> int:
     return sum(int(np.count_nonzero(part != model.start_id)) for part in parts)
 
 
-def _optimizer(
-    model: LanguageModel, settings: TrainingSettings, device: str
-) -> torch.optim.Optimizer:
+def _optimizer(model: LanguageModel, settings: TrainingSettings, device: str) -> AdamW:
     decayed: list[Tensor] = []
     free: list[Tensor] = []
     for name, parameter in model.named_parameters():
         plain = parameter.dim() < 2 or "recurrent" in name
         (free if plain else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
     fused = device.partition(":")[0] in ("cpu", "cuda")
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=1e-3, fused=fused)
+    return AdamW([(decayed, settings.weight_decay), (free, 0.0)], fused)

@@ -111,6 +111,7 @@ def compare(
     from lmcli.comparing import Comparison
     from lmcli.errors import TrainingError, UsageError
     from lmcli.preparing import TextChoice, prepare_source
+    from lmcli.processes import process_maker
     from lmcli.settings import split_pairs
 
     if not texts:
@@ -128,6 +129,8 @@ def compare(
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
     shown = not quiet and not as_json
+    if workers != 1 and not plan and device in ("cpu", "auto"):
+        process_maker("lmcli.racing")  # it loads while the text is read
     with preparation_bar(shown) as meter:
         source = prepare_source(choice, tokenizer, pairs, meter)
     some_seeds = range(seed, seed + seeds)

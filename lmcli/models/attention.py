@@ -24,11 +24,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw
 from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
 from lmcli.settings import setting
 
@@ -101,8 +102,8 @@ def slopes(heads: int, window: int) -> Tensor:
 
     Shapes: -> (N, W).
     """
-    steep = torch.logspace(math.log2(STEEPEST), math.log2(FLATTEST), heads, base=2.0)
-    return -steep.unsqueeze(1) * torch.arange(window)
+    steep = np.geomspace(STEEPEST, FLATTEST, heads)[:, None]
+    return torch.tensor(-steep * np.arange(window), dtype=torch.get_default_dtype())
 
 
 class Block(nn.Module):
@@ -120,9 +121,9 @@ class Block(nn.Module):
         self.up = nn.Linear(hidden, 4 * hidden)
         self.down = nn.Linear(4 * hidden, hidden)
         for layer in (self.query_key_value, self.up):
-            nn.init.normal_(layer.weight, std=hidden**-0.5)
+            draw(layer.weight, hidden**-0.5)
         for layer in (self.merge, self.down):
-            nn.init.normal_(layer.weight, std=(2 * settings.layers * layer.in_features) ** -0.5)
+            draw(layer.weight, (2 * settings.layers * layer.in_features) ** -0.5)
         for layer in (self.up, self.down):
             nn.init.zeros_(layer.bias)
 
@@ -164,7 +165,7 @@ class Attention(Predicting):
             return
         self.output_bias = nn.Parameter(torch.zeros(vocabulary))
         if settings.tie:
-            nn.init.normal_(self.embed.get_parameter("weight"), std=hidden**-0.5)
+            draw(self.embed.get_parameter("weight"), hidden**-0.5)
         else:
             self.output_weight = nn.Parameter(torch.randn(vocabulary, hidden) * hidden**-0.5)
 

@@ -50,6 +50,29 @@ class Tap:
         return torch.cat([self[key] for key in whole], dim=-1)
 
 
+def draw(weight: Tensor, deviation: float) -> None:
+    """Fill from a normal distribution.
+
+    A tensor on the device `meta` has a size and nothing to fill; torch would load torch.compile
+    for it, which takes a second.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=deviation)
+
+
+def draw_memories(keeping: Tensor, longest: float, writing: Tensor | None = None) -> None:
+    """Fill the biases of gates that keep for 1 to so many steps; those that write get the opposite.
+
+    ln u, u uniform in 1 .. longest - 1: Tallec and Ollivier (2018), "Can recurrent neural networks
+    warp time?" On `meta` as above.
+    """
+    if keeping.is_meta:
+        return
+    keeping.uniform_(1, longest - 1).log_()
+    if writing is not None:
+        writing.copy_(-keeping)
+
+
 class LanguageModel(nn.Module, abc.ABC):
     """One call for every architecture, state in and out."""
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw_memories
 from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
 from lmcli.models.scans import GRUScan
 from lmcli.settings import setting
@@ -50,7 +50,7 @@ class GRULayer(Layer):
         super().__init__(inputs, hidden, settings)
         if settings.chrono is not None:
             half = (hidden + 1) // 2
-            self.bias.data[hidden : hidden + half].uniform_(1, settings.chrono - 1).log_()
+            draw_memories(self.bias.data[hidden : hidden + half], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
         closing = torch.zeros(3 * hidden)
         closing[: 2 * hidden] = CLOSED

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lmcli.models.attention import BLOCK, documents, look
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw
 
 
 class LookBack(nn.Module):
@@ -30,7 +30,7 @@ class LookBack(nn.Module):
         self.key_value = nn.Linear(hidden, 2 * hidden, bias=False)
         self.distance_bias = nn.Parameter(torch.zeros(1, last + 1))
         for layer in (self.query, self.key_value):
-            nn.init.normal_(layer.weight, std=hidden**-0.5)
+            draw(layer.weight, hidden**-0.5)
 
     def start(self, batch: int) -> State:
         """No outputs. Shapes: (B, N, H), (B, N)."""

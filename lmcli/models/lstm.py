@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw_memories
 from lmcli.models.lookback import LookBack
 from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
 from lmcli.models.scans import LSTMScan
@@ -92,7 +92,7 @@ class LSTMLayer(Layer):
             i.fill_(-settings.forget_bias)
         if settings.chrono is not None:
             half = (self.hidden + 1) // 2
-            i[:half] = -f[:half].uniform_(1, settings.chrono - 1).log_()
+            draw_memories(f[:half], settings.chrono, i[:half])
 
     @property
     def plain(self) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lmcli.models.base import Tap
+from lmcli.models.base import Tap, draw_memories
 from lmcli.models.minimal import MinimalLayer, MinimalSettings
 from lmcli.models.recurrent import Recurrent
 from lmcli.settings import setting
@@ -39,7 +39,8 @@ class MinGRULayer(MinimalLayer):
         self.bias.data[:hidden] = settings.write_bias
         if settings.chrono is not None:
             half = (hidden + 1) // 2
-            self.bias.data[:half].uniform_(1, settings.chrono - 1).log_().neg_()
+            biases = self.bias.data[:half]
+            draw_memories(biases, settings.chrono, biases)
 
     def gates(self, total: Tensor) -> dict[str, Tensor]:
         """Write, keep and candidate."""

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw
 from lmcli.models.linear_scan import LinearScan
 from lmcli.models.recurrent import Layer, RecurrentSettings
 from lmcli.settings import setting
@@ -58,7 +58,7 @@ class MinimalLayer(Layer):
         self.up = nn.Linear(hidden, 2 * hidden)
         self.down = nn.Linear(2 * hidden, hidden)
         for layer in (self.merge, self.up, self.down):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            draw(layer.weight, layer.in_features**-0.5)
         for layer in (self.up, self.down):
             nn.init.zeros_(layer.bias)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmcli.models.base import Tap
+from lmcli.models.base import Tap, draw_memories
 from lmcli.models.minimal import MinimalLayer, MinimalSettings
 from lmcli.models.recurrent import Recurrent
 from lmcli.settings import setting
@@ -45,8 +45,8 @@ class MinLSTMLayer(MinimalLayer):
         self.bias.data[:hidden] = settings.forget_bias
         if settings.chrono is not None:
             half = (hidden + 1) // 2
-            self.bias.data[:half].uniform_(1, settings.chrono - 1).log_()
-            self.bias.data[hidden : hidden + half] = -self.bias.data[:half]
+            biases = self.bias.data
+            draw_memories(biases[:half], settings.chrono, biases[hidden : hidden + half])
 
     def gates(self, total: Tensor) -> dict[str, Tensor]:
         """The two shares and the candidate."""

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.models.base import LOGITS, LanguageModel, State, draw
 
 ABOUT = "output layer; adaptive is for many words, and has a narrow embedding for rare ones too"
 
@@ -124,7 +124,7 @@ class AdaptiveEmbedding(nn.Module):
             table = nn.Sequential(Embedding(high - low, narrow))
             if k:
                 widen = nn.Linear(narrow, size, bias=False)
-                nn.init.normal_(widen.weight, std=narrow**-0.5)
+                draw(widen.weight, narrow**-0.5)
                 table.append(widen)
             self.tables.append(table)
 
@@ -147,6 +147,10 @@ class AdaptiveEmbedding(nn.Module):
 
 class Embedding(nn.Embedding):
     """torch's own; on a CPU with a gradient that is found six times as fast."""
+
+    def reset_parameters(self) -> None:
+        """From the normal distribution."""
+        draw(self.weight, 1.0)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Shapes: (...) -> (..., E)."""

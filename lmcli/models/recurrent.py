@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import State, Tap
+from lmcli.models.base import State, Tap, draw
 from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
 from lmcli.settings import setting
 
@@ -125,7 +125,7 @@ class Recurrent(Predicting):
             self.output = nn.Linear(hidden, vocabulary)
             nn.init.zeros_(self.output.bias)
         if settings.tie:
-            nn.init.normal_(self.embed.get_parameter("weight"), std=hidden**-0.5)
+            draw(self.embed.get_parameter("weight"), hidden**-0.5)
 
     def start(self, batch: int) -> State:
         """All zeros."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State
+from lmcli.models.base import State, draw
 from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings, forget
 from lmcli.models.scans import ElmanScan
 from lmcli.settings import setting
@@ -41,7 +41,7 @@ class RNNLayer(Layer):
         super().__init__(inputs, hidden, settings)
         if settings.activation == "relu":
             nn.init.eye_(self.recurrent_weight)
-            nn.init.normal_(self.input_weight, std=0.1 * inputs**-0.5)
+            draw(self.input_weight, 0.1 * inputs**-0.5)
 
     def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """Our own scan on every device."""

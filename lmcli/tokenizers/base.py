@@ -65,6 +65,13 @@ class Tokenizer(abc.ABC):
         They may be more than the memory holds: `lmcli.pieces.stretches_of` gives some at a time.
         """
 
+    @classmethod
+    def train_and_keep(
+        cls, pieces: Iterable[str], settings: Any
+    ) -> tuple[Tokenizer, Iterable[IntegerIds] | None]:
+        """The same; and what `encode_all` gives for the pieces, where it falls off as it trains."""
+        return cls.train(pieces, settings), None
+
     @property
     @abc.abstractmethod
     def size(self) -> int:

@@ -1,6 +1,7 @@
 """Where a text puts a single space, and which words it has: what a word tokenizer learns.
 
-**In:** the training part of a text, read once, and the rule by which it is split.
+**In:** the training part of a text, read once, and the rule by which it is split; a `Record`, if
+what was read is to be kept.
 **Out:** `Seen`: counts of words; `Spacing`; counts of the gaps that the spacing does not expect.
 
 Nothing here grows with the length of the text, but with the number of different words in it. To
@@ -18,8 +19,10 @@ import numpy as np
 
 from lmcli.pieces import Stretch, stretches_of
 from lmcli.tokenizers.base import IntegerIds
+from lmcli.tokenizers.recording import Record
 from lmcli.tokenizers.splitting import BREAKS, find_in, is_mark, parted
 
+NONE = np.empty(0, np.int64)
 _PLAIN = "plain"  # the class of all words
 _FEW = 1 << 20  # combinations that are counted by an array rather than by sorting
 
@@ -62,8 +65,8 @@ class Seen:
     The edge of a piece is a token too, the empty one.
     """
 
-    def __init__(self, pieces: Iterable[str], split: str) -> None:
-        self._split = split
+    def __init__(self, pieces: Iterable[str], split: str, record: Record | None = None) -> None:
+        self._split, self._record = split, record
         self._pairs, self._symbols = _Numbers(), _Numbers([""])
         self._gaps = _Numbers(["", " "])
         self._classes = _Numbers([_PLAIN, "", *BREAKS])  # and each mark
@@ -80,6 +83,8 @@ class Seen:
         """Count what is between pieces' edges; the class of the last token."""
         for found, firsts in find_in(part, self._split):
             places = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+            if self._record is not None:
+                self._record.add(places, firsts)
             self._describe()
             np.add.at(self._counts, places, 1)
             _, classes, kinds = self._of_pair[places].T
@@ -87,6 +92,8 @@ class Seen:
             before[firsts] = self._classes[""]
             self._tabulate(before * len(self._kinds) + kinds)
             previous = int(classes[-1])
+        if self._record is not None and (empty := part.empty_at_end()):
+            self._record.add(NONE, NONE, empty)
         return previous
 
     def _describe(self) -> None:
@@ -115,6 +122,10 @@ class Seen:
             found, counts = np.unique(codes, return_counts=True)
         for code, count in zip(found.tolist(), counts.tolist(), strict=True):
             self._table[divmod(code, width)] += count
+
+    def pairs(self) -> list[str]:
+        """All gap-and-token pairs, by number."""
+        return list(self._pairs)
 
     def words(self) -> list[tuple[str, int]]:
         """All tokens with their counts, by falling count."""

@@ -21,7 +21,10 @@ from lmcli.tokenizers.base import UNKNOWN, Offsets
 BREAKS = ("\n", "\r\n", "\r")
 
 _GAP = re.compile(r"[^\S\r\n]*")
-_SLICE = 1 << 20  # characters split at a time
+_SLICE = 1 << 15  # characters split at a time: their tokens fit into the cache
+_LOOKED_AT = 1 << 24  # characters that split=auto looks at, or a little more
+_COMMON = r" ?(?:[A-Za-z0-9]++(?=[ \n;:!?]|[.,](?!\d))|[.,;:!?\n])"
+"""a plain word that surely ends there, or a common mark, behind at most one space"""
 _AUTO_SHARE = 0.05  # of all chunks may be cut by the punctuation rule for split=auto to mean space
 
 
@@ -75,10 +78,12 @@ def is_mark(symbol: str) -> bool:
 
 def find_split(pieces: Iterable[str]) -> Literal["punctuation", "space"]:
     """`space` if the punctuation rule would cut hardly any of the chunks between white space."""
-    counts: Counter[str] = Counter()
-    for stretch in stretches_of(pieces):
-        for part in stretch.lines():
-            counts.update(part.text.split())
+    counts, seen = Counter[str](), 0
+    for part in (part for stretch in stretches_of(pieces) for part in stretch.lines()):
+        counts.update(part.text.split())
+        seen += len(part.text)
+        if seen >= _LOOKED_AT:
+            break
     whole = re.compile(_token("punctuation"))
     cut = sum(n for chunk, n in counts.items() if not whole.fullmatch(chunk))
     return "space" if cut < _AUTO_SHARE * counts.total() else "punctuation"
@@ -86,17 +91,24 @@ def find_split(pieces: Iterable[str]) -> Literal["punctuation", "space"]:
 
 @functools.cache
 def _pattern(split: str) -> re.Pattern[str]:
+    """The next pair; what most pairs are is looked for first, as a class of few letters is fast."""
+    return re.compile(
+        rf"{_COMMON}|{_any_pair(split)}" if split == "punctuation" else _any_pair(split)
+    )
+
+
+def _any_pair(split: str) -> str:
     """A gap and the token behind it, or the gap that ends the text."""
-    return re.compile(rf"[^\S\r\n]*(?:{_token(split)}|\r\n?|\n)|[^\S\r\n]+")
+    return rf"[^\S\r\n]*+(?:{_token(split)}|\r\n?|\n)|[^\S\r\n]++"
 
 
 @functools.cache
 def _token(split: str) -> str:
     if split == "space":
         return r"\S+"
-    letters = r"[^\W_]+"
-    inner = rf"(?:['’-]|(?<=\d)[.,](?=\d)){letters}|[{_combining_marks()}]+(?:{letters})?"
-    return rf"{letters}(?:{inner})*|{UNKNOWN}|\S"
+    letters = r"[^\W_]++"
+    inner = rf"(?:['’-]|(?<=\d)[.,](?=\d)){letters}|[{_combining_marks()}]++(?:{letters})?"
+    return rf"{letters}(?:{inner})*+|{UNKNOWN}|\S"
 
 
 def _combining_marks() -> str:

@@ -23,13 +23,15 @@ from lmcli.pieces import Metered, Stretch
 from lmcli.settings import setting
 from lmcli.tokenizers.base import UNKNOWN, Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
 from lmcli.tokenizers.byte import printable
-from lmcli.tokenizers.spacing import Seen, Spacing
+from lmcli.tokenizers.recording import Record
+from lmcli.tokenizers.spacing import NONE, Seen, Spacing
 from lmcli.tokenizers.splitting import find_in, find_pairs, find_split, pair_ends, parted
 
 _MEMO = 1 << 20  # gap-and-token pairs remembered by an encoder
 
-NO_PIECES = np.empty(0, np.int64)
 Flags = npt.NDArray[np.bool_]
+Slice = tuple[Offsets, IntegerIds, int]
+"""Pairs, at which of them a piece begins, and how many empty pieces there are behind them."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,30 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, pieces: Iterable[str], settings: WordSettings) -> WordTokenizer:
+        return cls._trained(pieces, settings)[0]
+
+    @classmethod
+    def train_and_keep(
+        cls, pieces: Iterable[str], settings: WordSettings
+    ) -> tuple[WordTokenizer, Iterable[IntegerIds] | None]:
+        record = Record()
+        tokenizer, pairs = cls._trained(pieces, settings, record)
+        return tokenizer, _Kept(tokenizer, record, pairs) if record.whole else None
+
+    @classmethod
+    def _trained(
+        cls, pieces: Iterable[str], settings: WordSettings, record: Record | None = None
+    ) -> tuple[WordTokenizer, list[str]]:
+        """The tokenizer, and the pairs that the record's numbers stand for."""
         pieces = pieces if isinstance(pieces, Sequence | Metered) else list(pieces)
         split = find_split(pieces) if settings.split == "auto" else settings.split
-        seen = Seen(pieces, split)
+        seen = Seen(pieces, split, record)
         spacing = seen.spacing()
         kept = [w for w, n in seen.words() if n >= settings.min_count and w != UNKNOWN]
         words = kept[: settings.max_vocabulary]
         gaps = seen.unexpected_gaps(spacing, set(words))
         separators = [gap for gap, n in sorted(gaps.items()) if n >= settings.min_count]
-        return cls(split, words, separators, spacing)
+        return cls(split, words, separators, spacing), seen.pairs()
 
     @property
     def size(self) -> int:
@@ -88,23 +105,32 @@ class WordTokenizer(Tokenizer):
     def encode(self, text: str) -> Ids:
         ids, previous = [np.empty(0, np.int32)], self.start
         for found in find_pairs(text, self._split):
-            pairs, written = self._read(found, previous, NO_PIECES)
+            pairs, written = self._read(self.packed(found), previous, NONE)
             ids.append(pairs[written])
             previous = int(pairs[-1, 1])
         return np.concatenate(ids)
 
     def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
-        previous = self.start
+        yield from self.encode_slices(self._slices(stretches))
+
+    def _slices(self, stretches: Iterable[Stretch]) -> Iterator[Slice]:
         for part in (part for stretch in stretches for part in stretch.lines()):
             for found, firsts in find_in(part, self._split):
-                pairs, written = self._read(found, previous, firsts)
+                yield self.packed(found), firsts, 0
+            yield NONE, NONE, part.empty_at_end()
+
+    def encode_slices(self, slices: Iterable[Slice]) -> Iterator[IntegerIds]:
+        """The ids of pairs given by `_Pairs`' numbers; a start id where a piece begins."""
+        previous = self.start
+        for packed, firsts, empty in slices:
+            if len(packed):
+                pairs, written = self._read(packed, previous, firsts)
                 ids = pairs[written]
                 if len(firsts):
                     places = np.cumsum(np.append(0, written.sum(1)))[firsts]
                     ids = np.insert(ids, places, self.start)
                 yield ids
                 previous = int(pairs[-1, 1])
-            empty = np.count_nonzero(part.begins == len(part.text))
             if empty:
                 yield np.full(empty, self.start, np.int32)
                 previous = self.start
@@ -116,19 +142,22 @@ class WordTokenizer(Tokenizer):
         ids, ends = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         offset = 0
         for found in find_pairs(text, self._split):
-            pairs, written = self._read(found, previous, NO_PIECES)
+            pairs, written = self._read(self.packed(found), previous, NONE)
             ids.append(pairs[written])
             ends.append(offset + pair_ends(found)[written])
             previous, offset = int(pairs[-1, 1]), offset + sum(map(len, found))
         return Encoded(np.concatenate(ids), np.concatenate(ends))
 
-    def _read(self, found: list[str], previous: int, firsts: Offsets) -> tuple[Ids, Flags]:
+    def packed(self, found: list[str]) -> Offsets:
+        """The numbers that `_Pairs` gives. Shapes: -> (pairs,)."""
+        return np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+
+    def _read(self, packed: Offsets, previous: int, firsts: IntegerIds) -> tuple[Ids, Flags]:
         """Gap id and token id of each pair, and which of them are written as tokens.
 
         The `firsts` are pairs at which a piece begins.
         Shapes: (pairs, 2) both.
         """
-        packed = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
         gaps, tokens = np.divmod(packed, self.size + 1)
         expected = self._before[tokens]
         expected[0] &= self._after[previous]
@@ -171,6 +200,19 @@ class WordTokenizer(Tokenizer):
             bool(data["line_end"]),
         )
         return cls(data["split"], words, separators, spacing)
+
+
+class _Kept:
+    """The ids of the text that a tokenizer was trained on."""
+
+    def __init__(self, tokenizer: WordTokenizer, record: Record, pairs: list[str]) -> None:
+        self._tokenizer, self._record, self._pairs = tokenizer, record, pairs
+
+    def __iter__(self) -> Iterator[IntegerIds]:
+        packed = self._tokenizer.packed(self._pairs)
+        yield from self._tokenizer.encode_slices(
+            (packed[numbers], firsts, empty) for numbers, firsts, empty in self._record
+        )
 
 
 class WordDecoder(Decoder):
