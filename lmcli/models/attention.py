@@ -167,7 +167,8 @@ class Attention(Predicting):
         if settings.tie:
             draw(self.embed.get_parameter("weight"), hidden**-0.5)
         else:
-            self.output_weight = nn.Parameter(torch.randn(vocabulary, hidden) * hidden**-0.5)
+            self.output_weight = nn.Parameter(torch.empty(vocabulary, hidden))
+            draw(self.output_weight, hidden**-0.5)
 
     def start(self, batch: int) -> State:
         """Nothing to be seen: no marks, zeros for keys and values."""
