@@ -39,11 +39,6 @@ def move(tensor: Tensor, device: str) -> Tensor:
     return tensor.to(device)
 
 
-def patience(device: str) -> int:
-    """How many steps a loss may wait to be fetched: on a GPU each fetch waits for its queue."""
-    return 1 if device == "cpu" else 10
-
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 HELD = 1 << 30
 """bytes; what is freed at the heap's end is kept for the next step up to so many"""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -46,8 +47,17 @@ class AdamW:
         ]
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """One update of every parameter that has a gradient."""
+    def step(self, rate: float, most: float = 0.0) -> None:
+        """One update of every parameter that has a gradient.
+
+        The norm of all gradients together is first brought down to `most`, unless that is 0: the
+        kernel divides them as it reads them.
+        """
+        found = [p.grad for ps, _ in self.groups for p, _ in ps if p.grad is not None]
+        scale = (get_total_norm(found) / most).clamp(min=1.0) if most else None
+        if scale is not None and not self.fused:
+            torch._foreach_div_(found, scale)
+            scale = None
         for parameters, decay in self.groups:
             moved = [(p, p.grad, m) for p, m in parameters if p.grad is not None]
             if not moved:
@@ -68,6 +78,7 @@ class AdamW:
                 weight_decay=decay,
                 eps=EPSILON,
                 maximize=False,
+                grad_scale=scale,
             )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmcli.batches import ShortFirst, Streams
-from lmcli.devices import hold_freed_memory, move, patience, pick_precision
+from lmcli.devices import hold_freed_memory, move, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
 from lmcli.optimizer import AdamW
@@ -34,6 +34,8 @@ from lmcli.workers import Workers
 Stream = npt.NDArray[np.integer[Any]]
 LOG_EVERY = 50
 """steps between two lines of the log"""
+FETCH_EVERY = 10
+"""steps after which losses are looked at: on a GPU each look waits for all that is under way"""
 COUNTED = 1 << 20
 """tokens looked at together"""
 EXPLODED = 3.0
@@ -161,7 +163,7 @@ class Trainer:
         self.loss_sum = 0.0
         self.loss_steps = 0
         self.unread: list[Tensor] = []  # losses that are still where they were computed
-        self.fetch_every = patience(device)
+        self.fetch_every = FETCH_EVERY
 
     # -------------------------------------------------------------- the loop
 
@@ -261,9 +263,7 @@ class Trainer:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         self.unread.append(self.workers.average(self.model, loss, batch.targets))
-        if self.settings.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        self.optimizer.step(rate)
+        self.optimizer.step(rate, self.settings.clip)
         self.state = tuple(part.detach() for part in state)
         self.step += 1
         self.tokens += targets.numel() * self.workers.size

@@ -15,6 +15,23 @@ def parameters():
 
 
 @pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("most", [0.5, 2.0, 1000.0])
+def test_gradients_are_clipped_as_torch_does(fused, most):
+    ours, theirs = parameters(), parameters()
+    mine, reference = AdamW([(ours, 0.1)], fused), torch.optim.AdamW(theirs, 0.1, weight_decay=0.1)
+    for step in range(4):
+        for group in (ours, theirs):
+            torch.manual_seed(step)
+            for p in group:
+                p.grad = torch.randn_like(p) * 3.0**-step
+        torch.nn.utils.clip_grad_norm_(theirs, most)
+        reference.step()
+        mine.step(0.1, most)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
 def test_steps_are_those_of_torch(fused):
     ours, theirs = parameters(), parameters()
     mine = AdamW([(ours[:2], 0.1), (ours[2:], 0.0), ([], 0.5)], fused)
