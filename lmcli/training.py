@@ -298,9 +298,9 @@ class Trainer:
     def _validation_due(self) -> bool:
         """At even shares of the budget, for a small text every other epoch, and at the end.
 
-        A big validation part is read less often, lest it take most of the time: reading is four
-        times as fast as learning. The rule counts tokens, not seconds, so that a resumed run keeps
-        to it.
+        A big validation part is read less often, lest it take more than a ninth of the time: reading
+        is four times as fast as learning. The rule counts tokens, not seconds, so that a resumed
+        run keeps to it.
         """
         if self.fraction >= 1.0:
             return True
@@ -308,9 +308,7 @@ class Trainer:
         learnt = steps * self.streams.batch * self.streams.truncation
         share = self.fraction - self.validated >= 1 / self.settings.validations - 1e-9
         often = steps >= 2 * self.streams.steps_per_epoch
-        return (share and 4 * learnt >= len(self.valid)) or (
-            often and learnt >= 3 * len(self.valid)
-        )
+        return (share or often) and learnt >= 2 * len(self.valid)
 
     def _validate(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""

@@ -395,11 +395,11 @@ def test_validations_lie_evenly_and_one_is_at_the_end(trainer, stream):
 
 
 def test_a_long_validation_text_is_read_less_often(trainer, stream):
-    held_out = stream(400, V)
+    held_out = stream(90, V)
     one = trainer(text=stream(2000, V), held_out=held_out, validations=24)
     steps = [p.step for p in one.run() if p.valid is not None]
     learnt = 18 * np.diff([0, *steps])  # 18 tokens a step
-    assert (4 * learnt[:-1] >= len(held_out)).all()  # reading is four times as fast
+    assert (learnt[:-1] >= 2 * len(held_out)).all()  # reading is four times as fast
     assert steps[-1] == STEPS
     assert len(steps) > 1
 
