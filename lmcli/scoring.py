@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lmcli.batches import IGNORED
-from lmcli.models.base import LanguageModel, State
+from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.scores import ScoredText
 from lmcli.tokenizers.base import Tokenizer
 
@@ -33,8 +33,6 @@ MEETING = 1e-5
 """States that differ by less have met; what follows differs by far less than 1e-6 of the sum."""
 ROUGH_MEETING = 0.05
 """The same for a rough reading, whose states may be in bfloat16 and are no finer than that."""
-LOGITS = 1 << 25
-"""Numbers in one block of logits, at the most (128 MiB)."""
 
 
 # ------------------------------------------------------------------ the one primitive

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.models.base import LanguageModel, State
+from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.pieces import stretches_of
 from lmcli.scores import Score, block_width
-from lmcli.scoring import LOGITS, LONGEST_CHUNK, ROWS, Reset, carried_nats, stream_nats
+from lmcli.scoring import LONGEST_CHUNK, ROWS, Reset, carried_nats, stream_nats
 from lmcli.tokenizers.base import Tokenizer
 
 SEGMENT = 1 << 20  # tokens scored together
@@ -36,7 +36,7 @@ def score_long(
     segment: int = SEGMENT,
 ) -> Score:
     """Score pieces of text; with reset="never" the state is carried from piece to piece."""
-    chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.vocabulary)))
+    chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
     tally = _Tally(pieces, tokenizer)
     before, state = np.array([tokenizer.start]), None
