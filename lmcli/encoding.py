@@ -35,9 +35,9 @@ from lmcli.pieces import Metered, stretches_of
 from lmcli.reading import Reader
 from lmcli.registry import TOKENIZERS
 from lmcli.settings import Settings
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.tokenizers.base import Kept, Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 _STEP = 1 << 20  # bytes checked at a time
 _STALE = 86_400  # seconds after which a half-written entry has nobody who writes it
 
@@ -138,7 +138,7 @@ class _Encoder:
         self._name, self._settings, self._meter = tokenizer_name, settings, reader.meter
 
     @cached_property
-    def _trained(self) -> tuple[Tokenizer, Iterable[Stream] | None]:
+    def _trained(self) -> tuple[Tokenizer, Kept | None]:
         """The tokenizer, and what it has kept of the training part."""
         train = self._parts["train"]
         self._meter.begin("vocabulary", train.chars)
@@ -157,13 +157,18 @@ class _Encoder:
         """The name of each part, and its ids some at a time."""
         (tokenizer, kept), dtype = self._trained, self.dtype
         for name, part in self._parts.items():
+            self._meter.begin("tokens", part.chars)
             if name == "train" and kept is not None:
-                self._meter.begin("tokens", 0)
-                found = kept
+                found = self._watched(kept, part.chars)
             else:
-                self._meter.begin("tokens", part.chars)
                 found = tokenizer.encode_all(Metered(part.pieces, self._meter).stretches())
             yield name, (ids.astype(dtype) for ids in found)
+
+    def _watched(self, kept: Kept, chars: int) -> Iterator[Stream]:
+        """What was kept, while the meter moves: a character is worth the same share of tokens."""
+        for ids in kept:
+            yield ids
+            self._meter.add(len(ids) * chars // max(1, len(kept)))
 
 
 def _kept(parts: Iterable[Stream], dtype: np.dtype[Any], reader: Reader) -> Stream:

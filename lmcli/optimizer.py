@@ -90,9 +90,11 @@ class AdamW:
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over moments; whichever is missing stays. One that does not fit: RuntimeError."""
+        """Take over moments; whichever is missing stays. One that does not fit: ValueError."""
         own = self.tensors()
         for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise ValueError(f"optimizer.{name} has the shape {tuple(tensor.shape)}")
             own[name].copy_(tensor)
 
     def _moments(self) -> list[Moments]:

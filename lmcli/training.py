@@ -298,9 +298,9 @@ class Trainer:
     def _validation_due(self) -> bool:
         """At even shares of the budget, for a small text every other epoch, and at the end.
 
-        A big validation part is read less often, lest it take more than a ninth of the time:
-        reading is four times as fast as learning. The rule counts tokens, not seconds, so that a
-        resumed run keeps to it.
+        A big validation part is read less often, lest it take more than a seventh of the time:
+        reading is three to four times as fast as learning. The rule counts tokens, not seconds, so
+        that a resumed run keeps to it.
         """
         if self.fraction >= 1.0:
             return True

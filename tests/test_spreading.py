@@ -15,14 +15,14 @@ import os, signal, sys
 import numpy as np
 from lmcli import spreading
 from lmcli.errors import LmcliError
-from lmcli.sampling import Sampled, SamplingSettings, in_order, sample_together
+from lmcli.sampling import Sampled, SamplingSettings, sample_together
 from lmcli.steppers.base import Stepper
 from lmcli.tokenizers.char import CharTokenizer
 
 parent = os.getpid()
 
 class Counting(Stepper):
-    '''Likes the token after the one that was read; notes who asked.'''
+    '''Likes the token after the one that was read; may die in a process that is not the first.'''
     def begin(self, streams): self.last = np.zeros(streams, int)
     def take(self, streams): self.last = self.last[list(streams)]
     def read(self, tokens):

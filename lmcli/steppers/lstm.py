@@ -7,6 +7,7 @@ i * g and f * c are one product and their sum the new cell.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,14 @@ class LSTMLayer(Gated):
         self.written = whole[:, -2 * H :]  # g, c
         self.pair = np.empty((streams, 2 * H), np.float32)
         self.shown = np.empty((streams, H), np.float32)
-        self.turned = None if streams < MANY else np.ascontiguousarray(self.recurrent.T)
-        self.room = np.empty((self.recurrent.shape[1], streams), np.float32)
+        self.many = streams >= MANY
+        if self.many:
+            self.room = np.empty((self.recurrent.shape[1], streams), np.float32)
+
+    @cached_property
+    def turned(self) -> Reals:
+        """U as it was saved: (GH, H)."""
+        return np.ascontiguousarray(self.recurrent.T)
 
     def state(self) -> list[np.ndarray[Any, Any]]:
         """Hidden vector and cell."""
@@ -77,7 +84,7 @@ class LSTMLayer(Gated):
 
     def _recurrent_part(self) -> Reals:
         """U h. Shapes: -> (K, GH)."""
-        if self.turned is None:
+        if not self.many:
             return np.dot(self.h, self.recurrent, out=self.total)
         return np.dot(self.turned, self.h.T, out=self.room).T
 

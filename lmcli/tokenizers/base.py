@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,14 @@ class Encoded:
 
     ids: Ids
     ends: Offsets
+
+
+class Kept(Protocol):
+    """Ids of a text, some at a time, as often as one likes; and about how many there are."""
+
+    def __iter__(self) -> Iterator[IntegerIds]: ...
+
+    def __len__(self) -> int: ...
 
 
 class Decoder(abc.ABC):
@@ -66,9 +74,7 @@ class Tokenizer(abc.ABC):
         """
 
     @classmethod
-    def train_and_keep(
-        cls, pieces: Iterable[str], settings: Any
-    ) -> tuple[Tokenizer, Iterable[IntegerIds] | None]:
+    def train_and_keep(cls, pieces: Iterable[str], settings: Any) -> tuple[Tokenizer, Kept | None]:
         """The same; and what `encode_all` gives for the pieces, where it falls off as it trains."""
         return cls.train(pieces, settings), None
 

@@ -21,7 +21,16 @@ import numpy.typing as npt
 
 from lmcli.pieces import Metered, Stretch
 from lmcli.settings import setting
-from lmcli.tokenizers.base import UNKNOWN, Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
+from lmcli.tokenizers.base import (
+    UNKNOWN,
+    Decoder,
+    Encoded,
+    Ids,
+    IntegerIds,
+    Kept,
+    Offsets,
+    Tokenizer,
+)
 from lmcli.tokenizers.byte import printable
 from lmcli.tokenizers.recording import Record
 from lmcli.tokenizers.spacing import NONE, Seen, Spacing
@@ -74,10 +83,10 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def train_and_keep(
         cls, pieces: Iterable[str], settings: WordSettings
-    ) -> tuple[WordTokenizer, Iterable[IntegerIds] | None]:
+    ) -> tuple[WordTokenizer, Kept | None]:
         record = Record()
         tokenizer, pairs = cls._trained(pieces, settings, record)
-        return tokenizer, _Kept(tokenizer, record, pairs) if record.whole else None
+        return tokenizer, _Recorded(tokenizer, record, pairs) if record.whole else None
 
     @classmethod
     def _trained(
@@ -202,11 +211,14 @@ class WordTokenizer(Tokenizer):
         return cls(data["split"], words, separators, spacing)
 
 
-class _Kept:
+class _Recorded:
     """The ids of the text that a tokenizer was trained on."""
 
     def __init__(self, tokenizer: WordTokenizer, record: Record, pairs: list[str]) -> None:
         self._tokenizer, self._record, self._pairs = tokenizer, record, pairs
+
+    def __len__(self) -> int:
+        return self._record.pairs
 
     def __iter__(self) -> Iterator[IntegerIds]:
         packed = self._tokenizer.packed(self._pairs)
