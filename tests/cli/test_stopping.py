@@ -120,7 +120,28 @@ def test_ctrl_c_while_loading_is_silent(start, my_text, tmp_path, seconds):
     run.send_signal(signal.SIGINT)
     err = run.communicate(timeout=60)[1]
     assert b"lmcli/cli" not in err  # no traceback through our own code
+    # on a busy machine Python itself may not be up by then, and speaks or dies of it
     assert run.returncode == 130 or b"<frozen" in err or run.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_never_reaches_the_c_code_that_loads_torch(start, my_text, tmp_path):
+    """torch's C++ calls Python while it loads, and aborts where that raises; so does this one."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except BaseException:\n"
+        "    os.abort()\n"
+    )
+    run = start(
+        *("train", "my.txt", "--steps", "1", "-q", "-o", "run"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert run.communicate(timeout=60) == (b"", b"")
+    assert run.returncode == 130
 
 
 def test_ctrl_c_ends_sampling_quietly(trained, start):
