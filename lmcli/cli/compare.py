@@ -103,6 +103,12 @@ def compare(
 
       lmcli compare my.txt --run runs/all
     """
+    from lmcli.processes import process_maker
+
+    chosen = entrants(arch, bool(runs))
+    if texts and chosen and workers != 1 and not plan and device in ("cpu", "auto"):
+        process_maker("lmcli.racing")  # it loads torch while this process does
+
     from lmcli.cli.collecting import collect, open_runs
     from lmcli.cli.compared import keep, result, values
     from lmcli.cli.plan import show_plan
@@ -111,7 +117,6 @@ def compare(
     from lmcli.comparing import Comparison
     from lmcli.errors import TrainingError, UsageError
     from lmcli.preparing import TextChoice, prepare_source
-    from lmcli.processes import process_maker
     from lmcli.settings import split_pairs
 
     if not texts:
@@ -119,7 +124,6 @@ def compare(
     o.one_of("match", match, ("params", "width"))
     o.one_of("split", split, ("interleaved", "tail"))
     budget = o.budget(minutes, steps, epochs, default=1.0)
-    chosen = entrants(arch, bool(runs))
     opened = open_runs(runs or [])
     taken = [run.path for run, _ in opened]
     pairs = split_pairs(settings or [])
@@ -129,8 +133,6 @@ def compare(
     reading = o.text_options(encoding, errors, newlines, documents, texts)
     choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
     shown = not quiet and not as_json
-    if workers != 1 and not plan and device in ("cpu", "auto"):
-        process_maker("lmcli.racing")  # it loads while the text is read
     with preparation_bar(shown) as meter:
         source = prepare_source(choice, tokenizer, pairs, meter)
     some_seeds = range(seed, seed + seeds)
