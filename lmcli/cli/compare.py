@@ -18,38 +18,53 @@ if TYPE_CHECKING:
     from lmcli.racing import Member, Outcome
 
 
+Archs = Annotated[
+    str | None,
+    o.option(
+        "--arch",
+        about="Architectures, separated by commas; NAME:SETTING=VALUE for a variant.",
+        default=f"{ARCHS}, or none with --run",
+        metavar="NAMES",
+    ),
+]
+Seeds = Annotated[int, o.option("--seeds", about="Trainings per architecture.", min=1, metavar="N")]
+Match = Annotated[
+    str, o.option("--match", about="Make equal: params (of the body) or width.", metavar="WHAT")
+]
+Runs = Annotated[
+    list[Path] | None,
+    o.option("--run", about="Take this run, or all in a folder; repeatable.", metavar="RUN"),
+]
+Output = Annotated[
+    Path | None,
+    o.option("--output", "-o", about="Folder of the runs.", default="runs/compare", metavar="DIR"),
+]
+SideBySide = Annotated[
+    int | None,
+    o.option(
+        "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
+    ),
+]
+Plan = Annotated[
+    bool,
+    o.option(
+        "--plan", about="Print the trainings as commands, at the usual learning rates: no race."
+    ),
+]
+Probe = Annotated[bool, o.option("--probe", about="Run all memory probes on what was trained.")]
+
+
 def compare(
     texts: o.Texts = None,
-    arch: Annotated[
-        str | None,
-        o.option(
-            "--arch",
-            about="Architectures, separated by commas; NAME:SETTING=VALUE for a variant.",
-            default=f"{ARCHS}, or none with --run",
-            metavar="NAMES",
-        ),
-    ] = None,
+    arch: Archs = None,
     tokenizer: o.TokenizerName = "char",
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
-    seeds: Annotated[
-        int, o.option("--seeds", about="Trainings per architecture.", min=1, metavar="N")
-    ] = 1,
-    match: Annotated[
-        str,
-        o.option("--match", about="Make equal: params (of the body) or width.", metavar="WHAT"),
-    ] = "params",
-    runs: Annotated[
-        list[Path] | None,
-        o.option("--run", about="Take this run, or all in a folder; repeatable.", metavar="RUN"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        o.option(
-            "--output", "-o", about="Folder of the runs.", default="runs/compare", metavar="DIR"
-        ),
-    ] = None,
+    seeds: Seeds = 1,
+    match: Match = "params",
+    runs: Runs = None,
+    output: Output = None,
     settings: o.Set = None,
     valid: o.Valid = None,
     test: o.Test = None,
@@ -58,22 +73,9 @@ def compare(
     newlines: o.Newlines = "keep",
     encoding: o.Encoding = "utf-8",
     errors: o.Errors = "strict",
-    workers: Annotated[
-        int | None,
-        o.option(
-            "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
-        ),
-    ] = None,
-    plan: Annotated[
-        bool,
-        o.option(
-            "--plan",
-            about="Print the trainings as commands, at the usual learning rates: no race.",
-        ),
-    ] = False,
-    probe: Annotated[
-        bool, o.option("--probe", about="Run all memory probes on what was trained.")
-    ] = False,
+    workers: SideBySide = None,
+    plan: Plan = False,
+    probe: Probe = False,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -116,7 +118,7 @@ def compare(
     from lmcli.cli.screen import emit, note, preparation_bar
     from lmcli.comparing import Comparison
     from lmcli.errors import TrainingError, UsageError
-    from lmcli.preparing import TextChoice, prepare_source
+    from lmcli.preparing import prepare_source
     from lmcli.settings import split_pairs
 
     if not texts:
@@ -130,8 +132,8 @@ def compare(
     check_entrants(chosen, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
     _check_folder(folder, force, taken)
-    reading = o.text_options(encoding, errors, newlines, documents, texts)
-    choice = TextChoice(tuple(texts), reading, split, tuple(valid or ()), tuple(test or ()))
+    held_out = split, valid, test
+    choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
     with preparation_bar(shown) as meter:
         source = prepare_source(choice, tokenizer, pairs, meter)

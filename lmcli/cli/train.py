@@ -21,23 +21,44 @@ if TYPE_CHECKING:
 DEFAULT_MINUTES = 3.0
 
 
+Output = Annotated[
+    Path | None,
+    o.option("--output", "-o", about="Folder of the run.", default="runs/ARCH", metavar="RUN"),
+]
+Arch = Annotated[
+    str | None,
+    o.option("--arch", about="Architecture; lmcli list shows all.", default="lstm", metavar="NAME"),
+]
+Tokenizer = Annotated[
+    str | None,
+    o.option("--tokenizer", about="byte, char, word or bpe.", default="char", metavar="NAME"),
+]
+Seed = Annotated[
+    int | None,
+    o.option(
+        "--seed", about="Seed of all randomness.", default="0", callback=o.check_seed, metavar="N"
+    ),
+]
+Processes = Annotated[
+    int | None,
+    o.option(
+        "--workers",
+        about="Processes that share each batch; on several machines use torchrun.",
+        default="1, or as the run to resume",
+        min=1,
+        metavar="N",
+    ),
+]
+Resume = Annotated[bool, o.option("--resume", about="Go on with the run where it stopped.")]
+Slim = Annotated[bool, o.option("--slim", about="Delete what only --resume needs when done.")]
+
+
 def train(
     ctx: typer.Context,
     texts: o.Texts = None,
-    output: Annotated[
-        Path | None,
-        o.option("--output", "-o", about="Folder of the run.", default="runs/ARCH", metavar="RUN"),
-    ] = None,
-    arch: Annotated[
-        str | None,
-        o.option(
-            "--arch", about="Architecture; lmcli list shows all.", default="lstm", metavar="NAME"
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        o.option("--tokenizer", about="byte, char, word or bpe.", default="char", metavar="NAME"),
-    ] = None,
+    output: Output = None,
+    arch: Arch = None,
+    tokenizer: Tokenizer = None,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
@@ -49,34 +70,12 @@ def train(
     newlines: o.Newlines = "keep",
     encoding: o.Encoding = "utf-8",
     errors: o.Errors = "strict",
-    seed: Annotated[
-        int | None,
-        o.option(
-            "--seed",
-            about="Seed of all randomness.",
-            default="0",
-            callback=o.check_seed,
-            metavar="N",
-        ),
-    ] = None,
+    seed: Seed = None,
     device: o.Device = "auto",
-    workers: Annotated[
-        int | None,
-        o.option(
-            "--workers",
-            about="Processes that share each batch; on several machines use torchrun.",
-            default="1, or as the run to resume",
-            min=1,
-            metavar="N",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, o.option("--resume", about="Go on with the run where it stopped.")
-    ] = False,
+    workers: Processes = None,
+    resume: Resume = False,
     force: o.Force = False,
-    slim: Annotated[
-        bool, o.option("--slim", about="Delete what only --resume needs when done.")
-    ] = False,
+    slim: Slim = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -99,11 +98,10 @@ def train(
       torchrun --nproc-per-node=2 -m lmcli train my.txt -o runs/mine
     """
     from lmcli.cli.launching import joined, launch, processes
-    from lmcli.cli.resuming import asked, resumed
+    from lmcli.cli.resuming import asked
     from lmcli.cli.screen import emit, note
     from lmcli.cli.trained import result, values
     from lmcli.errors import UsageError
-    from lmcli.preparing import TextChoice
     from lmcli.run import check_free
     from lmcli.settings import split_pairs
 
@@ -123,25 +121,16 @@ def train(
     with joined(path) as group:
         shown = shown and group.first
         if resume:
-            with group.one_before_the_others():
-                run, job = resumed(
-                    path, texts or [], asked(ctx), settings or [], shown and group.first
-                )
-            if not group.first:
-                run = job.onlooker(path)
+            run, job = _taken_up(group, path, texts or [], asked(ctx), settings or [], shown)
         else:
-            reading = o.text_options(encoding, errors, newlines, documents, texts or ())
-            held_out = tuple(valid or ()), tuple(test or ())
-            choice = TextChoice(tuple(texts or ()), reading, split, *held_out)
+            held_out = split, valid, test
+            choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
             with group.one_before_the_others():
                 if group.first:
                     check_free(path, force)
-                pairs = split_pairs(settings or [])
-                size = group.size
+                pairs, size = split_pairs(settings or []), group.size
                 job = _job(choice, arch, tokenizer, pairs, budget, seed or 0, device, size, shown)
-            group.place(job.device)
-            group.check_same(job.essence())
-            run = job.create(path, force) if group.first else job.onlooker(path)
+            run = _begun(group, path, job, force)
         for line in _choices(job, verbose) if shown else ():
             note(line)
         done = _train(run, job, resume, group, shown)
@@ -149,6 +138,29 @@ def train(
         if slim:
             run.slim()
         emit(result(run, values(run, job, done)), as_json, quiet)
+
+
+def _taken_up(
+    group: Workers,
+    path: Path,
+    texts: list[str],
+    asked: dict[str, Any],
+    settings: list[str],
+    shown: bool,
+) -> tuple[Run, Job]:
+    """The run that --resume goes on with, and its job."""
+    from lmcli.cli.resuming import resumed
+
+    with group.one_before_the_others():
+        run, job = resumed(path, texts, asked, settings, shown)
+    return (run if group.first else job.onlooker(path)), job
+
+
+def _begun(group: Workers, path: Path, job: Job, force: bool) -> Run:
+    """A new run; one that writes nothing where another process does."""
+    group.place(job.device)
+    group.check_same(job.essence())
+    return job.create(path, force) if group.first else job.onlooker(path)
 
 
 def _job(
