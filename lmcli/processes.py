@@ -45,8 +45,9 @@ def process_maker(module: str) -> Any:
 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
+    resource_tracker.ensure_running()  # begun within, it would leave SIGINT unblocked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
     with deaf_to_ctrl_c():  # which is inherited: the parent decides
