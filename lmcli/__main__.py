@@ -21,13 +21,13 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C as ever, but while torch is being imported leave at once, where nothing is begun.
+    """Ctrl-C as ever, but in the midst of an import leave at once: nothing is begun yet.
 
-    An exception raised there passes through torch's C++, which may abort the process for it.
+    An exception raised there may pass through C++ of torch's, which aborts the process for it, or
+    through code made by exec, for which Python ends in another way than by our exit code.
     """
     while frame is not None:
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package == "torch" and frame.f_code.co_name == "<module>":
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
             os._exit(130)
         frame = frame.f_back
     raise KeyboardInterrupt

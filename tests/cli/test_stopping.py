@@ -124,15 +124,18 @@ def test_ctrl_c_while_loading_is_silent(start, my_text, tmp_path, seconds):
     assert run.returncode == 130 or b"<frozen" in err or run.returncode == -signal.SIGINT
 
 
-def test_ctrl_c_never_reaches_the_c_code_that_loads_torch(start, my_text, tmp_path):
-    """torch's C++ calls Python while it loads, and aborts where that raises; so does this one."""
-    (tmp_path / "torch.py").write_text(
-        "import os, signal\n"
-        "try:\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
-        "except BaseException:\n"
-        "    os.abort()\n"
-    )
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("torch", "try:\n    INTERRUPT\nexcept BaseException:\n    os.abort()\n"),
+        ("numpy", "exec('INTERRUPT')\n"),
+    ],
+    ids=["C++ that aborts", "code made by exec"],
+)
+def test_ctrl_c_in_the_midst_of_an_import_ends_with_130(start, my_text, tmp_path, module, code):
+    """torch's C++ calls Python while it loads, and aborts where that raises."""
+    code = code.replace("INTERRUPT", "signal.raise_signal(signal.SIGINT)")
+    (tmp_path / f"{module}.py").write_text(f"import os, signal\n{code}")
     run = start(
         *("train", "my.txt", "--steps", "1", "-q", "-o", "run"),
         cwd=tmp_path,
