@@ -26,12 +26,12 @@ from lmcli.models.base import LanguageModel
 from lmcli.reading import Reader, TextOptions
 from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
-from lmcli.run import Record, Run
+from lmcli.run import Onlooker, Record, Run
 from lmcli.settings import check_known, update
 from lmcli.texts import Meter
 from lmcli.tokenizers.base import Tokenizer
 from lmcli.training import Budget, Trainer, TrainingSettings
-from lmcli.workers import Onlooker, Workers
+from lmcli.workers import Workers
 
 MOST_SCORED = 1 << 20
 """tokens of a held-out part that are scored: of a bigger one an evenly spread sample"""

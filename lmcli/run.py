@@ -228,6 +228,27 @@ class Run:
         return read_json(file) if file.is_file() else None
 
 
+class Onlooker(Run):
+    """A run that another process writes: what a training would write is dropped."""
+
+    def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Writes nothing."""
+
+    def save_training(
+        self,
+        tensors: Mapping[str, Tensor],
+        state: dict[str, Any],
+        clock: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes nothing."""
+
+    def cut_log(self, lines: int) -> None:
+        """Writes nothing."""
+
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+
 def check_free(path: Path, force: bool) -> None:
     """A RunError if something is at `path` that must not be replaced; nothing is written."""
     if not path.exists() and not path.is_symlink():

@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from torch import Tensor, nn
 
 from lmcli.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
-from lmcli.run import Run
 
 PATIENCE = timedelta(hours=1)
 """how long a worker waits for one that is alive: the first may be reading a large text"""
@@ -218,27 +216,6 @@ class Group(Workers):
     def _meet(self) -> None:
         with contact():
             dist.all_reduce(torch.zeros(1))
-
-
-class Onlooker(Run):
-    """A run as seen by the workers that leave the writing to the first."""
-
-    def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Nothing."""
-
-    def save_training(
-        self,
-        tensors: Mapping[str, Tensor],
-        state: dict[str, Any],
-        clock: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Nothing."""
-
-    def cut_log(self, lines: int) -> None:
-        """Nothing."""
-
-    def append_log(self, entry: Mapping[str, Any]) -> None:
-        """Nothing."""
 
 
 # ------------------------------------------------------------------ meeting
