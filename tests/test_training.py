@@ -22,7 +22,8 @@ from lmcli.devices import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.errors import RunError, TrainingError
 from lmcli.keeping import count_into, resume, train_into
 from lmcli.registry import MODELS
-from lmcli.run import LOG, TRAINING, WEIGHTS, Run, read_tensors, write_tensors
+from lmcli.run import LOG, TRAINING, WEIGHTS, Run
+from lmcli.storing import read_tensors, write_tensors
 from lmcli.training import Budget, Trainer, TrainingSettings, count_targets
 
 V, STEPS = 7, 24
