@@ -30,7 +30,7 @@ from lmcli.run import Onlooker, Record, Run
 from lmcli.settings import check_known, update
 from lmcli.texts import Meter
 from lmcli.tokenizers.base import Tokenizer
-from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.training import BATCH, Budget, Trainer, TrainingSettings
 from lmcli.workers import Workers
 
 MOST_SCORED = 1 << 20
@@ -261,7 +261,7 @@ def _dealt_out(job: Job, batch_is_given: bool) -> Job:
         raise UsageError(
             f"{job.arch} learns by counting, which one process does", "leave --workers out"
         )
-    batch, workers = job.training.batch or 16, job.workers
+    batch, workers = job.training.batch or BATCH, job.workers
     rounded = workers * -(-batch // workers)
     if batch_is_given and rounded != batch:
         raise UsageError(

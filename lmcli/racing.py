@@ -118,21 +118,19 @@ def race(job: Job) -> tuple[Trainer, float]:
 
     The winner keeps what it has learnt; the budget shrinks by the seconds that the losers took.
     """
-    share = RACE_SHARE
-    rate = job.training.learning_rate or 2e-3
-    rates = [rate * factor for factor in RACE_RATES]
     trials = []
-    for trial_rate in rates:
-        trainer = replace(job, training=replace(job.training, learning_rate=trial_rate)).trainer()
+    for factor in RACE_RATES:
+        settings = replace(job.training, learning_rate=job.training.peak_rate * factor)
+        trainer = replace(job, training=settings).trainer()
         loss = math.inf
         with suppress(TrainingError):
-            for progress in trainer.run(until=share):
+            for progress in trainer.run(until=RACE_SHARE):
                 loss = progress.loss
             loss = trainer.measure()
         trials.append((loss, trainer))
     _, winner = min(trials, key=lambda trial: trial[0])
     spent = sum(t.seconds for _, t in trials if t is not winner)
-    winner.shorten(spent, share * (len(rates) - 1))
+    winner.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
     return winner, spent
 
 

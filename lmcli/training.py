@@ -32,6 +32,8 @@ from lmcli.settings import setting
 from lmcli.workers import Workers
 
 Stream = npt.NDArray[np.integer[Any]]
+BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
+"""used where a setting or the budget is left open: by a Trainer that no recipe has prepared"""
 LOG_EVERY = 50
 """steps between two lines of the log"""
 FETCH_EVERY = 10
@@ -67,6 +69,11 @@ class TrainingSettings:
         "auto", "arithmetic of the matrix products"
     )
 
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, or the default if there is none; 0 is a rate."""
+        return PEAK_RATE if self.learning_rate is None else self.learning_rate
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -81,6 +88,10 @@ class Budget:
         if self.steps is not None:
             return self.steps
         return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
+
+    def total_minutes(self) -> float:
+        """How long a budget in minutes lasts."""
+        return self.minutes or MINUTES
 
 
 @dataclass(frozen=True)
@@ -142,8 +153,8 @@ class Trainer:
         self.streams = Streams(
             train,
             model.start_id,
-            settings.batch or 16,
-            settings.truncation or 64,
+            settings.batch or BATCH,
+            settings.truncation or TRUNCATION,
             settings.reset_probability,
             seed,
         )
@@ -215,9 +226,9 @@ class Trainer:
         if self.total_steps is not None:
             self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
         else:
-            minutes = self.budget.minutes or 3
+            minutes = self.budget.total_minutes() - seconds / 60
             least = self.seconds / 60 + 1e-3  # so that there is a step left, and its validation
-            self.budget = replace(self.budget, minutes=max(minutes - seconds / 60, least))
+            self.budget = replace(self.budget, minutes=max(minutes, least))
 
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
@@ -228,7 +239,7 @@ class Trainer:
         """The share of the budget that is used."""
         if self.total_steps is not None:
             return self.step / self.total_steps
-        used = self.seconds / (60 * (self.budget.minutes or 3))
+        used = self.seconds / (60 * self.budget.total_minutes())
         if self.settings.most_epochs:
             last = self.settings.most_epochs * self.streams.steps_per_epoch
             used = max(used, self.step / last)
@@ -242,12 +253,7 @@ class Trainer:
             ahead = 1 / self.total_steps if self.total_steps else 1e-3
             rise = min(1.0, (used + ahead) / warmup)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, used - warmup) / (1 - warmup + 1e-9)))
-        return self._peak_rate * rise * fall
-
-    @property
-    def _peak_rate(self) -> float:
-        rate = self.settings.learning_rate
-        return 2e-3 if rate is None else rate
+        return self.settings.peak_rate * rise * fall
 
     def _step(self, rate: float) -> None:
         """One update; the mean loss of its tokens, in nats, stays on the device."""
@@ -286,7 +292,7 @@ class Trainer:
         if math.isfinite(loss) and loss < limit:
             return loss
         what = "exploded" if math.isfinite(loss) else "became NaN"
-        rate = self._peak_rate
+        rate = self.settings.peak_rate
         kept = "the best weights so far are kept; " if self.best_step else ""
         raise TrainingError(
             f"the loss {what} at step {step} (learning rate {rate:g})",

@@ -207,6 +207,11 @@ def test_the_race_is_paid_for_out_of_the_budget(source):
     assert winner.budget.minutes * 60 + spent == pytest.approx(3.0)
 
 
+def test_a_learning_rate_of_zero_is_not_taken_for_none(source):
+    winner, _ = race(job_of(source, "rnn", learning_rate=0.0))
+    assert winner.settings.learning_rate == 0.0
+
+
 def test_a_rate_that_explodes_loses_the_race(source, monkeypatch):
     monkeypatch.setattr(racing, "RACE_RATES", (1e7, 1.0, 1e6))
     job = job_of(source, "gru", learning_rate=0.004, clip=0.0)
