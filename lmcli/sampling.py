@@ -66,15 +66,10 @@ class Sampled:
     """-ln p of the sampled tokens under the model itself (temperature 1, nothing filtered)"""
 
 
-def draw(logits: Probabilities, settings: SamplingSettings, rng: np.random.Generator) -> int:
-    """One token. Temperature 0 is the likeliest one. Shapes: logits (V,)."""
-    return choose(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
-
-
 def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabilities) -> list[int]:
-    """One token a row: where the row's number from 0 to 1 falls. `logits` are written over.
+    """One token a row: where the row's number from 0 to 1 falls; at temperature 0 the likeliest.
 
-    Shapes: logits (K, V), numbers (K,) -> K tokens.
+    `logits` are written over. Shapes: logits (K, V), numbers (K,) -> K tokens.
     """
     if settings.temperature == 0:
         likeliest: list[int] = logits.argmax(1).tolist()
