@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lmcli.batches import ShortFirst, Streams
+from lmcli.batches import Ids, ShortFirst, Streams, count_targets
 from lmcli.devices import hold_freed_memory, move, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
@@ -31,15 +30,12 @@ from lmcli.scoring import stream_nats
 from lmcli.settings import setting
 from lmcli.workers import Workers
 
-Stream = npt.NDArray[np.integer[Any]]
 BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
 """used where a setting or the budget is left open: by a Trainer that no recipe has prepared"""
 LOG_EVERY = 50
 """steps between two lines of the log"""
 FETCH_EVERY = 10
 """steps after which losses are looked at: on a GPU each look waits for all that is under way"""
-COUNTED = 1 << 20
-"""tokens looked at together"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
 
@@ -132,8 +128,8 @@ class Trainer:
     def __init__(
         self,
         model: LanguageModel,
-        train: Stream,
-        valid: Stream,
+        train: Ids,
+        valid: Ids,
         settings: TrainingSettings,
         budget: Budget,
         seed: int = 0,
@@ -145,7 +141,7 @@ class Trainer:
         self.model = model.to(device)
         self.workers.begin(self.model, seed)
         self.valid = valid
-        self.valid_targets = max(1, count_targets(valid, model))
+        self.valid_targets = max(1, count_targets(valid, model.start_id))
         self.settings = settings
         self.budget = budget
         self.device = device
@@ -161,7 +157,7 @@ class Trainer:
         self.batches = ShortFirst(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
-        self.optimizer = _optimizer(model, settings, device)
+        self.optimizer = AdamW.of(model, settings.weight_decay, device)
         self.state: State = self.model.start(self.streams.batch // self.workers.size)
         self.step = 0
         self.tokens = 0
@@ -341,19 +337,3 @@ def forget(state: State, start: State, fresh: Tensor) -> State:
     """The start state where `fresh`, the carried one elsewhere. Shapes: (B, ...), (B,)."""
     rows = [fresh.to(part.device).view(-1, *[1] * (part.dim() - 1)) for part in state]
     return tuple(torch.where(r, a, b) for r, a, b in zip(rows, start, state, strict=True))
-
-
-def count_targets(stream: Stream, model: LanguageModel) -> int:
-    """How many tokens of a stream are predicted: all but the start ids."""
-    parts = (stream[i : i + COUNTED] for i in range(0, len(stream), COUNTED))
-    return sum(int(np.count_nonzero(part != model.start_id)) for part in parts)
-
-
-def _optimizer(model: LanguageModel, settings: TrainingSettings, device: str) -> AdamW:
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        plain = parameter.dim() < 2 or "recurrent" in name
-        (free if plain else decayed).append(parameter)
-    fused = device.partition(":")[0] in ("cpu", "cuda")
-    return AdamW([(decayed, settings.weight_decay), (free, 0.0)], fused)
