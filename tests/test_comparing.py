@@ -228,7 +228,7 @@ def test_a_member_is_trained_scored_and_kept(source, tmp_path):
     assert events[-1].progress.done == "budget"
     assert run.record.training["learning_rate"] == found.learning_rate
     assert not (run.path / TRAINING).exists()  # nobody goes on with it
-    valid, test = score_parts(run, source)
+    valid, test = score_parts(run.model(), run.tokenizer, source)
     assert (found.valid.nats, found.test.nats) == (valid.nats, test.nats)
     pieces = score_pieces(run.model(), run.tokenizer, source.corpus.test.pieces)
     assert test.nats == pytest.approx(sum(p.nats.sum(dtype=np.float64) for p in pieces))
