@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -145,5 +144,5 @@ def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progre
     progress = Progress(1, 1.0, tokens, seconds, math.nan, 0.0, loss, True, True, "counted")
     run.save_weights(model.tensors(), 1)
     run.cut_log(0)
-    run.append_log(replace(progress, loss=0.0).entry() | {"loss": None})
+    run.append_log(progress.entry() | {"loss": None})
     return progress
