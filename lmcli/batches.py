@@ -113,7 +113,7 @@ class Streams:
 
 
 class ShortFirst:
-    """Streams over the short documents, then over ever longer ones, at last over the whole text.
+    """Streams over the short documents, then over ever longer ones, in the end over the whole text.
 
     What to remember is learnt from short documents, where it is asked for every few tokens; in
     longer ones it has only to be kept (curriculum learning: Bengio et al. 2009). The bound on the

@@ -210,7 +210,7 @@ class Run:
             _remove(self.path / name)
 
     def cut_log(self, lines: int) -> None:
-        """Keep so many lines: what was logged behind the last checkpoint happens again."""
+        """Keep the first so many: steps after the last checkpoint are taken, and logged, again."""
         file = self.path / LOG
         kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
         write_bytes(file, b"".join(kept))

@@ -60,7 +60,7 @@ class Workers:
         return loss.detach()
 
     def agree(self, seconds: float) -> float:
-        """The first worker's seconds; once a step, and at that moment all learn who leaves."""
+        """The first worker's seconds, told to all once a step, and whether one wants to leave."""
         return seconds
 
     def leave(self, wanted: bool) -> bool:
@@ -88,7 +88,7 @@ class Workers:
         yield
 
     def part(self) -> None:
-        """At the end: nobody hangs up while another one still listens."""
+        """At the end: wait for the others, so that none loses contact while it still needs it."""
 
 
 class Group(Workers):
@@ -187,7 +187,7 @@ class Group(Workers):
         return whole[self.rank * each : (self.rank + 1) * each]
 
     def check_same(self, about: str) -> None:
-        """Every worker shows a checksum."""
+        """Checksums are compared."""
         digest = hashlib.sha256(about.encode("utf-8", "surrogatepass")).digest()[:8]
         mine = torch.tensor([int.from_bytes(digest, "big", signed=True)])
         all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
@@ -209,7 +209,7 @@ class Group(Workers):
             self._meet()
 
     def part(self) -> None:
-        """A last meeting; who comes second may find the first gone already."""
+        """A last meeting; to find the others gone is no error any more."""
         with suppress(LostWorkerError):
             self._meet()
 
