@@ -24,11 +24,12 @@ from typing import Any
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
 from lmcli.models.base import LanguageModel
-from lmcli.preparing import Job, Source
+from lmcli.preparing import Job
 from lmcli.processes import available_cores, deaf_to_ctrl_c, process_maker
 from lmcli.run import Run
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces
+from lmcli.sources import Source
 from lmcli.tokenizers.base import Tokenizer
 from lmcli.training import Progress, Trainer
 

@@ -13,7 +13,7 @@ from lmcli.comparing import Comparison, Difference, made_by, optimum_row, paired
 from lmcli.corpus import TextOptions
 from lmcli.grammars.base import companions
 from lmcli.grammars.france import France
-from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.preparing import prepare_job, prepare_source
 from lmcli.racing import (
     RACE_RATES,
     Member,
@@ -27,6 +27,7 @@ from lmcli.racing import (
 from lmcli.run import TRAINING, Run
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces
+from lmcli.sources import TextChoice
 from lmcli.training import Budget
 
 SMALL = {"hidden": 8, "embedding": 8, "batch": 4, "truncation": 12}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
-    from lmcli.preparing import Source
     from lmcli.racing import Outcome
     from lmcli.run import Run
+    from lmcli.sources import Source
 
 Opened = tuple["Run", "LanguageModel"]
 

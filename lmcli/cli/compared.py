@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmcli.comparing import Comparison
-    from lmcli.preparing import Source
     from lmcli.racing import Member
+    from lmcli.sources import Source
 
 
 def values(

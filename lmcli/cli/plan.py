@@ -17,8 +17,8 @@ from lmcli.errors import UsageError
 from lmcli.result import SCHEMA
 
 if TYPE_CHECKING:
-    from lmcli.preparing import Source
     from lmcli.racing import Member
+    from lmcli.sources import Source
 
 
 def show_plan(
