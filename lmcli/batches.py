@@ -31,6 +31,8 @@ DRAWN = 256
 """steps for which resets are drawn at once"""
 IGNORED = -1
 """The target in front of a start id: nobody predicts where the next document begins."""
+COUNTED = 1 << 20
+"""tokens counted at once: of a memory-mapped array no more need be in memory"""
 LOOKED_AT = 1 << 24
 """tokens in which short documents are looked for"""
 
@@ -111,7 +113,7 @@ class Streams:
 
 
 class ShortFirst:
-    """Streams over the short documents, then over ever longer ones, at last over the whole text.
+    """Streams over the short documents, then over ever longer ones, in the end over the whole text.
 
     What to remember is learnt from short documents, where it is asked for every few tokens; in
     longer ones it has only to be kept (curriculum learning: Bengio et al. 2009). The bound on the
@@ -146,6 +148,12 @@ def replace_ids(streams: Streams, ids: Ids) -> Streams:
         streams.reset_probability,
         streams.seed,
     )
+
+
+def count_targets(ids: Ids, start: int) -> int:
+    """How many ids are predicted: all but the start ids."""
+    parts = (ids[i : i + COUNTED] for i in range(0, len(ids), COUNTED))
+    return sum(int(np.count_nonzero(part != start)) for part in parts)
 
 
 def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from lmcli.grammars.base import companions, read_about
-from lmcli.preparing import Job, Source
+from lmcli.preparing import Job
 from lmcli.racing import RACE_RATES, RACE_SHARE, Outcome, share_cores
 from lmcli.registry import GRAMMARS
 from lmcli.scores import RESAMPLES, Floats, Score
 from lmcli.settings import update
+from lmcli.sources import Source
 from lmcli.training import Budget
 
 # ------------------------------------------------------------------ ranking

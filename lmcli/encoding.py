@@ -97,9 +97,10 @@ def encode_corpus(
     cache: Path | None,
     reader: Reader | None = None,
 ) -> EncodedCorpus:
-    """All parts as ids; with `cache` None, unreadable or unwritable they are kept elsewhere.
+    """All parts as ids, from the cache where they are in it; otherwise they are put there.
 
-    That is in memory while they are few, else in a temporary file.
+    Without a cache, or with one that cannot be read or written, they are kept in memory while they
+    are few, else in a temporary file.
     """
     reader = reader or Reader()
     encoder = _Encoder(corpus, tokenizer_name, settings, reader)
@@ -235,7 +236,7 @@ def _save(encoder: _Encoder, entry: Path) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what those left behind who were killed while they wrote."""
+    """Remove half-written entries of processes that were killed."""
     for left in folder.glob(".new-*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lmcli.errors import RunError, UnknownNameError
 from lmcli.registry import STEPPERS
-from lmcli.run import RECORD, WEIGHTS, Run, read_tensors, write_bytes
+from lmcli.run import RECORD, WEIGHTS, Run
+from lmcli.storing import read_tensors, write_bytes
 
 README = "README.txt"
 

@@ -147,15 +147,14 @@ def likeliest_words(
     """The likeliest words in the blank with their probabilities, best first (a beam search)."""
     spelled = tokenizer.spells
     left = cloze.left if spelled else cloze.left.rstrip(" ")
-    ids = tokenizer.encode(left).tolist()
-    state = read(model, torch.tensor([[tokenizer.start, *ids][:-1]]), model.start(1))
+    ids = [tokenizer.start, *tokenizer.encode(left).tolist()]
+    state = read(model, torch.tensor([ids[:-1]]), model.start(1))
     beams: list[tuple[float, list[int], State]] = [(0.0, [], state)]
     found: dict[str, float] = {}
-    last = ([tokenizer.start, *ids])[-1]
     for _ in range(24 if spelled else 1):
         grown = []
         for log, word, state in beams:
-            logits, new = model(torch.tensor([[word[-1] if word else last]]), state)
+            logits, new = model(torch.tensor([[word[-1] if word else ids[-1]]]), state)
             logs = logits[0, -1].double().log_softmax(-1)
             best = logs.topk(min(4 * top + 4, len(logs)))
             for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -166,7 +165,7 @@ def likeliest_words(
         for log, word, state in heapq.nlargest(4 * top + 4, grown, key=lambda g: g[0]):
             shown, ended = _word(tokenizer, word, spelled)
             if ended and shown:
-                found[shown] = max(found.get(shown, 0.0), 0.0) + math.exp(log)
+                found[shown] = found.get(shown, 0.0) + math.exp(log)
             elif not ended:
                 beams.append((log, word, state))
         enough = sorted(found.values(), reverse=True)[:top]
@@ -182,7 +181,7 @@ def _word(tokenizer: Tokenizer, ids: list[int], spelled: bool) -> tuple[str, boo
     text = tokenizer.decode(ids)
     word = text.lstrip(" ")
     end = next((i for i, c in enumerate(word) if not (c.isalnum() or c in "'-")), None)
-    return (word if end is None else word[:end]), end is not None or not text.strip(" \ufffd") > ""
+    return (word if end is None else word[:end]), end is not None or not text.strip(" \ufffd")
 
 
 # ------------------------------------------------------------------ items of a grammar
@@ -267,8 +266,10 @@ def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item
 
 
 def _last_logits(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[list[int]]) -> Tensor:
-    """Log-probabilities behind each text. Texts are padded on the left with the start id, which
-    leaves no trace. Shapes: -> (B, V)."""
+    """Log-probabilities behind each text. Shapes: -> (B, V).
+
+    Texts are padded on the left with the start id, which leaves no trace.
+    """
     longest = 1 + max(len(ids) for ids in texts)
     padded = torch.full((len(texts), longest), tokenizer.start)
     for row, ids in enumerate(texts):

@@ -10,18 +10,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmcli.batches import Ids, count_targets
 from lmcli.errors import RunError
 from lmcli.models.base import LanguageModel
 from lmcli.run import Run
 from lmcli.scoring import stream_nats
-from lmcli.training import Progress, Stream, Trainer, count_targets
+from lmcli.training import Progress, Trainer
 
 KEPT = (
     "step",
@@ -133,16 +133,16 @@ def _generator(kind: str) -> Any:
     return {"cuda": torch.cuda, "mps": torch.mps}[kind]
 
 
-def count_into(run: Run, model: LanguageModel, train: Stream, valid: Stream) -> Progress:
+def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progress:
     """Train a model that learns by counting, and keep it."""
     began = time.perf_counter()
     model.count(train)
     seconds = time.perf_counter() - began
     nats = stream_nats(model, valid)
-    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model))
-    tokens = count_targets(train, model)
+    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model.start_id))
+    tokens = count_targets(train, model.start_id)
     progress = Progress(1, 1.0, tokens, seconds, math.nan, 0.0, loss, True, True, "counted")
     run.save_weights(model.tensors(), 1)
     run.cut_log(0)
-    run.append_log(replace(progress, loss=0.0).entry() | {"loss": None})
+    run.append_log(progress.entry() | {"loss": None})
     return progress

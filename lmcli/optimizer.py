@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
@@ -45,6 +45,16 @@ class AdamW:
             ([(p, Moments.fresh(p, fused)) for p in parameters], decay)
             for parameters, decay in groups
         ]
+
+    @classmethod
+    def of(cls, model: nn.Module, decay: float, device: str) -> AdamW:
+        """For all of a model; biases and recurrent weights do not decay."""
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
+        for name, parameter in model.named_parameters():
+            plain = parameter.dim() < 2 or "recurrent" in name
+            (free if plain else decayed).append(parameter)
+        return cls([(decayed, decay), (free, 0.0)], device.partition(":")[0] in ("cpu", "cuda"))
 
     @torch.no_grad()
     def step(self, rate: float, most: float = 0.0) -> None:

@@ -12,129 +12,25 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.corpus import Corpus, Part, load_corpus
 from lmcli.devices import pick_device
-from lmcli.encoding import EncodedCorpus, Stream, cache_folder, encode_corpus, encode_pieces
+from lmcli.encoding import cache_folder, encode_corpus
 from lmcli.errors import RunError, TextError, UsageError
 from lmcli.models.base import LanguageModel
-from lmcli.reading import Reader, TextOptions
+from lmcli.reading import Reader
 from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
-from lmcli.run import Record, Run
+from lmcli.run import Onlooker, Record, Run
 from lmcli.settings import check_known, update
+from lmcli.sources import Source as Source
+from lmcli.sources import TextChoice as TextChoice
 from lmcli.texts import Meter
-from lmcli.tokenizers.base import Tokenizer
-from lmcli.training import Budget, Trainer, TrainingSettings
-from lmcli.workers import Onlooker, Workers
-
-MOST_SCORED = 1 << 20
-"""tokens of a held-out part that are scored: of a bigger one an evenly spread sample"""
-
-
-@dataclass(frozen=True)
-class TextChoice:
-    """Which texts, how to read and how to split them."""
-
-    texts: tuple[str, ...]
-    options: TextOptions = field(default_factory=TextOptions)
-    split: str = "interleaved"
-    valid: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-
-    def load(self, reader: Reader | None = None) -> Corpus:
-        """Read and split."""
-        split: Any = "tail" if self.split == "tail" else "interleaved"
-        return load_corpus(self.texts, self.options, split, self.valid, self.test, reader)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for run.json."""
-        return {
-            "texts": list(self.texts),
-            "options": asdict(self.options),
-            "split": self.split,
-            "valid": list(self.valid),
-            "test": list(self.test),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TextChoice:
-        """The choice a run was made with."""
-        return cls(
-            texts=tuple(data["texts"]),
-            options=TextOptions(**data["options"]),
-            split=data["split"],
-            valid=tuple(data["valid"]),
-            test=tuple(data["test"]),
-        )
-
-
-@dataclass(frozen=True)
-class HeldOutText:
-    """As much of a held-out part as is scored: all, or a sample that is always the same."""
-
-    part: Part
-    stream: Stream
-    share: float
-    """of the part's characters"""
-
-    @classmethod
-    def of(
-        cls, part: Part, stream: Stream, tokenizer: Tokenizer, most: int = MOST_SCORED
-    ) -> HeldOutText:
-        """About `most` tokens of a part, which come from all over it."""
-        if len(stream) <= most:  # in memory: a file may be edited while it is trained on
-            return cls(Part(tuple(part.pieces)), stream, 1.0)
-        sample = part.sample(max(1, part.chars * most // len(stream)))
-        ids = encode_pieces(tokenizer, sample.pieces)
-        return cls(sample, ids, sample.chars / part.chars)
-
-    @property
-    def targets(self) -> int:
-        """How many tokens are predicted: all but the start ids."""
-        return len(self.stream) - len(self.part.pieces)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A corpus in hand: read, split, tokenized."""
-
-    choice: TextChoice
-    corpus: Corpus
-    encoded: EncodedCorpus
-    tokenizer: str
-    tokenizer_settings: dict[str, Any]
-
-    @cached_property
-    def valid(self) -> HeldOutText:
-        """What is validated on."""
-        return HeldOutText.of(self.corpus.valid, self.encoded.valid, self.encoded.tokenizer)
-
-    @cached_property
-    def test(self) -> HeldOutText | None:
-        """What is tested on."""
-        part, stream = self.corpus.test, self.encoded.test
-        if part is None or stream is None:
-            return None
-        return HeldOutText.of(part, stream, self.encoded.tokenizer)
-
-    def targets(self) -> int:
-        """How many tokens of the training part are predicted: all but the start ids."""
-        return len(self.encoded.train) - len(self.corpus.train.pieces)
-
-    def checksums(self) -> dict[str, str | None]:
-        """Of the text, and of what was held out in files of its own."""
-        split = self.corpus.split
-        return {
-            "sha256": self.corpus.sha256,
-            "valid_sha256": split.valid.sha256 if split.valid else None,
-            "test_sha256": split.test.sha256 if split.test else None,
-        }
+from lmcli.training import BATCH, Budget, Trainer, TrainingSettings
+from lmcli.workers import Workers
 
 
 def prepare_source(
@@ -261,7 +157,7 @@ def _dealt_out(job: Job, batch_is_given: bool) -> Job:
         raise UsageError(
             f"{job.arch} learns by counting, which one process does", "leave --workers out"
         )
-    batch, workers = job.training.batch or 16, job.workers
+    batch, workers = job.training.batch or BATCH, job.workers
     rounded = workers * -(-batch // workers)
     if batch_is_given and rounded != batch:
         raise UsageError(

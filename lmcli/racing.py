@@ -23,11 +23,14 @@ from typing import Any
 
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.keeping import count_into, train_into
-from lmcli.preparing import Job, Source
+from lmcli.models.base import LanguageModel
+from lmcli.preparing import Job
 from lmcli.processes import available_cores, deaf_to_ctrl_c, process_maker
 from lmcli.run import Run
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces
+from lmcli.sources import Source
+from lmcli.tokenizers.base import Tokenizer
 from lmcli.training import Progress, Trainer
 
 RACE_RATES = (0.5, 1.0, 2.0)
@@ -63,6 +66,34 @@ class Outcome:
     learning_rate: float | None
     valid: Score
     test: Score | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        run: Run,
+        model: LanguageModel,
+        source: Source,
+        tokens_seen: int,
+        seconds: float,
+        learning_rate: float | None,
+    ) -> Outcome:
+        """Score the model, which has the run's best weights, on what the source holds out."""
+        valid, test = score_parts(model, run.tokenizer, source)
+        return cls(
+            name=name,
+            arch=run.record.arch,
+            seed=run.record.seed,
+            run=str(run.path),
+            parameters=model.parameter_count(),
+            body_parameters=model.body_parameters(),
+            flops_per_token=model.flops_per_token(),
+            tokens_seen=tokens_seen,
+            seconds=seconds,
+            learning_rate=learning_rate,
+            valid=valid,
+            test=test,
+        )
 
     @property
     def held_out(self) -> Score:
@@ -102,9 +133,9 @@ def train_member(member: Member) -> Iterator[Event]:
         tokens, seconds = trainer.tokens, trainer.seconds + spent
         rate = trainer.settings.learning_rate
     run.slim()
-    valid, test = score_parts(run, job.source)
+    outcome = Outcome.of(member.name, run, run.model(), job.source, tokens, seconds, rate)
     run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
-    yield Event(member.name, outcome=_outcome(member, run, job, tokens, seconds, rate, valid, test))
+    yield Event(member.name, outcome=outcome)
 
 
 def failed(member: Member, error: LmcliError) -> Event:
@@ -118,58 +149,30 @@ def race(job: Job) -> tuple[Trainer, float]:
 
     The winner keeps what it has learnt; the budget shrinks by the seconds that the losers took.
     """
-    share = RACE_SHARE
-    rate = job.training.learning_rate or 2e-3
-    rates = [rate * factor for factor in RACE_RATES]
     trials = []
-    for trial_rate in rates:
-        trainer = replace(job, training=replace(job.training, learning_rate=trial_rate)).trainer()
+    for factor in RACE_RATES:
+        settings = replace(job.training, learning_rate=job.training.peak_rate * factor)
+        trainer = replace(job, training=settings).trainer()
         loss = math.inf
         with suppress(TrainingError):
-            for progress in trainer.run(until=share):
+            for progress in trainer.run(until=RACE_SHARE):
                 loss = progress.loss
             loss = trainer.measure()
         trials.append((loss, trainer))
     _, winner = min(trials, key=lambda trial: trial[0])
     spent = sum(t.seconds for _, t in trials if t is not winner)
-    winner.shorten(spent, share * (len(rates) - 1))
+    winner.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
     return winner, spent
 
 
-def score_parts(run: Run, source: Source) -> tuple[Score, Score | None]:
-    """What is validated and tested on under the best weights, exactly."""
-    model, tokenizer = run.model(), run.tokenizer
+def score_parts(
+    model: LanguageModel, tokenizer: Tokenizer, source: Source
+) -> tuple[Score, Score | None]:
+    """What is validated and tested on, scored exactly."""
     valid = Score.of(score_pieces(model, tokenizer, source.valid.part.pieces))
     if source.test is None:
         return valid, None
     return valid, Score.of(score_pieces(model, tokenizer, source.test.part.pieces))
-
-
-def _outcome(
-    member: Member,
-    run: Run,
-    job: Job,
-    tokens: int,
-    seconds: float,
-    rate: float | None,
-    valid: Score,
-    test: Score | None,
-) -> Outcome:
-    model = run.model()
-    return Outcome(
-        name=member.name,
-        arch=job.arch,
-        seed=job.seed,
-        run=str(member.path),
-        parameters=model.parameter_count(),
-        body_parameters=model.body_parameters(),
-        flops_per_token=model.flops_per_token(),
-        tokens_seen=tokens,
-        seconds=seconds,
-        learning_rate=rate,
-        valid=valid,
-        test=test,
-    )
 
 
 # ------------------------------------------------------------------ side by side

@@ -4,12 +4,12 @@
 **Out:** `sample` yields pieces of text as they are made, `sample_together` those of several texts
 at once; leaving the loop stops it.
 
-A text is a function of model, settings and seed: its n-th token is drawn with the n-th number of
-the seed's own generator, whether it is made alone or together with others. But a product of
-matrices adds up in another order than one of a matrix and a vector, so that the same text made in
-other company, on another machine or by torch may have logits that differ in the seventh digit; a
-draw that falls so close to a border goes the other way, and that text goes on differently. The
-same texts made together on the same machine are the same, always.
+The n-th token of a text is drawn with the n-th number of its seed's own generator, whether the text
+is made alone or together with others. So a text depends on model, settings and seed only, but for
+rounding: logits differ in the seventh digit when a text is made together with other texts, on
+another machine or by torch, because sums are taken in another order. A draw that falls that close
+to the border between two tokens may then give the other one, and the text goes on differently from
+there. The same texts made together on the same machine are always the same.
 """
 
 from __future__ import annotations
@@ -66,15 +66,10 @@ class Sampled:
     """-ln p of the sampled tokens under the model itself (temperature 1, nothing filtered)"""
 
 
-def draw(logits: Probabilities, settings: SamplingSettings, rng: np.random.Generator) -> int:
-    """One token. Temperature 0 is the likeliest one. Shapes: logits (V,)."""
-    return choose(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
-
-
 def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabilities) -> list[int]:
-    """One token a row: where the row's number from 0 to 1 falls. `logits` are written over.
+    """One token a row: where the row's number from 0 to 1 falls; at temperature 0 the likeliest.
 
-    Shapes: logits (K, V), numbers (K,) -> K tokens.
+    `logits` are written over. Shapes: logits (K, V), numbers (K,) -> K tokens.
     """
     if settings.temperature == 0:
         likeliest: list[int] = logits.argmax(1).tolist()
@@ -166,7 +161,7 @@ def sample_together(
     document_end: str = "",
     sampled: Sequence[Sampled] | None = None,
 ) -> Iterator[Piece]:
-    """As `sample`, one text a seed, all a token further at a time; one that ends leaves."""
+    """As `sample`, a text for each seed, all made side by side; one that has ended is left out."""
     stepper = model if isinstance(model, Stepper) else TorchStepper(model)
     prompt_ids = tokenizer.encode(prompt).tolist()
     texts = [
@@ -207,7 +202,10 @@ def at_once(count: int, length: int, vocabulary: int) -> int:
 
 
 def in_order(pieces: Iterable[Piece], texts: int) -> Iterator[tuple[str, bool]]:
-    """The pieces of the first text as they come, then those of the second, ...; and what ends."""
+    """The pieces of the first text as they come, then those of the second, and so on.
+
+    With each goes whether the text ends behind it. Pieces of later texts are held until then.
+    """
     held, ended = [StringIO() for _ in range(texts)], [False] * texts
     turn = 0
     for number, text, last in pieces:
@@ -252,7 +250,7 @@ class _Text:
         return self.gate.push(piece), self.start if ended else token
 
     def finish(self) -> str:
-        """What was held back, where nothing ends the text before it."""
+        """What is still held back at the end; nothing if a stop string has ended the text."""
         if self.gate.stopped:
             return ""
         return self.gate.push(self.decoder.finish()) + self.gate.finish()

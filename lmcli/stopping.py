@@ -1,4 +1,4 @@
-"""Where a text ends that is to end before a text of the user's.
+"""Stop strings: a text ends in front of the first one that comes up in it.
 
 **In:** pieces of a text as they come.
 **Out:** those parts of them that certainly stand before the first stop string.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 
 class StopStrings:
-    """Lets text through up to the stop string that ends first, holding back what may become one."""
+    """Lets text through up to the stop string that is complete first, if one is.
+
+    The end of the text so far is held back where it may be the beginning of a stop string.
+    """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stops = tuple(s for s in stops if s)
@@ -30,7 +33,7 @@ class StopStrings:
         return text
 
     def finish(self) -> str:
-        """What was held back for nothing."""
+        """What is still held back when the text is over: no stop string has come of it."""
         text, self.held = self.held, ""
         return text
 

@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lmcli.batches import ShortFirst, Streams
+from lmcli.batches import Ids, ShortFirst, Streams, count_targets
 from lmcli.devices import hold_freed_memory, move, pick_precision
 from lmcli.errors import TrainingError
 from lmcli.models.base import LanguageModel, State
@@ -31,13 +30,12 @@ from lmcli.scoring import stream_nats
 from lmcli.settings import setting
 from lmcli.workers import Workers
 
-Stream = npt.NDArray[np.integer[Any]]
+BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
+"""used where a setting or the budget is left open: by a Trainer that no recipe has prepared"""
 LOG_EVERY = 50
 """steps between two lines of the log"""
 FETCH_EVERY = 10
 """steps after which losses are looked at: on a GPU each look waits for all that is under way"""
-COUNTED = 1 << 20
-"""tokens looked at together"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
 
@@ -67,6 +65,11 @@ class TrainingSettings:
         "auto", "arithmetic of the matrix products"
     )
 
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, or the default if there is none; 0 is a rate."""
+        return PEAK_RATE if self.learning_rate is None else self.learning_rate
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -81,6 +84,10 @@ class Budget:
         if self.steps is not None:
             return self.steps
         return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
+
+    def total_minutes(self) -> float:
+        """How long a budget in minutes lasts."""
+        return self.minutes or MINUTES
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,8 @@ class Trainer:
     def __init__(
         self,
         model: LanguageModel,
-        train: Stream,
-        valid: Stream,
+        train: Ids,
+        valid: Ids,
         settings: TrainingSettings,
         budget: Budget,
         seed: int = 0,
@@ -134,7 +141,7 @@ class Trainer:
         self.model = model.to(device)
         self.workers.begin(self.model, seed)
         self.valid = valid
-        self.valid_targets = max(1, count_targets(valid, model))
+        self.valid_targets = max(1, count_targets(valid, model.start_id))
         self.settings = settings
         self.budget = budget
         self.device = device
@@ -142,15 +149,15 @@ class Trainer:
         self.streams = Streams(
             train,
             model.start_id,
-            settings.batch or 16,
-            settings.truncation or 64,
+            settings.batch or BATCH,
+            settings.truncation or TRUNCATION,
             settings.reset_probability,
             seed,
         )
         self.batches = ShortFirst(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
-        self.optimizer = _optimizer(model, settings, device)
+        self.optimizer = AdamW.of(model, settings.weight_decay, device)
         self.state: State = self.model.start(self.streams.batch // self.workers.size)
         self.step = 0
         self.tokens = 0
@@ -215,9 +222,9 @@ class Trainer:
         if self.total_steps is not None:
             self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
         else:
-            minutes = self.budget.minutes or 3
+            minutes = self.budget.total_minutes() - seconds / 60
             least = self.seconds / 60 + 1e-3  # so that there is a step left, and its validation
-            self.budget = replace(self.budget, minutes=max(minutes - seconds / 60, least))
+            self.budget = replace(self.budget, minutes=max(minutes, least))
 
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
@@ -228,7 +235,7 @@ class Trainer:
         """The share of the budget that is used."""
         if self.total_steps is not None:
             return self.step / self.total_steps
-        used = self.seconds / (60 * (self.budget.minutes or 3))
+        used = self.seconds / (60 * self.budget.total_minutes())
         if self.settings.most_epochs:
             last = self.settings.most_epochs * self.streams.steps_per_epoch
             used = max(used, self.step / last)
@@ -242,12 +249,7 @@ class Trainer:
             ahead = 1 / self.total_steps if self.total_steps else 1e-3
             rise = min(1.0, (used + ahead) / warmup)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, used - warmup) / (1 - warmup + 1e-9)))
-        return self._peak_rate * rise * fall
-
-    @property
-    def _peak_rate(self) -> float:
-        rate = self.settings.learning_rate
-        return 2e-3 if rate is None else rate
+        return self.settings.peak_rate * rise * fall
 
     def _step(self, rate: float) -> None:
         """One update; the mean loss of its tokens, in nats, stays on the device."""
@@ -286,7 +288,7 @@ class Trainer:
         if math.isfinite(loss) and loss < limit:
             return loss
         what = "exploded" if math.isfinite(loss) else "became NaN"
-        rate = self._peak_rate
+        rate = self.settings.peak_rate
         kept = "the best weights so far are kept; " if self.best_step else ""
         raise TrainingError(
             f"the loss {what} at step {step} (learning rate {rate:g})",
@@ -335,19 +337,3 @@ def forget(state: State, start: State, fresh: Tensor) -> State:
     """The start state where `fresh`, the carried one elsewhere. Shapes: (B, ...), (B,)."""
     rows = [fresh.to(part.device).view(-1, *[1] * (part.dim() - 1)) for part in state]
     return tuple(torch.where(r, a, b) for r, a, b in zip(rows, start, state, strict=True))
-
-
-def count_targets(stream: Stream, model: LanguageModel) -> int:
-    """How many tokens of a stream are predicted: all but the start ids."""
-    parts = (stream[i : i + COUNTED] for i in range(0, len(stream), COUNTED))
-    return sum(int(np.count_nonzero(part != model.start_id)) for part in parts)
-
-
-def _optimizer(model: LanguageModel, settings: TrainingSettings, device: str) -> AdamW:
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        plain = parameter.dim() < 2 or "recurrent" in name
-        (free if plain else decayed).append(parameter)
-    fused = device.partition(":")[0] in ("cpu", "cuda")
-    return AdamW([(decayed, settings.weight_decay), (free, 0.0)], fused)

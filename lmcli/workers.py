@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from torch import Tensor, nn
 
 from lmcli.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
-from lmcli.run import Run
 
 PATIENCE = timedelta(hours=1)
 """how long a worker waits for one that is alive: the first may be reading a large text"""
@@ -62,7 +60,7 @@ class Workers:
         return loss.detach()
 
     def agree(self, seconds: float) -> float:
-        """The first worker's seconds; once a step, and at that moment all learn who leaves."""
+        """The first worker's seconds, told to all once a step, and whether one wants to leave."""
         return seconds
 
     def leave(self, wanted: bool) -> bool:
@@ -90,7 +88,7 @@ class Workers:
         yield
 
     def part(self) -> None:
-        """At the end: nobody hangs up while another one still listens."""
+        """At the end: wait for the others, so that none loses contact while it still needs it."""
 
 
 class Group(Workers):
@@ -189,7 +187,7 @@ class Group(Workers):
         return whole[self.rank * each : (self.rank + 1) * each]
 
     def check_same(self, about: str) -> None:
-        """Every worker shows a checksum."""
+        """Checksums are compared."""
         digest = hashlib.sha256(about.encode("utf-8", "surrogatepass")).digest()[:8]
         mine = torch.tensor([int.from_bytes(digest, "big", signed=True)])
         all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
@@ -211,34 +209,13 @@ class Group(Workers):
             self._meet()
 
     def part(self) -> None:
-        """A last meeting; who comes second may find the first gone already."""
+        """A last meeting; to find the others gone is no error any more."""
         with suppress(LostWorkerError):
             self._meet()
 
     def _meet(self) -> None:
         with contact():
             dist.all_reduce(torch.zeros(1))
-
-
-class Onlooker(Run):
-    """A run as seen by the workers that leave the writing to the first."""
-
-    def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Nothing."""
-
-    def save_training(
-        self,
-        tensors: Mapping[str, Tensor],
-        state: dict[str, Any],
-        clock: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Nothing."""
-
-    def cut_log(self, lines: int) -> None:
-        """Nothing."""
-
-    def append_log(self, entry: Mapping[str, Any]) -> None:
-        """Nothing."""
 
 
 # ------------------------------------------------------------------ meeting

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcli import batches
 from lmcli.batches import (
     IGNORED,
     RELEASE_EVERY,
     ShortFirst,
     Streams,
+    count_targets,
     document_lengths,
     release,
     stage_bounds,
@@ -234,3 +236,10 @@ def test_bounds_double_and_leave_enough_text_but_never_all_of_it(lengths, least)
     assert all(after == 2 * before for before, after in pairwise(bounds))
     for bound in bounds:
         assert least <= lengths[lengths <= bound].sum() < lengths.sum()
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_targets_are_all_ids_but_the_start_ids(monkeypatch, together):
+    monkeypatch.setattr(batches, "COUNTED", together)
+    assert count_targets(np.array([START, 1, 2, START, START, 3, 4, 5]), START) == 5
+    assert count_targets(np.array([], int), START) == 0

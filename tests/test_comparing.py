@@ -13,7 +13,7 @@ from lmcli.comparing import Comparison, Difference, made_by, optimum_row, paired
 from lmcli.corpus import TextOptions
 from lmcli.grammars.base import companions
 from lmcli.grammars.france import France
-from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.preparing import prepare_job, prepare_source
 from lmcli.racing import (
     RACE_RATES,
     Member,
@@ -27,6 +27,7 @@ from lmcli.racing import (
 from lmcli.run import TRAINING, Run
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces
+from lmcli.sources import TextChoice
 from lmcli.training import Budget
 
 SMALL = {"hidden": 8, "embedding": 8, "batch": 4, "truncation": 12}
@@ -207,6 +208,11 @@ def test_the_race_is_paid_for_out_of_the_budget(source):
     assert winner.budget.minutes * 60 + spent == pytest.approx(3.0)
 
 
+def test_a_learning_rate_of_zero_is_not_taken_for_none(source):
+    winner, _ = race(job_of(source, "rnn", learning_rate=0.0))
+    assert winner.settings.learning_rate == 0.0
+
+
 def test_a_rate_that_explodes_loses_the_race(source, monkeypatch):
     monkeypatch.setattr(racing, "RACE_RATES", (1e7, 1.0, 1e6))
     job = job_of(source, "gru", learning_rate=0.004, clip=0.0)
@@ -223,7 +229,7 @@ def test_a_member_is_trained_scored_and_kept(source, tmp_path):
     assert events[-1].progress.done == "budget"
     assert run.record.training["learning_rate"] == found.learning_rate
     assert not (run.path / TRAINING).exists()  # nobody goes on with it
-    valid, test = score_parts(run, source)
+    valid, test = score_parts(run.model(), run.tokenizer, source)
     assert (found.valid.nats, found.test.nats) == (valid.nats, test.nats)
     pieces = score_pieces(run.model(), run.tokenizer, source.corpus.test.pieces)
     assert test.nats == pytest.approx(sum(p.nats.sum(dtype=np.float64) for p in pieces))

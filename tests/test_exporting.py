@@ -9,7 +9,8 @@ import torch
 from lmcli.errors import LmcliError, RunError
 from lmcli.exporting import README, export_numpy
 from lmcli.registry import MODELS, STEPPERS
-from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run, read_tensors, write_json
+from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
+from lmcli.storing import read_tensors, write_json
 
 
 @pytest.fixture

@@ -34,12 +34,13 @@ from lmcli.batches import Streams
 from lmcli.corpus import TextOptions, load_corpus
 from lmcli.encoding import encode_corpus
 from lmcli.keeping import resume, train_into
-from lmcli.preparing import TextChoice, prepare_job, prepare_source
+from lmcli.preparing import prepare_job, prepare_source
 from lmcli.racing import Member, train_member
 from lmcli.registry import TOKENIZERS
 from lmcli.sampling import SamplingSettings, sample
 from lmcli.scores import Score
 from lmcli.scoring import score_pieces, stream_nats
+from lmcli.sources import TextChoice
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word import WordTokenizer
 from lmcli.training import Budget, Trainer, TrainingSettings

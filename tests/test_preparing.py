@@ -1,15 +1,13 @@
 """A request becomes a job, and a run finds its way back to the text it was made from."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmcli.encoding import encode_pieces
 from lmcli.errors import TextError, UsageError
-from lmcli.preparing import HeldOutText, TextChoice, prepare_job, prepare_source, reopen
-from lmcli.reading import TextOptions
+from lmcli.preparing import prepare_job, prepare_source, reopen
+from lmcli.sources import TextChoice
 from lmcli.training import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
@@ -90,39 +88,3 @@ def test_workers_compare_what_matters_and_not_where_files_lie(source):
     elsewhere = replace(source, choice=replace(source.choice, texts=("other/my.txt",)))
     assert job() == job(command="lmcli train", source=elsewhere)
     assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
-
-
-def test_a_small_held_out_part_is_scored_whole(run):
-    source = reopen(run).source
-    assert source.valid.share == 1.0
-    assert list(source.valid.part.pieces) == list(source.corpus.valid.pieces)
-    assert source.valid.stream is source.encoded.valid
-    assert source.valid.targets == sum(map(len, LINES[200:300]))
-    assert source.targets() == sum(map(len, LINES[:200]))
-
-
-@pytest.mark.parametrize("documents", ["file", "line"])
-def test_of_a_big_held_out_part_the_same_sample_is_always_scored(tmp_path, documents):
-    path = tmp_path / "a.txt"
-    path.write_text("".join(LINES * 200), encoding="utf-8")
-    choice = TextChoice((str(path),), TextOptions(documents=documents), "tail")
-    found = []
-    for _ in range(2):
-        source = prepare_source(choice, "char")
-        part, ids = source.corpus.valid, source.encoded.valid
-        found.append(HeldOutText.of(part, ids, source.encoded.tokenizer, most=20_000))
-    one, other = found
-    assert list(one.part.pieces) == list(other.part.pieces)
-    assert one.share == one.part.chars / source.corpus.valid.chars
-    assert 10_000 < len(one.stream) <= 20_000 + len(one.part.pieces)
-    assert one.targets == one.part.chars
-    pieces = encode_pieces(source.encoded.tokenizer, list(one.part.pieces))
-    assert one.stream.tolist() == pieces.tolist()
-    assert set("".join(one.part.pieces).splitlines()) <= {line.strip() for line in LINES}
-
-
-def test_a_source_in_another_process_is_the_same(run):
-    source = reopen(run).source
-    copy = pickle.loads(pickle.dumps(source))
-    assert list(copy.corpus.train.pieces) == list(source.corpus.train.pieces)
-    assert copy.encoded.train.tolist() == source.encoded.train.tolist()

@@ -1,6 +1,5 @@
 """A run on disk: what was written comes back, and whatever was damaged says so."""
 
-import errno
 import json
 import os
 import pickle
@@ -11,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcli import run as run_module
+from lmcli import storing
 from lmcli.errors import RunError, StorageError, UnknownNameError
 from lmcli.registry import STEPPERS
 from lmcli.run import (
@@ -24,13 +23,8 @@ from lmcli.run import (
     WEIGHTS,
     Run,
     check_free,
-    read_arrays,
-    read_json,
-    read_tensors,
-    write_bytes,
-    write_json,
-    write_tensors,
 )
+from lmcli.storing import read_json, read_tensors, write_json, write_tensors
 
 JSON_FILES, TENSOR_FILES = (RECORD, TOKENIZER), (WEIGHTS, TRAINING)
 
@@ -77,43 +71,6 @@ def test_what_was_written_comes_back(whole):
     assert whole.name == "run"
 
 
-@pytest.mark.parametrize(
-    "kind", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8]
-)
-def test_tensors_of_every_kind_and_shape_come_back(tmp_path, kind):
-    tensors = {
-        "matrix": torch.arange(6).reshape(2, 3).to(kind),
-        "turned": torch.arange(6).reshape(2, 3).to(kind).t(),
-        "scalar": torch.tensor(3).to(kind),
-        "empty": torch.zeros(0, 4).to(kind),
-    }
-    write_tensors(tmp_path / "t", tensors, {"é": [1, None]})
-    found, about = read_tensors(tmp_path / "t")
-    assert about == {"é": [1, None]}
-    assert set(found) == set(tensors)
-    for name, tensor in tensors.items():
-        assert found[name].dtype == kind
-        assert torch.equal(found[name], tensor)
-
-
-@given(
-    values=st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"])).filter(
-            lambda k: k not in ("format", "checksum")
-        ),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-            lambda inner: st.lists(inner, max_size=3),
-            max_leaves=6,
-        ),
-    )
-)
-def test_any_plain_values_come_back_from_json(whole, values):
-    file = whole.path / RESULTS / "any.json"
-    write_json(file, values)
-    assert read_json(file) == values
-
-
 def test_every_file_has_a_format_number(whole):
     for name in (*JSON_FILES, TRAINING_COPY, f"{RESULTS}/train.json"):
         assert json.loads((whole.path / name).read_text())["format"] == 1
@@ -141,18 +98,6 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
     Run.open(run.path).model()
     with pytest.raises(RunError, match="cannot be resumed"):
         run.load_training()
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.uint8])
-def test_tensors_are_read_as_arrays_too(tmp_path, kind):
-    tensors = {"a": torch.arange(6).reshape(2, 3).to(kind), "b": torch.tensor(3).to(kind)}
-    write_tensors(tmp_path / "t", tensors, {"step": 3})
-    found, about = read_arrays(tmp_path / "t")
-    assert about == {"step": 3}
-    assert found.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert found[name].dtype == tensor.numpy().dtype
-        assert np.array_equal(found[name], tensor.numpy())
 
 
 @pytest.mark.parametrize("name", STEPPERS.names())
@@ -276,7 +221,7 @@ def test_weights_of_another_model_are_a_run_error(copy, build):
 
 @pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
 def test_a_file_of_a_newer_format_says_to_upgrade(copy, name, monkeypatch):
-    monkeypatch.setattr(run_module, "FORMAT", 2)
+    monkeypatch.setattr(storing, "FORMAT", 2)
     if name in JSON_FILES:
         write_json(copy / name, read_json(copy / name))
     else:
@@ -370,38 +315,6 @@ def test_new_and_empty_folders_are_free(make_run, tmp_path):
 
 
 # ------------------------------------------------------------------ disks that fail
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write"), (errno.EIO, "cannot write")],
-)
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(
-    tmp_path, monkeypatch, call, number, message
-):
-    def fail(*arguments, **options):
-        raise OSError(number, os.strerror(number))
-
-    file = tmp_path / "file"
-    write_bytes(file, b"old")
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(StorageError, match=message):
-        write_bytes(file, b"new")
-    monkeypatch.undo()
-    assert file.read_bytes() == b"old"
-    assert [f.name for f in tmp_path.iterdir()] == ["file"]
-    write_bytes(file, b"new")
-    assert file.read_bytes() == b"new"
-
-
-def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
-    order = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
-    write_bytes(tmp_path / "file", b"new")
-    assert order == ["fsync", "rename"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(make_run, tmp_path):

@@ -20,7 +20,6 @@ from lmcli.sampling import (
     StopStrings,
     at_once,
     choose,
-    draw,
     filtered,
     in_order,
     sample,
@@ -74,6 +73,11 @@ def words(text):
 
 
 # ------------------------------------------------------------------ one draw
+
+
+def draw(logits, settings, rng):
+    """One token with the next number of a generator."""
+    return choose(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
 
 
 def naive_filter(p, top_k, top_p, min_p):

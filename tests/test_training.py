@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lmcli import training
+from lmcli.batches import count_targets
 from lmcli.devices import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.errors import RunError, TrainingError
 from lmcli.keeping import count_into, resume, train_into
 from lmcli.registry import MODELS
-from lmcli.run import LOG, TRAINING, WEIGHTS, Run, read_tensors, write_tensors
-from lmcli.training import Budget, Trainer, TrainingSettings, count_targets
+from lmcli.run import LOG, TRAINING, WEIGHTS, Run
+from lmcli.storing import read_tensors, write_tensors
+from lmcli.training import Budget, Trainer, TrainingSettings
 
 V, STEPS = 7, 24
 SETTINGS = TrainingSettings(
@@ -376,7 +378,7 @@ def test_the_validation_loss_is_over_every_token_once(trainer):
             logits, state = one.model(torch.tensor([[token]]), state)
         if target != V:
             nats.append(-logits[0, 0].log_softmax(0)[target].item())
-    assert len(nats) == count_targets(one.valid, one.model)
+    assert len(nats) == count_targets(one.valid, V)
     assert progress.valid == pytest.approx(sum(nats) / len(nats), rel=1e-5)
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
-    from lmcli.preparing import Source
     from lmcli.racing import Outcome
     from lmcli.run import Run
+    from lmcli.sources import Source
 
 Opened = tuple["Run", "LanguageModel"]
 
@@ -61,24 +61,11 @@ def _essence(run: Run) -> str:
 
 def _outcome(run: Run, model: LanguageModel, name: str, source: Source) -> Outcome:
     from lmcli.cli.group import warn
-    from lmcli.racing import Outcome, score_parts
+    from lmcli.racing import Outcome
 
-    path = run.path
     if run.record.corpus["sha256"] != source.corpus.sha256:
-        warn(f"'{path}' was trained on another text and may have seen what is held out here")
+        warn(f"'{run.path}' was trained on another text and may have seen what is held out here")
     trained = run.result("train") or {}
-    valid, test = score_parts(run, source)
-    return Outcome(
-        name=name,
-        arch=run.record.arch,
-        seed=run.record.seed,
-        run=str(path),
-        parameters=model.parameter_count(),
-        body_parameters=model.body_parameters(),
-        flops_per_token=model.flops_per_token(),
-        tokens_seen=trained.get("tokens_seen") or 0,
-        seconds=trained.get("seconds") or 0.0,
-        learning_rate=run.record.training.get("learning_rate"),
-        valid=valid,
-        test=test,
-    )
+    tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
+    rate = run.record.training.get("learning_rate")
+    return Outcome.of(name, run, model, source, tokens, seconds, rate)

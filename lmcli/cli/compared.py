@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmcli.comparing import Comparison
-    from lmcli.preparing import Source
     from lmcli.racing import Member
+    from lmcli.sources import Source
 
 
 def values(
@@ -97,7 +97,7 @@ def _million(tokens: float | None) -> float | None:
 
 def keep(folder: Path, result: Any) -> None:
     """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.run import storage, write_json
+    from lmcli.storing import storage, write_json
 
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)

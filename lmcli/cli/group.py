@@ -58,15 +58,18 @@ class LmcliGroup(TyperGroup):
             _report(LmcliError("out of memory", "a smaller text, or --set hidden=128 batch=8"))
             raise typer.Exit(1) from None
         except OSError as error:
-            code = _answer(error)
+            code = _exit_code(error)
             if code is None:
                 raise
             raise typer.Exit(code) from None
         return result
 
 
-def _answer(error: OSError) -> int | None:
-    """The exit code for what the system said, None for what nobody foresaw."""
+def _exit_code(error: OSError) -> int | None:
+    """Report a full disk or a missing permission and return the exit code; None for other errors.
+
+    A closed pipe is exit code 0: whoever reads has seen enough.
+    """
     if error.errno == errno.EPIPE:
         with suppress(OSError):  # nothing more can be said; keep the exit quiet as well
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,7 +106,7 @@ def _report(error: LmcliError) -> None:
 
 
 def say(message: str) -> None:
-    """A line on stderr in its own encoding (typer's echo takes ASCII for a mistake)."""
+    """A line on stderr in its own encoding (typer's echo would write UTF-8 to an ASCII one)."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 

@@ -81,7 +81,7 @@ def joined(path: Path) -> Iterator[Workers]:
 
     meeting = os.environ.get(MEETING)
     if meeting:
-        threading.Thread(target=_outlive_nobody, daemon=True).start()
+        threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     with workers.joined(meeting) as group:
         try:
             yield group
@@ -91,8 +91,8 @@ def joined(path: Path) -> Iterator[Workers]:
             raise LostWorkerError(error.problem, how_to_go_on(path)) from None
 
 
-def _outlive_nobody() -> None:
-    """Save and stop when whoever started this worker is gone: its end of standard input closes."""
+def _stop_with_the_starter() -> None:
+    """Save and stop when the process that started this worker is gone: standard input ends then."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

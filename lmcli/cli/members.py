@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmcli.preparing import Source
     from lmcli.racing import Member
+    from lmcli.sources import Source
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.cli.screen import emit_json, note
+from lmcli.cli.screen import emit_json, emit_lines, note
 from lmcli.errors import UsageError
 from lmcli.result import SCHEMA
 
 if TYPE_CHECKING:
-    from lmcli.preparing import Source
     from lmcli.racing import Member
+    from lmcli.sources import Source
 
 
 def show_plan(
@@ -40,15 +40,6 @@ def show_plan(
     if not quiet:
         again = ["lmcli", "compare", *text_words(source), "--run", str(folder)]
         note(f"next, when all have run: {shlex.join(again)}")
-
-
-def emit_lines(lines: Sequence[str]) -> None:
-    """Lines on stdout, in UTF-8 whatever the locale says."""
-    import sys
-
-    sys.stdout.flush()
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
 
 
 def train_words(member: Member) -> list[str]:
@@ -85,6 +76,6 @@ def _tokenizer_pairs(source: Source) -> Mapping[str, Any]:
 
 
 def _changed(settings: Any) -> dict[str, Any]:
-    """What differs from the defaults: what the user has set, and what was chosen for him."""
+    """What differs from the defaults: what the user has set, and what a recipe has chosen."""
     usual = {f.name: f.default for f in dataclasses.fields(settings)}
     return {name: value for name, value in vars(settings).items() if value != usual[name]}

@@ -102,9 +102,10 @@ def probe_settings(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, 
 def material_of(runs: Sequence[Run], texts: Sequence[str]) -> Material:
     """The given texts, or the held-out parts of the text that all runs were trained on."""
     from lmcli.errors import LmcliError, TextError
-    from lmcli.preparing import TextChoice, reopen
+    from lmcli.preparing import reopen
     from lmcli.probes.base import Material
     from lmcli.reading import read_documents
+    from lmcli.sources import TextChoice
 
     first = TextChoice.from_json(runs[0].record.corpus)
     if texts:

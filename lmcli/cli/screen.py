@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -39,10 +40,14 @@ def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
 
 
 def emit_json(values: Mapping[str, Any]) -> None:
-    """One object on one line of stdout, in UTF-8 whatever the locale says."""
-    line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+    """One object on one line of stdout."""
+    emit_lines([json.dumps(values, ensure_ascii=False, allow_nan=False)])
+
+
+def emit_lines(lines: Sequence[str]) -> None:
+    """Lines on stdout, in UTF-8 whatever the locale says."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(line.encode("utf-8", "replace"))
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
     sys.stdout.buffer.flush()
 
 
@@ -52,7 +57,7 @@ def note(message: str) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console that takes COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb seriously."""
+    """A rich console that obeys COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb."""
     from lmcli.report.terminal import Terminal
 
     stream = sys.stderr if stderr else sys.stdout
@@ -96,6 +101,11 @@ def graceful_stop() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def _can_draw(wanted: bool) -> bool:
+    """Whether bars are wanted, and stderr is a terminal that can redraw a line."""
+    return wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 PATIENCE = 1.0
 """seconds of silence before a bar shows that something long is going on"""
 
@@ -125,13 +135,12 @@ def preparation_bar(shown: bool) -> Iterator[Meter]:
                 )
                 yield from super().get_renderables()
 
-    shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[status]}"),
     )
-    bar = Bar(*columns, console=console(stderr=True), transient=True, disable=not shown)
+    bar = Bar(*columns, console=console(stderr=True), transient=True, disable=not _can_draw(shown))
     bar.add_task("", total=None, status="")
     with bar:
         yield meter
@@ -143,9 +152,9 @@ class TrainingBars:
     def __init__(self, shown: bool, chars_per_token: float) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.bits = chars_per_token and 1.4426950408889634 / chars_per_token
+        self.bits = chars_per_token and 1 / math.log(2) / chars_per_token
         err = console(stderr=True)
-        self.shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.shown = _can_draw(shown)
         self.bars = Progress(
             TextColumn("{task.description:<7}"),
             BarColumn(bar_width=None),

@@ -21,7 +21,7 @@ from lmcli.models.base import State, Tap, draw
 
 
 class LookBack(nn.Module):
-    """Stands behind the recurrent layers as one more, with two state tensors as theirs."""
+    """One more layer behind the recurrent ones; it adds two tensors to their state."""
 
     def __init__(self, hidden: int, last: int) -> None:
         super().__init__()

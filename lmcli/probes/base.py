@@ -10,6 +10,7 @@ has no answer to (a table of counts has no gradient) leaves it out, with a note.
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from lmcli.run import Run
 from lmcli.settings import Settings
 from lmcli.tokenizers.base import Tokenizer
 
+Row = Mapping[str, Any]
 NOISE = 2e-5
 """nats; differences below are those of float32 sums taken in another order, and count as none"""
 
@@ -151,6 +153,18 @@ def labels(subjects: Sequence[Subject]) -> dict[str, str]:
 def sentence(parts: Sequence[str]) -> str:
     """Findings as one sentence."""
     return "; ".join(parts)
+
+
+def unbroken(rows: Sequence[Row], shows: Callable[[Row], bool]) -> tuple[Sequence[Row], bool]:
+    """The rows in front of the first in which memory does not show; whether these are all.
+
+    A run reaches as far as the last of them: what shows again further away is taken for chance.
+
+    >>> unbroken([{"low": 0.3}, {"low": -0.1}, {"low": 0.2}], lambda row: row["low"] > 0)
+    ([{'low': 0.3}], False)
+    """
+    held = list(itertools.takewhile(shows, rows))
+    return held, len(held) == len(rows)
 
 
 def edge(length: int) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from lmcli.filling import normalised, wilson
 from lmcli.grammars.base import Item, read_items
-from lmcli.probes.base import Material, ProbeResult, Subject, figure, labels, sentence
+from lmcli.probes.base import Material, ProbeResult, Subject, figure, labels, sentence, unbroken
 from lmcli.probes.choosing import choose_behind
 from lmcli.probes.walking import row_bytes
 from lmcli.result import COUNT, PERCENT, Column, Metric, text
@@ -100,13 +100,9 @@ def _summary(
 ) -> dict[str, Any]:
     """The largest gap up to which every lower limit is above chance."""
     kind = main_kind(rows)
-    reached, at_least = 0, True
     mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: int(r["gap"]))
-    for row in mine:
-        if row["low"] <= row["chance"]:
-            at_least = False
-            break
-        reached = row["gap"]
+    held, at_least = unbroken(mine, lambda r: r["low"] > r["chance"])
+    reached = held[-1]["gap"] if held else 0
     accuracy = max((r["value"] for r in mine if r["gap"] == reached), default=None)
     shown = f"gap {reached:,}" if any(r["gap"] <= reached for r in mine) else "none shown"
     if at_least:

@@ -34,6 +34,7 @@ from lmcli.probes.base import (
     figure,
     labels,
     sentence,
+    unbroken,
 )
 from lmcli.probes.intervals import Floats, block_weights, limits
 from lmcli.probes.restarting import (
@@ -166,12 +167,8 @@ def effective_context(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     c is the upper edge of the last bucket in front of the first whose upper limit is within 1 %.
     """
-    tokens = 0
-    for row in rows:
-        if row["high"] <= WORTH:
-            return {"tokens": tokens, "at_least": False}
-        tokens = row["context"]
-    return {"tokens": tokens, "at_least": True}
+    held, at_least = unbroken(rows, lambda row: not row["high"] <= WORTH)  # nan: not known
+    return {"tokens": held[-1]["context"] if held else 0, "at_least": at_least}
 
 
 def _summary(subject: Subject, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from lmcli.probes.base import (
     figure,
     labels,
     sentence,
+    unbroken,
 )
 from lmcli.probes.finding import FREQUENT
 from lmcli.probes.intervals import Floats, block_weights, limits, weighted_medians
@@ -183,12 +184,8 @@ def _surprisals(first: Floats, second: dict[str, Floats], seed: int) -> dict[str
 
 def _summary(subject: Subject, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The largest gap up to which the second list is easier than a novel one."""
-    found, at_least = None, True
-    for row in rows:
-        if not row["saved_low"] > 0:
-            at_least = False
-            break
-        found = row["gap"]
+    held, at_least = unbroken(rows, lambda row: row["saved_low"] > 0)
+    found = held[-1]["gap"] if held else None
     shown = "none shown" if found is None else f"{found:,} tokens"
     shown = "at least " + shown if at_least and found is not None else shown
     copies = {"tokens": found, "at_least": at_least}

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from lmcli.models.base import LanguageModel
 from lmcli.probes.base import Material, Probe, ProbeResult, Subject, figure, labels, sentence
 from lmcli.probes.intervals import REPLICATES, Floats, limits
-from lmcli.probes.walking import Ids, documents
+from lmcli.probes.walking import documents, random_stretches
 from lmcli.result import COUNT, Column, Metric, text
 from lmcli.settings import setting
 
@@ -84,15 +84,12 @@ def _targets(
 
     Shapes: -> (B, W), (B, K + 2).
     """
-    found: list[Ids] = [d[1:] for d in documents(subject.tokenizer, material.held_out)]
-    stream = np.concatenate(found)
+    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, material.held_out)])
     warm = min(WARM, len(stream) // 8)
     long = min(settings.longest, len(stream) // 2 - 2)
     if long < 1:
         return None
-    rng = np.random.default_rng(seed)
-    begins = rng.integers(0, len(stream) - warm - long - 1, size=settings.targets)
-    read = torch.from_numpy(stream[begins[:, None] + np.arange(warm + long + 2)])
+    read = random_stretches(stream, warm + long + 2, settings.targets, seed)
     return read[:, :warm], read[:, warm:]
 
 

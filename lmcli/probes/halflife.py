@@ -25,7 +25,7 @@ from lmcli.filling import wilson
 from lmcli.models.base import LanguageModel, Tap
 from lmcli.probes.base import Material, Probe, ProbeResult, Subject, figure, labels, sentence
 from lmcli.probes.intervals import Floats
-from lmcli.probes.walking import documents
+from lmcli.probes.walking import documents, random_stretches
 from lmcli.result import PERCENT, Column, Metric, text
 from lmcli.settings import setting
 
@@ -74,10 +74,7 @@ class Halflife(Probe):
 def _tokens(subject: Subject, material: Material, settings: Any, seed: int) -> Tensor:
     """Stretches of held-out text, documents laid end to end. Shapes: -> (B, T)."""
     stream = np.concatenate(documents(subject.tokenizer, material.held_out))
-    length = min(settings.length, len(stream))
-    rng = np.random.default_rng(seed)
-    begins = rng.integers(0, len(stream) - length + 1, size=settings.rows)
-    return torch.from_numpy(stream[begins[:, None] + np.arange(length)])
+    return random_stretches(stream, min(settings.length, len(stream)), settings.rows, seed)
 
 
 @torch.inference_mode()

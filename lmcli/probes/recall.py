@@ -29,6 +29,7 @@ from lmcli.probes.base import (
     figure,
     labels,
     sentence,
+    unbroken,
 )
 from lmcli.probes.by_rule import recall_by_rule
 from lmcli.probes.finding import FOILS, Block, Found, Ruler, choose_items, cut_blocks
@@ -191,13 +192,10 @@ def reach_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     R is the upper edge of the largest bucket in which, and in all smaller ones, memory shows.
     """
-    tokens, at_least = 0, bool(rows)
-    for row in sorted(rows, key=lambda r: int(r["gap"])):
-        if not (row["gain_low"] > 0 and row["log_odds_low"] > 0):
-            at_least = False
-            break
-        tokens = min(row["gap"], row["longest"])
-    return {"tokens": tokens, "at_least": at_least}
+    ordered = sorted(rows, key=lambda r: int(r["gap"]))
+    held, in_all = unbroken(ordered, lambda r: r["gain_low"] > 0 and r["log_odds_low"] > 0)
+    tokens = min(held[-1]["gap"], held[-1]["longest"]) if held else 0
+    return {"tokens": tokens, "at_least": bool(held) and in_all}
 
 
 def _summary(subject: Subject, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -54,8 +54,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class _Placed:
-    """An item in tokens of one block, the start id counted: where the cue begins and has ended,
-    and the last token before the target."""
+    """Where an item lies, in tokens of its block; the start id counts.
+
+    Places are those where the cue begins and has ended, and of the last token before the target.
+    """
 
     block: int
     begin: int
@@ -161,8 +163,10 @@ def _conditions(
 
 
 def _donors(placed: Sequence[_Placed], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """For each item another one whose state takes the place of its own: from another block, where
-    there is one, and not from its very beginning."""
+    """For each item another one, whose state takes the place of its own.
+
+    It is from another block, where there is one, and not from its very beginning.
+    """
     block = np.array([p.block for p in placed])
     depth = np.array([p.begin for p in placed]) // SAVED_EVERY
     donors = np.empty(len(placed), np.int64)

@@ -65,6 +65,13 @@ def documents(tokenizer: Tokenizer, pieces: Sequence[str], most: int | None = No
     return found
 
 
+def random_stretches(stream: Ids, length: int, count: int, seed: int) -> Tensor:
+    """So many stretches of `length` ids from random places. Shapes: (N,) -> (count, length)."""
+    rng = np.random.default_rng(seed)
+    begins = rng.integers(0, len(stream) - length + 1, size=count)
+    return torch.from_numpy(stream[begins[:, None] + np.arange(length)])
+
+
 @torch.inference_mode()
 def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
     """The states behind the rows.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.run import Run, read_tensors
+from lmcli.run import Run
+from lmcli.storing import read_tensors
 
 SMALL = ("--set", "hidden=16", "--set", "precision=float32", "--set", "patience=0", "--quiet")
 SHORT = (*SMALL, "--steps", "40", "--set", "dropout=0", "--set", "validations=4")

@@ -8,9 +8,9 @@ import torch
 
 from lmcli.models.base import Tap
 from lmcli.registry import MODELS
-from lmcli.run import read_tensors, write_tensors
 from lmcli.scoring import stream_nats
 from lmcli.settings import names
+from lmcli.storing import read_tensors, write_tensors
 from lmcli.training import Budget, Trainer, TrainingSettings
 
 V, B, T = 7, 3, 23

@@ -11,7 +11,7 @@ from lmcli.models.rnn import RNN
 from lmcli.models.window import Window
 from lmcli.probes.choosing import Chooser, choose_behind, pieces_of
 from lmcli.probes.intervals import block_weights, weighted_means, weighted_medians
-from lmcli.probes.walking import advance, row_nats
+from lmcli.probes.walking import advance, random_stretches, row_nats
 from lmcli.registry import TOKENIZERS
 
 V = 7
@@ -112,3 +112,12 @@ def test_replicates_of_means_and_medians_are_those_of_the_drawn_values():
         drawn = np.sort(np.repeat(values, w))
         assert mean == pytest.approx(drawn.mean())
         assert median == drawn[(len(drawn) - 1) // 2]
+
+
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_stretches_lie_anywhere_within_the_stream(length):
+    stream = np.arange(9)
+    found = random_stretches(stream, length, 200, seed=0)
+    expected = {tuple(stream[i : i + length]) for i in range(9 - length + 1)}
+    assert {tuple(row) for row in found.tolist()} == expected
+    assert torch.equal(found, random_stretches(stream, length, 200, seed=0))
