@@ -26,8 +26,7 @@ from lmcli.recipes import Scale, choose
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run import Onlooker, Record, Run
 from lmcli.settings import check_known, update
-from lmcli.sources import Source as Source
-from lmcli.sources import TextChoice as TextChoice
+from lmcli.sources import Source, TextChoice
 from lmcli.texts import Meter
 from lmcli.training import BATCH, Budget, Trainer, TrainingSettings
 from lmcli.workers import Workers

@@ -33,11 +33,11 @@ from lmcli.storing import (
     read_arrays,
     read_json,
     read_tensors,
+    storage,
     write_bytes,
     write_json,
     write_tensors,
 )
-from lmcli.storing import storage as storage
 from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:

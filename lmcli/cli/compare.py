@@ -14,8 +14,8 @@ from lmcli.cli import options as o
 from lmcli.cli.members import ARCHS, check_entrants, entrants, members, row_name
 
 if TYPE_CHECKING:
-    from lmcli.preparing import Source
     from lmcli.racing import Member, Outcome
+    from lmcli.sources import Source
 
 
 Archs = Annotated[
@@ -163,7 +163,8 @@ def _clear(folder: Path, kept: Sequence[Path]) -> None:
     """Remove the runs of the comparison that is replaced, but those that the new one takes."""
     import shutil
 
-    from lmcli.run import RECORD, storage
+    from lmcli.run import RECORD
+    from lmcli.storing import storage
 
     taken = {path.resolve() for path in kept}
     with storage(folder):

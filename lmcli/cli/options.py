@@ -174,7 +174,7 @@ def text_choice(
     documents: str | None,
 ) -> Any:
     """What is trained on and what is held out, checked."""
-    from lmcli.preparing import TextChoice
+    from lmcli.sources import TextChoice
 
     reading = text_options(encoding, errors, newlines, documents, texts or ())
     return TextChoice(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))

@@ -13,8 +13,9 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.cli.trained import Trained
-    from lmcli.preparing import Job, TextChoice
+    from lmcli.preparing import Job
     from lmcli.run import Run
+    from lmcli.sources import TextChoice
     from lmcli.training import Progress, Trainer
     from lmcli.workers import Workers
 
