@@ -53,6 +53,7 @@ def evaluate(
 
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
+    from lmcli.cli.group import warn_uncounted
     from lmcli.cli.screen import emit, preparation_bar
     from lmcli.corpus import Part
     from lmcli.devices import pick_device
@@ -76,6 +77,7 @@ def evaluate(
     else:
         scored = score_pieces(*asked)
         score = Score.of(scored)
+    warn_uncounted(score, run_path)
     values: dict[str, Any] = {"run": str(run_path), "texts": names}
     values |= score.to_json()
     values |= {"tokenizer": run.record.tokenizer, "arch": run.record.arch, "reset": reset}
