@@ -111,11 +111,13 @@ class LSTMLayer(Layer):
 
     def _first(self, x: Tensor) -> Tensor:
         """h behind one step from h = c = 0. Shapes: (n, E) -> (n, H)."""
-        i, *_, g, o = F.linear(x, self.input_weight, self.bias).split(self.hidden, dim=-1)
+        total = F.linear(x, self.input_weight, self.bias)
+        i, *_, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)
         c = i.sigmoid() * g.tanh()
         if self.recurrent_peepholes is not None:
             o = o + self.recurrent_peepholes[-1] * c
-        return o.sigmoid() * c.tanh()
+        shown: Tensor = o.sigmoid() * c.tanh()
+        return shown
 
     def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""

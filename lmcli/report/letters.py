@@ -1,7 +1,8 @@
 """Which signs a stream can show.
 
 **In:** a text and a console.
-**Out:** the text, or its nearest form in ASCII; in both no control character but tabs and line ends.
+**Out:** the text, or its nearest form in ASCII; in both no control character but a tab
+or a line end.
 """
 
 from __future__ import annotations
