@@ -223,7 +223,8 @@ def _announcement(
     if budget.minutes and trained:
         total = budget.minutes * -(-trained // workers)
         lines.append(
-            f"{trained} trainings of {budget.minutes:g} min, {workers} side by side: "
+            f"{trained} training{'s' * (trained > 1)} of {budget.minutes:g} min, "
+            f"{workers} side by side: "
             f"about {total:.1f} min"
         )
     return lines

@@ -49,7 +49,7 @@ class LSTMSettings(RecurrentSettings):
         1.0, "bias of the forget gate at the beginning", least=-20, most=20
     )
     chrono: float | None = setting(
-        None, "half of the units begin with a memory of 1 to so many steps", least=3
+        None, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
     )
     peepholes: bool = setting(False, "the gates see the cell as well")
     coupled: bool = setting(False, "one gate to write and keep: f = 1 - i")
