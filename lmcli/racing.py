@@ -147,7 +147,8 @@ def failed(member: Member, error: LmcliError) -> Event:
 def race(job: Job) -> tuple[Trainer, float]:
     """The trainer whose learning rate did best in a short trial, and what the others cost.
 
-    The winner keeps what it has learnt; the budget shrinks by the seconds that the losers took.
+    The winner keeps what it has learnt, but no weights of the trial have been saved, and so none of
+    them are the best so far; the budget shrinks by the seconds that the losers took.
     """
     trials = []
     for factor in RACE_RATES:
@@ -162,6 +163,7 @@ def race(job: Job) -> tuple[Trainer, float]:
     _, winner = min(trials, key=lambda trial: trial[0])
     spent = sum(t.seconds for _, t in trials if t is not winner)
     winner.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
+    winner.best, winner.best_step, winner.worse = math.inf, 0, 0
     return winner, spent
 
 

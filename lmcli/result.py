@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 SCHEMA = 1
 MISSING = "-"
+HUGE = 1e12
+"""from here on only the first digits are shown, as of the perplexity of a word that is a line"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class Metric:
             return str(value)
         if self.kind == "power":
             return f"{value:.{self.decimals}e}"
-        shown = f"{100 * value if self.kind == 'percent' else value:,.{self.decimals}f}"
+        number = 100 * value if self.kind == "percent" else value
+        shown = (
+            f"{number:,.{self.decimals}f}" if abs(number) < HUGE else f"{number:.{self.decimals}e}"
+        )
+        if not shown.strip("-0.,"):
+            shown = shown.lstrip("-")  # what rounds to 0 has no sign
         if self.kind == "percent":
             shown += " %"
         if error is not None and math.isfinite(error):

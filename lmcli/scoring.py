@@ -23,6 +23,7 @@ from torch import Tensor
 from lmcli.batches import IGNORED
 from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.scores import ScoredText
+from lmcli.texts import Meter
 from lmcli.tokenizers.base import Tokenizer
 
 Reset = Literal["never", "line", "document"]
@@ -49,8 +50,10 @@ class _Reading:
         chunk: int,
         meeting: float,
         state: State | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.model = model
+        self.meter = meter or Meter()
         self.meeting = meeting
         self.state = state
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
@@ -79,7 +82,7 @@ class _Reading:
 
     def first(self) -> None:
         """All rows from the start state."""
-        every = torch.arange(self.rows)
+        every, done = torch.arange(self.rows), 0
         state = self.model.start(self.rows)
         if self.state is not None:  # of what was read before; only the first row goes on with it
             pairs = zip(self.state, state, strict=True)
@@ -87,6 +90,8 @@ class _Reading:
         for chunk in range(self.chunks):
             state = self.read(every, chunk, state)
             self.after.append(tuple(part.clone() for part in state))
+            self.meter.add((chunk + 1) * self.length // self.chunks - done)
+            done = (chunk + 1) * self.length // self.chunks
 
     def all_rows(self, rough: bool) -> None:
         """Every row from where the row before it ended."""
@@ -132,6 +137,7 @@ def stream_nats(
     rows: int = ROWS,
     rough: bool = False,
     state: State | None = None,
+    meter: Meter | None = None,
 ) -> npt.NDArray[np.float32]:
     """-ln p of every id but the first, given all before it and the state; 0 for start ids.
 
@@ -152,6 +158,7 @@ def stream_nats(
         chunk,
         ROUGH_MEETING if rough else MEETING,
         state,
+        meter,
     )
     reading.all_rows(rough)
     model.train(was_training)
@@ -165,6 +172,7 @@ def carried_nats(
     state: State | None,
     rows: int,
     chunk: int,
+    meter: Meter | None = None,
 ) -> tuple[npt.NDArray[np.float32], State]:
     """The same for a part of a longer stream, with the state to read the next part from.
 
@@ -172,7 +180,7 @@ def carried_nats(
     """
     was_training = model.training
     model.eval()
-    reading = _Reading(model, ids, rows, chunk, MEETING, state)
+    reading = _Reading(model, ids, rows, chunk, MEETING, state, meter)
     reading.all_rows(rough=False)
     model.train(was_training)
     return reading.found(), tuple(part[-1:] for part in reading.after[-1])
@@ -187,8 +195,12 @@ def score_pieces(
     pieces: Sequence[str],
     reset: Reset = "document",
     rows: int = ROWS,
+    meter: Meter | None = None,
 ) -> list[ScoredText]:
-    """Score pieces of text; with reset="never" the state is carried from piece to piece."""
+    """Score pieces of text; with reset="never" the state is carried from piece to piece.
+
+    The meter counts tokens.
+    """
     if reset == "line":
         pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
     encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
@@ -199,7 +211,9 @@ def score_pieces(
             parts.append(start)
         parts.append(e.ids)
     stream = np.concatenate(parts) if parts else start
-    nats = stream_nats(model, stream, rows)[stream[1:] != tokenizer.start]
+    meter = meter or Meter()
+    meter.begin("scoring", len(stream) - 1, "M tokens")
+    nats = stream_nats(model, stream, rows, meter=meter)[stream[1:] != tokenizer.start]
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     return [
         ScoredText(text, e.ids, e.ends, part, tokenizer.unknown)

@@ -28,12 +28,19 @@ S = TypeVar("S", bound=Settings)
 
 
 def setting(
-    default: Any, about: str, *, least: float | None = None, most: float | None = None
+    default: Any,
+    about: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    unset: str = "chosen",
 ) -> Any:
-    """A field of a settings class: its default, one line of help, and its allowed range."""
-    return dataclasses.field(
-        default=default, metadata={"about": about, "least": least, "most": most}
-    )
+    """A field of a settings class: its default, one line of help, and its allowed range.
+
+    `unset` says what None means: that the value is chosen from text and budget, or none at all.
+    """
+    metadata = {"about": about, "least": least, "most": most, "unset": unset}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +51,20 @@ class SettingHelp:
     kind: str
     default: Any
     about: str
+    unset: str
 
 
 def describe(cls: type[Settings]) -> list[SettingHelp]:
     """Name, type, default and help of every setting, in the order they are written."""
     hints = typing.get_type_hints(cls)
     return [
-        SettingHelp(f.name, kind_of(hints[f.name]), f.default, f.metadata.get("about", ""))
+        SettingHelp(
+            f.name,
+            kind_of(hints[f.name]),
+            f.default,
+            f.metadata.get("about", ""),
+            f.metadata.get("unset", "chosen"),
+        )
         for f in dataclasses.fields(cls)
     ]
 

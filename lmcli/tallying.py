@@ -18,6 +18,7 @@ from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.pieces import stretches_of
 from lmcli.scores import Score, block_width
 from lmcli.scoring import LONGEST_CHUNK, ROWS, Reset, carried_nats, stream_nats
+from lmcli.texts import Meter
 from lmcli.tokenizers.base import Tokenizer
 
 SEGMENT = 1 << 20  # tokens scored together
@@ -34,26 +35,32 @@ def score_long(
     reset: Reset = "document",
     rows: int = ROWS,
     segment: int = SEGMENT,
+    meter: Meter | None = None,
 ) -> Score:
-    """Score pieces of text; with reset="never" the state is carried from piece to piece."""
+    """Score pieces of text; with reset="never" the state is carried from piece to piece.
+
+    The meter counts tokens; how many there are is guessed from those that were read so far.
+    """
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
-    tally = _Tally(pieces, tokenizer)
+    tally, meter = _Tally(pieces, tokenizer), meter or Meter()
+    meter.begin("scoring", 0, "M tokens")
     before, state = np.array([tokenizer.start]), None
     for ids, ends in _of_size(_tokens(tokenizer, tally.watched(), reset), size):
         read = np.concatenate([before, ids])
-        nats, state = _nats(model, read, state, rows, chunk if len(ids) == size else 0)
+        meter.total = max(meter.done + len(ids), tally.guess(meter.done + len(ids), int(ends[-1])))
+        nats, state = _nats(model, read, state, rows, chunk if len(ids) == size else 0, meter)
         before = ids[-1:]
         tally.add(ids, ends, nats)
     return tally.score()
 
 
 def _nats(
-    model: LanguageModel, ids: Integers, state: State | None, rows: int, chunk: int
+    model: LanguageModel, ids: Integers, state: State | None, rows: int, chunk: int, meter: Meter
 ) -> tuple[npt.NDArray[np.float32], State | None]:
     if chunk:
-        return carried_nats(model, ids, state, rows, chunk)
-    return stream_nats(model, ids, rows, state=state), None
+        return carried_nats(model, ids, state, rows, chunk, meter)
+    return stream_nats(model, ids, rows, state=state, meter=meter), None
 
 
 def _tokens(
@@ -132,6 +139,10 @@ class _Tally:
         self._unknown_nats.append(math.fsum(strange))
         self._tokens += len(ids)
         self._unknown += len(strange)
+
+    def guess(self, tokens: int, chars: int) -> int:
+        """How many tokens all of it has, if so many characters have so many."""
+        return tokens * self._chars // max(1, chars)
 
     def score(self) -> Score:
         sizes = np.full(self._blocks, float(self._width))

@@ -36,10 +36,11 @@ class Meter:
         self.stage = ""
         self.done = 0
         self.total = 0
+        self.unit = ""
 
-    def begin(self, stage: str, total: int) -> None:
-        """A new stage, of so many characters or bytes; 0 where nobody knows."""
-        self.stage, self.done, self.total = stage, 0, total
+    def begin(self, stage: str, total: int, unit: str = "MB") -> None:
+        """A new stage, of so many characters, bytes or tokens; 0 where nobody knows."""
+        self.stage, self.done, self.total, self.unit = stage, 0, total, unit
 
     def add(self, amount: int) -> None:
         """So much more is done."""

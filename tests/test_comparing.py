@@ -237,6 +237,21 @@ def test_a_member_is_trained_scored_and_kept(source, tmp_path):
     assert found.tokens_seen == 4 * 12 * 92
 
 
+def test_a_member_that_only_gets_worse_behind_its_race_is_kept_too(tmp_path):
+    rng = np.random.default_rng(0)  # two words that never come again: all that is learnt is wrong
+    (tmp_path / "words.txt").write_text("".join(rng.choice(list("abcdefgh"), 100_000)))
+    source = prepare_source(TextChoice((str(tmp_path / "words.txt"),), TextOptions()), "word")
+    member = Member("gru", job_of(source, "gru"), tmp_path / "gru", race=True)
+    *_, last = train_member(member)
+    losses = [
+        entry["valid"]
+        for entry in map(json.loads, (tmp_path / "gru" / "log.jsonl").read_text().splitlines())
+        if entry["valid"] is not None
+    ]
+    assert losses == sorted(losses)
+    assert last.outcome.valid.nats_per_token == pytest.approx(losses[0], rel=0.05)
+
+
 def test_side_by_side_gives_what_one_after_the_other_gives(source, tmp_path):
     def outcomes(workers):
         members = [

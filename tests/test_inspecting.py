@@ -110,22 +110,24 @@ def written_out(
             for n, w in enumerate(weights):
                 values, states[n] = cell(w, x, states[n])
                 if place == 0:  # a start id leaves what its layer says, see `after_start`
-                    values, states[n] = after_start(cell, w, x, width)
-                x = states[n][0]
+                    x, states[n] = after_start(cell, w, x, values, width)
+                else:
+                    x = states[n][0]
                 prefix = f"{n + 1}." if len(layers) > 1 else ""
                 for name, value in values.items() if place else ():
                     found.setdefault(prefix + name, []).append(value)
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
-def after_start(cell: Cell, w: dict[str, Any], x: Any, width: int) -> tuple[Any, list[Any]]:
-    """What a document's start leaves: lstm h = c = 0; gru and rnn what they see of x alone."""
+def after_start(
+    cell: Cell, w: dict[str, Any], x: Any, values: dict[str, Any], width: int
+) -> tuple[Any, list[Any]]:
+    """What a document's start shows and leaves: all see x alone, and the lstm leaves h = c = 0."""
     if cell is lstm:
-        return {}, [np.zeros(width), np.zeros(width)]
-    if cell is gru:
-        rows = slice(2 * width, 3 * width)
-        return {}, [np.tanh(w["input_weight"][rows] @ x + w["bias"][rows])]
-    return {}, [np.tanh(w["input_weight"] @ x + w["bias"])]
+        return values["hidden"], [np.zeros(width), np.zeros(width)]
+    rows = slice(2 * width, 3 * width) if cell is gru else slice(None)
+    seen = np.tanh(w["input_weight"][rows] @ x + w["bias"][rows])
+    return seen, [seen]
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lmcli.result import (
     BITS_PER_CHAR,
+    LOG_ODDS,
     MISSING,
     PARAMETERS,
     PERCENT,
@@ -47,6 +48,13 @@ def test_a_number_is_rounded_once_to_its_decimals(value, decimals):
         (BITS_PER_CHAR, 2.2261, math.nan, "2.2261"),
         (PARAMETERS, 1_234_567, None, "1,234,567"),
         (PERCENT, 0.98765, None, "98.8 %"),
+        (PERPLEXITY, 999_999_999_999.0, None, "999,999,999,999.000"),
+        (PERPLEXITY, 1.09450608e84, None, "1.095e+84"),
+        (PARAMETERS, -2.5e15, None, "-2e+15"),
+        (BITS_PER_CHAR, -0.00004, None, "0.0000"),
+        (LOG_ODDS, -0.006, None, "-0.01"),
+        (PERCENT, -0.0, None, "0.0 %"),
+        (BITS_PER_CHAR, 0.5, 0.0, "0.5000 ± 0.0000"),
         (text("name"), "lstm", None, "lstm"),
         (text("name"), 3.14159, None, "3.14159"),
     ],

@@ -14,7 +14,7 @@ from lmcli.scores import Score
 from lmcli.scoring import score_pieces, stream_nats
 from lmcli.settings import names
 from lmcli.tallying import score_long
-from lmcli.texts import Spool, Text
+from lmcli.texts import Meter, Spool, Text
 from lmcli.tokenizers.base import Tokenizer
 
 WORDS = np.random.default_rng(3).choice(["one ", "two, ", "trés\n", "\n", "Ωmega ", "  x\r\n"], 700)
@@ -81,3 +81,23 @@ def test_a_stream_may_go_on_from_a_state() -> None:
         _, state = model(torch.from_numpy(ids[None, :100]), state)
     rest = stream_nats(model, ids[100:], state=state)
     assert rest == pytest.approx(whole[100:], abs=1e-4)
+
+
+@pytest.mark.parametrize("segment", [200, 1 << 20])
+def test_a_meter_sees_every_token_once_and_never_more_than_all(segment: int) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Noted(Meter):
+        def add(self, amount: int) -> None:
+            super().add(amount)
+            seen.append((self.done, self.total))
+
+    model, tokenizer = speaker("gru", "char")
+    tokens = sum(len(tokenizer.encode(piece)) for piece in PIECES) + len(PIECES) - 1  # start ids
+    meter = Noted()
+    score_long(model, tokenizer, PIECES, "document", rows=2, segment=segment, meter=meter)
+    assert (meter.stage, meter.unit, meter.done) == ("scoring", "M tokens", tokens)
+    assert all(done <= total for done, total in seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    score_pieces(model, tokenizer, PIECES, "document", rows=2, meter=meter)
+    assert (meter.done, meter.total) == (tokens, tokens)

@@ -112,7 +112,7 @@ def compare(
         process_maker("lmcli.racing")  # it loads torch while this process does
 
     from lmcli.cli.collecting import collect, open_runs
-    from lmcli.cli.compared import keep, result, values
+    from lmcli.cli.compared import keep, result, values, warn_unlike
     from lmcli.cli.plan import show_plan
     from lmcli.cli.remembering import add_memory, with_memory
     from lmcli.cli.screen import emit, note, preparation_bar
@@ -151,6 +151,7 @@ def compare(
     outcomes += collect(opened, source, [e.name for e in chosen])
     if not outcomes:
         raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
+    warn_unlike(outcomes)
     comparison = Comparison.of(outcomes)
     found = values(comparison, source, trained, budget, match, seeds, side_by_side)
     results = add_memory(found, source, seed, probe)
@@ -223,7 +224,8 @@ def _announcement(
     if budget.minutes and trained:
         total = budget.minutes * -(-trained // workers)
         lines.append(
-            f"{trained} trainings of {budget.minutes:g} min, {workers} side by side: "
+            f"{trained} training{'s' * (trained > 1)} of {budget.minutes:g} min, "
+            f"{workers} side by side: "
             f"about {total:.1f} min"
         )
     return lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmcli.comparing import Comparison
-    from lmcli.racing import Member
+    from lmcli.racing import Member, Outcome
     from lmcli.sources import Source
 
 
@@ -44,6 +44,16 @@ def values(
         "rows": rows,
         "differences": [d.to_json() for d in comparison.differences],
     }
+
+
+def warn_unlike(outcomes: Sequence[Outcome]) -> None:
+    """Warnings where some lack tokens that others know, so that bits per character lie."""
+    from lmcli.cli.group import warn_uncounted
+
+    found = {o.name: o.held_out for o in outcomes}
+    if len({score.unknown_tokens for score in found.values()}) > 1:
+        for name, score in found.items():
+            warn_uncounted(score, name)
 
 
 def result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:

@@ -53,6 +53,7 @@ def evaluate(
 
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
+    from lmcli.cli.group import warn_uncounted
     from lmcli.cli.screen import emit, preparation_bar
     from lmcli.corpus import Part
     from lmcli.devices import pick_device
@@ -68,14 +69,15 @@ def evaluate(
     how = (encoding, errors, newlines)
     with preparation_bar(not quiet and not as_json) as meter:
         names, pieces = _pieces(run, texts or [], split, documents, how, meter)
-    began = time.perf_counter()
-    scored: list[ScoredText] = []
-    asked: Any = (model, run.tokenizer, pieces, reset, rows)
-    if level == "summary" and Part(pieces).chars > SEGMENT:  # no need to keep every token
-        score = score_long(*asked)
-    else:
-        scored = score_pieces(*asked)
-        score = Score.of(scored)
+        began = time.perf_counter()
+        scored: list[ScoredText] = []
+        asked: Any = {"reset": reset, "rows": rows, "meter": meter}
+        if level == "summary" and Part(pieces).chars > SEGMENT:  # no need to keep every token
+            score = score_long(model, run.tokenizer, pieces, **asked)
+        else:
+            scored = score_pieces(model, run.tokenizer, pieces, **asked)
+            score = Score.of(scored)
+    warn_uncounted(score, run_path)
     values: dict[str, Any] = {"run": str(run_path), "texts": names}
     values |= score.to_json()
     values |= {"tokenizer": run.record.tokenizer, "arch": run.record.arch, "reset": reset}

@@ -19,9 +19,12 @@ from typer.core import TyperGroup
 from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from lmcli.scores import Score
     from lmcli.tokenizers.base import Tokenizer
 
 INTERRUPTED = 130
+UNCOUNTED = 0.01
+"""share of unknown tokens from which on their spelling is missed"""
 WrongUsage: Any = typer.BadParameter.__bases__[0]
 """what the parser raises for a command line that does not fit; typer does not export it"""
 
@@ -128,6 +131,15 @@ def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
         shown = list(dict.fromkeys(map(repr, strange)))
         more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
         warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
+
+
+def warn_uncounted(score: Score, run: object) -> None:
+    """Say where so many tokens are unknown that bits per character mean little."""
+    if score.unknown_tokens > UNCOUNTED * score.tokens:
+        warn(
+            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
+            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
+        )
 
 
 def label(word: str, color: str) -> str:

@@ -66,7 +66,9 @@ def _member(families: tuple[Any, ...], name: str) -> Any:
     values: dict[str, Any] = {"name": name, "family": family.noun, "about": family.summary(name)}
     for group, settings in groups.items():
         rows = [{**vars(s), "default": s.default} for s in settings]
-        shown = [{**r, "default": "chosen" if r["default"] is None else r["default"]} for r in rows]
+        shown = [
+            {**r, "default": r["unset"] if r["default"] is None else r["default"]} for r in rows
+        ]
         blocks.append(Table(group, columns, shown))
         values["settings" if group == name else group] = rows
     return Result("list", values, blocks)

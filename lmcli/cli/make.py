@@ -60,17 +60,18 @@ def make(
     made = cls(update(cls.Settings(), {"size": size, "seed": seed, **pairs}))
     path = output or Path(f"{grammar}.txt")
     write_grammar(made, path, force)
-    items, about = companions(path)
-    values = {"text": str(path), "items": str(items), "about": str(about), **read_about(about)}
+    _, about = companions(path)
+    values = {"text": str(path), "about": str(about), **read_about(about)}
     emit(_result(values, path), as_json, quiet)
 
 
 def _result(values: dict[str, Any], path: Path) -> Any:
+    from lmcli.grammars.base import companions
     from lmcli.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
 
     columns = [
         Column("text", text("text")),
-        Column("items", text("items")),
+        Column("shown", text("items")),
         Column("about", text("about")),
         Column("documents", COUNT, "documents"),
         Column("tokens", COUNT, "tokens"),
@@ -79,6 +80,8 @@ def _result(values: dict[str, Any], path: Path) -> Any:
         Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
         Column("amnesic.perplexity", PERPLEXITY, "without memory"),
     ]
+    counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
+    shown = {**values, "shown": f"{companions(path)[0]} ({counts})"}
     tokenizer = values.get("tokenizer", "word")
     tried = f"lmcli compare {shlex.quote(str(path))} --tokenizer {tokenizer}"
-    return Result("make", values, [Facts(columns, values)], [tried])
+    return Result("make", values, [Facts(columns, shown)], [tried])

@@ -129,8 +129,8 @@ def _drawn(
 
 
 def _again(text: str) -> str:
-    """The text as it was typed, if it is short."""
-    return shlex.quote(text) if len(text) <= 40 else "TEXT"
+    """The text as it was typed, if it is short and can be shown."""
+    return shlex.quote(text) if len(text) <= 40 and text.isprintable() else "TEXT"
 
 
 # ------------------------------------------------------------------ two runs

@@ -124,7 +124,7 @@ def preparation_bar(shown: bool) -> Iterator[Meter]:
 
         def get_renderables(self) -> Iterator[Any]:
             if self.tasks and time.monotonic() - began >= PATIENCE:
-                done = f"{meter.done / 1e6:,.0f} MB"
+                done = f"{meter.done / 1e6:,.0f} {meter.unit}"
                 done += f" of {meter.total / 1e6:,.0f}" if meter.total else ""
                 self.update(
                     self.tasks[0].id,

@@ -24,12 +24,14 @@ class Trained:
 
 def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
     """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
+    from lmcli.cli.group import warn_uncounted
     from lmcli.scores import Score
     from lmcli.scoring import score_pieces
 
     model, last = run.model(), done.last
     encoded, valid = job.source.encoded, job.source.valid
     score = Score.of(score_pieces(model, encoded.tokenizer, valid.part.pieces))
+    warn_uncounted(score, run.path)
     return {
         "run": str(run.path),
         "arch": job.arch,

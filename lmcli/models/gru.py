@@ -36,7 +36,7 @@ class GRUSettings(RecurrentSettings):
     """Settings of the GRU."""
 
     chrono: float | None = setting(
-        None, "half of the units begin with a memory of 1 to so many steps", least=3
+        None, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
     )
 
 

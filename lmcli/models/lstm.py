@@ -12,7 +12,8 @@
 
 Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget
 bias of 1 so that a fresh cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
-document's start both i and f are closed, which leaves h = c = 0 behind, whatever went before.
+document's start what is shown is h_t with h_{t-1} = c_{t-1} = 0, so that the first token of a
+document is predicted like any other; what is left behind is h = c = 0, whatever went before.
 
 Variants, each a setting: `peepholes`, the gates see the cell: + p_i * c_{t-1} in i, + p_f * c_{t-1}
 in f, + p_o * c_t in o (Gers and Schmidhuber 2000). `coupled`: f_t = 1 - i_t (Greff et al. 2017).
@@ -32,7 +33,7 @@ from torch.nn import functional as F
 from lmcli.errors import UsageError
 from lmcli.models.base import State, Tap, draw_memories
 from lmcli.models.lookback import LookBack
-from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
+from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings, forget
 from lmcli.models.scans import LSTMScan
 from lmcli.settings import setting
 
@@ -48,7 +49,7 @@ class LSTMSettings(RecurrentSettings):
         1.0, "bias of the forget gate at the beginning", least=-20, most=20
     )
     chrono: float | None = setting(
-        None, "half of the units begin with a memory of 1 to so many steps", least=3
+        None, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
     )
     peepholes: bool = setting(False, "the gates see the cell as well")
     coupled: bool = setting(False, "one gate to write and keep: f = 1 - i")
@@ -101,7 +102,22 @@ class LSTMLayer(Layer):
 
     def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """The fast way for this variant."""
-        return self._fused(x, fresh, state) if self.plain else self._scanned(x, fresh, state)
+        read = self._fused if self.plain else self._scanned
+        y, after = read(x, fresh, state)
+        if fresh.any():
+            places = fresh.nonzero(as_tuple=True)
+            y = y.index_put(places, self._first(x[places]).to(y.dtype))
+        return y, after
+
+    def _first(self, x: Tensor) -> Tensor:
+        """h behind one step from h = c = 0. Shapes: (n, E) -> (n, H)."""
+        total = F.linear(x, self.input_weight, self.bias)
+        i, *_, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)
+        c = i.sigmoid() * g.tanh()
+        if self.recurrent_peepholes is not None:
+            o = o + self.recurrent_peepholes[-1] * c
+        shown: Tensor = o.sigmoid() * c.tanh()
+        return shown
 
     def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
         """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""
@@ -128,10 +144,8 @@ class LSTMLayer(Layer):
 
     def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step by the equations above."""
-        h, c = state
+        h, c = (forget(part, fresh) for part in state)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
-        if self.plain:
-            total = total + fresh.unsqueeze(-1) * self.closing.squeeze(-1)
         i, *between, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)  # (B, H) each
         seen = self.recurrent_peepholes
         if seen is not None:
@@ -142,11 +156,10 @@ class LSTMLayer(Layer):
         if self.keeping != "all":
             values["forget"] = between[0].sigmoid() if between else 1 - i
         c = values.get("forget", 1.0) * c + i * g
-        if not self.plain:
-            c = c.masked_fill(fresh.unsqueeze(-1), 0.0)
         o = (o if seen is None else o + seen[-1] * c).sigmoid()
         h = o * c.tanh()
-        return values | {"candidate": g, "output": o, "cell": c, "hidden": h}, (h, c)
+        values |= {"candidate": g, "output": o, "cell": c, "hidden": h}
+        return values, (forget(h, fresh), forget(c, fresh))
 
 
 class LSTM(Recurrent):

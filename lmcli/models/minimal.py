@@ -40,7 +40,7 @@ class MinimalSettings(RecurrentSettings):
 
     layers: int = setting(2, "how many layers L", least=1)
     chrono: float | None = setting(
-        128.0, "half of the units begin with a memory of 1 to so many steps", least=3
+        128.0, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
     )
 
 

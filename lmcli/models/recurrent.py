@@ -82,7 +82,7 @@ class Layer(nn.Module, abc.ABC):
             values, state = self.step(x[t], fresh[t], state)
             for name, value in values.items():
                 tap(prefix + name, value.unsqueeze(1))
-            outputs.append(state[0])
+            outputs.append(values["hidden"])
         return torch.stack(outputs), state
 
 

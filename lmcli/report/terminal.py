@@ -11,6 +11,7 @@ import os
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -96,11 +97,12 @@ def _least_width(table: Table) -> int:
 
 def print_facts(facts: Facts, console: Console) -> None:
     """Name and value, a line each."""
-    width = max(len(c.title) for c in facts.columns)
+    width = max(cell_len(c.title) for c in facts.columns)
     for column in facts.columns:
-        name = fitting(column.title, console).ljust(width)
+        name = fitting(column.title, console)
+        blanks = " " * (width + 2 - cell_len(name))
         console.print(
-            Text.assemble((name, "bold"), "  ", fitting(column.cell(facts.values), console))
+            Text.assemble((name, "bold"), blanks, fitting(column.cell(facts.values), console))
         )
 
 

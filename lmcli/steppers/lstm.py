@@ -61,7 +61,9 @@ class LSTMLayer(Gated):
         return [self.h, self.c]
 
     def step(self, prepared: Reals, fresh: list[int]) -> Reals:
-        """One step; where a document begins h = c = 0 is left behind."""
+        """One step; where a document begins it is the first, and h = c = 0 is left behind."""
+        if fresh:
+            self._forget(fresh)
         np.add(self._recurrent_part(), prepared, out=self.gates)
         if self.seen is None:
             np.tanh(self.gates, out=self.gates)
@@ -77,10 +79,16 @@ class LSTMLayer(Gated):
             _to_sigmoid(self.output)
         np.tanh(self.c, out=self.shown)
         np.multiply(self.output, self.shown, out=self.h)
-        if fresh:
-            self.c[fresh] = 0
-            self.h[fresh] = 0
-        return self.h
+        if not fresh:
+            return self.h
+        shown = self.h.copy()
+        self._forget(fresh)
+        return shown
+
+    def _forget(self, streams: list[int]) -> None:
+        """h = c = 0."""
+        self.c[streams] = 0
+        self.h[streams] = 0
 
     def _recurrent_part(self) -> Reals:
         """U h. Shapes: -> (K, GH)."""

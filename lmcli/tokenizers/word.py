@@ -49,7 +49,7 @@ class WordSettings:
 
     min_count: int = setting(1, "words seen less often in training are unknown", least=1)
     max_vocabulary: int | None = setting(
-        None, "keep this many words, the most frequent; none keeps all", least=1
+        None, "keep this many words, the most frequent; none keeps all", least=1, unset="none"
     )
     split: Literal["auto", "punctuation", "space"] = setting(
         "auto", "cut at punctuation marks, or at white space only; auto sees what the text is"

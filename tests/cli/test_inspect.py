@@ -242,6 +242,10 @@ def test_the_hint_is_on_stderr_and_quiet_silences_it(runs: Path) -> None:
     assert command("inspect", runs / "gru", SENTENCE, "-q").stderr == ""
 
 
+def test_the_hint_repeats_no_text_that_a_terminal_would_obey(runs: Path) -> None:
+    assert "\x1b" not in command("inspect", runs / "gru", "an\x1b[2Jend").stderr
+
+
 # Wrong requests
 
 

@@ -34,6 +34,14 @@ def test_an_architecture_also_shows_how_it_may_be_trained(lmcli):
     assert {"learning_rate", "clip", "batch"} <= {row["name"] for row in training}
 
 
+@pytest.mark.parametrize(
+    ("name", "field"), [("lstm", "chrono"), ("gru", "chrono"), ("word", "max_vocabulary")]
+)
+def test_what_nobody_chooses_is_none(lmcli, name, field):
+    (line,) = [x for x in lmcli("list", name).out.splitlines() if x.split()[:1] == [field]]
+    assert line.split()[2] == "none"
+
+
 def test_what_is_chosen_from_the_text_says_so(lmcli):
     hidden = next(line for line in lmcli("list", "lstm").out.splitlines() if "hidden" in line)
     assert "chosen" in hidden

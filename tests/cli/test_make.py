@@ -17,6 +17,13 @@ def test_three_files_are_written(lmcli, tmp_path):
     }
 
 
+def test_what_was_written_is_named_and_counted(lmcli):
+    shown = lmcli("make", "france", *SMALL, "-o", "fr.txt").out
+    (items,) = [line for line in shown.splitlines() if line.startswith("items")]
+    counts = "(2,400 country, 700 pronoun, 300 control)"
+    assert items.removeprefix("items").strip() == f"fr.items.jsonl {counts}"
+
+
 def test_the_checksum_is_that_of_the_text(lmcli, tmp_path):
     lmcli("make", "france", *SMALL, "-o", "fr.txt")
     about = json.loads((tmp_path / "fr.about.json").read_text())

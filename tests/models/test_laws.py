@@ -185,6 +185,17 @@ def test_gradients_reach_every_parameter(build, name):
 
 
 @every_architecture
+def test_what_a_document_begins_with_is_learnt_by_more_than_a_bias(build, name):
+    model = build(name).train()
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    logits, _ = model(torch.full((1, 1), model.start_id), model.start(1))
+    if matrices:
+        logits[0, 0, 2].backward()
+        reached = [p.grad.abs().max() for p in matrices if p.grad is not None]
+        assert max(reached) > 1e-6
+
+
+@every_architecture
 @torch.no_grad()
 def test_saved_and_loaded_gives_the_same_logits(build, small_settings, name, tmp_path):
     model = build(name)

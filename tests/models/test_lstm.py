@@ -72,6 +72,29 @@ def test_reading_a_start_id_leaves_nothing_behind(build):
     assert max(h.abs().max(), c.abs().max()) < 1e-12
 
 
+VARIANTS = [{}, {"peepholes": True}, {"coupled": True}, {"forget": False}]
+VARIANTS += [{"peepholes": True, **variant} for variant in VARIANTS[2:4]]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@torch.no_grad()
+def test_at_a_start_id_it_shows_the_first_step_of_one_that_has_read_nothing(build, variant):
+    model = small(build, **variant)
+    layer = model.layers[0]
+    for parameter in layer.parameters():
+        parameter.normal_()
+    rows = layer.input_weight @ model.embed.weight[V] + layer.bias
+    i, *_, g, o = rows.view(-1, H)
+    c = i.sigmoid() * g.tanh()
+    if variant.get("peepholes"):
+        o = o + layer.recurrent_peepholes[-1] * c
+    first = model.output(o.sigmoid() * c.tanh())
+    tokens = torch.tensor([[3, 1, V, 2, V], [V, 0, 4, V, V]])
+    logits, _ = model(tokens, model.start(2))
+    for row, place in (tokens == V).nonzero().tolist():
+        assert torch.allclose(logits[row, place], first, atol=1e-5)
+
+
 def test_a_forget_gate_that_is_open_keeps_the_cell(build):
     model = small(build)
     layer = model.layers[0]

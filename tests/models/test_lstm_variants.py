@@ -34,7 +34,7 @@ def sigmoid(x):
 
 
 def naive(layer, xs, fresh, kind, peepholes):
-    """h of one sequence by the equations in the module's docstring, unit by unit."""
+    """h shown and left in one sequence by the equations in the docstring, unit by unit."""
     W, U, b = layer.input_weight, layer.recurrent_weight, layer.bias
     names = "ifgo" if kind == "gate" else "igo"
     seen = dict.fromkeys(names, [0.0] * H)
@@ -43,6 +43,8 @@ def naive(layer, xs, fresh, kind, peepholes):
         seen |= dict(zip(names.replace("g", ""), rows, strict=True))
     h, c, out = torch.zeros(H).double(), [0.0] * H, []
     for x, starts in zip(xs, fresh, strict=True):
+        if starts:
+            h, c = torch.zeros(H).double(), [0.0] * H
         blocks = (W @ x + U @ h + b).view(-1, H).tolist()
         total = dict(zip(names, blocks, strict=True))
         for k in range(H):
@@ -50,10 +52,12 @@ def naive(layer, xs, fresh, kind, peepholes):
             f = {"coupled": 1 - i, "all": 1.0}.get(kind)
             if f is None:
                 f = sigmoid(total["f"][k] + seen["f"][k] * c[k])
-            c[k] = 0.0 if starts else f * c[k] + i * math.tanh(total["g"][k])
+            c[k] = f * c[k] + i * math.tanh(total["g"][k])
             h[k] = sigmoid(total["o"][k] + seen["o"][k] * c[k]) * math.tanh(c[k])
         out.append(h.clone())
-    return torch.stack(out)
+        if starts:
+            h, c = torch.zeros(H).double(), [0.0] * H
+    return torch.stack(out), h
 
 
 @every_kind
@@ -62,9 +66,9 @@ def naive(layer, xs, fresh, kind, peepholes):
 def test_hidden_vectors_are_those_of_the_equations(kind, peepholes):
     model = small(peepholes=peepholes, **KINDS[kind])
     xs, fresh = model.embed(torch.tensor(TOKENS)), [token == V for token in TOKENS]
-    hidden = naive(model.layers[0], xs, fresh, kind, peepholes)
+    hidden, left = naive(model.layers[0], xs, fresh, kind, peepholes)
     logits, (h, _) = model(torch.tensor([TOKENS]), model.start(1))
-    assert torch.allclose(h[0], hidden[-1])
+    assert torch.allclose(h[0], left)
     assert torch.allclose(logits[0].double(), model.output(hidden), atol=1e-6)
 
 

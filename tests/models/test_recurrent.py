@@ -30,8 +30,8 @@ def test_forward_is_the_step_written_out_layer_upon_layer(build, name, layers):
         x, fresh = model.embed.weight[TOKENS[:, t]], TOKENS[:, t] == V
         for i, layer in enumerate(model.layers):
             mine = slice(i * parts, (i + 1) * parts)
-            _, state[mine] = layer.step(x, fresh, tuple(state[mine]))
-            x = state[i * parts]
+            values, state[mine] = layer.step(x, fresh, tuple(state[mine]))
+            x = values["hidden"]
         naive.append(x @ model.output.weight.t() + model.output.bias)
     assert torch.allclose(logits, torch.stack(naive, 1), atol=1e-5)
     for found, right in zip(after, state, strict=True):
@@ -142,8 +142,8 @@ def test_gradients_are_those_of_the_step_written_out(build, name):
         x, fresh = F.embedding(TOKENS[:, t], model.embed.weight), TOKENS[:, t] == V
         for i, layer in enumerate(model.layers):
             mine = slice(i * parts, (i + 1) * parts)
-            _, state[mine] = layer.step(x, fresh, tuple(state[mine]))
-            x = state[i * parts]
+            values, state[mine] = layer.step(x, fresh, tuple(state[mine]))
+            x = values["hidden"]
         loss = loss + F.cross_entropy(model.output(x), targets[:, t], reduction="sum")
     right = torch.autograd.grad(loss / targets.numel(), list(parameters.values()))
     for one, other in zip(found, right, strict=True):

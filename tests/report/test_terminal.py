@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from lmcli.cli import app
@@ -93,6 +94,25 @@ def test_a_table_without_room_breaks_numbers_but_loses_no_digit():
 
 def test_nothing_in_a_text_is_taken_for_markup():
     assert "[bold]" in shown()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_no_control_character_of_a_text_reaches_the_terminal(encoding):
+    control = "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+    rows = [{"line": f"cleared\x1b[2J{control}"}]
+    blocks = [Table(control, [Column("line", text("line"))], rows, control)]
+    blocks += [Passages(control, [(f"tab\there{control}\n", 0.0)]), Passage(control)]
+    page = shown(Result("eval", {}, blocks), encoding=encoding)
+    assert not set(page) & set(control)
+    assert ("␛" if encoding == "utf-8" else "?") + "[2J" in page
+    assert "here" in page
+
+
+@pytest.mark.parametrize("name", ["a", "bits of runs/犬", "犬と猫の間", "e\u0301"])
+def test_values_stand_under_each_other_whatever_their_names(name):
+    facts = Facts([Column("x", COUNT, "ordinary"), Column("y", COUNT, name)], {"x": 7, "y": 8})
+    first, second = shown(Result("x", {}, [facts])).splitlines()
+    assert cell_len(first.partition("7")[0]) == cell_len(second.partition("8")[0])
 
 
 def test_a_closed_pipe_is_left_to_the_caller():
