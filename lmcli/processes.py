@@ -45,10 +45,11 @@ def process_maker(module: str) -> Any:
 
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
+    resource_tracker.ensure_running()  # type: ignore[attr-defined]  # it lets SIGINT in again
     with deaf_to_ctrl_c():  # which is inherited: the parent decides
         forkserver.ensure_running()
     return context

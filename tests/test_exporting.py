@@ -70,6 +70,14 @@ def test_what_cannot_run_without_torch_is_not_exported(trained, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_adaptive_softmax_is_not_exported_as_what_runs_without_torch(make_run, tmp_path):
+    run = make_run(tmp_path / "run", "gru", softmax="adaptive")
+    with pytest.raises(RunError, match="adaptive softmax cannot run without torch") as caught:
+        export_numpy(run, tmp_path / "out")
+    assert "softmax=full" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_overwritten_without_force_and_never_the_run_itself(trained, tmp_path):
     run = trained("rnn")
     export_numpy(run, tmp_path / "out")
