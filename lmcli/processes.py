@@ -49,7 +49,7 @@ def process_maker(module: str) -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    resource_tracker.ensure_running()  # type: ignore[attr-defined]  # it lets SIGINT in again
+    resource_tracker.ensure_running()  # it lets SIGINT in again
     with deaf_to_ctrl_c():  # which is inherited: the parent decides
         forkserver.ensure_running()
     return context

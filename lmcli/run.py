@@ -187,11 +187,6 @@ class Run:
         write_tensors(self.path / TRAINING, tensors, state)
         write_json(self.path / TRAINING_COPY, {**(clock or {}), **state})
 
-    @property
-    def begun(self) -> bool:
-        """Whether a training has left anything here; one cut off before that starts anew."""
-        return any((self.path / name).is_file() for name in (TRAINING, WEIGHTS))
-
     def load_training(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save_training` wrote last."""
         file = self.path / TRAINING

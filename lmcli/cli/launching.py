@@ -152,9 +152,10 @@ class _Worker:
             stdout=out,
             stderr=err,
         )
+        lost: list[OSError] = []  # what it says, unlike its result, may be
         pipes = (
             (self.process.stdout, sys.stdout, self.unwritten),
-            (self.process.stderr, sys.stderr, []),
+            (self.process.stderr, sys.stderr, lost),
         )
         self.copies = [
             threading.Thread(target=_copy, args=(pipe, stream, failures), daemon=True)

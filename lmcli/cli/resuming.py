@@ -49,7 +49,7 @@ def resumed(
     job = replace(job, device=pick_device(asked.get("device", run.record.device)))
     if job.device != run.record.device:
         warn(f"'{path}' was trained on {run.record.device}: on {job.device} it ends a little apart")
-    if not job.counts and run.begun:
+    if not job.counts:
         run.load_training()  # a checkpoint that is missing or damaged shows before anything else
     return run, job
 

@@ -234,7 +234,7 @@ def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Tra
         progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
         return Trained(progress, 1, 1.0, "float64")
     trainer = job.trainer(group)
-    lines = restore(run, trainer) if resume and run.begun else 0
+    lines = restore(run, trainer) if resume else 0
     group.check_same(f"step {trainer.step} of {job.essence()}")
     last = _loop(run, job, trainer, lines, shown)
     precision = pick_precision(job.training.precision, job.device)

@@ -85,19 +85,6 @@ def test_kill_9_loses_nothing_before_the_last_checkpoint(begun, unbroken, proces
     assert_same(run, unbroken)
 
 
-def test_a_run_cut_off_before_its_first_checkpoint_begins_anew(
-    unbroken, process, tmp_path
-):
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("run.json", "tokenizer.json"):  # what is written before the first step
-        (run / name).write_bytes((unbroken / "run" / name).read_bytes())
-    again = ("train", unbroken / "my.txt", "--resume", "-o", run, "--quiet")
-    done = process(*again)
-    assert done.code == 0, done.err
-    assert_same(run, unbroken)
-
-
 @pytest.mark.parametrize("ended", ["budget", "patience"])
 def test_resuming_a_finished_run_changes_no_file(lmcli, my_text, tmp_path, ended):
     more = ["--steps", "40", "--set", "hidden=4", "-q", "-o", "run"]
