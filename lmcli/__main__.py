@@ -12,12 +12,23 @@ def main() -> None:
     """Run the command line; Ctrl-C while it is still loading is silent as well."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    _open_streams()
     try:
         from lmcli.cli import app
 
         app(prog_name="lmcli")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _open_streams() -> None:
+    """Standard streams that were closed lead nowhere, and no file is given their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -136,9 +136,9 @@ class Comparison:
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> Comparison:
-        """Rank outcomes; those of one name are seeds of one row."""
+        """Rank outcomes; those of one name are seeds of one row, whichever was done first."""
         groups: dict[str, list[Outcome]] = {}
-        for outcome in outcomes:
+        for outcome in sorted(outcomes, key=lambda o: (o.seed, o.run)):
             groups.setdefault(outcome.name, []).append(outcome)
         standings = [Standing(name, g[0].arch, g) for name, g in groups.items()]
         standings.sort(key=lambda s: s.bits_per_char)

@@ -275,7 +275,7 @@ def _load(entry: Path, tokenizer_name: str) -> EncodedCorpus | None:
         tokenizer = TOKENIZERS.load(tokenizer_name).from_json(json.loads(about["tokenizer"]))
         streams = {name: _load_stream(entry, name, n) for name, n in about["checksums"].items()}
         return EncodedCorpus(tokenizer, streams["train"], streams["valid"], streams.get("test"))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

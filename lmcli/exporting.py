@@ -9,10 +9,11 @@ more than a stepper (`lmcli sample`) do so on a machine without torch.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from lmcli.errors import RunError, UnknownNameError
+from lmcli.errors import RunError, StorageError, UnknownNameError
 from lmcli.registry import STEPPERS
 from lmcli.run import RECORD, WEIGHTS, Run
 from lmcli.storing import read_tensors, write_bytes
@@ -27,6 +28,10 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
             f"'{run.record.arch}' cannot run without torch yet",
             f"these can: {', '.join(STEPPERS.names())}",
         )
+    if run.record.settings.get("softmax") == "adaptive":
+        raise RunError(
+            "an adaptive softmax cannot run without torch yet", "train with --set softmax=full"
+        )
     if path.resolve() == run.path.resolve():
         raise RunError(f"'{path}' is the run itself", "choose another name with -o")
     if (path / RECORD).is_file() and not force:
@@ -36,8 +41,12 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
     # an older run lacks the settings that came later; here all are written down
     record = replace(run.record, settings=asdict(model.settings))
     exported = Run.create(path, record, run.tokenizer, force)
-    exported.save_weights(model.tensors(), int(about.get("step", 0)))
-    write_bytes(path / README, page(exported).encode("utf-8"))
+    try:
+        exported.save_weights(model.tensors(), int(about.get("step", 0)))
+        write_bytes(path / README, page(exported).encode("utf-8"))
+    except StorageError:  # half an export is none
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return exported
 
 

@@ -163,6 +163,15 @@ def test_seeds_of_one_name_are_one_row_with_their_means():
     assert row["tokens_per_second"] == 500
 
 
+def test_which_training_was_done_first_changes_nothing(blocks):
+    hard, *noise = blocks
+    found = [outcome("x", score(hard + n), seed=seed) for seed, n in enumerate(noise)]
+    found += [outcome("y", score(hard + 9 + n), seed=seed) for seed, n in enumerate(noise)]
+    one, other = Comparison.of(found), Comparison.of(found[::-1])
+    assert [s.to_json() for s in one.standings] == [s.to_json() for s in other.standings]
+    assert one.differences == other.differences
+
+
 def test_the_error_of_several_seeds_holds_that_of_the_text_and_that_of_the_seeds(blocks):
     one, other = score(blocks[0]), score(blocks[0] + 100)
     text = (one.standard_error + other.standard_error) / 2

@@ -156,7 +156,7 @@ def test_settings_tokenizer_and_split_each_have_an_entry_of_their_own(
 
 
 @pytest.mark.parametrize("name", ["about.json", "train.npy", "valid.npy", "test.npy"])
-@pytest.mark.parametrize("harm", ["removed", "emptied", "cut", "flipped", "folder"])
+@pytest.mark.parametrize("harm", ["removed", "emptied", "cut", "flipped", "nested", "folder"])
 def test_a_damaged_entry_is_made_anew(file: Path, cache: Path, name: str, harm: str) -> None:
     expected = encode(file, None)
     encode(file, cache)
@@ -167,7 +167,8 @@ def test_a_damaged_entry_is_made_anew(file: Path, cache: Path, name: str, harm: 
         victim.mkdir()
     elif harm != "removed":
         flipped = data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]
-        victim.write_bytes({"emptied": b"", "cut": data[:-9], "flipped": flipped}[harm])
+        harms = {"emptied": b"", "cut": data[:-9], "flipped": flipped, "nested": b"[" * 100_000}
+        victim.write_bytes(harms[harm])
     again = encode(file, cache)
     assert same(expected, again)
     assert in_cache(again)

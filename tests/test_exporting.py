@@ -1,12 +1,14 @@
 """A run for others: complete, weights only, and enough to sample from."""
 
+import resource
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from lmcli.errors import LmcliError, RunError
+from lmcli.errors import LmcliError, RunError, StorageError
 from lmcli.exporting import README, export_numpy
 from lmcli.registry import MODELS, STEPPERS
 from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
@@ -68,6 +70,28 @@ def test_what_cannot_run_without_torch_is_not_exported(trained, tmp_path, name):
     with pytest.raises(LmcliError, match="cannot run without torch") as caught:
         export_numpy(run, tmp_path / "out")
     assert "lstm" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adaptive_softmax_is_not_exported_as_what_runs_without_torch(make_run, tmp_path):
+    run = make_run(tmp_path / "run", "gru", softmax="adaptive")
+    with pytest.raises(RunError, match="adaptive softmax cannot run without torch") as caught:
+        export_numpy(run, tmp_path / "out")
+    assert "softmax=full" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_an_export_is_not_left_behind(trained, tmp_path):
+    run, soft = trained("gru"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    least = max((run.path / name).stat().st_size for name in (RECORD, TOKENIZER))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (least + 100, soft[1]))  # the weights are larger
+    try:
+        with pytest.raises(StorageError, match="weights"):
+            export_numpy(run, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, before)
     assert not (tmp_path / "out").exists()
 
 

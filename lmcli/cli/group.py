@@ -60,6 +60,11 @@ class LmcliGroup(TyperGroup):
         except MemoryError:
             _report(LmcliError("out of memory", "a smaller text, or --set hidden=128 batch=8"))
             raise typer.Exit(1) from None
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            _report(LmcliError("this needs torch, which is not installed", "pip install torch"))
+            raise typer.Exit(1) from None
         except OSError as error:
             code = _exit_code(error)
             if code is None:

@@ -124,7 +124,10 @@ def launch(words: Sequence[str], count: int, path: Path) -> int:
                 worker.end()
         if stop and any(worker.code for worker in workers):
             return stop.exit_code
-        return _verdict(workers, path)
+        code = _verdict(workers, path)
+        if code == 0 and workers[0].unwritten:
+            raise workers[0].unwritten[0]
+        return code
 
 
 class _Worker:
@@ -133,6 +136,8 @@ class _Worker:
     def __init__(self, rank: int, count: int, words: Sequence[str], run: Path, place: Path) -> None:
         self.rank = rank
         self.abandoned = False
+        self.unwritten: list[OSError] = []
+        """why its result could not be passed on"""
         self.errors = place / f"{rank}.txt"
         out: int | None = subprocess.DEVNULL
         err: Any = self.errors.open("wb")
@@ -147,10 +152,14 @@ class _Worker:
             stdout=out,
             stderr=err,
         )
-        pipes = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
+        lost: list[OSError] = []  # what it says, unlike its result, may be
+        pipes = (
+            (self.process.stdout, sys.stdout, self.unwritten),
+            (self.process.stderr, sys.stderr, lost),
+        )
         self.copies = [
-            threading.Thread(target=_copy, args=(pipe, stream), daemon=True)
-            for pipe, stream in pipes
+            threading.Thread(target=_copy, args=(pipe, stream, failures), daemon=True)
+            for pipe, stream, failures in pipes
             if pipe
         ]
         for copy in self.copies:
@@ -186,14 +195,22 @@ def _environment(rank: int, count: int, run: Path, place: Path) -> dict[str, str
     return {**usual, **os.environ, **fixed, **{k: str(v) for k, v in numbers.items()}}
 
 
-def _copy(pipe: IO[bytes], stream: Any) -> None:
-    """What a worker writes, on a stream of ours as it comes."""
+def _copy(pipe: IO[bytes], stream: Any, failures: list[OSError]) -> None:
+    """What a worker writes, on a stream of ours as it comes.
+
+    A stream that fails is not tried again, but the worker is read to its end: it must not wait.
+    """
     for line in pipe:
-        if hasattr(stream, "buffer"):
-            stream.buffer.write(line)
-        else:
-            stream.write(line.decode("utf-8", "replace"))
-        stream.flush()
+        if failures:
+            continue
+        try:
+            if hasattr(stream, "buffer"):
+                stream.buffer.write(line)
+            else:
+                stream.write(line.decode("utf-8", "replace"))
+            stream.flush()
+        except OSError as error:
+            failures.append(error)
 
 
 def _wait(workers: Sequence[_Worker], stop: Stop) -> None:

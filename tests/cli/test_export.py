@@ -12,6 +12,11 @@ from lmcli.__main__ import main
 sys.argv = ["lmcli", "sample", "out", "--length", "12", "--seed", "5", "--prompt", "the "]
 main()
 """
+EVAL = """
+from lmcli.__main__ import main
+sys.argv = ["lmcli", "eval", "out", "text.txt"]
+main()
+"""
 
 
 def without_torch(code, cwd):
@@ -39,6 +44,23 @@ def test_an_exported_run_samples_without_torch(lmcli, trained, tmp_path, run):
     assert done.json["bytes"] > 1000
     expected = lmcli("sample", "out", "--length", "12", "--seed", "5", "--prompt", "the ").out
     assert without_torch(SAMPLE, tmp_path) == expected
+
+
+def test_what_needs_torch_says_so_where_there_is_none(lmcli, trained, tmp_path):
+    lmcli("export", trained / "char", "-o", "out")
+    (tmp_path / "text.txt").write_bytes((trained / "text.txt").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", NO_TORCH + EVAL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "error: this needs torch, which is not installed",
+        "hint: pip install torch",
+    ]
 
 
 def test_the_lines_of_the_readme_run_without_torch(lmcli, trained, tmp_path):

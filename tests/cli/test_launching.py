@@ -230,6 +230,22 @@ def test_workers_do_not_outlive_the_process_that_started_them(begun, unbroken, g
     assert_same(tmp_path / "run", unbroken)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_result_that_cannot_be_written_is_an_error_and_the_run_is_there(place, start):
+    with Path("/dev/full").open("wb") as full:
+        process = start(
+            *("train", "my.txt", *SHORT, *TWO, "-o", "full", "--json"),
+            cwd=place,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+        err = process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    assert err.decode().startswith("error: no space left for 'the output'\nhint: ")
+    assert err.count(b"\n") == 2
+    assert Run.open(place / "full").result("train")["steps"] == 40
+
+
 @pytest.mark.slow
 def test_a_budget_in_minutes_ends_for_all_workers_at_the_same_step(command, place):
     more = ("--minutes", "0.05", "--set", "most_epochs=0", *TWO, "-o", "minutes", "--json")

@@ -264,3 +264,20 @@ def test_sampled_text_streams_before_it_is_finished(trained, start):
         assert run.stdout.read(10)
         assert run.poll() is None
         run.kill()
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_stream_that_was_closed_leads_nowhere(my_text, tmp_path, trained, closed, process):
+    text, run = my_text.read_bytes(), tmp_path / "run"
+    shell = ("sh", "-c", f'exec "$@" {closed}>&-', "sh")
+    for command in (
+        ("train", "my.txt", *TINY, "-o", run),
+        ("sample", trained / "char", "--prompt", "-", "--length", "5"),
+        ("sample", trained / "char", "--length", "5", "--json"),
+    ):
+        done = process(*command, wrap=shell, stdin=b"a")
+        assert done.code == 0, done.err
+        assert "Traceback" not in done.err
+        assert (done.raw == b"") == (closed == 1)
+    assert my_text.read_bytes() == text
+    assert process("eval", run, "my.txt").code == 0
