@@ -28,10 +28,6 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
             f"'{run.record.arch}' cannot run without torch yet",
             f"these can: {', '.join(STEPPERS.names())}",
         )
-    if run.record.settings.get("softmax") == "adaptive":
-        raise RunError(
-            "an adaptive softmax cannot run without torch yet", "train with --set softmax=full"
-        )
     if path.resolve() == run.path.resolve():
         raise RunError(f"'{path}' is the run itself", "choose another name with -o")
     if (path / RECORD).is_file() and not force:

@@ -148,12 +148,10 @@ class Run:
     def stepper(self) -> Stepper | None:
         """The model with its best weights, without torch: one token at a time.
 
-        None where the architecture or the adaptive softmax has no stepper, or where the run is
-        older than a setting that its stepper needs; `model` knows that setting's default.
+        None where the architecture has no stepper, or where the run is older than a setting that
+        its stepper needs; `model` knows that setting's default.
         """
         if self.record.arch not in STEPPERS.names():
-            return None
-        if self.record.settings.get("softmax") == "adaptive":
             return None
         cls = STEPPERS.load(self.record.arch)
         if not self.record.settings.keys() >= set(cls.needs):

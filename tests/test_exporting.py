@@ -73,14 +73,6 @@ def test_what_cannot_run_without_torch_is_not_exported(trained, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adaptive_softmax_is_not_exported_as_what_runs_without_torch(make_run, tmp_path):
-    run = make_run(tmp_path / "run", "gru", softmax="adaptive")
-    with pytest.raises(RunError, match="adaptive softmax cannot run without torch") as caught:
-        export_numpy(run, tmp_path / "out")
-    assert "softmax=full" in caught.value.hint
-    assert not (tmp_path / "out").exists()
-
-
 def test_half_an_export_is_not_left_behind(trained, tmp_path):
     run, soft = trained("gru"), resource.getrlimit(resource.RLIMIT_FSIZE)
     least = max((run.path / name).stat().st_size for name in (RECORD, TOKENIZER))

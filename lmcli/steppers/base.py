@@ -106,23 +106,12 @@ class Weights:
         """Those whose names begin so."""
         return Weights(self.tensors, self.prefix + prefix)
 
-
-class Output:
-    """The output layer: logits of hidden vectors."""
-
-    def __init__(self, weight: Reals, bias: Reals) -> None:
-        self.weight = weight  # (H, V)
-        self.bias = bias.astype(np.float64)
-
-    def begin(self, streams: int) -> None:
-        """Room for so many streams."""
-        size = streams, len(self.bias)
-        self._product, self._logits = np.empty(size, np.float32), np.empty(size)
-
-    def __call__(self, hidden: Reals) -> Logits:
-        """Shapes: (K, H) -> (K, V)."""
-        np.dot(hidden, self.weight, out=self._product)
-        return np.add(self._product, self.bias, out=self._logits)
+    def numbered(self, prefix: str) -> list[Weights]:
+        """Those whose names go on with ``0.``, those with ``1.``, ..., as far as there are any."""
+        found: list[Weights] = []
+        while any(name.startswith(f"{self.prefix}{prefix}{len(found)}.") for name in self.tensors):
+            found.append(self.part(f"{prefix}{len(found)}."))
+        return found
 
 
 class Rows:

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lmcli.steppers import base
-from lmcli.steppers.base import Array, ArrayStepper, Logits, Output, Reals, Rows, Weights
+from lmcli.steppers.base import Array, ArrayStepper, Logits, Reals, Rows, Weights
+from lmcli.steppers.output import embedding_table, output_layer
 
 SHUT = -60.0
 """As the input of a halved sigmoid: tanh(-60) = -1 exactly, and the gate is 0."""
@@ -98,11 +99,11 @@ class Recurrent(ArrayStepper):
     def __init__(self, vocabulary: int, settings: Any, tensors: Mapping[str, Array]) -> None:
         weights = Weights(tensors)
         self.start_id = vocabulary
-        embed = weights("embed.weight", vocabulary + 1, None)
-        hidden = weights("output.weight", vocabulary, None).shape[1]
-        output = embed[:vocabulary] if settings.tie else weights("output.weight", vocabulary, None)
+        embed = embedding_table(weights, vocabulary)
+        tied = embed[:vocabulary] if settings.tie else None
+        self.output = output_layer(weights, vocabulary, tied=tied)
+        hidden = self.output.hidden
         self.layers = list(self.stack(weights, embed.shape[1], hidden, settings))
-        self.output = Output(np.ascontiguousarray(output.T), weights("output.bias", vocabulary))
         columns = self.layers[0].prepare(embed[:1]).shape[1]
         self.known = len(embed) * columns <= base.TABLE
         self.rows = Rows(self.layers[0].prepare(embed) if self.known else embed)
@@ -119,7 +120,7 @@ class Recurrent(ArrayStepper):
         self.output.begin(streams)
         for layer in self.layers:
             layer.begin(streams)
-        self.shown = np.zeros((streams, len(self.output.weight)), np.float32)
+        self.shown = np.zeros((streams, self.output.hidden), np.float32)
 
     def state(self) -> list[Array]:
         """The layers' state, and what the last one has shown."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lmcli.steppers import base
-from lmcli.steppers.base import Array, ArrayStepper, Logits, Output, Reals, Weights
+from lmcli.steppers.base import Array, ArrayStepper, Logits, Reals, Weights
+from lmcli.steppers.output import embedding_table, output_layer
 
 
 class Window(ArrayStepper):
@@ -25,7 +26,7 @@ class Window(ArrayStepper):
     def __init__(self, vocabulary: int, settings: Any, tensors: Mapping[str, Array]) -> None:
         weights = Weights(tensors)
         self.start_id, self.places = vocabulary, settings.window
-        self.embed = weights("embed.weight", vocabulary + 1, None)
+        self.embed = embedding_table(weights, vocabulary)
         wide = self.places * self.embed.shape[1]
         weight = weights.turned("hidden.weight", None, wide)  # (N E, H)
         self.hidden = weight.shape[1]
@@ -34,8 +35,7 @@ class Window(ArrayStepper):
             weight = np.concatenate([weight, direct], axis=1)  # (N E, H + V)
         self.weight = weight
         self.bias = weights("hidden.bias", self.hidden)
-        output = weights.turned("output.weight", vocabulary, self.hidden)
-        self.output = Output(output, weights("output.bias", vocabulary))
+        self.output = output_layer(weights, vocabulary, self.hidden)
         self.known = self.places * len(self.embed) * weight.shape[1] <= base.TABLE
         if self.known:
             blocks = weight.reshape(self.places, -1, weight.shape[1])

@@ -1,8 +1,11 @@
 """The commands on a run whose words are predicted by the adaptive softmax."""
 
 import math
+from pathlib import Path
 
 import pytest
+
+from lmcli.run import Run
 
 TRAIN = ("--tokenizer", "word", "--set", "hidden=16", "--steps", "120", "--json")
 
@@ -29,6 +32,13 @@ def test_a_sample_has_the_probability_that_it_is_scored_with(adaptive, lmcli):
     lmcli_again = lmcli(*sample).json
     assert lmcli_again["text"] == made["text"]
     assert 0 < made["nats"] < 30 * math.log(adaptive["vocabulary"])
+
+
+def test_it_is_sampled_and_exported_without_torch(adaptive, lmcli):
+    assert Run.open(Path("run")).stepper() is not None
+    assert lmcli("export", "run", "--to", "numpy", "-o", "out").code == 0
+    sample = ("--length", "30", "--seed", "1")
+    assert lmcli("sample", "out", *sample).out == lmcli("sample", "run", *sample).out != ""
 
 
 def test_the_blank_is_filled_with_probabilities_that_sum_to_one(adaptive, lmcli):
