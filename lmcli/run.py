@@ -23,14 +23,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import LmcliError, RunError, StorageError
-from lmcli.registry import MODELS, STEPPERS, TOKENIZERS
-from lmcli.storing import (
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.storage import (
     damaged,
-    read_arrays,
     read_json,
     read_tensors,
     storage,
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcli.models.base import LanguageModel
-    from lmcli.steppers.base import Stepper
 
 RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
 TRAINING, TRAINING_COPY, LOG, RESULTS = (
@@ -133,10 +130,10 @@ class Run:
 
     def model(self, device: str = "cpu") -> LanguageModel:
         """The model with its best weights, and a process that is ready to compute with it."""
-        from lmcli.devices import hold_freed_memory
+        from lmcli.system import hold_freed_memory
 
         hold_freed_memory()
-        file = self._weights()
+        file = self.weights_file()
         model = self.new_model()
         tensors, _ = read_tensors(file)
         try:
@@ -145,26 +142,8 @@ class Run:
             raise damaged(file, error) from None
         return model.to(device).eval()
 
-    def stepper(self) -> Stepper | None:
-        """The model with its best weights, without torch: one token at a time.
-
-        None where the architecture has no stepper, or where the run is older than a setting that
-        its stepper needs; `model` knows that setting's default.
-        """
-        if self.record.arch not in STEPPERS.names():
-            return None
-        cls = STEPPERS.load(self.record.arch)
-        if not self.record.settings.keys() >= set(cls.needs):
-            return None
-        arrays, _ = read_arrays(file := self._weights())
-        try:
-            settings = SimpleNamespace(**self.record.settings)
-            stepper: Stepper = cls(self.record.vocabulary, settings, arrays)
-        except (ValueError, TypeError) as error:
-            raise damaged(file, error) from None
-        return stepper
-
-    def _weights(self) -> Path:
+    def weights_file(self) -> Path:
+        """Where the best weights are; a run without them is a RunError."""
         file = self.path / WEIGHTS
         if not file.is_file():
             raise RunError(
@@ -230,7 +209,7 @@ class Run:
         return read_json(file) if file.is_file() else None
 
 
-class Onlooker(Run):
+class ReadOnlyRun(Run):
     """A run that another process writes: what a training would write is dropped."""
 
     def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:

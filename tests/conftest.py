@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
-from lmcli.grammars.france import France
+from lmcli.grammars.france.grammar import France
 from lmcli.registry import MODELS
 from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from lmcli.cli.screen import emit_json, emit_lines, note
 from lmcli.errors import UsageError
-from lmcli.result import SCHEMA
+from lmcli.report.result import SCHEMA
 
 if TYPE_CHECKING:
-    from lmcli.racing import Member
-    from lmcli.sources import Source
+    from lmcli.data.dataset import Dataset
+    from lmcli.training.sweep import Trial
 
 
 def show_plan(
-    members: Sequence[Member], folder: Path, device: str, force: bool, as_json: bool, quiet: bool
+    members: Sequence[Trial], folder: Path, device: str, force: bool, as_json: bool, quiet: bool
 ) -> None:
     """The commands on stdout; how their runs become a table, on stderr."""
     if not members:
@@ -42,7 +42,7 @@ def show_plan(
         note(f"next, when all have run: {shlex.join(again)}")
 
 
-def train_words(member: Member) -> list[str]:
+def train_words(member: Trial) -> list[str]:
     """``lmcli train`` for one member."""
     job = member.job
     source, budget = job.source, vars(job.budget)
@@ -53,7 +53,7 @@ def train_words(member: Member) -> list[str]:
     return words + [w for name, v in pairs.items() for w in ("--set", f"{name}={v}")]
 
 
-def text_words(source: Source) -> list[str]:
+def text_words(source: Dataset) -> list[str]:
     """The texts, how they are read and split, and the tokenizer with its settings."""
     choice = source.choice
     options = vars(choice.options)
@@ -68,7 +68,7 @@ def text_words(source: Source) -> list[str]:
     return words + [w for name, v in pairs.items() for w in ("--set", f"{name}={v}")]
 
 
-def _tokenizer_pairs(source: Source) -> Mapping[str, Any]:
+def _tokenizer_pairs(source: Dataset) -> Mapping[str, Any]:
     from lmcli.registry import TOKENIZERS
 
     settings = TOKENIZERS.load(source.tokenizer).Settings(**source.tokenizer_settings)

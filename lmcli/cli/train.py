@@ -13,11 +13,11 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.cli.trained import Trained
-    from lmcli.preparing import Job
+    from lmcli.data.dataset import TextChoice
     from lmcli.run import Run
-    from lmcli.sources import TextChoice
-    from lmcli.training import Progress, Trainer
-    from lmcli.workers import Workers
+    from lmcli.training.distributed import Workers
+    from lmcli.training.job import Job
+    from lmcli.training.trainer import Progress, Trainer
 
 DEFAULT_MINUTES = 3.0
 
@@ -176,20 +176,20 @@ def _job(
     shown: bool,
 ) -> Job:
     from lmcli.cli.screen import preparation_bar
-    from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
+    from lmcli.training.job import check_pairs, command_line, load_dataset, prepare_job
 
     arch, tokenizer = arch or "lstm", tokenizer or "char"
     check_pairs(pairs, [arch], tokenizer)
     with preparation_bar(shown) as meter:
-        source = prepare_source(choice, tokenizer, pairs, meter)
+        source = load_dataset(choice, tokenizer, pairs, meter)
     command = command_line()
     return prepare_job(source, arch, pairs, budget, seed, device, command=command, workers=workers)
 
 
 def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
-    from lmcli.devices import pick_precision
-    from lmcli.recipes import describe_choice
+    from lmcli.system import pick_precision
+    from lmcli.training.defaults import describe_defaults
 
     encoded, corpus = job.source.encoded, job.source.corpus
     model = job.model()
@@ -199,7 +199,7 @@ def _choices(job: Job, verbose: bool) -> list[str]:
         f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
         f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
         *([_sampled(job)] if job.source.valid.share < 1 else []),
-        describe_choice(job.arch, job.settings, job.training) + together,
+        describe_defaults(job.arch, job.settings, job.training) + together,
     ]
     if verbose:
         precision = pick_precision(job.training.precision, job.device)
@@ -226,9 +226,9 @@ def _budget(job: Job) -> str:
 def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Trained:
     """Train to the end of the budget, or to Ctrl-C."""
     from lmcli.cli.trained import Trained
-    from lmcli.devices import pick_precision
-    from lmcli.keeping import count_into
-    from lmcli.keeping import resume as restore
+    from lmcli.system import pick_precision
+    from lmcli.training.checkpoint import count_into
+    from lmcli.training.checkpoint import resume as restore
 
     if job.counts:
         model = job.model()
@@ -246,8 +246,8 @@ def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Tra
 def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
-    from lmcli.keeping import train_into
-    from lmcli.training import Progress
+    from lmcli.training.checkpoint import train_into
+    from lmcli.training.trainer import Progress
 
     chars = job.source.valid.part.chars / trainer.valid_targets
     last = Progress(

@@ -1,0 +1,101 @@
+"""Files: what was written comes back, and a write that fails leaves what was there."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmcli.errors import StorageError
+from lmcli.storage import (
+    read_arrays,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.uint8]
+)
+def test_tensors_of_every_kind_and_shape_come_back(tmp_path, kind):
+    tensors = {
+        "matrix": torch.arange(6).reshape(2, 3).to(kind),
+        "turned": torch.arange(6).reshape(2, 3).to(kind).t(),
+        "scalar": torch.tensor(3).to(kind),
+        "empty": torch.zeros(0, 4).to(kind),
+    }
+    write_tensors(tmp_path / "t", tensors, {"é": [1, None]})
+    found, about = read_tensors(tmp_path / "t")
+    assert about == {"é": [1, None]}
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == kind
+        assert torch.equal(found[name], tensor)
+
+
+@given(
+    values=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])).filter(
+            lambda k: k not in ("format", "checksum")
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_plain_values_come_back_from_json(tmp_path_factory, values):
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    write_json(file, values)
+    assert read_json(file) == values
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_tensors_are_read_as_arrays_too(tmp_path, kind):
+    tensors = {"a": torch.arange(6).reshape(2, 3).to(kind), "b": torch.tensor(3).to(kind)}
+    write_tensors(tmp_path / "t", tensors, {"step": 3})
+    found, about = read_arrays(tmp_path / "t")
+    assert about == {"step": 3}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        assert np.array_equal(found[name], tensor.numpy())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write"), (errno.EIO, "cannot write")],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path, monkeypatch, call, number, message
+):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "file"
+    write_bytes(file, b"old")
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(StorageError, match=message):
+        write_bytes(file, b"new")
+    monkeypatch.undo()
+    assert file.read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+    write_bytes(file, b"new")
+    assert file.read_bytes() == b"new"
+
+
+def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
+    write_bytes(tmp_path / "file", b"new")
+    assert order == ["fsync", "rename"]
