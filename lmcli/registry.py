@@ -12,12 +12,14 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Family:
@@ -38,7 +40,7 @@ class Family:
         files |= {f.parent.name: f for folder in folders for f in folder.glob("*/__init__.py")}
         return {name: file for name, file in files.items() if _is_member(file)}
 
-    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+    def _entry_points(self) -> dict[str, EntryPoint]:
         return _entry_points(self.group) if self.group else {}
 
     def names(self) -> list[str]:
@@ -71,11 +73,13 @@ def _is_member(file: Path) -> bool:
 
 
 @functools.cache
-def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    import importlib.metadata  # 18 ms, which help texts need not wait for
+
     return {e.name: e for e in importlib.metadata.entry_points(group=group)}
 
 
-def _source(entry_point: importlib.metadata.EntryPoint) -> Path | None:
+def _source(entry_point: EntryPoint) -> Path | None:
     spec = importlib.util.find_spec(entry_point.module)
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 

@@ -11,7 +11,7 @@
     log.jsonl              one line a record of progress
     results/*.json
 
-How files are written and checked is in `storing.py`. training.json lives in the header of
+How files are written and checked is in `storage.py`. training.json lives in the header of
 training.safetensors because two files cannot be renamed in one go.
 """
 
@@ -36,12 +36,12 @@ from lmcli.storage import (
     write_json,
     write_tensors,
 )
-from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcli.models.base import LanguageModel
+    from lmcli.tokenizers.base import Tokenizer
 
 RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
 TRAINING, TRAINING_COPY, LOG, RESULTS = (

@@ -31,7 +31,7 @@ import torch
 
 from lmcli.data.batches import ContiguousBatches
 from lmcli.data.corpus import TextOptions, load_corpus
-from lmcli.data.dataset import TextChoice
+from lmcli.data.dataset import CorpusSpec
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.evaluation import log_likelihood
 from lmcli.evaluation.log_likelihood import score_documents, stream_nats
@@ -72,16 +72,16 @@ def numbered_lines(count, begin=0):
 def test_the_test_split_is_evaluated(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(900))
-    source = load_dataset(TextChoice((str(file),)), "char")
-    job = prepare_job(source, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
+    dataset = load_dataset(CorpusSpec((str(file),)), "char")
+    job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
     *_, last = run_trial(Trial("ngram", job, tmp_path / "run", learning_rate_search=False))
-    model, tokenizer = job.model(), source.encoded.tokenizer
-    model.count(source.encoded.train)
+    model, tokenizer = job.model(), dataset.tokenized.tokenizer
+    model.count(dataset.tokenized.train)
     nats = []
-    for piece in source.corpus.test.documents:
+    for piece in dataset.corpus.test.documents:
         nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
     assert last.outcome.held_out is last.outcome.test
-    assert last.outcome.test.tokens == len(nats) == source.corpus.test.chars
+    assert last.outcome.test.tokens == len(nats) == dataset.corpus.test.chars
     assert last.outcome.test.nats == pytest.approx(sum(nats), rel=1e-5)
     assert last.outcome.test.nats != pytest.approx(last.outcome.valid.nats, rel=1e-3)
 
@@ -143,7 +143,7 @@ def test_mean_divides_by_the_number_of_predictions_made(build, length):
 def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(100))
-    choice = TextChoice((str(file),))
+    choice = CorpusSpec((str(file),))
     before = load_dataset(choice, "word")
     file.write_text(numbered_lines(100).replace("text", "tale"))
     after = load_dataset(choice, "word")

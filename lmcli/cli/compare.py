@@ -137,25 +137,25 @@ def compare(
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
     with preparation_bar(shown) as meter:
-        source = load_dataset(choice, tokenizer, pairs, meter)
+        dataset = load_dataset(choice, tokenizer, pairs, meter)
     some_seeds = range(seed, seed + seeds)
-    trained = members(source, chosen, pairs, budget, some_seeds, device, match, folder)
+    trained = members(dataset, chosen, pairs, budget, some_seeds, device, match, folder)
     if plan:
         show_plan(trained, folder, device, force, as_json, quiet)
         return
     _clear(folder, taken)
     side_by_side = _workers(trained, workers)
     if shown:
-        for line in _announcement(source, trained, budget, side_by_side):
+        for line in _announcement(dataset, trained, budget, side_by_side):
             note(line)
-    outcomes = _train(trained, side_by_side, source, shown)
-    outcomes += collect(opened, source, [e.name for e in chosen])
+    outcomes = _train(trained, side_by_side, dataset, shown)
+    outcomes += collect(opened, dataset, [e.name for e in chosen])
     if not outcomes:
         raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
     warn_unlike(outcomes)
     comparison = Comparison.of(outcomes)
-    found = values(comparison, source, trained, budget, match, seeds, side_by_side)
-    results = add_memory(found, source, seed, probe)
+    found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
+    results = add_memory(found, dataset, seed, probe)
     made = with_memory(result(comparison, found, folder), results)
     keep(folder, made)
     emit(made, as_json, quiet)
@@ -206,15 +206,15 @@ def _workers(members: Sequence[Trial], wanted: int | None) -> int:
 
 
 def _announcement(
-    source: Dataset, members: Sequence[Trial], budget: Any, workers: int
+    dataset: Dataset, members: Sequence[Trial], budget: Any, workers: int
 ) -> list[str]:
     from lmcli.training.defaults import describe_defaults
 
-    corpus, encoded = source.corpus, source.encoded
+    corpus, encoded = dataset.corpus, dataset.tokenized
     held_out = corpus.test or corpus.valid
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {held_out.chars:,} held out; "
-        f"{len(encoded.train):,} {source.tokenizer} tokens, {encoded.tokenizer.size:,} different"
+        f"{len(encoded.train):,} {dataset.tokenizer} tokens, {encoded.tokenizer.size:,} different"
     ]
     seen = set()
     for member in members:
@@ -235,7 +235,7 @@ def _announcement(
 
 
 def _train(
-    members: Sequence[Trial], workers: int, source: Dataset, shown: bool
+    members: Sequence[Trial], workers: int, dataset: Dataset, shown: bool
 ) -> list[TrialResult]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
     from lmcli.cli.group import warn
@@ -245,7 +245,7 @@ def _train(
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
     outcomes: list[TrialResult] = []
-    chars = source.valid.part.chars / max(1, source.valid.targets)
+    chars = dataset.valid.part.chars / max(1, dataset.valid.targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
             outcomes += [_seedless(e.outcome) for e in run_trial(member) if e.outcome]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def values(
     comparison: Comparison,
-    source: Dataset,
+    dataset: Dataset,
     members: Sequence[Trial],
     budget: Any,
     match: str,
@@ -25,9 +25,9 @@ def values(
     """The keys of ``lmcli compare --json``."""
     from lmcli.evaluation.comparison import optimum_row, protocol
 
-    corpus, encoded = source.corpus, source.encoded
+    corpus, encoded = dataset.corpus, dataset.tokenized
     rows = [s.to_json() | {"reach": None} for s in comparison.standings]
-    optimum = optimum_row(source)
+    optimum = optimum_row(dataset)
     if optimum:
         rows.append(optimum | {"reach": None})
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
@@ -38,7 +38,7 @@ def values(
             "sha256": corpus.sha256,
             "chars": sum(p.chars for p in parts),
             "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
-            "tokenizer": source.tokenizer,
+            "tokenizer": dataset.tokenizer,
         },
         "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},
         "rows": rows,

@@ -111,7 +111,7 @@ def _pieces(
     o.one_of("split", split, ("train", "valid", "test"))
     from lmcli.training.job import reopen
 
-    corpus = reopen(run, tuple(texts), meter).source.corpus
+    corpus = reopen(run, tuple(texts), meter).dataset.corpus
     part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
     if part is None or not part.documents:
         raise TextError(

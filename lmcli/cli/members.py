@@ -72,7 +72,7 @@ def row_name(label: str) -> str:
 
 
 def members(
-    source: Dataset,
+    dataset: Dataset,
     found: Iterable[TrialSpec],
     pairs: Mapping[str, Any],
     budget: Any,
@@ -99,7 +99,7 @@ def members(
         wanted = {**pairs, **entrant.pairs}
         for seed in seeds:
             job = prepare_job(
-                source, entrant.arch, wanted, budget, seed, device, match, command_line(), width
+                dataset, entrant.arch, wanted, budget, seed, device, match, command_line(), width
             )
             if job.counts and seed != seeds[0]:
                 continue

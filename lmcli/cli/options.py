@@ -174,10 +174,10 @@ def text_choice(
     documents: str | None,
 ) -> Any:
     """What is trained on and what is held out, checked."""
-    from lmcli.data.dataset import TextChoice
+    from lmcli.data.dataset import CorpusSpec
 
     reading = text_options(encoding, errors, newlines, documents, texts or ())
-    return TextChoice(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
+    return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
 
 
 def free_name(folder: Path, name: str) -> Path:

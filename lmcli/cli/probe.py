@@ -101,37 +101,37 @@ def probe_settings(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, 
 
 def material_of(runs: Sequence[Run], texts: Sequence[str]) -> ProbeData:
     """The given texts, or the held-out parts of the text that all runs were trained on."""
-    from lmcli.data.dataset import TextChoice
+    from lmcli.data.dataset import CorpusSpec
     from lmcli.data.reading import read_documents
     from lmcli.errors import LmcliError, TextError
     from lmcli.evaluation.probes.base import ProbeData
     from lmcli.training.job import reopen
 
-    first = TextChoice.from_json(runs[0].record.corpus)
+    first = CorpusSpec.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = _some(reopen(runs[0]).source.corpus.train)
+            train = _some(reopen(runs[0]).dataset.corpus.train)
         except LmcliError:
             train = ()
         documents = read_documents(list(texts), first.options)
         return ProbeData(tuple(d.text for d in documents), train, *_grammar(texts))
     for run in runs[1:]:
         same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
-        if not same or TextChoice.from_json(run.record.corpus) != first:
+        if not same or CorpusSpec.from_json(run.record.corpus) != first:
             raise TextError(
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return material_from(reopen(runs[0]).source)
+    return material_from(reopen(runs[0]).dataset)
 
 
-def material_from(source: Any) -> ProbeData:
-    """What a source holds out: the validation and the test part."""
+def material_from(dataset: Any) -> ProbeData:
+    """What a dataset holds out: the validation and the test part."""
     from lmcli.evaluation.probes.base import ProbeData
 
-    corpus = source.corpus
+    corpus = dataset.corpus
     held_out = (*_some(corpus.valid), *(_some(corpus.test) if corpus.test else ()))
-    return ProbeData(held_out, _some(corpus.train), *_grammar(source.choice.texts))
+    return ProbeData(held_out, _some(corpus.train), *_grammar(dataset.spec.texts))
 
 
 MOST_CHARACTERS = 1 << 25

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNMEASURED = {"tokens": None, "at_least": False}
 
 
-def add_memory(values: dict[str, Any], source: Any, seed: int, every: bool) -> list[ProbeResult]:
+def add_memory(values: dict[str, Any], dataset: Any, seed: int, every: bool) -> list[ProbeResult]:
     """Give each row of a comparison its `reach` and `recall`; with `every` run all probes as well.
 
     Where the text has items with known answers, all seeds are asked, else the first of each row.
@@ -29,7 +29,7 @@ def add_memory(values: dict[str, Any], source: Any, seed: int, every: bool) -> l
     from lmcli.registry import PROBES
     from lmcli.run import Run
 
-    material = material_from(source)
+    material = material_from(dataset)
     asked = None if material.items else 1
     paths = {row["name"]: [s["run"] for s in row["seeds"][:asked]] for row in values["rows"]}
     subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]

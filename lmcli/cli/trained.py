@@ -29,16 +29,16 @@ def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
     from lmcli.evaluation.score import Score
 
     model, last = run.model(), done.last
-    encoded, valid = job.source.encoded, job.source.valid
+    encoded, valid = job.dataset.tokenized, job.dataset.valid
     score = Score.of(score_documents(model, encoded.tokenizer, valid.part.documents))
     warn_uncounted(score, run.path)
     return {
         "run": str(run.path),
         "arch": job.arch,
-        "tokenizer": job.source.tokenizer,
+        "tokenizer": job.dataset.tokenizer,
         "parameters": model.parameter_count(),
         "vocabulary": encoded.tokenizer.size,
-        "train_tokens": job.source.targets(),
+        "train_tokens": job.dataset.targets(),
         "tokens_seen": last.tokens,
         "epochs": done.epochs,
         "steps": last.step,

@@ -1,6 +1,6 @@
 """What a model learns from and is measured on: the texts chosen, read, split and tokenized.
 
-**In:** a `TextChoice`: which texts, how to read and how to split them.
+**In:** a `CorpusSpec`: which texts, how to read and how to split them.
 **Out:** a `Dataset`, which all members of a comparison share, and as much of its held-out parts as
 is scored.
 """
@@ -22,7 +22,7 @@ MOST_SCORED = 1 << 20
 
 
 @dataclass(frozen=True)
-class TextChoice:
+class CorpusSpec:
     """Which texts, how to read and how to split them."""
 
     texts: tuple[str, ...]
@@ -47,7 +47,7 @@ class TextChoice:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TextChoice:
+    def from_json(cls, data: Mapping[str, Any]) -> CorpusSpec:
         """The choice a run was made with."""
         return cls(
             texts=tuple(data["texts"]),
@@ -88,28 +88,28 @@ class EvalSplit:
 class Dataset:
     """A corpus in hand: read, split, tokenized."""
 
-    choice: TextChoice
+    spec: CorpusSpec
     corpus: Corpus
-    encoded: TokenizedCorpus
+    tokenized: TokenizedCorpus
     tokenizer: str
     tokenizer_settings: dict[str, Any]
 
     @cached_property
     def valid(self) -> EvalSplit:
         """What is validated on."""
-        return EvalSplit.of(self.corpus.valid, self.encoded.valid, self.encoded.tokenizer)
+        return EvalSplit.of(self.corpus.valid, self.tokenized.valid, self.tokenized.tokenizer)
 
     @cached_property
     def test(self) -> EvalSplit | None:
         """What is tested on."""
-        part, stream = self.corpus.test, self.encoded.test
+        part, stream = self.corpus.test, self.tokenized.test
         if part is None or stream is None:
             return None
-        return EvalSplit.of(part, stream, self.encoded.tokenizer)
+        return EvalSplit.of(part, stream, self.tokenized.tokenizer)
 
     def targets(self) -> int:
         """How many tokens of the training part are predicted: all but the start ids."""
-        return len(self.encoded.train) - len(self.corpus.train.documents)
+        return len(self.tokenized.train) - len(self.corpus.train.documents)
 
     def checksums(self) -> dict[str, str | None]:
         """Of the text, and of what was held out in files of its own."""

@@ -166,23 +166,23 @@ def protocol(job: Job, budget: Budget, match: str, seeds: int, workers: int) -> 
         "learning_rates": list(RACE_RATES),
         "race_share": RACE_SHARE,
         "device": job.device,
-        "split": job.source.corpus.split.kind,
+        "split": job.dataset.corpus.split.kind,
     }
 
 
 # ------------------------------------------------------------------ the known optimum
 
 
-def optimum_row(source: Dataset) -> dict[str, Any] | None:
+def optimum_row(dataset: Dataset) -> dict[str, Any] | None:
     """What nobody can beat on these very documents, where the text was made by a grammar.
 
     The grammar itself says how likely each held-out document is.
     """
-    grammar = made_by(source)
+    grammar = made_by(dataset)
     if grammar is None:
         return None
     row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
-    for name, held_out in (("valid", source.valid), ("test", source.test)):
+    for name, held_out in (("valid", dataset.valid), ("test", dataset.test)):
         if held_out is None:
             row[name] = None
             continue
@@ -213,11 +213,11 @@ NO_TRAINING = (
 )
 
 
-def made_by(source: Dataset) -> Any:
+def made_by(dataset: Dataset) -> Any:
     """The grammar that made the text, by the about-file beside it; None for any other text."""
-    if len(source.choice.texts) != 1 or not Path(source.choice.texts[0]).name:
+    if len(dataset.spec.texts) != 1 or not Path(dataset.spec.texts[0]).name:
         return None
-    _, about = companions(Path(source.choice.texts[0]))
+    _, about = companions(Path(dataset.spec.texts[0]))
     if not about.is_file():
         return None
     recipe = dict(read_about(about)["recipe"])

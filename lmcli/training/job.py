@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.data.dataset import Dataset, TextChoice
+from lmcli.data.dataset import CorpusSpec, Dataset
 from lmcli.data.reading import Reader
 from lmcli.data.texts import ProgressCounter
 from lmcli.data.token_cache import cache_folder, tokenize_corpus
@@ -33,7 +33,7 @@ from lmcli.training.trainer import BATCH, Budget, Trainer, TrainingSettings
 
 
 def load_dataset(
-    choice: TextChoice,
+    choice: CorpusSpec,
     tokenizer: str,
     pairs: Mapping[str, Any] | None = None,
     meter: ProgressCounter | None = None,
@@ -57,7 +57,7 @@ class Job:
     budget: Budget
     seed: int
     device: str
-    source: Dataset
+    dataset: Dataset
     command: str = ""
     workers: int = 1
     """processes that share each batch"""
@@ -72,10 +72,10 @@ class Job:
         return Record(
             arch=self.arch,
             settings=asdict(self.settings),
-            tokenizer=self.source.tokenizer,
-            tokenizer_settings=self.source.tokenizer_settings,
-            vocabulary=self.source.encoded.tokenizer.size,
-            corpus=self.source.choice.to_json() | self.source.checksums(),
+            tokenizer=self.dataset.tokenizer,
+            tokenizer_settings=self.dataset.tokenizer_settings,
+            vocabulary=self.dataset.tokenized.tokenizer.size,
+            corpus=self.dataset.spec.to_json() | self.dataset.checksums(),
             training=asdict(self.training),
             budget=asdict(self.budget),
             seed=self.seed,
@@ -87,15 +87,15 @@ class Job:
 
     def create(self, path: Path, force: bool = False) -> Run:
         """The run's folder."""
-        return Run.create(path, self.record(), self.source.encoded.tokenizer, force)
+        return Run.create(path, self.record(), self.dataset.tokenized.tokenizer, force)
 
     def onlooker(self, path: Path) -> Run:
         """The run that another worker creates."""
-        return ReadOnlyRun(path, self.record(), self.source.encoded.tokenizer)
+        return ReadOnlyRun(path, self.record(), self.dataset.tokenized.tokenizer)
 
     def essence(self) -> str:
         """What must be the same for all workers: all but names, versions and the command."""
-        record = {**asdict(self.record()), **self.source.checksums()}
+        record = {**asdict(self.record()), **self.dataset.checksums()}
         left_out = ("corpus", "versions", "command")
         return json.dumps({k: v for k, v in record.items() if k not in left_out}, sort_keys=True)
 
@@ -105,7 +105,7 @@ class Job:
 
         torch.manual_seed(self.seed)
         model: LanguageModel = MODELS.load(self.arch)(
-            self.source.encoded.tokenizer.size, self.settings
+            self.dataset.tokenized.tokenizer.size, self.settings
         )
         return model
 
@@ -114,8 +114,8 @@ class Job:
         workers = workers or Workers()
         return Trainer(
             self.model(),
-            self.source.encoded.train,
-            self.source.valid.stream,
+            self.dataset.tokenized.train,
+            self.dataset.valid.stream,
             self.training,
             self.budget,
             self.seed,
@@ -125,7 +125,7 @@ class Job:
 
 
 def prepare_job(
-    source: Dataset,
+    dataset: Dataset,
     arch: str,
     pairs: Mapping[str, Any],
     budget: Budget,
@@ -143,10 +143,12 @@ def prepare_job(
     cls = MODELS.load(arch)
     settings = update(cls.Settings(), pairs)
     training = update(TrainingSettings(), pairs)
-    scale = ProblemSize.of(source.encoded.train, source.encoded.tokenizer.size, budget)
+    scale = ProblemSize.of(dataset.tokenized.train, dataset.tokenized.tokenizer.size, budget)
     scale = replace(scale, given_width=width)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
-    job = Job(arch, settings, training, budget, seed, pick_device(device), source, command, workers)
+    job = Job(
+        arch, settings, training, budget, seed, pick_device(device), dataset, command, workers
+    )
     return _dealt_out(job, "batch" in pairs) if workers > 1 else job
 
 
@@ -175,15 +177,15 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
 def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
-    choice = TextChoice.from_json(record.corpus)
+    choice = CorpusSpec.from_json(record.corpus)
     if "-" in choice.texts and not texts:
         raise TextError(
             f"'{run.path}' was trained on standard input, which is gone",
             "name the text in the command, or pipe it in again and name -",
         )
     choice = replace(choice, texts=texts or choice.texts)
-    source = load_dataset(choice, record.tokenizer, record.tokenizer_settings, meter)
-    for name, checksum in source.checksums().items():
+    dataset = load_dataset(choice, record.tokenizer, record.tokenizer_settings, meter)
+    for name, checksum in dataset.checksums().items():
         if checksum != record.corpus[name]:
             what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
             raise TextError(
@@ -196,7 +198,7 @@ def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None 
         budget = Budget(**record.budget)
     except TypeError as error:
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
-    job = Job(record.arch, settings, training, budget, record.seed, record.device, source)
+    job = Job(record.arch, settings, training, budget, record.seed, record.device, dataset)
     return replace(job, workers=record.workers)
 
 

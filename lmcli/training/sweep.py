@@ -73,13 +73,13 @@ class TrialResult:
         name: str,
         run: Run,
         model: LanguageModel,
-        source: Dataset,
+        dataset: Dataset,
         tokens_seen: int,
         seconds: float,
         learning_rate: float | None,
     ) -> TrialResult:
-        """Score the model, which has the run's best weights, on what the source holds out."""
-        valid, test = score_parts(model, run.tokenizer, source)
+        """Score the model, which has the run's best weights, on what the dataset holds out."""
+        valid, test = score_parts(model, run.tokenizer, dataset)
         return cls(
             name=name,
             arch=run.record.arch,
@@ -121,7 +121,7 @@ def run_trial(member: Trial) -> Iterator[Event]:
     run = job.create(member.path, force=True)
     if job.counts:
         model = job.model()
-        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
+        progress = count_into(run, model, job.dataset.tokenized.train, job.dataset.valid.stream)
         yield Event(member.name, progress)
         tokens, seconds, rate = progress.tokens, progress.seconds, None
     else:
@@ -135,7 +135,7 @@ def run_trial(member: Trial) -> Iterator[Event]:
         tokens, seconds = trainer.tokens, trainer.seconds + spent
         rate = trainer.settings.learning_rate
     run.slim()
-    outcome = TrialResult.of(member.name, run, run.model(), job.source, tokens, seconds, rate)
+    outcome = TrialResult.of(member.name, run, run.model(), job.dataset, tokens, seconds, rate)
     run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
     yield Event(member.name, outcome=outcome)
 
@@ -170,13 +170,13 @@ def learning_rate_search(job: Job) -> tuple[Trainer, float]:
 
 
 def score_parts(
-    model: LanguageModel, tokenizer: Tokenizer, source: Dataset
+    model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset
 ) -> tuple[Score, Score | None]:
     """What is validated and tested on, scored exactly."""
-    valid = Score.of(score_documents(model, tokenizer, source.valid.part.documents))
-    if source.test is None:
+    valid = Score.of(score_documents(model, tokenizer, dataset.valid.part.documents))
+    if dataset.test is None:
         return valid, None
-    return valid, Score.of(score_documents(model, tokenizer, source.test.part.documents))
+    return valid, Score.of(score_documents(model, tokenizer, dataset.test.part.documents))
 
 
 # ------------------------------------------------------------------ side by side

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmcli.data.corpus import TextOptions
-from lmcli.data.dataset import TextChoice
+from lmcli.data.dataset import CorpusSpec
 from lmcli.evaluation.comparison import (
     Comparison,
     Difference,
@@ -191,16 +191,16 @@ def test_the_error_of_several_seeds_holds_that_of_the_text_and_that_of_the_seeds
 
 
 @pytest.fixture
-def source(france_file):
-    return load_dataset(TextChoice((str(france_file),), TextOptions(documents="line")), "word")
+def dataset(france_file):
+    return load_dataset(CorpusSpec((str(france_file),), TextOptions(documents="line")), "word")
 
 
-def job_of(source, arch, steps=100, **pairs):
-    return prepare_job(source, arch, SMALL | pairs, Budget(steps=steps), 0, "cpu")
+def job_of(dataset, arch, steps=100, **pairs):
+    return prepare_job(dataset, arch, SMALL | pairs, Budget(steps=steps), 0, "cpu")
 
 
-def test_the_race_is_won_by_the_rate_with_the_least_validation_loss(source):
-    job = job_of(source, "gru")
+def test_the_race_is_won_by_the_rate_with_the_least_validation_loss(dataset):
+    job = job_of(dataset, "gru")
     losses = {}
     for factor in RACE_RATES:
         rate = job.training.learning_rate * factor
@@ -215,39 +215,39 @@ def test_the_race_is_won_by_the_rate_with_the_least_validation_loss(source):
     assert spent > 0
 
 
-def test_the_race_is_paid_for_out_of_the_budget(source):
-    winner, _ = learning_rate_search(job_of(source, "rnn"))
+def test_the_race_is_paid_for_out_of_the_budget(dataset):
+    winner, _ = learning_rate_search(job_of(dataset, "rnn"))
     assert winner.step == 4
     assert winner.total_steps + 2 * 4 == 100
-    minutes = replace(job_of(source, "rnn"), budget=Budget(minutes=0.05))
+    minutes = replace(job_of(dataset, "rnn"), budget=Budget(minutes=0.05))
     winner, spent = learning_rate_search(minutes)
     assert winner.budget.minutes * 60 + spent == pytest.approx(3.0)
 
 
-def test_a_learning_rate_of_zero_is_not_taken_for_none(source):
-    winner, _ = learning_rate_search(job_of(source, "rnn", learning_rate=0.0))
+def test_a_learning_rate_of_zero_is_not_taken_for_none(dataset):
+    winner, _ = learning_rate_search(job_of(dataset, "rnn", learning_rate=0.0))
     assert winner.settings.learning_rate == 0.0
 
 
-def test_a_rate_that_explodes_loses_the_race(source, monkeypatch):
+def test_a_rate_that_explodes_loses_the_race(dataset, monkeypatch):
     monkeypatch.setattr(sweep, "RACE_RATES", (1e7, 1.0, 1e6))
-    job = job_of(source, "gru", learning_rate=0.004, clip=0.0)
+    job = job_of(dataset, "gru", learning_rate=0.004, clip=0.0)
     winner, _ = learning_rate_search(job)
     assert winner.settings.learning_rate == 0.004
     assert math.isfinite(winner.measure())
 
 
-def test_a_member_is_trained_scored_and_kept(source, tmp_path):
-    member = Trial("gru", job_of(source, "gru"), tmp_path / "gru", learning_rate_search=True)
+def test_a_member_is_trained_scored_and_kept(dataset, tmp_path):
+    member = Trial("gru", job_of(dataset, "gru"), tmp_path / "gru", learning_rate_search=True)
     *events, last = run_trial(member)
     found = last.outcome
     run = Run.open(tmp_path / "gru")
     assert events[-1].progress.done == "budget"
     assert run.record.training["learning_rate"] == found.learning_rate
     assert not (run.path / TRAINING).exists()  # nobody goes on with it
-    valid, test = score_parts(run.model(), run.tokenizer, source)
+    valid, test = score_parts(run.model(), run.tokenizer, dataset)
     assert (found.valid.nats, found.test.nats) == (valid.nats, test.nats)
-    pieces = score_documents(run.model(), run.tokenizer, source.corpus.test.documents)
+    pieces = score_documents(run.model(), run.tokenizer, dataset.corpus.test.documents)
     assert test.nats == pytest.approx(sum(p.nats.sum(dtype=np.float64) for p in pieces))
     assert found.parameters == run.model().parameter_count()
     assert found.tokens_seen == 4 * 12 * 92
@@ -256,8 +256,8 @@ def test_a_member_is_trained_scored_and_kept(source, tmp_path):
 def test_a_member_that_only_gets_worse_behind_its_race_is_kept_too(tmp_path):
     rng = np.random.default_rng(0)  # two words that never come again: all that is learnt is wrong
     (tmp_path / "words.txt").write_text("".join(rng.choice(list("abcdefgh"), 100_000)))
-    source = load_dataset(TextChoice((str(tmp_path / "words.txt"),), TextOptions()), "word")
-    member = Trial("gru", job_of(source, "gru"), tmp_path / "gru", learning_rate_search=True)
+    dataset = load_dataset(CorpusSpec((str(tmp_path / "words.txt"),), TextOptions()), "word")
+    member = Trial("gru", job_of(dataset, "gru"), tmp_path / "gru", learning_rate_search=True)
     *_, last = run_trial(member)
     losses = [
         entry["valid"]
@@ -268,10 +268,10 @@ def test_a_member_that_only_gets_worse_behind_its_race_is_kept_too(tmp_path):
     assert last.outcome.valid.nats_per_token == pytest.approx(losses[0], rel=0.05)
 
 
-def test_side_by_side_gives_what_one_after_the_other_gives(source, tmp_path):
+def test_side_by_side_gives_what_one_after_the_other_gives(dataset, tmp_path):
     def outcomes(workers):
         members = [
-            Trial(name, job_of(source, name, 25), tmp_path / f"{name}{workers}", True)
+            Trial(name, job_of(dataset, name, 25), tmp_path / f"{name}{workers}", True)
             for name in ("rnn", "gru")
         ]
         events = run_trials(members, workers)
@@ -289,12 +289,12 @@ def test_side_by_side_gives_what_one_after_the_other_gives(source, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_goes_wrong_in_one_of_them_is_told_with_its_name_and_the_others_go_on(
-    source, tmp_path, workers
+    dataset, tmp_path, workers
 ):
-    broken = job_of(source, "gru", learning_rate=1e6, clip=0.0)
+    broken = job_of(dataset, "gru", learning_rate=1e6, clip=0.0)
     members = [
         Trial("gru", broken, tmp_path / "gru", False),
-        Trial("rnn", job_of(source, "rnn"), tmp_path / "rnn", False),
+        Trial("rnn", job_of(dataset, "rnn"), tmp_path / "rnn", False),
     ]
     events = list(run_trials(members, workers))
     ((kind, problem, hint),) = [e.error for e in events if e.error]
@@ -315,11 +315,11 @@ def test_every_worker_has_a_core(workers):
 
 
 @pytest.fixture
-def made(france_file, source):
-    """The same source with the grammar's about-file beside the text."""
+def made(france_file, dataset):
+    """The same dataset with the grammar's about-file beside the text."""
     about = {"format": 1, "recipe": {"grammar": "france", "size": "small", "level": 0, "seed": 0}}
     companions(france_file)[1].write_text(json.dumps(about), encoding="utf-8")
-    return source
+    return dataset
 
 
 def test_the_optimum_is_what_the_grammar_says_of_these_documents(made):
@@ -342,7 +342,7 @@ def test_no_model_is_better_than_the_optimum(made, tmp_path):
 def test_a_text_that_no_grammar_made_or_that_was_edited_has_no_optimum(made, france_file):
     text = france_file.read_text().replace(" . ", " ! ")
     france_file.write_text(text)
-    choice = TextChoice((str(france_file),), TextOptions(documents="line"))
+    choice = CorpusSpec((str(france_file),), TextOptions(documents="line"))
     assert made_by(made) is not None
     assert optimum_row(load_dataset(choice, "word")) is None
     companions(france_file)[1].unlink()
@@ -350,10 +350,10 @@ def test_a_text_that_no_grammar_made_or_that_was_edited_has_no_optimum(made, fra
     assert optimum_row(made) is None
 
 
-def test_trainings_begin_from_the_seed_whatever_was_drawn_before(source):
-    first = job_of(source, "lstm").model().tensors()
+def test_trainings_begin_from_the_seed_whatever_was_drawn_before(dataset):
+    first = job_of(dataset, "lstm").model().tensors()
     torch.rand(100)
-    for name, tensor in job_of(source, "lstm").model().tensors().items():
+    for name, tensor in job_of(dataset, "lstm").model().tensors().items():
         assert torch.equal(tensor, first[name])
-    other = replace(job_of(source, "lstm"), seed=1).model().tensors()
+    other = replace(job_of(dataset, "lstm"), seed=1).model().tensors()
     assert not torch.equal(other["embed.weight"], first["embed.weight"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.data.dataset import TextChoice
+from lmcli.data.dataset import CorpusSpec
 from lmcli.errors import TextError, UsageError
 from lmcli.training.job import load_dataset, prepare_job, reopen
 from lmcli.training.trainer import Budget
@@ -19,12 +19,14 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, lines in {"my": LINES[:200], "valid": LINES[200:300], "test": LINES[300:]}.items():
         Path(f"{name}.txt").write_text("".join(lines), encoding="utf-8")
-    source = load_dataset(TextChoice(("my.txt",), valid=("valid.txt",), test=("test.txt",)), "char")
-    return prepare_job(source, "ngram", {}, Budget(steps=1), 0, "cpu").create(tmp_path / "run")
+    dataset = load_dataset(
+        CorpusSpec(("my.txt",), valid=("valid.txt",), test=("test.txt",)), "char"
+    )
+    return prepare_job(dataset, "ngram", {}, Budget(steps=1), 0, "cpu").create(tmp_path / "run")
 
 
 def test_a_run_finds_the_parts_it_was_made_from(run):
-    corpus = reopen(run).source.corpus
+    corpus = reopen(run).dataset.corpus
     parts = [corpus.train, corpus.valid, corpus.test]
     assert ["".join(p.documents) for p in parts] == [
         "".join(LINES[a:b]) for a, b in ((0, 200), (200, 300), (300, 400))
@@ -47,42 +49,42 @@ def test_a_text_that_has_changed_since_is_noticed_in_every_part(run, name, said)
 
 
 @pytest.fixture
-def source(tmp_path):
+def dataset(tmp_path):
     """A text of 400 lines."""
     (tmp_path / "my.txt").write_text("".join(LINES), encoding="utf-8")
-    return load_dataset(TextChoice((str(tmp_path / "my.txt"),)), "char")
+    return load_dataset(CorpusSpec((str(tmp_path / "my.txt"),)), "char")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 7])
-def test_a_batch_that_was_chosen_is_rounded_up_so_that_workers_share_it_evenly(source, workers):
-    alone = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu")
-    job = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu", workers=workers)
+def test_a_batch_that_was_chosen_is_rounded_up_so_that_workers_share_it_evenly(dataset, workers):
+    alone = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu")
+    job = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=workers)
     assert job.training.batch % workers == 0
     assert 0 <= job.training.batch - alone.training.batch < workers
     assert job.record().workers == workers
 
 
-def test_a_batch_that_was_given_is_not_changed(source):
+def test_a_batch_that_was_given_is_not_changed(dataset):
     for batch, workers in ((6, 2), (6, 3)):
         job = prepare_job(
-            source, "gru", {"batch": batch}, Budget(steps=1), 0, "cpu", workers=workers
+            dataset, "gru", {"batch": batch}, Budget(steps=1), 0, "cpu", workers=workers
         )
         assert job.training.batch == batch
     with pytest.raises(UsageError, match=r"a batch of 6 .* 4 workers") as caught:
-        prepare_job(source, "gru", {"batch": 6}, Budget(steps=1), 0, "cpu", workers=4)
+        prepare_job(dataset, "gru", {"batch": 6}, Budget(steps=1), 0, "cpu", workers=4)
     assert caught.value.hint == "for example --set batch=8"
 
 
-def test_a_model_that_counts_has_one_worker(source):
+def test_a_model_that_counts_has_one_worker(dataset):
     with pytest.raises(UsageError, match="ngram learns by counting"):
-        prepare_job(source, "ngram", {}, Budget(steps=1), 0, "cpu", workers=2)
+        prepare_job(dataset, "ngram", {}, Budget(steps=1), 0, "cpu", workers=2)
 
 
-def test_workers_compare_what_matters_and_not_where_files_lie(source):
+def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
     def job(**changes):
-        made = prepare_job(source, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
+        made = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
         return replace(made, **changes).essence()
 
-    elsewhere = replace(source, choice=replace(source.choice, texts=("other/my.txt",)))
-    assert job() == job(command="lmcli train", source=elsewhere)
+    elsewhere = replace(dataset, spec=replace(dataset.spec, texts=("other/my.txt",)))
+    assert job() == job(command="lmcli train", dataset=elsewhere)
     assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
