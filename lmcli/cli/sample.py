@@ -72,7 +72,12 @@ def sample(
     from lmcli.cli.group import warn_unknown
     from lmcli.generation.numpy_models.base import open_numpy_model
     from lmcli.generation.parallel import processes_for, spread
-    from lmcli.generation.sampling import GenerationStats, SamplingSettings, at_once, sample_batch
+    from lmcli.generation.sampling import (
+        GenerationStats,
+        SamplingSettings,
+        batch_size,
+        sample_batch,
+    )
     from lmcli.run import Run
 
     o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
@@ -85,7 +90,7 @@ def sample(
     options = SamplingSettings(temperature, top_k, top_p, min_p)
     end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
     stops = tuple(stop or ())
-    together = at_once(count, length, tokenizer.size) * processes_for(model, count, length)
+    together = batch_size(count, length, tokenizer.size) * processes_for(model, count, length)
 
     def make(
         seeds: Sequence[int], counted: Sequence[GenerationStats] | None

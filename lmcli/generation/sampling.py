@@ -30,7 +30,7 @@ from lmcli.tokenizers.base import Decoder, Tokenizer
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
 
-Probabilities = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 TextChunk = tuple[int, str, bool]
 """The number of a text, what it goes on with, and whether it ends there."""
 
@@ -66,7 +66,7 @@ class GenerationStats:
     """-ln p of the sampled tokens under the model itself (temperature 1, nothing filtered)"""
 
 
-def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabilities) -> list[int]:
+def sample_tokens(logits: Floats, settings: SamplingSettings, numbers: Floats) -> list[int]:
     """One token a row: where the row's number from 0 to 1 falls; at temperature 0 the likeliest.
 
     `logits` are written over. Shapes: logits (K, V), numbers (K,) -> K tokens.
@@ -85,7 +85,7 @@ def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabili
     return chosen
 
 
-def _weights(logits: Probabilities, settings: SamplingSettings) -> Probabilities:
+def _weights(logits: Floats, settings: SamplingSettings) -> Floats:
     """What tokens weigh in a draw, in place; the likeliest has the logit 0.
 
     Shapes: (V,) or (K, V), the same back.
@@ -95,18 +95,18 @@ def _weights(logits: Probabilities, settings: SamplingSettings) -> Probabilities
     if not settings.cuts:
         return np.exp(logits, out=logits)
     for row in logits.reshape(-1, logits.shape[-1]):
-        row[:] = filtered(softmax(row), settings)
+        row[:] = truncate_distribution(softmax(row), settings)
     return logits
 
 
-def softmax(logits: Probabilities) -> Probabilities:
+def softmax(logits: Floats) -> Floats:
     """Probabilities of logits. Shapes: (V,) -> (V,)."""
-    p: Probabilities = np.exp(logits - logits.max())
+    p: Floats = np.exp(logits - logits.max())
     p /= p.sum()
     return p
 
 
-def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
+def truncate_distribution(p: Floats, settings: SamplingSettings) -> Floats:
     """Zero what top-k, top-p (Holtzman et al. 2020) and min-p leave out.
 
     Each keeps at least the likeliest token.
@@ -168,35 +168,35 @@ def sample_batch(
         _Text(i, tokenizer, prompt, prompt_ids, StopStrings(stops), document_end)
         for i in range(len(seeds))
     ]
-    plain = not texts[0].gate.stops and not document_end
-    stepper.begin(1)
+    plain = not texts[0].stop_filter.stops and not document_end
+    stepper.reset(1)
     stepper.read_all([tokenizer.start, *prompt_ids])
     if len(texts) > 1:
-        stepper.take([0] * len(texts))
-    dice, made = SeededUniforms(seeds), 0
+        stepper.select([0] * len(texts))
+    uniforms, made = SeededUniforms(seeds), 0
     while True:
-        tokens = _next(stepper, tokenizer, settings, dice.roll(), texts, sampled)
+        tokens = _next(stepper, tokenizer, settings, uniforms.roll(), texts, sampled)
         made += 1
         last = made == length
         for place, text in enumerate(texts):
             piece = text.decode(tokens[place])
             if not plain:
                 piece, tokens[place] = text.pass_on(piece, tokens[place])
-            if last or text.gate.stopped:
+            if last or text.stop_filter.stopped:
                 yield text.number, piece + text.finish(), True
             elif piece:
                 yield text.number, piece, False
-        left = [place for place, text in enumerate(texts) if not text.gate.stopped]
+        left = [place for place, text in enumerate(texts) if not text.stop_filter.stopped]
         if last or not left:
             return
         if len(left) < len(texts):
             texts, tokens = [texts[i] for i in left], [tokens[i] for i in left]
-            stepper.take(left)
-            dice.take(left)
+            stepper.select(left)
+            uniforms.select(left)
         stepper.read(tokens)
 
 
-def at_once(count: int, length: int, vocabulary: int) -> int:
+def batch_size(count: int, length: int, vocabulary: int) -> int:
     """How many of `count` texts are best made together; texts without end, one after another."""
     return min(count, TOGETHER, max(1, LOGITS // vocabulary)) if length else 1
 
@@ -229,10 +229,10 @@ class _Text:
         tokenizer: Tokenizer,
         prompt: str,
         prompt_ids: list[int],
-        gate: StopStrings,
+        stop_filter: StopStrings,
         document_end: str,
     ) -> None:
-        self.number, self.gate, self.document_end = number, gate, document_end
+        self.number, self.stop_filter, self.document_end = number, stop_filter, document_end
         self.start, self.tail = tokenizer.start, prompt
         self.decoder: Decoder = tokenizer.decoder()
         for token in prompt_ids:
@@ -247,13 +247,13 @@ class _Text:
         """
         self.tail = (self.tail + piece)[-8:]
         ended = self.document_end and piece and self.tail.endswith(self.document_end)
-        return self.gate.push(piece), self.start if ended else token
+        return self.stop_filter.push(piece), self.start if ended else token
 
     def finish(self) -> str:
         """What is still held back at the end; nothing if a stop string has ended the text."""
-        if self.gate.stopped:
+        if self.stop_filter.stopped:
             return ""
-        return self.gate.push(self.decoder.finish()) + self.gate.finish()
+        return self.stop_filter.push(self.decoder.finish()) + self.stop_filter.finish()
 
 
 class SeededUniforms:
@@ -264,16 +264,16 @@ class SeededUniforms:
         self.numbers = np.empty((0, len(seeds)))
         self.rolled = 0
 
-    def roll(self) -> Probabilities:
+    def roll(self) -> Floats:
         """One number a text. Shapes: -> (K,)."""
         if self.rolled == len(self.numbers):
             self.numbers = np.stack([g.random(ROLLED) for g in self.generators], axis=1)
             self.rolled = 0
         self.rolled += 1
-        numbers: Probabilities = self.numbers[self.rolled - 1]
+        numbers: Floats = self.numbers[self.rolled - 1]
         return numbers
 
-    def take(self, texts: list[int]) -> None:
+    def select(self, texts: list[int]) -> None:
         """Go on with these only."""
         self.generators = [self.generators[i] for i in texts]
         self.numbers = self.numbers[:, texts]
@@ -283,7 +283,7 @@ def _next(
     stepper: NumpyModel,
     tokenizer: Tokenizer,
     settings: SamplingSettings,
-    numbers: Probabilities,
+    numbers: Floats,
     texts: Sequence[_Text],
     sampled: Sequence[GenerationStats] | None,
 ) -> list[int]:
@@ -292,7 +292,7 @@ def _next(
     own = None if sampled is None else logits - logits.max(1, keepdims=True)
     if tokenizer.unknown is not None and tokenizer.size > 1:
         logits[:, tokenizer.unknown] = -np.inf
-    tokens = choose(logits, settings, numbers)
+    tokens = sample_tokens(logits, settings, numbers)
     if sampled is not None and own is not None:
         nats = np.log(np.exp(own).sum(1)) - own[np.arange(len(own)), tokens]
         for text, surprise in zip(texts, nats.tolist(), strict=True):

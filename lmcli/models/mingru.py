@@ -1,4 +1,4 @@
-"""Minimal GRU: one gate that trades the past for the new, seen from the input alone.
+"""Minimal GRU: one gate, computed from the input alone, trades the past for the new.
 
 **In:** tokens (B, T); state per layer: hidden h (B, H).
 **Out:** logits (B, T, V), state.
@@ -7,7 +7,7 @@
     n_t = W_n u_t + b_n                   candidate
     h_t = (1 - z_t) * h_{t-1} + z_t * n_t
 
-u_t and what is done with h_t: see minimal.py. Feng et al. (2024).
+u_t and the output from h_t: layers/minimal.py. Feng et al. (2024).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from lmcli.settings import setting
 class MinGRUSettings(MinimalSettings):
     """Settings of the minimal GRU."""
 
-    write_bias: float = setting(0.0, "bias of the write gate at the beginning", least=-20, most=20)
+    write_bias: float = setting(0.0, "initial bias of the write gate", least=-20, most=20)
 
 
 class MinGRULayer(MinimalLayer):
-    """Blocks in the order z, n."""
+    """Gates in the order z, n."""
 
-    blocks = 2
+    gates = 2
 
     def __init__(self, inputs: int, hidden: int, settings: MinGRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
@@ -42,7 +42,7 @@ class MinGRULayer(MinimalLayer):
             biases = self.bias.data[:half]
             chrono_init_(biases, settings.chrono, biases)
 
-    def gates(self, total: Tensor) -> dict[str, Tensor]:
+    def gate_values(self, total: Tensor) -> dict[str, Tensor]:
         """Write, keep and candidate."""
         z, n = total.chunk(2, dim=-1)
         return {"write": z.sigmoid(), "keep": (-z).sigmoid(), "candidate": n}
@@ -55,9 +55,9 @@ class MinGRU(Recurrent):
     Settings = MinGRUSettings
     Layer = MinGRULayer
 
-    def retention(self, tap: ActivationRecorder) -> Tensor | None:
+    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """1 - z_t, the share of the past that is kept."""
-        return tap.across_layers("keep")
+        return recorder.across_layers("keep")
 
 
 Member = MinGRU
