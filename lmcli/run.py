@@ -11,7 +11,7 @@
     log.jsonl              one line a record of progress
     results/*.json
 
-How files are written and checked is in `storing.py`. training.json lives in the header of
+How files are written and checked is in `storage.py`. training.json lives in the header of
 training.safetensors because two files cannot be renamed in one go.
 """
 
@@ -22,15 +22,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import LmcliError, RunError
-from lmcli.registry import MODELS, STEPPERS, TOKENIZERS
-from lmcli.storing import (
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.storage import (
     damaged,
     new_folder,
-    read_arrays,
     read_json,
     read_tensors,
     remove,
@@ -41,13 +39,12 @@ from lmcli.storing import (
     write_json,
     write_tensors,
 )
-from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcli.models.base import LanguageModel
-    from lmcli.steppers.base import Stepper
+    from lmcli.tokenizers.base import Tokenizer
 
 RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
 TRAINING, TRAINING_COPY, LOG, RESULTS = (
@@ -159,10 +156,10 @@ class Run:
 
     def model(self, device: str = "cpu") -> LanguageModel:
         """The model with its best weights, and a process that is ready to compute with it."""
-        from lmcli.devices import hold_freed_memory
+        from lmcli.system import hold_freed_memory
 
         hold_freed_memory()
-        file = self._weights()
+        file = self.weights_file()
         model = self.new_model()
         tensors, _ = read_tensors(file)
         try:
@@ -171,26 +168,8 @@ class Run:
             raise damaged(file, error) from None
         return model.to(device).eval()
 
-    def stepper(self) -> Stepper | None:
-        """The model with its best weights, without torch: one token at a time.
-
-        None where the architecture has no stepper, or where the run is older than a setting that
-        its stepper needs; `model` knows that setting's default.
-        """
-        if self.record.arch not in STEPPERS.names():
-            return None
-        cls = STEPPERS.load(self.record.arch)
-        if not self.record.settings.keys() >= set(cls.needs):
-            return None
-        arrays, _ = read_arrays(file := self._weights())
-        try:
-            settings = SimpleNamespace(**self.record.settings)
-            stepper: Stepper = cls(self.record.vocabulary, settings, arrays)
-        except (ValueError, TypeError) as error:
-            raise damaged(file, error) from None
-        return stepper
-
-    def _weights(self) -> Path:
+    def weights_file(self) -> Path:
+        """Where the best weights are; a run without them is a RunError."""
         file = self.path / WEIGHTS
         if not file.is_file():
             raise RunError(
@@ -260,7 +239,7 @@ class Run:
         return read_json(file) if file.is_file() else None
 
 
-class Onlooker(Run):
+class ReadOnlyRun(Run):
     """A run that another process writes: what a training would write is dropped."""
 
     def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import settings as hypothesis_settings
 
 from lmcli.errors import StorageError
-from lmcli.grammars.france import France
+from lmcli.grammars.france.grammar import France
 from lmcli.registry import MODELS
 from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update

@@ -29,21 +29,21 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli import scoring
-from lmcli.batches import Streams
-from lmcli.corpus import TextOptions, load_corpus
-from lmcli.encoding import encode_corpus
-from lmcli.keeping import resume, train_into
-from lmcli.preparing import prepare_job, prepare_source
-from lmcli.racing import Member, train_member
+from lmcli.data.batches import ContiguousBatches
+from lmcli.data.corpus import TextOptions, load_corpus
+from lmcli.data.dataset import CorpusSpec
+from lmcli.data.token_cache import tokenize_corpus
+from lmcli.evaluation import log_likelihood
+from lmcli.evaluation.log_likelihood import score_documents, stream_nats
+from lmcli.evaluation.score import Score
+from lmcli.generation.sampling import SamplingSettings, sample
 from lmcli.registry import TOKENIZERS
-from lmcli.sampling import SamplingSettings, sample
-from lmcli.scores import Score
-from lmcli.scoring import score_pieces, stream_nats
-from lmcli.sources import TextChoice
 from lmcli.tokenizers.char import CharTokenizer
-from lmcli.tokenizers.word import WordTokenizer
-from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.tokenizers.word.tokenizer import WordTokenizer
+from lmcli.training.checkpoint import resume, train_into
+from lmcli.training.job import load_dataset, prepare_job
+from lmcli.training.sweep import Trial, run_trial
+from lmcli.training.trainer import Budget, Trainer, TrainingSettings
 
 V = 7
 
@@ -58,7 +58,7 @@ def test_every_fault_of_the_table_has_its_test():
 @torch.no_grad()
 def naive(model, ids):
     """-ln p of every id but the first, one at a time."""
-    state, nats = model.start(1), []
+    state, nats = model.initial_state(1), []
     for token, target in pairwise(ids):
         logits, state = model(torch.tensor([[int(token)]]), state)
         nats.append(-logits[0, 0].double().log_softmax(0)[int(target)].item())
@@ -72,16 +72,16 @@ def numbered_lines(count, begin=0):
 def test_the_test_split_is_evaluated(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(900))
-    source = prepare_source(TextChoice((str(file),)), "char")
-    job = prepare_job(source, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
-    *_, last = train_member(Member("ngram", job, tmp_path / "run", race=False))
-    model, tokenizer = job.model(), source.encoded.tokenizer
-    model.count(source.encoded.train)
+    dataset = load_dataset(CorpusSpec((str(file),)), "char")
+    job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
+    *_, last = run_trial(Trial("ngram", job, tmp_path / "run", learning_rate_search=False))
+    model, tokenizer = job.model(), dataset.tokenized.tokenizer
+    model.count(dataset.tokenized.train)
     nats = []
-    for piece in source.corpus.test.pieces:
+    for piece in dataset.corpus.test.documents:
         nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
     assert last.outcome.held_out is last.outcome.test
-    assert last.outcome.test.tokens == len(nats) == source.corpus.test.chars
+    assert last.outcome.test.tokens == len(nats) == dataset.corpus.test.chars
     assert last.outcome.test.nats == pytest.approx(sum(nats), rel=1e-5)
     assert last.outcome.test.nats != pytest.approx(last.outcome.valid.nats, rel=1e-3)
 
@@ -97,7 +97,7 @@ def test_the_vocabulary_comes_from_training_text_alone(tmp_path, name):
         files["test"].write_text("test " + held_out)
         given = {part: [str(files[part])] for part in ("valid", "test")}
         corpus = load_corpus([str(files["train"])], TextOptions(), **given)
-        found.append(encode_corpus(corpus, name, settings, None))
+        found.append(tokenize_corpus(corpus, name, settings, None))
     assert found[0].tokenizer.to_json() == found[1].tokenizer.to_json()
     unknown = found[1].tokenizer.unknown
     if unknown is not None:
@@ -107,7 +107,7 @@ def test_the_vocabulary_comes_from_training_text_alone(tmp_path, name):
 
 @pytest.mark.parametrize("length", [96, 97, 101, 102])
 def test_no_token_is_dropped_when_the_length_is_no_multiple_of_the_batch(build, length):
-    streams = Streams(np.arange(length, dtype=np.uint16), 1000, batch=6, truncation=5)
+    streams = ContiguousBatches(np.arange(length, dtype=np.uint16), 1000, batch=6, truncation=5)
     read = set()
     for step in range(streams.steps_per_epoch):
         read |= set(streams[step].inputs.flatten().tolist())
@@ -119,7 +119,7 @@ def test_no_token_is_dropped_when_the_length_is_no_multiple_of_the_batch(build, 
 
 
 def test_no_stream_of_an_evaluation_starts_cold(build, stream, monkeypatch):
-    monkeypatch.setattr(scoring, "CHUNK", 8)
+    monkeypatch.setattr(log_likelihood, "CHUNK", 8)
     model, ids = build("gru"), stream(400, V)
     warm = np.array(naive(model, ids))
     assert stream_nats(model, ids, 12) == pytest.approx(warm, abs=1e-5)
@@ -136,17 +136,17 @@ def test_mean_divides_by_the_number_of_predictions_made(build, length):
     trainer.model = model
     assert math.exp(trainer.measure()) == pytest.approx(V, rel=1e-6)
     tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
-    score = Score.of(score_pieces(model, tokenizer, ["a" * length]))
+    score = Score.of(score_documents(model, tokenizer, ["a" * length]))
     assert score.perplexity == pytest.approx(V, rel=1e-6)
 
 
 def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(100))
-    choice = TextChoice((str(file),))
-    before = prepare_source(choice, "word")
+    choice = CorpusSpec((str(file),))
+    before = load_dataset(choice, "word")
     file.write_text(numbered_lines(100).replace("text", "tale"))
-    after = prepare_source(choice, "word")
+    after = load_dataset(choice, "word")
     ids = after.encoded.train
     shown = after.encoded.tokenizer.decode(ids[ids != after.encoded.tokenizer.start])
     assert "tale" in shown
@@ -163,8 +163,8 @@ def words_with_unknown(build):
 
 def test_a_sentence_with_an_unknown_word_counts_in_the_total(build):
     model, tokenizer, sentences = words_with_unknown(build)
-    each = [Score.of(score_pieces(model, tokenizer, [s])) for s in sentences]
-    total = Score.of(score_pieces(model, tokenizer, sentences))
+    each = [Score.of(score_documents(model, tokenizer, [s])) for s in sentences]
+    total = Score.of(score_documents(model, tokenizer, sentences))
     assert [s.unknown_tokens for s in each] == [0, 1, 0]
     assert total.tokens == sum(s.tokens for s in each) == 4 + 6 + 3
     assert total.nats == pytest.approx(sum(s.nats for s in each), rel=1e-6)
@@ -172,7 +172,7 @@ def test_a_sentence_with_an_unknown_word_counts_in_the_total(build):
 
 def test_unknown_targets_are_not_left_out_silently(build):
     model, tokenizer, sentences = words_with_unknown(build)
-    score = Score.of(score_pieces(model, tokenizer, sentences))
+    score = Score.of(score_documents(model, tokenizer, sentences))
     nats, unknown = [], []
     for sentence in sentences:
         ids = tokenizer.encode(sentence).tolist()
@@ -193,13 +193,13 @@ def test_evaluation_is_the_same_number_every_time(build, france_documents):
     for seed in range(3):
         torch.manual_seed(seed)
         np.random.seed(seed)
-        pieces = score_pieces(model, tokenizer, [d + "\n" for d in france_documents[:20]])
+        pieces = score_documents(model, tokenizer, [d + "\n" for d in france_documents[:20]])
         found.append(Score.of(pieces).to_json())
     assert found[0] == found[1] == found[2]
 
 
 def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypatch):
-    monkeypatch.setattr(scoring, "CHUNK", 8)
+    monkeypatch.setattr(log_likelihood, "CHUNK", 8)
     model = build("ngram", V, order=2)
     easy = [0, 1] * 40
     model.count(np.array([V, *easy], np.uint16))
@@ -221,7 +221,7 @@ def test_validation_text_does_not_overlap_training_text(tmp_path, split, documen
     file.write_text(numbered_lines(2000))
     corpus = load_corpus([str(file)], TextOptions(documents=documents), split)
     parts = [
-        "".join(part.pieces).splitlines() for part in (corpus.train, corpus.valid, corpus.test)
+        "".join(part.documents).splitlines() for part in (corpus.train, corpus.valid, corpus.test)
     ]
     assert all(parts)
     lines = list(chain(*parts))  # each in one part, and none cut in two

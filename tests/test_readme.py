@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.grammars.france import France
+from lmcli.grammars.france.grammar import France
 from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS
 
 README = Path(__file__).parent.parent / "README.md"

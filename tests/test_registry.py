@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from lmcli.errors import UnknownNameError
-from lmcli.registry import GRAMMARS, MODELS, STEPPERS, TOKENIZERS, Family
+from lmcli.registry import GRAMMARS, MODELS, NUMPY_MODELS, TOKENIZERS, Family
 
 FAMILIES = pytest.mark.parametrize(
-    "family", [MODELS, STEPPERS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun
+    "family", [MODELS, NUMPY_MODELS, TOKENIZERS, GRAMMARS], ids=lambda f: f.noun
 )
 
 

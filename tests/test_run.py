@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcli import storing
+from lmcli import storage
 from lmcli.errors import RunError, StorageError, UnknownNameError
-from lmcli.registry import STEPPERS
+from lmcli.generation.numpy_models.base import open_numpy_model
+from lmcli.registry import NUMPY_MODELS
 from lmcli.run import (
     LOG,
     RECORD,
@@ -26,7 +27,7 @@ from lmcli.run import (
     Run,
     check_free,
 )
-from lmcli.storing import read_json, read_tensors, write_json, write_tensors
+from lmcli.storage import read_json, read_tensors, write_json, write_tensors
 
 JSON_FILES, TENSOR_FILES = (RECORD, TOKENIZER), (WEIGHTS, TRAINING)
 
@@ -102,26 +103,26 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
         run.load_training()
 
 
-@pytest.mark.parametrize("name", STEPPERS.names())
+@pytest.mark.parametrize("name", NUMPY_MODELS.names())
 def test_a_stepper_has_the_weights_of_the_model(make_run, build, tmp_path, name):
     run = make_run(tmp_path / "run", name)
     run.save_weights(build(name, run.record.vocabulary).tensors(), 1)
-    stepper, model = run.stepper(), run.model()
+    stepper, model = open_numpy_model(run), run.model()
     tokens = [[run.record.vocabulary, 1, 2, 5]]
     stepper.begin(1)
     stepper.read_all(tokens[0])
     with torch.no_grad():
-        logits = model(torch.tensor(tokens), model.start(1))[0][0, -1]
+        logits = model(torch.tensor(tokens), model.initial_state(1))[0][0, -1]
     np.testing.assert_allclose(stepper.logits()[0], logits.numpy(), atol=1e-5)
 
 
 def test_where_a_stepper_cannot_be_there_is_none(make_run, tmp_path):
-    assert make_run(tmp_path / "a", "attention").stepper() is None
+    assert open_numpy_model(make_run(tmp_path / "a", "attention")) is None
     run = make_run(tmp_path / "b", "lstm")
     del run.record.settings["peepholes"]  # a run from before there were any
-    assert run.stepper() is None
+    assert open_numpy_model(run) is None
     with pytest.raises(RunError, match="unfinished"):
-        make_run(tmp_path / "c", "lstm").stepper()
+        open_numpy_model(make_run(tmp_path / "c", "lstm"))
 
 
 @pytest.mark.parametrize("harm", ["missing", "misshapen"])
@@ -134,7 +135,7 @@ def test_a_stepper_refuses_weights_that_are_not_the_models(make_run, tmp_path, h
         tensors["output.bias"] = torch.zeros(3)
     run.save_weights(tensors, 1)
     with pytest.raises(RunError, match=r"is damaged: tensor output\.bias"):
-        run.stepper()
+        open_numpy_model(run)
 
 
 # ------------------------------------------------------------------ damage
@@ -223,7 +224,7 @@ def test_weights_of_another_model_are_a_run_error(copy, build):
 
 @pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
 def test_a_file_of_a_newer_format_says_to_upgrade(copy, name, monkeypatch):
-    monkeypatch.setattr(storing, "FORMAT", 2)
+    monkeypatch.setattr(storage, "FORMAT", 2)
     if name in JSON_FILES:
         write_json(copy / name, read_json(copy / name))
     else:

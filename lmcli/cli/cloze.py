@@ -11,7 +11,7 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.filling import Cloze
+    from lmcli.evaluation.cloze import Cloze
     from lmcli.grammars.base import Item
     from lmcli.models.base import LanguageModel
     from lmcli.run import Run
@@ -123,7 +123,7 @@ def _by_text(
 ) -> Any:
     from lmcli.cli.group import warn_unknown
     from lmcli.errors import UsageError
-    from lmcli.filling import PLACE, Cloze, filler_stretches
+    from lmcli.evaluation.cloze import PLACE, Cloze, filler_stretches
 
     blank = Cloze.parse(text)
     old, equals, new = (swap or "").partition("=")
@@ -131,12 +131,12 @@ def _by_text(
         raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
-    stretches: dict[int | None, list[str]] = {None: [""]}
+    chunks: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        from lmcli.reading import TextOptions, read_documents
+        from lmcli.data.reading import TextOptions, read_documents
 
         words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
-        stretches = {g: filler_stretches(words, g, STRETCHES if g else 1, seed) for g in gaps}
+        chunks = {g: filler_stretches(words, g, STRETCHES if g else 1, seed) for g in gaps}
     rows = []
     for run in runs:
         model = run.model()
@@ -144,13 +144,13 @@ def _by_text(
         warn_unknown(run.tokenizer, unfilled.left.strip(" "))
         if swap:
             warn_unknown(run.tokenizer, new)
-        for gap, fillers in stretches.items():
+        for gap, fillers in chunks.items():
             texts = [blank if gap is None else blank.with_gap(f) for f in fillers]
             pair = (old, new) if swap else None
             found = _candidates(model, run, texts, candidates, pair, top)
             row = {"run": str(run.path), "arch": run.record.arch, "gap": gap, "candidates": found}
             rows.append(row)
-    return _text_result(rows, list(stretches), bool(swap))
+    return _text_result(rows, list(chunks), bool(swap))
 
 
 def _candidates(
@@ -164,15 +164,15 @@ def _candidates(
     """Mean probability of each candidate, best first, and what the swap does to its log-odds."""
     import numpy as np
 
-    from lmcli.filling import candidate_scores, likeliest_words, log_odds, normalised
+    from lmcli.evaluation.cloze import candidate_scores, log_odds, normalised, top_words
 
     tokenizer = run.tokenizer
     known = list(candidates)
     if not known:
         if len(texts) == 1 and not swap:
-            words = likeliest_words(model, tokenizer, texts[0], top)
+            words = top_words(model, tokenizer, texts[0], top)
             return [{"text": w, "probability": p, "log_odds_swap": None} for w, p in words]
-        known = [w for w, _ in likeliest_words(model, tokenizer, texts[0], top)]
+        known = [w for w, _ in top_words(model, tokenizer, texts[0], top)]
 
     def probabilities(cloze: Cloze) -> Any:
         scores = candidate_scores(model, tokenizer, cloze, known)
@@ -189,7 +189,7 @@ def _candidates(
 
 
 def _text_result(rows: list[dict[str, Any]], gaps: list[int | None], swap: bool) -> Any:
-    from lmcli.result import LOG_ODDS, PROBABILITY, Block, Column, Result, Table, text
+    from lmcli.report.result import LOG_ODDS, PROBABILITY, Block, Column, Result, Table, text
 
     def line(c: dict[str, Any]) -> str:
         shown = f"{c['text']} {PROBABILITY.show(c['probability'])}"
@@ -214,7 +214,7 @@ def _text_result(rows: list[dict[str, Any]], gaps: list[int | None], swap: bool)
 
 def _by_items(runs: Sequence[Run], items: Path | None, gaps: list[int] | None) -> Any:
     """Forced choice over the held-out items beside the text that the runs were trained on."""
-    from lmcli.filling import recall
+    from lmcli.evaluation.cloze import recall
 
     rows = []
     for run in runs:
@@ -256,7 +256,7 @@ def _item_groups(path: Path, gaps: list[int] | None) -> list[tuple[str, int, lis
 
 
 def _items_result(rows: list[dict[str, Any]]) -> Any:
-    from lmcli.result import WHOLE_PERCENT, Column, Result, Table, text
+    from lmcli.report.result import WHOLE_PERCENT, Column, Result, Table, text
 
     by_run: dict[str, dict[str, Any]] = {}
     for row in rows:

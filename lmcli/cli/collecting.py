@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lmcli.data.dataset import Dataset
     from lmcli.models.base import LanguageModel
-    from lmcli.racing import Outcome
     from lmcli.run import Run
-    from lmcli.sources import Source
+    from lmcli.training.sweep import TrialResult
 
 Opened = tuple["Run", "LanguageModel"]
 
@@ -27,10 +27,12 @@ def open_runs(paths: Sequence[Path]) -> list[Opened]:
     return [(run, run.model()) for run in map(Run.open, found)]
 
 
-def collect(opened: Sequence[Opened], source: Source, trained: Sequence[str]) -> list[Outcome]:
+def collect(
+    opened: Sequence[Opened], dataset: Dataset, trained: Sequence[str]
+) -> list[TrialResult]:
     """Each run scored on the same held-out text, under the name of its row."""
     names = _names([run for run, _ in opened], trained)
-    return [_outcome(*one, name, source) for one, name in zip(opened, names, strict=True)]
+    return [_outcome(*one, name, dataset) for one, name in zip(opened, names, strict=True)]
 
 
 def _names(runs: Sequence[Run], trained: Sequence[str]) -> list[str]:
@@ -59,13 +61,13 @@ def _essence(run: Run) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def _outcome(run: Run, model: LanguageModel, name: str, source: Source) -> Outcome:
+def _outcome(run: Run, model: LanguageModel, name: str, dataset: Dataset) -> TrialResult:
     from lmcli.cli.group import warn
-    from lmcli.racing import Outcome
+    from lmcli.training.sweep import TrialResult
 
-    if run.record.corpus["sha256"] != source.corpus.sha256:
+    if run.record.corpus["sha256"] != dataset.corpus.sha256:
         warn(f"'{run.path}' was trained on another text and may have seen what is held out here")
     trained = run.result("train") or {}
     tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
     rate = run.record.training.get("learning_rate")
-    return Outcome.of(name, run, model, source, tokens, seconds, rate)
+    return TrialResult.of(name, run, model, dataset, tokens, seconds, rate)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmcli.cli import options as o
-from lmcli.cli.members import ARCHS, check_entrants, entrants, members, row_name
+from lmcli.cli.members import ARCHS, check_trial_specs, members, row_name, trial_specs
 
 if TYPE_CHECKING:
-    from lmcli.racing import Member, Outcome
-    from lmcli.sources import Source
+    from lmcli.data.dataset import Dataset
+    from lmcli.training.sweep import Trial, TrialResult
 
 
 Archs = Annotated[
@@ -48,7 +48,8 @@ SideBySide = Annotated[
 Plan = Annotated[
     bool,
     o.option(
-        "--plan", about="Print the trainings as commands, at the usual learning rates: no race."
+        "--plan",
+        about="Print the trainings as commands, without a learning-rate search.",
     ),
 ]
 Probe = Annotated[bool, o.option("--probe", about="Run all memory probes on what was trained.")]
@@ -105,11 +106,11 @@ def compare(
 
       lmcli compare my.txt --run runs/all
     """
-    from lmcli.processes import process_maker
+    from lmcli.system import preloaded_context
 
-    chosen = entrants(arch, bool(runs))
+    chosen = trial_specs(arch, bool(runs))
     if texts and chosen and workers != 1 and not plan and device in ("cpu", "auto"):
-        process_maker("lmcli.racing")  # it loads torch while this process does
+        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
 
     from lmcli.cli.collecting import collect, open_runs
     from lmcli.cli.compared import result, values, warn_unlike
@@ -117,10 +118,10 @@ def compare(
     from lmcli.cli.plan import show_plan
     from lmcli.cli.remembering import add_memory, with_memory
     from lmcli.cli.screen import emit, note, preparation_bar
-    from lmcli.comparing import Comparison
     from lmcli.errors import TrainingError, UsageError
-    from lmcli.preparing import prepare_source
+    from lmcli.evaluation.comparison import Comparison
     from lmcli.settings import split_pairs
+    from lmcli.training.job import load_dataset
 
     if not texts:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
@@ -130,40 +131,40 @@ def compare(
     opened = open_runs(runs or [])
     taken = [run.path for run, _ in opened]
     pairs = split_pairs(settings or [])
-    check_entrants(chosen, pairs, tokenizer)
+    check_trial_specs(chosen, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
     check_folder(folder, force, taken, plan)
     held_out = split, valid, test
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
     with preparation_bar(shown) as meter:
-        source = prepare_source(choice, tokenizer, pairs, meter)
+        dataset = load_dataset(choice, tokenizer, pairs, meter)
     some_seeds = range(seed, seed + seeds)
-    trained = members(source, chosen, pairs, budget, some_seeds, device, match, folder)
+    trained = members(dataset, chosen, pairs, budget, some_seeds, device, match, folder)
     if plan:
         show_plan(trained, folder, device, force, as_json, quiet)
         return
     side_by_side = _workers(trained, workers)
     with claimed(folder, [m.path for m in trained], taken) as own:
         if shown:
-            for line in _announcement(source, trained, budget, side_by_side):
+            for line in _announcement(dataset, trained, budget, side_by_side):
                 note(line)
-        outcomes = _train(trained, side_by_side, source, shown)
-        outcomes += collect(opened, source, [e.name for e in chosen])
+        outcomes = _train(trained, side_by_side, dataset, shown)
+        outcomes += collect(opened, dataset, [e.name for e in chosen])
         if not outcomes:
             raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
         warn_unlike(outcomes)
         comparison = Comparison.of(outcomes)
-        found = values(comparison, source, trained, budget, match, seeds, side_by_side)
-        results = add_memory(found, source, seed, probe)
+        found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
+        results = add_memory(found, dataset, seed, probe)
         made = with_memory(result(comparison, found, folder), results)
         keep(folder, made, own)
     emit(made, as_json, quiet)
 
 
-def _workers(members: Sequence[Member], wanted: int | None) -> int:
+def _workers(members: Sequence[Trial], wanted: int | None) -> int:
     """How many trainings run side by side: as many as there are cores, one on a GPU."""
-    from lmcli.processes import available_cores
+    from lmcli.system import available_cores
 
     trained = sum(not m.job.counts for m in members)
     if not members or any(m.job.device != "cpu" for m in members):
@@ -172,21 +173,23 @@ def _workers(members: Sequence[Member], wanted: int | None) -> int:
 
 
 def _announcement(
-    source: Source, members: Sequence[Member], budget: Any, workers: int
+    dataset: Dataset, members: Sequence[Trial], budget: Any, workers: int
 ) -> list[str]:
-    from lmcli.recipes import describe_choice
+    from lmcli.training.defaults import describe_defaults
 
-    corpus, encoded = source.corpus, source.encoded
+    corpus, encoded = dataset.corpus, dataset.tokenized
     held_out = corpus.test or corpus.valid
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {held_out.chars:,} held out; "
-        f"{len(encoded.train):,} {source.tokenizer} tokens, {encoded.tokenizer.size:,} different"
+        f"{len(encoded.train):,} {dataset.tokenizer} tokens, {encoded.tokenizer.size:,} different"
     ]
     seen = set()
     for member in members:
         if (name := row_name(member.name)) not in seen:
             seen.add(name)
-            lines.append(describe_choice(member.job.arch, member.job.settings, member.job.training))
+            lines.append(
+                describe_defaults(member.job.arch, member.job.settings, member.job.training)
+            )
     trained = sum(not m.job.counts for m in members)
     if budget.minutes and trained:
         total = budget.minutes * -(-trained // workers)
@@ -198,20 +201,22 @@ def _announcement(
     return lines
 
 
-def _train(members: Sequence[Member], workers: int, source: Source, shown: bool) -> list[Outcome]:
+def _train(
+    members: Sequence[Trial], workers: int, dataset: Dataset, shown: bool
+) -> list[TrialResult]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
     from lmcli.cli.group import warn
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
-    from lmcli.racing import train_member, train_members
+    from lmcli.training.sweep import run_trial, run_trials
 
     counted = [m for m in members if m.job.counts]
     trained = [m for m in members if not m.job.counts]
-    outcomes: list[Outcome] = []
-    chars = source.valid.part.chars / max(1, source.valid.targets)
+    outcomes: list[TrialResult] = []
+    chars = dataset.valid.part.chars / max(1, dataset.valid.targets)
     with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
         for member in counted:
-            outcomes += [_seedless(e.outcome) for e in train_member(member) if e.outcome]
-        events = train_members(trained, workers) if trained else iter(())
+            outcomes += [_seedless(e.outcome) for e in run_trial(member) if e.outcome]
+        events = run_trials(trained, workers) if trained else iter(())
         for event in events:
             if event.progress:
                 bars.show(event.member, event.progress)
@@ -229,6 +234,6 @@ def _train(members: Sequence[Member], workers: int, source: Source, shown: bool)
     return outcomes
 
 
-def _seedless(outcome: Outcome) -> Outcome:
+def _seedless(outcome: TrialResult) -> TrialResult:
     """All seeds of an entrant are one row."""
     return replace(outcome, name=row_name(outcome.name))

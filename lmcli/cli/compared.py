@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmcli.comparing import Comparison
-    from lmcli.racing import Member, Outcome
-    from lmcli.sources import Source
+    from lmcli.data.dataset import Dataset
+    from lmcli.evaluation.comparison import Comparison
+    from lmcli.training.sweep import Trial, TrialResult
 
 
 def values(
     comparison: Comparison,
-    source: Source,
-    members: Sequence[Member],
+    dataset: Dataset,
+    members: Sequence[Trial],
     budget: Any,
     match: str,
     seeds: int,
     workers: int,
 ) -> dict[str, Any]:
     """The keys of ``lmcli compare --json``."""
-    from lmcli.comparing import optimum_row, protocol
+    from lmcli.evaluation.comparison import optimum_row, protocol
 
-    corpus, encoded = source.corpus, source.encoded
+    corpus, encoded = dataset.corpus, dataset.tokenized
     rows = [s.to_json() | {"reach": None} for s in comparison.standings]
-    optimum = optimum_row(source)
+    optimum = optimum_row(dataset)
     if optimum:
         rows.append(optimum | {"reach": None})
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
@@ -37,8 +37,8 @@ def values(
         "corpus": {
             "sha256": corpus.sha256,
             "chars": sum(p.chars for p in parts),
-            "tokens": sum(map(len, streams)) - sum(len(p.pieces) for p in parts),
-            "tokenizer": source.tokenizer,
+            "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
+            "tokenizer": dataset.tokenizer,
         },
         "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},
         "rows": rows,
@@ -46,7 +46,7 @@ def values(
     }
 
 
-def warn_unlike(outcomes: Sequence[Outcome]) -> None:
+def warn_unlike(outcomes: Sequence[TrialResult]) -> None:
     """Warnings where some lack tokens that others know, so that bits per character lie."""
     from lmcli.cli.group import warn_uncounted
 
@@ -59,7 +59,7 @@ def warn_unlike(outcomes: Sequence[Outcome]) -> None:
 def result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
     """The table and the next command."""
     from lmcli.cli.remembering import reach_text
-    from lmcli.result import (
+    from lmcli.report.result import (
         BITS_PER_CHAR,
         PARAMETERS,
         PERPLEXITY,

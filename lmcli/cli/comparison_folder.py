@@ -52,7 +52,7 @@ def claimed(
     """
     from lmcli.errors import StorageError
     from lmcli.run import OURS, RECORD
-    from lmcli.storing import new_folder, remove, storage, write_bytes, write_json
+    from lmcli.storage import new_folder, remove, storage, write_bytes, write_json
 
     own, kept, marker = _own(folder), _resolved(taken), folder / UNFINISHED
     _check_members(folder, members, own, kept)
@@ -99,7 +99,7 @@ def _check_members(
 
 def _own(folder: Path) -> set[str]:
     """The names of the comparison's own runs; one that leads out of the folder is none."""
-    from lmcli.storing import read_json
+    from lmcli.storage import read_json
 
     files = [file for name in (RESULT, UNFINISHED) if (file := folder / name).is_file()]
     found = [read_json(file).get("members") for file in files]
@@ -120,6 +120,6 @@ def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
 
 def keep(folder: Path, result: Any, members: dict[str, Any]) -> None:
     """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.storing import write_json
+    from lmcli.storage import write_json
 
     write_json(folder / RESULT, result.to_json() | members)

@@ -13,9 +13,9 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
+    from lmcli.data.texts import ProgressCounter
+    from lmcli.evaluation.score import ScoredText
     from lmcli.run import Run
-    from lmcli.scores import ScoredText
-    from lmcli.texts import Meter
 
 
 def evaluate(
@@ -55,12 +55,12 @@ def evaluate(
     """
     from lmcli.cli.group import warn_uncounted
     from lmcli.cli.screen import emit, preparation_bar
-    from lmcli.corpus import Part
-    from lmcli.devices import pick_device
+    from lmcli.data.corpus import Split
+    from lmcli.evaluation.log_likelihood import score_documents
+    from lmcli.evaluation.perplexity import SEGMENT, score_long
+    from lmcli.evaluation.score import Score
     from lmcli.run import Run
-    from lmcli.scores import Score
-    from lmcli.scoring import score_pieces
-    from lmcli.tallying import SEGMENT, score_long
+    from lmcli.system import pick_device
 
     o.one_of("level", level, ("summary", "line", "token"))
     o.one_of("reset", reset, ("never", "line", "document"))
@@ -72,10 +72,10 @@ def evaluate(
         began = time.perf_counter()
         scored: list[ScoredText] = []
         asked: Any = {"reset": reset, "rows": rows, "meter": meter}
-        if level == "summary" and Part(pieces).chars > SEGMENT:  # no need to keep every token
+        if level == "summary" and Split(pieces).chars > SEGMENT:  # no need to keep every token
             score = score_long(model, run.tokenizer, pieces, **asked)
         else:
-            scored = score_pieces(model, run.tokenizer, pieces, **asked)
+            scored = score_documents(model, run.tokenizer, pieces, **asked)
             score = Score.of(scored)
     warn_uncounted(score, run_path)
     values: dict[str, Any] = {"run": str(run_path), "texts": names}
@@ -93,7 +93,7 @@ def _pieces(
     split: str | None,
     documents: str | None,
     reading: tuple[str, ...],
-    meter: Meter,
+    meter: ProgressCounter,
 ) -> tuple[list[str], Sequence[str]]:
     """Names and pieces of what is to be scored."""
     from lmcli.errors import TextError, UsageError
@@ -101,7 +101,7 @@ def _pieces(
     if split is None:
         if not texts:
             raise UsageError("no text to score", "give a file, - for standard input, or --split")
-        from lmcli.reading import Reader, find_documents
+        from lmcli.data.reading import Reader, find_documents
 
         encoding, errors, newlines = reading
         documents = documents or run.record.corpus["options"]["documents"]
@@ -109,15 +109,15 @@ def _pieces(
         names, pieces = find_documents(texts, options, Reader(meter=meter))
         return list(islice(names, 100)), pieces
     o.one_of("split", split, ("train", "valid", "test"))
-    from lmcli.preparing import reopen
+    from lmcli.training.job import reopen
 
-    corpus = reopen(run, tuple(texts), meter).source.corpus
+    corpus = reopen(run, tuple(texts), meter).dataset.corpus
     part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
-    if part is None or not part.pieces:
+    if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
         )
-    return list(corpus.names), part.pieces
+    return list(corpus.names), part.documents
 
 
 def _items(scored: list[ScoredText], level: str, run: Run) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ def _items(scored: list[ScoredText], level: str, run: Run) -> list[dict[str, Any
 
 
 def _result(run: Run, values: dict[str, Any], level: str) -> Any:
-    from lmcli.result import (
+    from lmcli.report.result import (
         BITS_PER_CHAR,
         COUNT,
         PERPLEXITY,

@@ -34,7 +34,7 @@ def export(
       lmcli export runs/mine --to numpy -o mine-to-go
     """
     from lmcli.cli.screen import emit
-    from lmcli.exporting import export_numpy
+    from lmcli.generation.export import export_numpy
     from lmcli.run import Run
 
     o.one_of("to", to, TARGETS)
@@ -47,7 +47,7 @@ def export(
 
 
 def _result(values: dict[str, Any]) -> Any:
-    from lmcli.result import COUNT, Column, Facts, Result, text
+    from lmcli.report.result import COUNT, Column, Facts, Result, text
 
     columns = [Column(name, text(name)) for name in ("output", "arch", "to")]
     columns.append(Column("bytes", COUNT, "bytes"))

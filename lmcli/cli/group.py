@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from lmcli.scores import Score
+    from lmcli.evaluation.score import Score
     from lmcli.tokenizers.base import Tokenizer
 
 INTERRUPTED = 130

@@ -6,7 +6,7 @@ JSON keys beside `run`, `arch`, `tokenizer`, `tokens` and `nats` (the sum):
   the mean over units (for candidate, cell and hidden, whose signs would cancel, the mean of their
   size); with ``--units`` or ``--unit`` a mapping from unit to value.
 - ``--versus``: ``versus: {run, arch, nats}`` and ``items: [{text, nats, versus, difference}]``, one
-  a stretch that is whole tokens for both; difference = nats - versus, below 0 where RUN is ahead.
+  a span that is whole tokens for both; difference = nats - versus, below 0 where RUN is ahead.
 - ``--correlate``: ``correlate: {regex, tokens, inside, candidates, chance, shifted, units}`` with
   ``units: [{gate, unit, above, threshold, fit, score, auc}]``, best fit first, and no `items`.
 """
@@ -22,7 +22,7 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.inspecting import Inspection
+    from lmcli.evaluation.activations import Activations
     from lmcli.run import Run
 
 LONGEST = 20_000
@@ -69,7 +69,7 @@ def inspect(
     """
     from lmcli.cli import pictures
     from lmcli.cli.screen import emit
-    from lmcli.inspecting import inspect, read_only
+    from lmcli.evaluation.activations import inspect, read_only
     from lmcli.run import Run
 
     _check_one(units=units, unit=unit, versus=versus)
@@ -91,7 +91,7 @@ def inspect(
     emit(result, as_json, quiet)
 
 
-def _values(run: Run, seen: Inspection) -> dict[str, Any]:
+def _values(run: Run, seen: Activations) -> dict[str, Any]:
     """What every result says of the run and the text; a warning where the text is unknown to it."""
     from lmcli.cli.group import warn
 
@@ -113,8 +113,8 @@ def _check_one(**options: object) -> None:
 def _pieces(run: Run, text: str) -> list[str]:
     """The documents of a file, or the text itself; what is too long is cut."""
     from lmcli.cli.group import warn
+    from lmcli.data.reading import TextOptions, read_documents
     from lmcli.errors import TextError
-    from lmcli.reading import TextOptions, read_documents
     from lmcli.settings import update
 
     pieces = [text]

@@ -23,11 +23,11 @@ import typer
 
 from lmcli.cli.group import say
 from lmcli.errors import LostWorkerError, RunError, UsageError
-from lmcli.processes import available_cores
+from lmcli.system import available_cores
 
 if TYPE_CHECKING:
     from lmcli.cli.screen import Stop
-    from lmcli.workers import Workers
+    from lmcli.training.distributed import Workers
 
 MEETING = "LMCLI_MEETING"
 """environment variable of a worker: the file in which the workers of this machine meet"""
@@ -44,7 +44,7 @@ def processes(wanted: int | None, resumed: Path | None) -> tuple[int, bool]:
     """How many workers this process has to start, and whether the training has several."""
     started = 0
     if "RANK" in os.environ:
-        from lmcli.workers import expected
+        from lmcli.training.distributed import expected
 
         started = expected(os.environ)
     several = started > 1
@@ -77,12 +77,12 @@ def _as_recorded(path: Path, size: int | None) -> int:
 @contextmanager
 def joined(path: Path) -> Iterator[Workers]:
     """This process as one of the workers that train the run at `path`, or alone."""
-    from lmcli import workers
+    from lmcli.training import distributed
 
     meeting = os.environ.get(MEETING)
     if meeting:
         threading.Thread(target=_stop_with_the_starter, daemon=True).start()
-    with workers.joined(meeting) as group:
+    with distributed.joined(meeting) as group:
         try:
             yield group
         except LostWorkerError as error:

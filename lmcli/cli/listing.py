@@ -33,7 +33,7 @@ def list_members(
 
 
 def _overview(families: tuple[Any, ...]) -> Any:
-    from lmcli.result import Column, Result, Table, text
+    from lmcli.report.result import Column, Result, Table, text
 
     values: dict[str, Any] = {}
     tables = []
@@ -48,7 +48,7 @@ def _overview(families: tuple[Any, ...]) -> Any:
 def _member(families: tuple[Any, ...], name: str) -> Any:
     """The settings of a member, and for an architecture those of its training."""
     from lmcli.errors import UnknownNameError, did_you_mean
-    from lmcli.result import Block, Column, Passage, Result, Table, text
+    from lmcli.report.result import Block, Column, Passage, Result, Table, text
     from lmcli.settings import describe
 
     known = [n for family in families for n in family.names()]
@@ -57,7 +57,7 @@ def _member(families: tuple[Any, ...], name: str) -> Any:
         raise UnknownNameError(f"nothing named '{name}'", did_you_mean(name, known))
     groups = {name: describe(family.load(name).Settings)}
     if family.noun == "architecture":
-        from lmcli.training import TrainingSettings
+        from lmcli.training.trainer import TrainingSettings
 
         groups["training"] = describe(TrainingSettings)
     columns = [Column("name", text("--set")), Column("kind", text("is"))]

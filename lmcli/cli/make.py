@@ -67,7 +67,7 @@ def make(
 
 def _result(values: dict[str, Any], path: Path) -> Any:
     from lmcli.grammars.base import companions
-    from lmcli.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
+    from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
 
     columns = [
         Column("text", text("text")),

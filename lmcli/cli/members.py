@@ -1,7 +1,7 @@
 """What ``lmcli compare --arch`` names: architectures, each with settings of its own if it likes.
 
 **In:** ``lstm,gru,lstm:coupled=true``, pairs for all, budget, seeds.
-**Out:** a `Member` a training.
+**Out:** a `Trial` a training.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmcli.racing import Member
-    from lmcli.sources import Source
+    from lmcli.data.dataset import Dataset
+    from lmcli.training.sweep import Trial
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TrialSpec:
     """One row of a comparison to be trained."""
 
     name: str
@@ -30,10 +30,10 @@ class Entrant:
     """settings of this one alone"""
 
 
-def entrants(arch: str | None, with_runs: bool) -> list[Entrant]:
+def trial_specs(arch: str | None, with_runs: bool) -> list[TrialSpec]:
     """What is to be trained: what was asked for, nothing if there are runs, else the usual.
 
-    >>> [(e.arch, dict(e.pairs)) for e in entrants("gru, lstm:coupled=true:chrono=99", False)]
+    >>> [(e.arch, dict(e.pairs)) for e in trial_specs("gru, lstm:coupled=true:chrono=99", False)]
     [('gru', {}), ('lstm', {'coupled': 'true', 'chrono': '99'})]
     """
     from lmcli.errors import UsageError
@@ -45,15 +45,15 @@ def entrants(arch: str | None, with_runs: bool) -> list[Entrant]:
     if not names and not with_runs:
         raise UsageError("--arch names nothing", f"for example --arch {ARCHS}")
     parts = [(name, *name.split(":")) for name in names]
-    return [Entrant(name, base, split_pairs(pairs)) for name, base, *pairs in parts]
+    return [TrialSpec(name, base, split_pairs(pairs)) for name, base, *pairs in parts]
 
 
-def check_entrants(found: Sequence[Entrant], pairs: Mapping[str, Any], tokenizer: str) -> None:
+def check_trial_specs(found: Sequence[TrialSpec], pairs: Mapping[str, Any], tokenizer: str) -> None:
     """A UsageError for an unknown name, of an architecture or of a setting."""
-    from lmcli.preparing import check_pairs
     from lmcli.registry import MODELS
     from lmcli.settings import check_known, update
-    from lmcli.training import TrainingSettings
+    from lmcli.training.job import check_pairs
+    from lmcli.training.trainer import TrainingSettings
 
     check_pairs(pairs, [e.arch for e in found], tokenizer)
     for entrant in found:
@@ -72,23 +72,23 @@ def row_name(label: str) -> str:
 
 
 def members(
-    source: Source,
-    found: Iterable[Entrant],
+    dataset: Dataset,
+    found: Iterable[TrialSpec],
     pairs: Mapping[str, Any],
     budget: Any,
     seeds: Sequence[int],
     device: str,
     match: str,
     folder: Path,
-) -> list[Member]:
+) -> list[Trial]:
     """A member for each entrant and seed; one that counts knows no seed.
 
     A width given for all is the LSTM's where parameters are to match, one's own is as it is.
     """
     from lmcli.models.lstm import LSTMSettings
-    from lmcli.preparing import command_line, prepare_job
-    from lmcli.racing import Member
     from lmcli.settings import update
+    from lmcli.training.job import command_line, prepare_job
+    from lmcli.training.sweep import Trial
 
     width = None
     if match == "params" and "hidden" in pairs:
@@ -99,12 +99,15 @@ def members(
         wanted = {**pairs, **entrant.pairs}
         for seed in seeds:
             job = prepare_job(
-                source, entrant.arch, wanted, budget, seed, device, match, command_line(), width
+                dataset, entrant.arch, wanted, budget, seed, device, match, command_line(), width
             )
             if job.counts and seed != seeds[0]:
                 continue
             label = entrant.name if len(seeds) == 1 or job.counts else f"{entrant.name}#{seed}"
             path = folder / re.sub(r"[^\w.-]+", "-", label.replace("#", "-seed"))
-            race = not job.counts and not {"learning_rate"} & {*pairs, *entrant.pairs}
-            made.append(Member(label, job, path, race))
+            learning_rate_search = not job.counts and not {"learning_rate"} & {
+                *pairs,
+                *entrant.pairs,
+            }
+            made.append(Trial(label, job, path, learning_rate_search))
     return made

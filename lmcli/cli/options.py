@@ -130,7 +130,7 @@ def finite(**values: float | None) -> None:
 
 def budget(minutes: float | None, steps: int | None, epochs: float | None, default: float) -> Any:
     """The one budget that was given, or `default` minutes."""
-    from lmcli.training import Budget
+    from lmcli.training.trainer import Budget
 
     finite(minutes=minutes, epochs=epochs)
     given = [n for n, v in (("minutes", minutes), ("steps", steps), ("epochs", epochs)) if v]
@@ -149,7 +149,7 @@ def text_options(
     texts: Sequence[str] = (),
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.reading import TextOptions
+    from lmcli.data.reading import TextOptions
     from lmcli.settings import update
 
     if documents is None:
@@ -174,10 +174,10 @@ def text_choice(
     documents: str | None,
 ) -> Any:
     """What is trained on and what is held out, checked."""
-    from lmcli.sources import TextChoice
+    from lmcli.data.dataset import CorpusSpec
 
     reading = text_options(encoding, errors, newlines, documents, texts or ())
-    return TextChoice(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
+    return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
 
 
 def free_name(folder: Path, name: str) -> Path:

@@ -1,6 +1,6 @@
 """What ``lmcli inspect`` shows: an inspected text as strips, tables and a verdict.
 
-**In:** an `Inspection`, and what the user wants to see of it.
+**In:** an `Activations`, and what the user wants to see of it.
 **Out:** a Result; cli/inspect.py says what its JSON keys are.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lmcli.inspecting import Inspection, correlate, read_only, versus
-from lmcli.result import (
+from lmcli.evaluation.activations import Activations, correlate, read_only, versus
+from lmcli.report.result import (
     BITS,
     COUNT,
     GATE,
@@ -27,7 +27,7 @@ from lmcli.result import (
     Strips,
     Table,
 )
-from lmcli.result import text as text_column
+from lmcli.report.result import text as text_column
 from lmcli.run import Run
 
 SHOWN = 1000
@@ -43,7 +43,7 @@ NATS_PER_BIT = 0.6931471805599453
 # ------------------------------------------------------------------ one run
 
 
-def average(values: dict[str, Any], seen: Inspection, gate: str | None, text: str) -> Result:
+def average(values: dict[str, Any], seen: Activations, gate: str | None, text: str) -> Result:
     """Every gate, averaged over its units."""
     gates = seen.matching(gate)
     averages = {name: seen.average(name).tolist() for name in gates}
@@ -60,7 +60,7 @@ def average(values: dict[str, Any], seen: Inspection, gate: str | None, text: st
 
 
 def single_units(
-    values: dict[str, Any], seen: Inspection, gate: str | None, count: int, unit: int | None
+    values: dict[str, Any], seen: Activations, gate: str | None, count: int, unit: int | None
 ) -> Result:
     """Single units of a gate: the one asked for, or those that vary most."""
     if gate is None:
@@ -84,7 +84,7 @@ def single_units(
     return Result("inspect", {**values, "gates": gates, "items": items}, [block])
 
 
-def _items(seen: Inspection, shown: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _items(seen: Activations, shown: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """One entry a token: its text, its loss, and what each gate shows."""
     rows = zip(seen.tokens, seen.nats.tolist(), *shown.values(), strict=True)
     return [{"text": t, "nats": n, **dict(zip(shown, v, strict=True))} for t, n, *v in rows]
@@ -137,23 +137,23 @@ def _again(text: str) -> str:
 
 
 def who_remembered(
-    values: dict[str, Any], seen: Inspection, other: Run, pieces: list[str]
+    values: dict[str, Any], seen: Activations, other: Run, pieces: list[str]
 ) -> Result:
     """Who remembered: where one run expected the text more than the other."""
     theirs = read_only(other.model(), other.tokenizer, pieces)
-    stretches = versus(seen, theirs)
-    items = [{**asdict(s), "difference": s.difference} for s in stretches]
+    token_spans = versus(seen, theirs)
+    items = [{**asdict(s), "difference": s.difference} for s in token_spans]
     total = float(theirs.nats.sum())
     about = {"run": str(other.path), "arch": other.record.arch, "nats": total}
-    apart = [s.difference / NATS_PER_BIT for s in stretches]
+    apart = [s.difference / NATS_PER_BIT for s in token_spans]
     rows = [
-        _surprise([s.nats for s in stretches], "first"),
-        _surprise([s.versus for s in stretches], "second"),
+        _surprise([s.nats for s in token_spans], "first"),
+        _surprise([s.versus for s in token_spans], "second"),
         _strip("first - second", apart, signed=True),
     ]
     title = f"who expected it more? blue: {values['run']} (first), red: {other.path} (second)"
     tint = [max(-1.0, min(1.0, bits / DECIDED)) for bits in apart]
-    block = _drawn(title, [s.text for s in stretches], rows, tint)
+    block = _drawn(title, [s.text for s in token_spans], rows, tint)
     sums = {"first": values["nats"] / NATS_PER_BIT, "second": total / NATS_PER_BIT}
     columns = [Column("first", Metric("", 1), f"first: bits of {values['run']}")]
     columns.append(Column("second", Metric("", 1), f"second: bits of {other.path}"))
@@ -165,7 +165,7 @@ def who_remembered(
 
 
 def telltales(
-    values: dict[str, Any], seen: Inspection, regex: str, gate: str | None, count: int, text: str
+    values: dict[str, Any], seen: Activations, regex: str, gate: str | None, count: int, text: str
 ) -> Result:
     """The units whose value best tells whether a token lies inside a match."""
     gates = seen.matching(gate)

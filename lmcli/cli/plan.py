@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from lmcli.cli.screen import emit_json, emit_lines, note
 from lmcli.errors import UsageError
-from lmcli.result import SCHEMA
+from lmcli.report.result import SCHEMA
 
 if TYPE_CHECKING:
-    from lmcli.racing import Member
-    from lmcli.sources import Source
+    from lmcli.data.dataset import Dataset
+    from lmcli.training.sweep import Trial
 
 
 def show_plan(
-    members: Sequence[Member], folder: Path, device: str, force: bool, as_json: bool, quiet: bool
+    members: Sequence[Trial], folder: Path, device: str, force: bool, as_json: bool, quiet: bool
 ) -> None:
     """The commands on stdout; how their runs become a table, on stderr."""
     if not members:
         raise UsageError("nothing to plan: all members are runs", "name some with --arch")
-    source = members[0].job.source
-    if "-" in source.choice.texts:
+    dataset = members[0].job.dataset
+    if "-" in dataset.spec.texts:
         raise UsageError("the commands of a plan cannot share standard input", "name a file")
     more = ["--device", device] if device != "auto" else []
     more += ["--force"] if force else []
@@ -38,40 +38,40 @@ def show_plan(
         return
     emit_lines(lines)
     if not quiet:
-        again = ["lmcli", "compare", *text_words(source), "--run", str(folder)]
+        again = ["lmcli", "compare", *text_words(dataset), "--run", str(folder)]
         note(f"next, when all have run: {shlex.join(again)}")
 
 
-def train_words(member: Member) -> list[str]:
+def train_words(member: Trial) -> list[str]:
     """``lmcli train`` for one member."""
     job = member.job
-    source, budget = job.source, vars(job.budget)
-    words = ["lmcli", "train", *text_words(source), "-o", str(member.path), "--arch", job.arch]
+    dataset, budget = job.dataset, vars(job.budget)
+    words = ["lmcli", "train", *text_words(dataset), "-o", str(member.path), "--arch", job.arch]
     words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
     words += ["--seed", str(job.seed)]
     pairs = _changed(job.settings) | ({} if job.counts else _changed(job.training))
     return words + [w for name, v in pairs.items() for w in ("--set", f"{name}={v}")]
 
 
-def text_words(source: Source) -> list[str]:
+def text_words(dataset: Dataset) -> list[str]:
     """The texts, how they are read and split, and the tokenizer with its settings."""
-    choice = source.choice
+    choice = dataset.spec
     options = vars(choice.options)
     plain = {f.name: f.default for f in dataclasses.fields(choice.options)}
-    words = [*choice.texts, "--tokenizer", source.tokenizer, "--documents", options["documents"]]
+    words = [*choice.texts, "--tokenizer", dataset.tokenizer, "--documents", options["documents"]]
     others = [n for n, v in options.items() if n != "documents" and v != plain[n]]
     words += [w for name in others for w in (f"--{name}", str(options[name]))]
     words += ["--split", choice.split] if choice.split != "interleaved" else []
     words += [w for text in choice.valid for w in ("--valid", text)]
     words += [w for text in choice.test for w in ("--test", text)]
-    pairs = _tokenizer_pairs(source)
+    pairs = _tokenizer_pairs(dataset)
     return words + [w for name, v in pairs.items() for w in ("--set", f"{name}={v}")]
 
 
-def _tokenizer_pairs(source: Source) -> Mapping[str, Any]:
+def _tokenizer_pairs(dataset: Dataset) -> Mapping[str, Any]:
     from lmcli.registry import TOKENIZERS
 
-    settings = TOKENIZERS.load(source.tokenizer).Settings(**source.tokenizer_settings)
+    settings = TOKENIZERS.load(dataset.tokenizer).Settings(**dataset.tokenizer_settings)
     return _changed(settings)
 
 

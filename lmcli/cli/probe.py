@@ -11,8 +11,8 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.corpus import Part
-    from lmcli.probes.base import Material, ProbeResult, Subject
+    from lmcli.data.corpus import Split
+    from lmcli.evaluation.probes.base import ProbeData, ProbedModel, ProbeResult
     from lmcli.run import Run
 
 
@@ -51,7 +51,7 @@ def probe(
       lmcli probe context runs/lstm other.txt --set longest=256
     """
     from lmcli.cli.screen import emit, note
-    from lmcli.probes.base import Subject
+    from lmcli.evaluation.probes.base import ProbedModel
     from lmcli.registry import PROBES
     from lmcli.run import Run
     from lmcli.settings import split_pairs
@@ -61,7 +61,7 @@ def probe(
     wanted = probe_settings(names, split_pairs(settings or []))
     runs = [Run.open(path) for path in paths]
     material = material_of(runs, texts)
-    subjects = [Subject.of(run) for run in runs]
+    subjects = [ProbedModel.of(run) for run in runs]
     said = None if quiet or as_json else note
     results = run_probes(wanted, subjects, material, seed, said)
     emit(one_result(results[0]) if name else all_results(results), as_json, quiet)
@@ -99,47 +99,47 @@ def probe_settings(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, 
     return {name: (m(), update(m.Settings(), pairs)) for name, m in members.items()}
 
 
-def material_of(runs: Sequence[Run], texts: Sequence[str]) -> Material:
+def material_of(runs: Sequence[Run], texts: Sequence[str]) -> ProbeData:
     """The given texts, or the held-out parts of the text that all runs were trained on."""
+    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.reading import read_documents
     from lmcli.errors import LmcliError, TextError
-    from lmcli.preparing import reopen
-    from lmcli.probes.base import Material
-    from lmcli.reading import read_documents
-    from lmcli.sources import TextChoice
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.training.job import reopen
 
-    first = TextChoice.from_json(runs[0].record.corpus)
+    first = CorpusSpec.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = _some(reopen(runs[0]).source.corpus.train)
+            train = _some(reopen(runs[0]).dataset.corpus.train)
         except LmcliError:
             train = ()
         documents = read_documents(list(texts), first.options)
-        return Material(tuple(d.text for d in documents), train, *_grammar(texts))
+        return ProbeData(tuple(d.text for d in documents), train, *_grammar(texts))
     for run in runs[1:]:
         same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
-        if not same or TextChoice.from_json(run.record.corpus) != first:
+        if not same or CorpusSpec.from_json(run.record.corpus) != first:
             raise TextError(
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return material_from(reopen(runs[0]).source)
+    return material_from(reopen(runs[0]).dataset)
 
 
-def material_from(source: Any) -> Material:
-    """What a source holds out: the validation and the test part."""
-    from lmcli.probes.base import Material
+def material_from(dataset: Any) -> ProbeData:
+    """What a dataset holds out: the validation and the test part."""
+    from lmcli.evaluation.probes.base import ProbeData
 
-    corpus = source.corpus
+    corpus = dataset.corpus
     held_out = (*_some(corpus.valid), *(_some(corpus.test) if corpus.test else ()))
-    return Material(held_out, _some(corpus.train), *_grammar(source.choice.texts))
+    return ProbeData(held_out, _some(corpus.train), *_grammar(dataset.spec.texts))
 
 
 MOST_CHARACTERS = 1 << 25
 """of each part that probes look at: of a bigger one they get an evenly spread sample"""
 
 
-def _some(part: Part) -> tuple[str, ...]:
-    return tuple(part.sample(MOST_CHARACTERS).pieces)
+def _some(part: Split) -> tuple[str, ...]:
+    return tuple(part.sample(MOST_CHARACTERS).documents)
 
 
 def _grammar(texts: Sequence[str]) -> tuple[Path | None, dict[str, float]]:
@@ -156,8 +156,8 @@ def _grammar(texts: Sequence[str]) -> tuple[Path | None, dict[str, float]]:
 
 def run_probes(
     probes: Mapping[str, tuple[Any, Any]],
-    subjects: Sequence[Subject],
-    material: Material,
+    subjects: Sequence[ProbedModel],
+    material: ProbeData,
     seed: int,
     said: Any = None,
 ) -> list[ProbeResult]:
@@ -190,13 +190,13 @@ def run_probes(
 
 def one_result(result: ProbeResult) -> Any:
     """Picture, table, verdict of one probe."""
-    from lmcli.result import Passage, Result
+    from lmcli.report.result import Passage, Result
 
     return Result("probe", result.to_json(), [*_blocks(result), Passage(result.verdict)])
 
 
 def _blocks(result: ProbeResult) -> list[Any]:
-    from lmcli.result import Table
+    from lmcli.report.result import Table
 
     blocks: list[Any] = list(result.figures) if result.rows else []
     if result.table:
@@ -206,7 +206,7 @@ def _blocks(result: ProbeResult) -> list[Any]:
 
 def all_results(results: Sequence[ProbeResult]) -> Any:
     """Pictures and verdicts of all probes, and a summary: a row a run, a column a probe."""
-    from lmcli.result import Column, Passage, Result, Table, text
+    from lmcli.report.result import Column, Passage, Result, Table, text
 
     blocks: list[Any] = []
     rows: dict[str, dict[str, Any]] = {}

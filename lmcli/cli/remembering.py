@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 from lmcli.cli.probe import all_results, material_from, probe_settings, run_probes
 
 if TYPE_CHECKING:
-    from lmcli.probes.base import ProbeResult
+    from lmcli.evaluation.probes.base import ProbeResult
 
 UNMEASURED = {"tokens": None, "at_least": False}
 
 
-def add_memory(values: dict[str, Any], source: Any, seed: int, every: bool) -> list[ProbeResult]:
+def add_memory(values: dict[str, Any], dataset: Any, seed: int, every: bool) -> list[ProbeResult]:
     """Give each row of a comparison its `reach` and `recall`; with `every` run all probes as well.
 
     Where the text has items with known answers, all seeds are asked, else the first of each row.
     """
-    from lmcli.probes.base import Subject
+    from lmcli.evaluation.probes.base import ProbedModel
     from lmcli.registry import PROBES
     from lmcli.run import Run
 
-    material = material_from(source)
+    material = material_from(dataset)
     asked = None if material.items else 1
     paths = {row["name"]: [s["run"] for s in row["seeds"][:asked]] for row in values["rows"]}
-    subjects = [Subject.of(Run.open(Path(path))) for some in paths.values() for path in some]
+    subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]
     firsts = {some[0] for some in paths.values() if some}
     results = []
     for name, probe in probe_settings(PROBES.names() if every else ["recall"], {}).items():
@@ -97,8 +97,8 @@ def with_memory(result: Any, results: Sequence[ProbeResult]) -> Any:
 
 def _by_gap(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Rows of a comparison, a column a gap."""
-    from lmcli.probes.by_rule import CONTROL, main_kind
-    from lmcli.result import WHOLE_PERCENT, Column, Table, text
+    from lmcli.evaluation.probes.recall.grammar_items import CONTROL, main_kind
+    from lmcli.report.result import WHOLE_PERCENT, Column, Table, text
 
     recalled = [row for row in rows if row.get("recall")]
     if not recalled:
@@ -121,7 +121,7 @@ def _by_gap(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def _shown(recall: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
-    from lmcli.probes.by_rule import CONTROL
+    from lmcli.evaluation.probes.recall.grammar_items import CONTROL
 
     mine = {str(one["gap"]): one["value"] for one in recall if one["kind"] == kind}
     return {one["kind"]: one["value"] for one in recall if one["kind"] == CONTROL} | mine

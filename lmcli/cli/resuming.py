@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
-    from lmcli.preparing import Job
     from lmcli.run import Run
+    from lmcli.training.job import Job
 
 BUDGETS = ("minutes", "steps", "epochs")
 READING = ("split", "valid", "test", "documents", "newlines", "encoding", "errors")
@@ -35,10 +35,10 @@ def resumed(
     """
     from lmcli.cli.group import warn
     from lmcli.cli.screen import preparation_bar
-    from lmcli.devices import pick_device
-    from lmcli.preparing import check_pairs, reopen
     from lmcli.run import Run
     from lmcli.settings import split_pairs
+    from lmcli.system import pick_device
+    from lmcli.training.job import check_pairs, reopen
 
     run = Run.open(path)
     pairs = split_pairs(settings)

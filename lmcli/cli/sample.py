@@ -14,7 +14,7 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.sampling import Piece, Sampled
+    from lmcli.generation.sampling import GenerationStats, TextChunk
 
 SHOWN_EVERY = 0.03
 """Seconds between two writings: no reader sees less, and each costs as much as several tokens."""
@@ -70,15 +70,16 @@ def sample(
     if "numpy" not in sys.modules:  # it looks once, on loading; waking threads costs more than
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
     from lmcli.cli.group import warn_unknown
+    from lmcli.generation.numpy_models.base import open_numpy_model
+    from lmcli.generation.parallel import processes_for, spread
+    from lmcli.generation.sampling import GenerationStats, SamplingSettings, at_once, sample_batch
     from lmcli.run import Run
-    from lmcli.sampling import Sampled, SamplingSettings, at_once, sample_together
-    from lmcli.spreading import processes_for, spread
 
     o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     run = Run.open(run_path)
-    model, tokenizer = run.stepper() or run.model(), run.tokenizer
+    model, tokenizer = open_numpy_model(run) or run.model(), run.tokenizer
     warn_unknown(tokenizer, prompt)
     base = seed if seed is not None else time.time_ns() % 2**31
     options = SamplingSettings(temperature, top_k, top_p, min_p)
@@ -86,14 +87,14 @@ def sample(
     stops = tuple(stop or ())
     together = at_once(count, length, tokenizer.size) * processes_for(model, count, length)
 
-    def make(seeds: Sequence[int], counted: Sequence[Sampled] | None) -> Iterator[Piece]:
-        return sample_together(
-            model, tokenizer, prompt, length, options, seeds, stops, end, counted
-        )
+    def make(
+        seeds: Sequence[int], counted: Sequence[GenerationStats] | None
+    ) -> Iterator[TextChunk]:
+        return sample_batch(model, tokenizer, prompt, length, options, seeds, stops, end, counted)
 
     for begin in range(0, count, together):
         seeds = range(base + begin, base + min(begin + together, count))
-        sampled = [Sampled() for _ in seeds] if as_json else None
+        sampled = [GenerationStats() for _ in seeds] if as_json else None
         pieces = spread(make, seeds, processes_for(model, len(seeds), length), sampled)
         if sampled is None:
             _print(prompt, pieces, len(seeds), separate=begin + len(seeds) < count)
@@ -103,14 +104,14 @@ def sample(
 
 def _emit(
     values: dict[str, Any],
-    pieces: Iterator[Piece],
+    pieces: Iterator[TextChunk],
     seeds: Sequence[int],
-    sampled: Sequence[Sampled],
+    sampled: Sequence[GenerationStats],
 ) -> None:
     """An object a text, in their order."""
     from lmcli.cli.screen import emit_json
-    from lmcli.result import Result
-    from lmcli.sampling import in_order
+    from lmcli.generation.sampling import in_order
+    from lmcli.report.result import Result
 
     began, text, turn = time.perf_counter(), "", 0
     for piece, last in in_order(pieces, len(seeds)):
@@ -123,9 +124,9 @@ def _emit(
             text, turn = "", turn + 1
 
 
-def _print(prompt: str, pieces: Iterator[Piece], texts: int, separate: bool) -> None:
+def _print(prompt: str, pieces: Iterator[TextChunk], texts: int, separate: bool) -> None:
     """Write pieces as they come, text after text, in the encoding of stdout."""
-    from lmcli.sampling import in_order
+    from lmcli.generation.sampling import in_order
 
     page = _Page()
     try:

@@ -22,9 +22,9 @@ from lmcli.cli.group import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lmcli.result import Result
-    from lmcli.texts import Meter
-    from lmcli.training import Progress
+    from lmcli.data.texts import ProgressCounter
+    from lmcli.report.result import Result
+    from lmcli.training.trainer import Progress
 
 
 def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
@@ -111,13 +111,13 @@ PATIENCE = 1.0
 
 
 @contextmanager
-def preparation_bar(shown: bool) -> Iterator[Meter]:
+def preparation_bar(shown: bool) -> Iterator[ProgressCounter]:
     """A meter for the reading of a text, drawn as a bar where it takes long."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from lmcli.texts import Meter
+    from lmcli.data.texts import ProgressCounter
 
-    meter, began = Meter(), time.monotonic()
+    meter, began = ProgressCounter(), time.monotonic()
 
     class Bar(Progress):
         """Looks at the meter each time it is drawn."""

@@ -13,11 +13,11 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.cli.trained import Trained
-    from lmcli.preparing import Job
+    from lmcli.data.dataset import CorpusSpec
     from lmcli.run import Run
-    from lmcli.sources import TextChoice
-    from lmcli.training import Progress, Trainer
-    from lmcli.workers import Workers
+    from lmcli.training.distributed import Workers
+    from lmcli.training.job import Job
+    from lmcli.training.trainer import Progress, Trainer
 
 DEFAULT_MINUTES = 3.0
 
@@ -165,7 +165,7 @@ def _begun(group: Workers, path: Path, job: Job, force: bool) -> Run:
 
 
 def _job(
-    choice: TextChoice,
+    choice: CorpusSpec,
     arch: str | None,
     tokenizer: str | None,
     pairs: dict[str, str],
@@ -176,42 +176,42 @@ def _job(
     shown: bool,
 ) -> Job:
     from lmcli.cli.screen import preparation_bar
-    from lmcli.preparing import check_pairs, command_line, prepare_job, prepare_source
+    from lmcli.training.job import check_pairs, command_line, load_dataset, prepare_job
 
     arch, tokenizer = arch or "lstm", tokenizer or "char"
     check_pairs(pairs, [arch], tokenizer)
     with preparation_bar(shown) as meter:
-        source = prepare_source(choice, tokenizer, pairs, meter)
+        dataset = load_dataset(choice, tokenizer, pairs, meter)
     command = command_line()
-    return prepare_job(source, arch, pairs, budget, seed, device, command=command, workers=workers)
+    return prepare_job(dataset, arch, pairs, budget, seed, device, command=command, workers=workers)
 
 
 def _choices(job: Job, verbose: bool) -> list[str]:
     """What was chosen, for the user to see."""
-    from lmcli.devices import pick_precision
-    from lmcli.recipes import describe_choice
+    from lmcli.system import pick_precision
+    from lmcli.training.defaults import describe_defaults
 
-    encoded, corpus = job.source.encoded, job.source.corpus
+    encoded, corpus = job.dataset.tokenized, job.dataset.corpus
     model = job.model()
     together = f" | {job.workers} workers" if job.workers > 1 else ""
     tokens = len(encoded.train)
     lines = [
         f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to validate; "
-        f"{tokens:,} {job.source.tokenizer} tokens, {encoded.tokenizer.size:,} different",
-        *([_sampled(job)] if job.source.valid.share < 1 else []),
-        describe_choice(job.arch, job.settings, job.training) + together,
+        f"{tokens:,} {job.dataset.tokenizer} tokens, {encoded.tokenizer.size:,} different",
+        *([_sampled(job)] if job.dataset.valid.share < 1 else []),
+        describe_defaults(job.arch, job.settings, job.training) + together,
     ]
     if verbose:
         precision = pick_precision(job.training.precision, job.device)
         lines.append(
             f"{model.parameter_count():,} parameters, {precision} on {job.device}; "
-            f"validating on {job.source.valid.targets:,} tokens; budget: {_budget(job)}"
+            f"validating on {job.dataset.valid.targets:,} tokens; budget: {_budget(job)}"
         )
     return lines
 
 
 def _sampled(job: Job) -> str:
-    valid = job.source.valid
+    valid = job.dataset.valid
     return (
         f"of the validation part {valid.share:.2%} is scored, {valid.targets:,} tokens from all "
         "over it; lmcli eval RUN --split valid scores all"
@@ -226,13 +226,13 @@ def _budget(job: Job) -> str:
 def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Trained:
     """Train to the end of the budget, or to Ctrl-C."""
     from lmcli.cli.trained import Trained
-    from lmcli.devices import pick_precision
-    from lmcli.keeping import count_into
-    from lmcli.keeping import resume as restore
+    from lmcli.system import pick_precision
+    from lmcli.training.checkpoint import count_into
+    from lmcli.training.checkpoint import resume as restore
 
     if job.counts:
         model = job.model()
-        progress = count_into(run, model, job.source.encoded.train, job.source.valid.stream)
+        progress = count_into(run, model, job.dataset.tokenized.train, job.dataset.valid.stream)
         return Trained(progress, 1, 1.0, "float64")
     trainer = job.trainer(group)
     lines = restore(run, trainer) if resume else 0
@@ -246,10 +246,10 @@ def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Tra
 def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
     from lmcli.cli.screen import TrainingBars, graceful_stop, note
-    from lmcli.keeping import train_into
-    from lmcli.training import Progress
+    from lmcli.training.checkpoint import train_into
+    from lmcli.training.trainer import Progress
 
-    chars = job.source.valid.part.chars / trainer.valid_targets
+    chars = job.dataset.valid.part.chars / trainer.valid_targets
     last = Progress(
         trainer.step, trainer.fraction, trainer.tokens, trainer.seconds, 0.0, 0.0, trainer.best
     )

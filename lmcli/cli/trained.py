@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmcli.preparing import Job
     from lmcli.run import Run
-    from lmcli.training import Progress
+    from lmcli.training.job import Job
+    from lmcli.training.trainer import Progress
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class Trained:
 def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
     """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
     from lmcli.cli.group import warn_uncounted
-    from lmcli.scores import Score
-    from lmcli.scoring import score_pieces
+    from lmcli.evaluation.log_likelihood import score_documents
+    from lmcli.evaluation.score import Score
 
     model, last = run.model(), done.last
-    encoded, valid = job.source.encoded, job.source.valid
-    score = Score.of(score_pieces(model, encoded.tokenizer, valid.part.pieces))
+    encoded, valid = job.dataset.tokenized, job.dataset.valid
+    score = Score.of(score_documents(model, encoded.tokenizer, valid.part.documents))
     warn_uncounted(score, run.path)
     return {
         "run": str(run.path),
         "arch": job.arch,
-        "tokenizer": job.source.tokenizer,
+        "tokenizer": job.dataset.tokenizer,
         "parameters": model.parameter_count(),
         "vocabulary": encoded.tokenizer.size,
-        "train_tokens": job.source.targets(),
+        "train_tokens": job.dataset.targets(),
         "tokens_seen": last.tokens,
         "epochs": done.epochs,
         "steps": last.step,
@@ -62,7 +62,7 @@ def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
 
 def result(run: Run, found: dict[str, Any]) -> Any:
     """The table and the next commands; kept in the run."""
-    from lmcli.result import (
+    from lmcli.report.result import (
         BITS_PER_CHAR,
         COUNT,
         EPOCHS,

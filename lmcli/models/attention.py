@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap, draw
-from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
+from lmcli.models.base import ActivationRecorder, State, draw
+from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
 from lmcli.settings import setting
 
 BLOCK = 256
@@ -54,17 +54,17 @@ class AttentionSettings:
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
-def documents(marks: Tensor, fresh: Tensor) -> tuple[Tensor | None, Tensor]:
+def documents(marks: Tensor, is_start: Tensor) -> tuple[Tensor | None, Tensor]:
     """Which of the tokens in sight each token may see, and which of the last are still to be seen.
 
     A token sees those of its own document. None: nothing is hidden.
-    Shapes: marks (B, W - 1) of 0 and 1, fresh (B, T) bool
+    Shapes: marks (B, W - 1) of 0 and 1, is_start (B, T) bool
     -> hidden (B, T, W - 1 + T) bool, marks (B, W - 1).
     """
-    count = fresh.cumsum(1)  # (B, T)
+    count = is_start.cumsum(1)  # (B, T)
     number = torch.cat([marks.to(count.dtype) - 1, count], dim=1)  # -1: of no document
-    after = (number[:, fresh.shape[1] :] == count[:, -1:]).float()  # (B, W - 1)
-    if bool(marks.all()) and not fresh.any():
+    after = (number[:, is_start.shape[1] :] == count[:, -1:]).float()  # (B, W - 1)
+    if bool(marks.all()) and not is_start.any():
         return None, after
     return number.unsqueeze(1) != count.unsqueeze(2), after
 
@@ -98,7 +98,7 @@ def look(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, hidden: Tensor
 
 
 def slopes(heads: int, window: int) -> Tensor:
-    """A fresh distance bias: from a head that looks near to one that looks everywhere.
+    """A new distance bias: from a head that looks near to one that looks everywhere.
 
     Shapes: -> (N, W).
     """
@@ -145,7 +145,7 @@ class Block(nn.Module):
         return x, keys[:, x.shape[1] :], values[:, x.shape[1] :]
 
 
-class Attention(Predicting):
+class Attention(NeuralLanguageModel):
     """Embedding, L layers, output layer."""
 
     name = "attention"
@@ -170,14 +170,16 @@ class Attention(Predicting):
             self.output_weight = nn.Parameter(torch.empty(vocabulary, hidden))
             draw(self.output_weight, hidden**-0.5)
 
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         """Nothing to be seen: no marks, zeros for keys and values."""
         size = batch, self.settings.window - 1
         marks = self.norm.bias.new_zeros(size)
         count = 2 * len(self.layers)
         return marks, *[marks.new_zeros(*size, self.inner) for _ in range(count)]
 
-    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
         x, state = self._read(tokens, state, tap)  # (B, T, H)
         return self._predict(x), state
@@ -192,7 +194,9 @@ class Attention(Predicting):
         x, state = self._read(tokens, state, None)
         return self.norm(x), state
 
-    def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, State]:
+    def _read(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+    ) -> tuple[Tensor, State]:
         """What the last layer has of tokens (B, T), piece by piece. Shapes: -> (B, T, H)."""
         read = []
         for part in torch.split(tokens, BLOCK, dim=1):
@@ -200,7 +204,9 @@ class Attention(Predicting):
             read.append(x)
         return torch.cat(read, dim=1), state
 
-    def _read_piece(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, State]:
+    def _read_piece(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+    ) -> tuple[Tensor, State]:
         hidden, marks = documents(state[0], tokens == self.start_id)
         after = [marks]
         x = self.embed(tokens)  # (B, T, H)

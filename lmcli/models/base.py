@@ -31,7 +31,7 @@ LOGITS = 1 << 25
 """Numbers in one block of logits, at the most (128 MiB)."""
 
 
-class Tap:
+class ActivationRecorder:
     """Collects named values of every step while a model reads: gates, cells, hidden vectors."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def draw(weight: Tensor, deviation: float) -> None:
         nn.init.normal_(weight, std=deviation)
 
 
-def draw_memories(keeping: Tensor, longest: float, writing: Tensor | None = None) -> None:
+def chrono_init_(keeping: Tensor, longest: float, writing: Tensor | None = None) -> None:
     """Fill the biases of gates that keep for 1 to so many steps; those that write get the opposite.
 
     ln u, u uniform in 1 .. longest - 1: Tallec and Ollivier (2018), "Can recurrent neural networks
@@ -92,11 +92,13 @@ class LanguageModel(nn.Module, abc.ABC):
         return self.vocabulary
 
     @abc.abstractmethod
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         """The state of `batch` sequences of which nothing has been read."""
 
     @abc.abstractmethod
-    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
         Shapes: tokens (B, T) -> logits (B, T, V) in nats up to a constant, float32.
@@ -140,7 +142,7 @@ class LanguageModel(nn.Module, abc.ABC):
             logits, state = self(part, state)
         return logits[:, -1], state
 
-    def retention(self, tap: Tap) -> Tensor | None:
+    def retention(self, tap: ActivationRecorder) -> Tensor | None:
         """How much of each unit a step keeps, from what a forward pass has shown to `tap`.
 
         None where no gate says so. Shapes: -> (B, T, units), from 0 to 1.

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap, draw_memories
-from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings
-from lmcli.models.scans import GRUScan
+from lmcli.models.base import ActivationRecorder, State, chrono_init_
+from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings
+from lmcli.models.layers.recurrent_kernels import GRUScan
 from lmcli.settings import setting
 
 CLOSED = -60.0
@@ -50,27 +50,27 @@ class GRULayer(Layer):
         super().__init__(inputs, hidden, settings)
         if settings.chrono is not None:
             half = (hidden + 1) // 2
-            draw_memories(self.bias.data[hidden : hidden + half], settings.chrono)
+            chrono_init_(self.bias.data[hidden : hidden + half], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
         closing = torch.zeros(3 * hidden)
         closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
 
-    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """Our own scan on a CPU, torch's fused kernel elsewhere."""
         if x.device.type != "cpu":
-            return self._fused(x, fresh, state)
+            return self._fused(x, is_start, state)
         inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, 3H)
-        if fresh.any():
-            inputs = inputs + fresh.unsqueeze(-1) * self.closing
+        if is_start.any():
+            inputs = inputs + is_start.unsqueeze(-1) * self.closing
         low = torch.is_autocast_enabled("cpu")
         y: Tensor = GRUScan.apply(  # type: ignore[no-untyped-call]
             inputs, state[0], self.recurrent_weight, self.candidate_bias, low
         )
         return y, (y[-1],)
 
-    def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
-        column = fresh.unsqueeze(-1).to(x.dtype)
+    def _fused(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+        column = is_start.unsqueeze(-1).to(x.dtype)
         x = torch.cat([x, column], dim=-1)  # (T, B, E + 1)
         weight = torch.cat([self.input_weight, self.closing.unsqueeze(-1)], dim=1)
         inner = torch.cat([self.bias.new_zeros(2 * self.hidden), self.candidate_bias])
@@ -79,10 +79,10 @@ class GRULayer(Layer):
         y, h = torch.gru(x, state[0].unsqueeze(0), weights, True, 1, 0.0, train, False, False)
         return y, (h[0],)
 
-    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+    def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step by the equations above."""
         (h,) = state
-        inputs = x @ self.input_weight.t() + self.bias + fresh.unsqueeze(-1) * self.closing
+        inputs = x @ self.input_weight.t() + self.bias + is_start.unsqueeze(-1) * self.closing
         from_x = inputs.chunk(3, dim=-1)
         from_h = (h @ self.recurrent_weight.t()).chunk(3, dim=-1)
         r = (from_x[0] + from_h[0]).sigmoid()
@@ -99,7 +99,7 @@ class GRU(Recurrent):
     Settings = GRUSettings
     Layer = GRULayer
 
-    def retention(self, tap: Tap) -> Tensor | None:
+    def retention(self, tap: ActivationRecorder) -> Tensor | None:
         """The keep gate: h_t = z_t * h_{t-1} + ..."""
         return tap.across_layers("keep")
 

@@ -11,7 +11,7 @@
     h_t = o_t * tanh(c_t)
 
 Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget
-bias of 1 so that a fresh cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
+bias of 1 so that a new cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
 document's start what is shown is h_t with h_{t-1} = c_{t-1} = 0, so that the first token of a
 document is predicted like any other; what is left behind is h = c = 0, whatever went before.
 
@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import State, Tap, draw_memories
-from lmcli.models.lookback import LookBack
-from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings, forget
-from lmcli.models.scans import LSTMScan
+from lmcli.models.base import ActivationRecorder, State, chrono_init_
+from lmcli.models.layers.local_attention import LookBack
+from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
 CLOSED = -60.0
@@ -93,19 +93,19 @@ class LSTMLayer(Layer):
             i.fill_(-settings.forget_bias)
         if settings.chrono is not None:
             half = (self.hidden + 1) // 2
-            draw_memories(f[:half], settings.chrono, i[:half])
+            chrono_init_(f[:half], settings.chrono, i[:half])
 
     @property
     def plain(self) -> bool:
         """Whether torch's fused kernel can do it."""
         return self.keeping == "gate" and not self.settings.peepholes
 
-    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """The fast way for this variant."""
         read = self._fused if self.plain else self._scanned
-        y, after = read(x, fresh, state)
-        if fresh.any():
-            places = fresh.nonzero(as_tuple=True)
+        y, after = read(x, is_start, state)
+        if is_start.any():
+            places = is_start.nonzero(as_tuple=True)
             y = y.index_put(places, self._first(x[places]).to(y.dtype))
         return y, after
 
@@ -119,11 +119,11 @@ class LSTMLayer(Layer):
         shown: Tensor = o.sigmoid() * c.tanh()
         return shown
 
-    def _fused(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+    def _fused(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""
         weight: Tensor = self.input_weight
-        if fresh.any():
-            x = torch.cat([x, fresh.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
+        if is_start.any():
+            x = torch.cat([x, is_start.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
             weight = torch.cat([weight, self.closing], dim=1)
         weights = [weight, self.recurrent_weight, self.bias, self.no_bias]
         before = [part.unsqueeze(0) for part in state]  # (1, B, H)
@@ -131,10 +131,10 @@ class LSTMLayer(Layer):
         y, h, c = torch.lstm(x, before, weights, True, 1, 0.0, train, False, False)
         return y, (h[0], c[0])
 
-    def _scanned(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+    def _scanned(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """Our own scan, on every device."""
         inputs = F.linear(x, self.input_weight, self.bias).to(state[0].dtype)  # (T, B, 4H or 3H)
-        stay = (~fresh).unsqueeze(-1).to(inputs.dtype) if fresh.any() else None
+        stay = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
         low = torch.is_autocast_enabled(x.device.type)
         peepholes = self.recurrent_peepholes
         y, c = LSTMScan.apply(  # type: ignore[no-untyped-call]
@@ -142,9 +142,9 @@ class LSTMLayer(Layer):
         )
         return y, (y[-1], c)
 
-    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+    def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step by the equations above."""
-        h, c = (forget(part, fresh) for part in state)
+        h, c = (forget(part, is_start) for part in state)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         i, *between, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)  # (B, H) each
         seen = self.recurrent_peepholes
@@ -159,7 +159,7 @@ class LSTMLayer(Layer):
         o = (o if seen is None else o + seen[-1] * c).sigmoid()
         h = o * c.tanh()
         values |= {"candidate": g, "output": o, "cell": c, "hidden": h}
-        return values, (forget(h, fresh), forget(c, fresh))
+        return values, (forget(h, is_start), forget(c, is_start))
 
 
 class LSTM(Recurrent):
@@ -178,13 +178,15 @@ class LSTM(Recurrent):
         if settings.attend:
             self.layers.append(LookBack(self.hidden, settings.attend))
 
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         """All zeros, and no outputs to look back on."""
-        state = super().start(batch)
+        state = super().initial_state(batch)
         behind = self.layers[-1]
-        return (*state[:-2], *behind.start(batch)) if isinstance(behind, LookBack) else state
+        return (
+            (*state[:-2], *behind.initial_state(batch)) if isinstance(behind, LookBack) else state
+        )
 
-    def retention(self, tap: Tap) -> Tensor | None:
+    def retention(self, tap: ActivationRecorder) -> Tensor | None:
         """The forget gate, or 1 - i; None in the cell of 1997, which keeps all."""
         return tap.across_layers("forget") if self.settings.forget else None
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lmcli.models.base import Tap, draw_memories
-from lmcli.models.minimal import MinimalLayer, MinimalSettings
-from lmcli.models.recurrent import Recurrent
+from lmcli.models.base import ActivationRecorder, chrono_init_
+from lmcli.models.layers.minimal import MinimalLayer, MinimalSettings
+from lmcli.models.layers.recurrent import Recurrent
 from lmcli.settings import setting
 
 
@@ -40,7 +40,7 @@ class MinGRULayer(MinimalLayer):
         if settings.chrono is not None:
             half = (hidden + 1) // 2
             biases = self.bias.data[:half]
-            draw_memories(biases, settings.chrono, biases)
+            chrono_init_(biases, settings.chrono, biases)
 
     def gates(self, total: Tensor) -> dict[str, Tensor]:
         """Write, keep and candidate."""
@@ -55,7 +55,7 @@ class MinGRU(Recurrent):
     Settings = MinGRUSettings
     Layer = MinGRULayer
 
-    def retention(self, tap: Tap) -> Tensor | None:
+    def retention(self, tap: ActivationRecorder) -> Tensor | None:
         """1 - z_t, the share of the past that is kept."""
         return tap.across_layers("keep")
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmcli.models.base import Tap, draw_memories
-from lmcli.models.minimal import MinimalLayer, MinimalSettings
-from lmcli.models.recurrent import Recurrent
+from lmcli.models.base import ActivationRecorder, chrono_init_
+from lmcli.models.layers.minimal import MinimalLayer, MinimalSettings
+from lmcli.models.layers.recurrent import Recurrent
 from lmcli.settings import setting
 
 
@@ -46,7 +46,7 @@ class MinLSTMLayer(MinimalLayer):
         if settings.chrono is not None:
             half = (hidden + 1) // 2
             biases = self.bias.data
-            draw_memories(biases[:half], settings.chrono, biases[hidden : hidden + half])
+            chrono_init_(biases[:half], settings.chrono, biases[hidden : hidden + half])
 
     def gates(self, total: Tensor) -> dict[str, Tensor]:
         """The two shares and the candidate."""
@@ -63,7 +63,7 @@ class MinLSTM(Recurrent):
     Settings = MinLSTMSettings
     Layer = MinLSTMLayer
 
-    def retention(self, tap: Tap) -> Tensor | None:
+    def retention(self, tap: ActivationRecorder) -> Tensor | None:
         """f_t / (f_t + i_t), the share of the past that is kept."""
         return tap.across_layers("keep")
 

@@ -6,7 +6,7 @@
     h_t = f(W x_t + U h_{t-1} + b)      f = tanh or relu
 
 Elman (1990). U begins orthogonal for tanh and as the identity for relu (Le, Jaitly and Hinton
-2015), so that a fresh network neither shrinks nor grows what it holds. At a document's start
+2015), so that a is_start network neither shrinks nor grows what it holds. At a document's start
 h_{t-1} = 0.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.models.base import State, draw
-from lmcli.models.recurrent import Layer, Recurrent, RecurrentSettings, forget
-from lmcli.models.scans import ElmanScan
+from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.layers.recurrent_kernels import ElmanScan
 from lmcli.settings import setting
 
 
@@ -43,10 +43,10 @@ class RNNLayer(Layer):
             nn.init.eye_(self.recurrent_weight)
             draw(self.input_weight, 0.1 * inputs**-0.5)
 
-    def forward(self, x: Tensor, fresh: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """Our own scan on every device."""
         inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, H)
-        keep = (~fresh).unsqueeze(-1).to(inputs.dtype) if fresh.any() else None
+        keep = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
         low = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
         y: Tensor = ElmanScan.apply(  # type: ignore[no-untyped-call]
@@ -54,9 +54,9 @@ class RNNLayer(Layer):
         )
         return y, (y[-1],)
 
-    def step(self, x: Tensor, fresh: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+    def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step by the equation above."""
-        h = forget(state[0], fresh)
+        h = forget(state[0], is_start)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         h = total.tanh() if self.settings.activation == "tanh" else total.relu()
         return {"hidden": h}, (h,)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, Tap
-from lmcli.models.output import ABOUT, AdaptiveOutput, Predicting, embedding_layer
+from lmcli.models.base import ActivationRecorder, State
+from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
 from lmcli.settings import setting
 
 
@@ -38,7 +38,7 @@ class WindowSettings:
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
-class Window(Predicting):
+class Window(NeuralLanguageModel):
     """Embeddings of the last N tokens, a tanh layer, an output layer."""
 
     name = "window"
@@ -54,12 +54,14 @@ class Window(Predicting):
         self.output = (AdaptiveOutput if adaptive else nn.Linear)(hidden, vocabulary)
         self.direct = nn.Linear(wide, vocabulary, bias=False) if settings.direct else None
 
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         """Shapes: (B, N - 1), all start ids."""
         size = batch, self.settings.window - 1
         return (torch.full(size, self.start_id, device=self.hidden.weight.device),)
 
-    def forward(self, tokens: Tensor, state: State, tap: Tap | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
         Shapes: tokens (B, T), state (B, N - 1) -> logits (B, T, V).
@@ -77,7 +79,9 @@ class Window(Predicting):
         _, h, after = self._read(tokens, state, None)
         return h, after
 
-    def _read(self, tokens: Tensor, state: State, tap: Tap | None) -> tuple[Tensor, Tensor, State]:
+    def _read(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+    ) -> tuple[Tensor, Tensor, State]:
         """Windows and hidden layer. Shapes: tokens (B, T) -> (B, T, N E), (B, T, H), state."""
         read = torch.cat([state[0], tokens], dim=1)  # (B, N - 1 + T)
         windows = self._forget(read.unfold(1, self.settings.window, 1))  # (B, T, N)

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lmcli.report.bars import print_figure
-from lmcli.report.letters import fitting
-from lmcli.report.strips import print_strips
-from lmcli.result import Column, Facts, Figure, Passage, Passages, Result, Strips, Table
+from lmcli.report.bar_chart import print_figure
+from lmcli.report.charset import fitting
+from lmcli.report.result import Column, Facts, Figure, Passage, Passages, Result, Strips, Table
+from lmcli.report.token_strips import print_strips
 
 LONG_WORD, GAP = 10, 2
 """characters: what a column of words may be narrowed to, and what lies between two columns"""
@@ -107,7 +107,7 @@ def print_facts(facts: Facts, console: Console) -> None:
 
 
 def print_passages(passages: Passages, console: Console) -> None:
-    """A text whose stretches are coloured by their strength."""
+    """A text whose chunks are coloured by their strength."""
     if passages.title:
         console.print(Text(fitting(passages.title, console), style="bold"))
     line = Text()

@@ -8,14 +8,15 @@ read by models and never predicted, so it has no place in the output distributio
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from itertools import pairwise
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.pieces import Stretch
 from lmcli.settings import Settings
 
 Ids = npt.NDArray[np.int32]
@@ -23,6 +24,72 @@ IntegerIds = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
 
 UNKNOWN = "<unk>"
+SAFE_SPLIT = re.compile(r"(?<=\S)(?=[ \n]\S)")
+"""where a text can be cut: no tokenizer looks across such a place"""
+_JOINED = 1 << 20
+"""characters of small documents that are laid end to end"""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Documents end to end, and the characters at which one begins.
+
+    A text in front of the first begin goes on with the last piece of the stretch before; it was
+    cut at a seam, where a word ends and a single blank or line end follows.
+    """
+
+    text: str
+    begins: Offsets
+
+    def texts(self) -> list[str]:
+        """The pieces one by one; the first may be the rest of one begun before, or nothing."""
+        edges = [0, *self.begins.tolist(), len(self.text)]
+        return [self.text[a:b] for a, b in pairwise(edges)]
+
+    def empty_at_end(self) -> int:
+        """How many pieces begin behind the last character."""
+        return int(np.count_nonzero(self.begins == len(self.text)))
+
+    def lines(self) -> Iterator[Chunk]:
+        """The same in parts within which a piece begins behind a line end and nowhere else."""
+        edges = self.begins.tolist()
+        text = self.text
+        cuts = [i for i, begin in enumerate(edges) if begin and text[begin - 1] != "\n"]
+        first = 0
+        for low, high in pairwise([0, *cuts, len(edges)]):
+            begin = edges[low] if first else 0
+            end = edges[high] if high < len(edges) else len(text)
+            yield Chunk(text[begin:end], self.begins[low:high] - begin)
+            first = 1
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """Documents that give themselves in chunks."""
+
+    def chunks(self) -> Iterator[Chunk]: ...
+
+
+def chunks_of(documents: Iterable[str]) -> Iterator[Chunk]:
+    """Any documents end to end, many small ones at a time."""
+    if isinstance(documents, Chunked):
+        yield from documents.chunks()
+        return
+    held: list[str] = []
+    chars = 0
+    for document in documents:
+        held.append(document)
+        chars += len(document)
+        if chars >= _JOINED:
+            yield _joined(held)
+            held, chars = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(documents: list[str]) -> Chunk:
+    begins = np.cumsum([0, *map(len, documents[:-1])], dtype=np.int64)
+    return Chunk("".join(documents), begins)
 
 
 @dataclass(frozen=True)
@@ -37,7 +104,7 @@ class Encoded:
     ends: Offsets
 
 
-class Kept(Protocol):
+class CachedIds(Protocol):
     """Ids of a text, some at a time, as often as one likes; and about how many there are."""
 
     def __iter__(self) -> Iterator[IntegerIds]: ...
@@ -70,11 +137,13 @@ class Tokenizer(abc.ABC):
     def train(cls, pieces: Iterable[str], settings: Any) -> Tokenizer:
         """A tokenizer whose vocabulary comes from these pieces of text.
 
-        They may be more than the memory holds: `lmcli.pieces.stretches_of` gives some at a time.
+        They may be more than the memory holds: `chunks_of` gives some at a time.
         """
 
     @classmethod
-    def train_and_keep(cls, pieces: Iterable[str], settings: Any) -> tuple[Tokenizer, Kept | None]:
+    def train_and_keep(
+        cls, pieces: Iterable[str], settings: Any
+    ) -> tuple[Tokenizer, CachedIds | None]:
         """The same; and what `encode_all` gives for the pieces, where it falls off as it trains."""
         return cls.train(pieces, settings), None
 
@@ -97,14 +166,14 @@ class Tokenizer(abc.ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text, without the start id."""
 
-    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
         """The ids of all pieces end to end, the start id before each; some at a time.
 
         What goes on with a piece begun before is encoded as if it began here: members whose tokens
         look back say so themselves.
         """
         start = np.array([self.start], np.int32)
-        for stretch in stretches:
+        for stretch in chunks:
             rest, *pieces = stretch.texts()
             yield np.concatenate(
                 [self.encode(rest), *(ids for p in pieces for ids in (start, self.encode(p)))]

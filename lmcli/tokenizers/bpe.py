@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from lmcli.pieces import Stretch, stretches_of
 from lmcli.settings import setting
-from lmcli.tokenizers.base import Encoded, Ids, IntegerIds, Tokenizer
+from lmcli.tokenizers.base import Chunk, Encoded, Ids, IntegerIds, Tokenizer, chunks_of
 from lmcli.tokenizers.byte import Utf8Decoder, character_ends, printable, utf8
 
 _CHUNK = 1 << 14  # characters handed to the library as one text
@@ -60,9 +59,9 @@ class BpeTokenizer(Tokenizer):
             show_progress=False,
             initial_alphabet=sorted(_byte_of_letter()),
         )
-        texts = (text for stretch in stretches_of(pieces) for text in stretch.texts())
-        chunks = (chunk for text in texts for chunk in _chunks(_writable(text)))
-        library.train_from_iterator(chunks, trainer)
+        texts = (text for stretch in chunks_of(pieces) for text in stretch.texts())
+        parts = (part for text in texts for part in _parts(_writable(text)))
+        library.train_from_iterator(parts, trainer)
         vocabulary = library.get_vocab()
         merges = json.loads(library.to_str())["model"]["merges"]
         return cls(sorted(vocabulary, key=vocabulary.__getitem__), [(a, b) for a, b in merges])
@@ -77,14 +76,14 @@ class BpeTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         ids = [np.empty(0, np.int32)]
-        chunks = _chunks(_writable(text))
-        while batch := list(itertools.islice(chunks, _BATCH)):
+        parts = _parts(_writable(text))
+        while batch := list(itertools.islice(parts, _BATCH)):
             ids += [np.array(e.ids, np.int32) for e in self._library.encode_batch_fast(batch)]
         return np.concatenate(ids)
 
-    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
-        for chunks, opens in _batches(stretches):
-            encoded = self._library.encode_batch_fast(chunks)
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
+        for parts, opens in _batches(chunks):
+            encoded = self._library.encode_batch_fast(parts)
             ends = np.cumsum([0, *map(len, encoded)])
             flat = itertools.chain.from_iterable(e.ids for e in encoded)
             ids = np.fromiter(flat, np.int32, int(ends[-1]))
@@ -140,8 +139,8 @@ def _writable(text: str) -> str:
     return text if text.isascii() else utf8(text).decode()
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """The text in chunks whose ids, laid end to end, are those of the whole."""
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts whose ids, laid end to end, are those of the whole."""
     begin = 0
     while begin < len(text):
         seam = _SEAM.search(text, begin + _CHUNK)
@@ -150,22 +149,22 @@ def _chunks(text: str) -> Iterator[str]:
         begin = end
 
 
-def _batches(stretches: Iterable[Stretch]) -> Iterator[tuple[list[str], list[bool]]]:
-    """Chunks for the library, some at a time, and which of them begin a piece."""
-    chunks: list[str] = []
+def _batches(chunks: Iterable[Chunk]) -> Iterator[tuple[list[str], list[bool]]]:
+    """Parts for the library, some at a time, and which of them begin a document."""
+    parts: list[str] = []
     opens: list[bool] = []
     held = 0
-    for stretch in stretches:
-        for number, text in enumerate(stretch.texts()):
-            for place, chunk in enumerate(_chunks(_writable(text)) if text else [""]):
-                chunks.append(chunk)
+    for chunk in chunks:
+        for number, text in enumerate(chunk.texts()):
+            for place, part in enumerate(_parts(_writable(text)) if text else [""]):
+                parts.append(part)
                 opens.append(number > 0 and place == 0)
-                held += len(chunk)
+                held += len(part)
                 if held >= _BATCH * _CHUNK:
-                    yield chunks, opens
-                    chunks, opens, held = [], [], 0
-    if chunks:
-        yield chunks, opens
+                    yield parts, opens
+                    parts, opens, held = [], [], 0
+    if parts:
+        yield parts, opens
 
 
 Member = BpeTokenizer

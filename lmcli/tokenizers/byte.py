@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.pieces import Stretch
-from lmcli.tokenizers.base import Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
+from lmcli.tokenizers.base import Chunk, Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
-    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
-        for stretch in stretches:
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
+        for stretch in chunks:
             ids = np.frombuffer(utf8(stretch.text), np.uint8)
             begins = stretch.begins
             if len(ids) > len(stretch.text):  # some characters are several bytes

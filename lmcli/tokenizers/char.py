@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.pieces import Stretch, stretches_of
 from lmcli.settings import setting
-from lmcli.tokenizers.base import UNKNOWN, Decoder, Encoded, Ids, IntegerIds, Tokenizer
+from lmcli.tokenizers.base import (
+    UNKNOWN,
+    Chunk,
+    Decoder,
+    Encoded,
+    Ids,
+    IntegerIds,
+    Tokenizer,
+    chunks_of,
+)
 from lmcli.tokenizers.byte import printable
 
 _CODE_POINTS = 0x110000
@@ -45,7 +53,7 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def train(cls, pieces: Iterable[str], settings: CharSettings) -> CharTokenizer:
         counts = np.zeros(_CODE_POINTS, np.int64)
-        for stretch in stretches_of(pieces):
+        for stretch in chunks_of(pieces):
             for begin in range(0, len(stretch.text), _SLICE):
                 found = np.bincount(_code_points(stretch.text[begin : begin + _SLICE]))
                 counts[: len(found)] += found
@@ -67,8 +75,8 @@ class CharTokenizer(Tokenizer):
             np.take(self._ids, codes, out=ids[begin : begin + _SLICE], mode="clip")
         return ids
 
-    def encode_all(self, stretches: Iterable[Stretch]) -> Iterator[IntegerIds]:
-        for stretch in stretches:
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
+        for stretch in chunks:
             yield np.insert(self.encode(stretch.text), stretch.begins, self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:

@@ -23,11 +23,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lmcli.grammars.france import France, FranceSettings
+from lmcli.evaluation.log_likelihood import stream_nats
+from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
-from lmcli.scoring import stream_nats
-from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.training.trainer import Budget, Trainer, TrainingSettings
 
 BATCH, TRUNCATION, EMBEDDING, HIDDEN, VOCABULARY = 32, 128, 64, 256, 65
 Row = dict[str, object]
@@ -177,7 +177,7 @@ class CoreOnly:
         self.trainer = ours
         batch = ours.streams[0]
         self.inputs, self.targets = batch.inputs, batch.targets
-        self.state = ours.model.start(BATCH)
+        self.state = ours.model.initial_state(BATCH)
 
     def step(self) -> None:
         ours = self.trainer

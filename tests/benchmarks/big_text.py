@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lmcli.corpus import load_corpus
-from lmcli.encoding import encode_corpus
-from lmcli.reading import Reader, TextOptions
+from lmcli.data.corpus import load_corpus
+from lmcli.data.reading import Reader, TextOptions
+from lmcli.data.texts import ProgressCounter
+from lmcli.data.token_cache import tokenize_corpus
 from lmcli.registry import TOKENIZERS
-from lmcli.texts import Meter
 
 LINES = Path(__file__).parents[2] / "data" / "france.txt"
 MB = 1e6
@@ -39,7 +39,7 @@ def make_text(path: Path, size: int) -> None:
             file.write("".join(lines))
 
 
-class Clock(Meter):
+class Clock(ProgressCounter):
     """How long each stage takes."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def prepare(path: str, tokenizer: str, documents: str, cache: Path) -> dict[str,
         began, clock = time.perf_counter(), Clock()
         reader = Reader(meter=clock)
         corpus = load_corpus([path], options, reader=reader)
-        encoded = encode_corpus(corpus, tokenizer, settings, cache, reader)
+        encoded = tokenize_corpus(corpus, tokenizer, settings, cache, reader)
         clock.stop()
         speeds[name] = size / (time.perf_counter() - began)
         if name == "first":

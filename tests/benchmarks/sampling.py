@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lmcli.generation.numpy_models.base import NumpyModel
+from lmcli.generation.sampling import TOGETHER, SamplingSettings, in_order, sample_batch
 from lmcli.models.base import LanguageModel
-from lmcli.registry import MODELS, STEPPERS
-from lmcli.sampling import TOGETHER, SamplingSettings, in_order, sample_together
+from lmcli.registry import MODELS, NUMPY_MODELS
 from lmcli.settings import names
-from lmcli.steppers.base import Stepper
 from lmcli.tokenizers.char import CharTokenizer
 
 VOCABULARY, EMBEDDING, WIDTHS = 65, 64, (128, 256, 512)
@@ -31,7 +31,7 @@ TOKENIZER = CharTokenizer("".join(map(chr, range(33, 32 + VOCABULARY))))
 Row = dict[str, object]
 
 
-def models(arch: str, width: int) -> tuple[Stepper, LanguageModel]:
+def models(arch: str, width: int) -> tuple[NumpyModel, LanguageModel]:
     """The same weights as a stepper and as a torch model."""
     torch.manual_seed(0)
     cls = MODELS.load(arch)
@@ -41,14 +41,14 @@ def models(arch: str, width: int) -> tuple[Stepper, LanguageModel]:
     if model.counts:
         model.count(np.random.default_rng(0).integers(1, VOCABULARY, 200_000))
     tensors = {name: tensor.numpy() for name, tensor in model.tensors().items()}
-    return STEPPERS.load(arch)(VOCABULARY, settings, tensors), model
+    return NUMPY_MODELS.load(arch)(VOCABULARY, settings, tensors), model
 
 
-def speed(model: Stepper | LanguageModel, seeds: Sequence[int], length: int) -> float:
+def speed(model: NumpyModel | LanguageModel, seeds: Sequence[int], length: int) -> float:
     """Characters a second of all texts, drawn, decoded and written to a file."""
     began = time.perf_counter()
     with Path(os.devnull).open("w", encoding="utf-8") as out:
-        pieces = sample_together(model, TOKENIZER, "", length, SamplingSettings(), seeds)
+        pieces = sample_batch(model, TOKENIZER, "", length, SamplingSettings(), seeds)
         for text, _ in in_order(pieces, len(seeds)):
             out.write(text)
     return len(seeds) * length / (time.perf_counter() - began)
@@ -78,7 +78,7 @@ def main() -> None:
     """All steppers at all widths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--arch", nargs="+", default=STEPPERS.names())
+    parser.add_argument("--arch", nargs="+", default=NUMPY_MODELS.names())
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -19,7 +19,7 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from lmcli.grammars.france import France, FranceSettings
+from lmcli.grammars.france.grammar import France, FranceSettings
 
 KINDS = {"one process, two threads": ("1", "2"), "two workers, one thread each": ("2", "1")}
 """workers, threads of each"""

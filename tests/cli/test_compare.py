@@ -6,7 +6,7 @@ import time
 import pytest
 
 from lmcli.run import Run
-from lmcli.storing import read_json, write_json
+from lmcli.storage import read_json, write_json
 
 TINY = ("--steps", "12", "--set", "validations=1", "--workers", "1")
 VERDICTS = {"better", "worse", "no detectable difference"}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.run import Run
 
 TRAIN = ("--tokenizer", "word", "--set", "hidden=16", "--steps", "120", "--json")
@@ -35,7 +36,7 @@ def test_a_sample_has_the_probability_that_it_is_scored_with(adaptive, lmcli):
 
 
 def test_it_is_sampled_and_exported_without_torch(adaptive, lmcli):
-    assert Run.open(Path("run")).stepper() is not None
+    assert open_numpy_model(Run.open(Path("run"))) is not None
     assert lmcli("export", "run", "--to", "numpy", "-o", "out").code == 0
     sample = ("--length", "30", "--seed", "1")
     assert lmcli("sample", "out", *sample).out == lmcli("sample", "run", *sample).out != ""

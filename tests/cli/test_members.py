@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmcli.cli.members import entrants
+from lmcli.cli.members import trial_specs
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def test_a_mistake_in_a_variant_is_told_before_anything_is_trained(compared, tmp
 
 
 def test_what_is_named_twice_is_trained_once():
-    assert [e.name for e in entrants("gru, gru,gru:hidden=3", False)] == ["gru", "gru:hidden=3"]
+    assert [e.name for e in trial_specs("gru, gru,gru:hidden=3", False)] == ["gru", "gru:hidden=3"]
 
 
 def test_with_runs_nothing_is_trained_unless_asked_for():
-    assert entrants(None, True) == []
-    assert [e.arch for e in entrants("gru", True)] == ["gru"]
+    assert trial_specs(None, True) == []
+    assert [e.arch for e in trial_specs("gru", True)] == ["gru"]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -36,7 +36,7 @@ class Toy(LanguageModel):
         self.table = nn.Embedding(vocabulary + 1, vocabulary)
         nn.init.normal_(self.table.weight, std=0.1)
 
-    def start(self, batch):
+    def initial_state(self, batch):
         return (self.table.weight.new_zeros(batch, 1),)
 
     def forward(self, tokens, state, tap=None):

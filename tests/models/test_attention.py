@@ -59,7 +59,7 @@ def test_logits_are_those_of_the_equations(heads, window):
     for layer in model.layers:
         xs = naive_layer(layer, xs, places, heads, window)
     expected = F.linear(model.norm(torch.stack(xs)), model.output_weight, model.output_bias)
-    logits, _ = model(torch.tensor([TOKENS]), model.start(1))
+    logits, _ = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert torch.allclose(logits[0].double(), expected, atol=1e-5)
 
 
@@ -87,11 +87,11 @@ def test_nothing_is_hidden_within_one_long_document():
 def test_layers_reach_back_their_windows_and_not_a_token_more():
     model = small(layers=3, window=4)
     tokens = ids(1, 30, starts=0)
-    logits, _ = model(tokens, model.start(1))
+    logits, _ = model(tokens, model.initial_state(1))
     for place in (5, 11):
         other = tokens.clone()
         other[0, place] = (other[0, place] + 1) % V
-        changed = (model(other, model.start(1))[0] != logits).any(-1)[0]
+        changed = (model(other, model.initial_state(1))[0] != logits).any(-1)[0]
         assert changed.nonzero().flatten().tolist() == list(range(place, place + 3 * 3 + 1))
 
 
@@ -100,16 +100,16 @@ def test_what_is_read_does_not_depend_on_the_place():
     model = small(window=4)
     early, late = ids(1, 40, seed=2, starts=0), ids(1, 57, seed=3, starts=0)
     late[:, -20:] = early[:, -20:]
-    one, other = (model(x, model.start(1))[0][:, -10:] for x in (early, late))
+    one, other = (model(x, model.initial_state(1))[0][:, -10:] for x in (early, late))
     assert torch.allclose(one, other, atol=1e-6)
 
 
 @torch.no_grad()
 def test_a_long_chunk_is_read_in_pieces_without_a_trace(monkeypatch):
     model, tokens = small(window=6), ids(2, 50)
-    whole, after = model(tokens, model.start(2))
+    whole, after = model(tokens, model.initial_state(2))
     monkeypatch.setattr(attention, "BLOCK", 7)
-    pieces, state = model(tokens, model.start(2))
+    pieces, state = model(tokens, model.initial_state(2))
     assert torch.allclose(pieces, whole, atol=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(state, after, strict=True))
 
@@ -117,8 +117,8 @@ def test_a_long_chunk_is_read_in_pieces_without_a_trace(monkeypatch):
 @torch.no_grad()
 def test_the_last_logits_are_the_last_of_all():
     model, tokens = small(), ids(3, 20)
-    logits, after = model(tokens, model.start(3))
-    last, state = model.last_logits(tokens, model.start(3))
+    logits, after = model(tokens, model.initial_state(3))
+    last, state = model.last_logits(tokens, model.initial_state(3))
     assert torch.allclose(last, logits[:, -1])
     assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
 
@@ -126,7 +126,7 @@ def test_the_last_logits_are_the_last_of_all():
 @torch.no_grad()
 def test_the_state_is_zero_where_another_document_lies():
     model = small()
-    _, filled = model(ids(2, 9, starts=0), model.start(2))
+    _, filled = model(ids(2, 9, starts=0), model.initial_state(2))
     _, (marks, *rest) = model(torch.full((2, 1), V), filled)
     assert marks.tolist() == [[0, 0, 1]] * 2
     assert all((part[:, :2] == 0).all() for part in rest)
@@ -134,7 +134,7 @@ def test_the_state_is_zero_where_another_document_lies():
 
 
 def test_no_two_tensors_of_the_start_share_memory():
-    start = small().start(2)
+    start = small().initial_state(2)
     assert len({part.data_ptr() for part in start}) == len(start) == 5
 
 
@@ -153,8 +153,8 @@ def test_attention_has_the_right_gradient():
 def test_in_bfloat16_logits_and_state_are_still_float32():
     model = small().float()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, state = model(ids(2, 12), model.start(2))
-    exact, _ = model(ids(2, 12), model.start(2))
+        logits, state = model(ids(2, 12), model.initial_state(2))
+    exact, _ = model(ids(2, 12), model.initial_state(2))
     assert {x.dtype for x in (logits, *state)} == {torch.float32}
     assert 0 < (logits - exact).abs().max() < 0.2
 
@@ -178,7 +178,7 @@ def test_tied_weights_are_one():
 
 def test_dropout_acts_in_training_only():
     model, tokens = small(dropout=0.5), ids(1, 20)
-    read = [model(tokens, model.start(1))[0] for _ in range(2)]
+    read = [model(tokens, model.initial_state(1))[0] for _ in range(2)]
     assert torch.equal(*read)
-    noisy = [model.train()(tokens, model.start(1))[0] for _ in range(2)]
+    noisy = [model.train()(tokens, model.initial_state(1))[0] for _ in range(2)]
     assert not torch.allclose(*noisy)

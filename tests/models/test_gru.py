@@ -40,7 +40,7 @@ def test_hidden_vectors_are_those_of_the_equations(build):
     model = small(build)
     tokens = [0, 3, 1, 4, 4, 2, 0]
     hidden = naive(model.layers[0], model.embed.weight[tokens].tolist())
-    logits, (h,) = model(torch.tensor([tokens]), model.start(1))
+    logits, (h,) = model(torch.tensor([tokens]), model.initial_state(1))
     assert torch.allclose(h[0], hidden[-1], atol=1e-6)
     assert torch.allclose(logits[0], model.output(hidden), atol=1e-5)
 
@@ -56,7 +56,7 @@ def test_with_copied_weights_it_is_torchs_gru(build):
         getattr(theirs, f"bias_hh_l{i}").data.copy_(inner)
     tokens = torch.randint(V, (3, 11), generator=torch.Generator().manual_seed(0))
     y, h = theirs(model.embed(tokens))
-    logits, state = model(tokens, model.start(3))
+    logits, state = model(tokens, model.initial_state(3))
     assert torch.allclose(logits, model.output(y), atol=1e-5)
     for found, right in zip(state, h, strict=True):
         assert torch.allclose(found, right, atol=1e-6)
@@ -66,9 +66,9 @@ def test_the_kernel_for_other_devices_gives_the_same(build):
     layer = small(build).layers[0]
     generator = torch.Generator().manual_seed(0)
     x, h = torch.randn(9, 2, E, generator=generator), torch.randn(2, H, generator=generator)
-    fresh = torch.zeros(9, 2, dtype=torch.bool)
-    fresh[0, 1] = fresh[5, 0] = True
-    for found, right in zip(layer._fused(x, fresh, (h,)), layer(x, fresh, (h,)), strict=True):
+    is_start = torch.zeros(9, 2, dtype=torch.bool)
+    is_start[0, 1] = is_start[5, 0] = True
+    for found, right in zip(layer._fused(x, is_start, (h,)), layer(x, is_start, (h,)), strict=True):
         for one, other in zip(found, right, strict=True):
             assert torch.allclose(one, other, atol=1e-6)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.models.base import Tap
+from lmcli.evaluation.log_likelihood import stream_nats
+from lmcli.models.base import ActivationRecorder
 from lmcli.registry import MODELS
-from lmcli.scoring import stream_nats
 from lmcli.settings import names
-from lmcli.storing import read_tensors, write_tensors
-from lmcli.training import Budget, Trainer, TrainingSettings
+from lmcli.storage import read_tensors, write_tensors
+from lmcli.training.trainer import Budget, Trainer, TrainingSettings
 
 V, B, T = 7, 3, 23
 CLOSE = 1e-5
@@ -43,8 +43,8 @@ def same(one, other):
 @torch.no_grad()
 def test_reading_whole_is_reading_in_pieces(build, name, cuts):
     model, tokens = build(name), ids()
-    whole, after_whole = model(tokens, model.start(B))
-    state, parts = model.start(B), []
+    whole, after_whole = model(tokens, model.initial_state(B))
+    state, parts = model.initial_state(B), []
     for begin, end in zip((0, *cuts), (*cuts, T), strict=True):
         logits, state = model(tokens[:, begin:end], state)
         parts.append(logits)
@@ -57,10 +57,10 @@ def test_reading_whole_is_reading_in_pieces(build, name, cuts):
 @torch.no_grad()
 def test_the_future_is_not_seen(build, name, place):
     model, tokens = build(name), ids()
-    logits, _ = model(tokens, model.start(B))
+    logits, _ = model(tokens, model.initial_state(B))
     for seed in range(2, 5):
         other = torch.cat([tokens[:, :place], ids(length=T - place, seed=seed)], 1)
-        changed, _ = model(other, model.start(B))
+        changed, _ = model(other, model.initial_state(B))
         assert same([changed[:, :place]], [logits[:, :place]])
 
 
@@ -68,9 +68,9 @@ def test_the_future_is_not_seen(build, name, place):
 @torch.no_grad()
 def test_sequences_in_a_batch_do_not_touch(build, name):
     model, tokens = build(name), ids(starts=0.2)
-    together, after = model(tokens, model.start(B))
+    together, after = model(tokens, model.initial_state(B))
     for row in range(B):
-        alone, state = model(tokens[row : row + 1], model.start(1))
+        alone, state = model(tokens[row : row + 1], model.initial_state(1))
         assert same([alone[0]], [together[row]])
         assert same(state, [part[row : row + 1] for part in after])
 
@@ -79,8 +79,8 @@ def test_sequences_in_a_batch_do_not_touch(build, name):
 @torch.no_grad()
 def test_axis_zero_of_every_state_is_the_batch(build, name):
     model = build(name)
-    assert all(len(part) == 5 for part in model.start(5))
-    _, state = model(ids(rows=5), model.start(5))
+    assert all(len(part) == 5 for part in model.initial_state(5))
+    _, state = model(ids(rows=5), model.initial_state(5))
     assert all(len(part) == 5 for part in state)
     picked = tuple(part[[3, 0]] for part in state)
     expected, _ = model(ids(rows=5, seed=2), state)
@@ -93,15 +93,15 @@ def test_a_start_id_in_the_middle_forgets_all_that_came_before(build, name):
     model = build(name)
     before, behind = ids(length=40, starts=0), ids(length=12, seed=2, starts=0)
     start = torch.full((B, 1), model.start_id)
-    _, filled = model(before, model.start(B))
+    _, filled = model(before, model.initial_state(B))
     for state in (filled, tuple(part.flip(0) for part in filled)):
         old_logits, old = model(start, state)
-        new_logits, new = model(start, model.start(B))
+        new_logits, new = model(start, model.initial_state(B))
         assert same([old_logits], [new_logits])
         assert same(old, new)
-    stream, _ = model(torch.cat([before, start, behind], 1), model.start(B))
-    fresh, _ = model(torch.cat([start, behind], 1), model.start(B))
-    assert same([stream[:, 40:]], [fresh])
+    stream, _ = model(torch.cat([before, start, behind], 1), model.initial_state(B))
+    is_start, _ = model(torch.cat([start, behind], 1), model.initial_state(B))
+    assert same([stream[:, 40:]], [is_start])
 
 
 @every_architecture
@@ -109,8 +109,10 @@ def test_a_start_id_in_the_middle_forgets_all_that_came_before(build, name):
 def test_padding_on_the_left_with_start_ids_leaves_no_trace(build, name):
     model, tokens = build(name), ids(length=9, starts=0)
     start = torch.full((B, 1), model.start_id)
-    plain, after_plain = model(torch.cat([start, tokens], 1), model.start(B))
-    padded, after_padded = model(torch.cat([start.expand(B, 17), tokens], 1), model.start(B))
+    plain, after_plain = model(torch.cat([start, tokens], 1), model.initial_state(B))
+    padded, after_padded = model(
+        torch.cat([start.expand(B, 17), tokens], 1), model.initial_state(B)
+    )
     assert same([padded[:, 16:]], [plain])
     assert same(after_padded, after_plain)
 
@@ -119,10 +121,12 @@ def test_padding_on_the_left_with_start_ids_leaves_no_trace(build, name):
 @torch.no_grad()
 def test_the_token_read_last_matters(build, name):
     model = build(name)
-    _, one = model(torch.tensor([[V, 1]]), model.start(1))
-    _, other = model(torch.tensor([[V, 4]]), model.start(1))
+    _, one = model(torch.tensor([[V, 1]]), model.initial_state(1))
+    _, other = model(torch.tensor([[V, 4]]), model.initial_state(1))
     changed = not same(one, other)
-    first, second = (model(torch.tensor([[V, token]]), model.start(1))[0] for token in (1, 4))
+    first, second = (
+        model(torch.tensor([[V, token]]), model.initial_state(1))[0] for token in (1, 4)
+    )
     assert changed or not same([first], [second])  # in the state, or at least in the prediction
 
 
@@ -130,9 +134,9 @@ def test_the_token_read_last_matters(build, name):
 @torch.no_grad()
 def test_tapping_changes_nothing_and_sees_every_step(build, name):
     model, tokens = build(name), ids()
-    tap = Tap()
-    tapped, after_tapped = model(tokens, model.start(B), tap)
-    plain, after_plain = model(tokens, model.start(B))
+    tap = ActivationRecorder()
+    tapped, after_tapped = model(tokens, model.initial_state(B), tap)
+    plain, after_plain = model(tokens, model.initial_state(B))
     assert same([tapped], [plain])
     assert same(after_tapped, after_plain)
     for seen in tap.values:
@@ -143,7 +147,7 @@ def test_tapping_changes_nothing_and_sees_every_step(build, name):
 @torch.no_grad()
 def test_logits_are_finite_float32_and_make_probabilities_that_sum_to_one(build, name):
     model = build(name)
-    logits, _ = model(ids(starts=0.3), model.start(B))
+    logits, _ = model(ids(starts=0.3), model.initial_state(B))
     assert logits.shape == (B, T, V)
     assert logits.dtype == torch.float32
     assert logits.isfinite().all()
@@ -156,8 +160,8 @@ def test_log_probabilities_are_those_of_the_logits_and_ignored_targets_count_not
     model, tokens = build(name), ids()
     targets = ids(seed=3)
     targets = targets.masked_fill(targets == V, -1)
-    logits, after = model(tokens, model.start(B))
-    found, state = model.log_probabilities(tokens, targets, model.start(B))
+    logits, after = model(tokens, model.initial_state(B))
+    found, state = model.log_probabilities(tokens, targets, model.initial_state(B))
     naive = torch.zeros(B, T)
     for b in range(B):
         for t in range(T):
@@ -174,7 +178,7 @@ def test_log_probabilities_are_those_of_the_logits_and_ignored_targets_count_not
 def test_gradients_reach_every_parameter(build, name):
     model = build(name).train()
     tokens = torch.cat([torch.arange(V + 1).expand(B, -1), ids()], 1)
-    logits, _ = model(tokens, model.start(B))
+    logits, _ = model(tokens, model.initial_state(B))
     parameters = dict(model.named_parameters())
     if parameters:
         (logits * torch.randn(logits.shape)).sum().backward()
@@ -188,7 +192,7 @@ def test_gradients_reach_every_parameter(build, name):
 def test_what_a_document_begins_with_is_learnt_by_more_than_a_bias(build, name):
     model = build(name).train()
     matrices = [p for p in model.parameters() if p.dim() > 1]
-    logits, _ = model(torch.full((1, 1), model.start_id), model.start(1))
+    logits, _ = model(torch.full((1, 1), model.start_id), model.initial_state(1))
     if matrices:
         logits[0, 0, 2].backward()
         reached = [p.grad.abs().max() for p in matrices if p.grad is not None]
@@ -203,9 +207,13 @@ def test_saved_and_loaded_gives_the_same_logits(build, small_settings, name, tmp
     tensors, _ = read_tensors(tmp_path / "weights")
     torch.manual_seed(5)
     again = MODELS.load(name.split()[0])(V, small_settings(name)).eval()
-    assert not same([again(ids(), again.start(B))[0]], [model(ids(), model.start(B))[0]])
+    assert not same(
+        [again(ids(), again.initial_state(B))[0]], [model(ids(), model.initial_state(B))[0]]
+    )
     again.load_tensors(tensors)
-    assert torch.equal(again(ids(), again.start(B))[0], model(ids(), model.start(B))[0])
+    assert torch.equal(
+        again(ids(), again.initial_state(B))[0], model(ids(), model.initial_state(B))[0]
+    )
     assert again.parameter_count() == model.parameter_count()
 
 

@@ -38,7 +38,7 @@ def test_hidden_vectors_are_those_of_the_equations(build):
     model = small(build)
     tokens = [0, 3, 1, 4, 4, 2, 0]
     hidden = naive(model.layers[0], model.embed.weight[tokens].tolist())
-    logits, (h, _) = model(torch.tensor([tokens]), model.start(1))
+    logits, (h, _) = model(torch.tensor([tokens]), model.initial_state(1))
     assert torch.allclose(h[0], hidden[-1], atol=1e-6)
     assert torch.allclose(logits[0], model.output(hidden), atol=1e-5)
 
@@ -53,7 +53,7 @@ def test_with_copied_weights_it_is_torchs_lstm(build):
         getattr(theirs, f"bias_hh_l{i}").data.zero_()
     tokens = torch.randint(V, (3, 11), generator=torch.Generator().manual_seed(0))
     y, (h, c) = theirs(model.embed(tokens))
-    logits, state = model(tokens, model.start(3))
+    logits, state = model(tokens, model.initial_state(3))
     assert torch.allclose(logits, model.output(y), atol=1e-5)
     for found, right in zip(state, (h[0], c[0], h[1], c[1]), strict=True):
         assert torch.allclose(found, right, atol=1e-6)
@@ -67,7 +67,7 @@ def test_only_the_forget_gate_begins_with_a_bias(build, bias):
 
 def test_reading_a_start_id_leaves_nothing_behind(build):
     model = small(build, forget_bias=20)
-    _, state = model(torch.randint(V, (1, 50)), model.start(1))
+    _, state = model(torch.randint(V, (1, 50)), model.initial_state(1))
     _, (h, c) = model(torch.tensor([[V]]), state)
     assert max(h.abs().max(), c.abs().max()) < 1e-12
 
@@ -90,7 +90,7 @@ def test_at_a_start_id_it_shows_the_first_step_of_one_that_has_read_nothing(buil
         o = o + layer.recurrent_peepholes[-1] * c
     first = model.output(o.sigmoid() * c.tanh())
     tokens = torch.tensor([[3, 1, V, 2, V], [V, 0, 4, V, V]])
-    logits, _ = model(tokens, model.start(2))
+    logits, _ = model(tokens, model.initial_state(2))
     for row, place in (tokens == V).nonzero().tolist():
         assert torch.allclose(logits[row, place], first, atol=1e-5)
 

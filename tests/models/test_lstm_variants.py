@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lmcli.errors import UsageError
-from lmcli.models.base import Tap
+from lmcli.models.base import ActivationRecorder
 from lmcli.models.gru import GRU, GRUSettings
-from lmcli.models.lookback import LookBack
+from lmcli.models.layers.local_attention import LookBack
+from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.models.lstm import LSTM, LSTMSettings
-from lmcli.models.scans import LSTMScan
 
 V, E, H = 5, 3, 4
 TOKENS = [V, 0, 3, 1, V, 4, 4, 2, 0]
@@ -33,7 +33,7 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def naive(layer, xs, fresh, kind, peepholes):
+def naive(layer, xs, is_start, kind, peepholes):
     """h shown and left in one sequence by the equations in the docstring, unit by unit."""
     W, U, b = layer.input_weight, layer.recurrent_weight, layer.bias
     names = "ifgo" if kind == "gate" else "igo"
@@ -42,7 +42,7 @@ def naive(layer, xs, fresh, kind, peepholes):
         rows = layer.recurrent_peepholes.tolist()
         seen |= dict(zip(names.replace("g", ""), rows, strict=True))
     h, c, out = torch.zeros(H).double(), [0.0] * H, []
-    for x, starts in zip(xs, fresh, strict=True):
+    for x, starts in zip(xs, is_start, strict=True):
         if starts:
             h, c = torch.zeros(H).double(), [0.0] * H
         blocks = (W @ x + U @ h + b).view(-1, H).tolist()
@@ -65,9 +65,9 @@ def naive(layer, xs, fresh, kind, peepholes):
 @torch.no_grad()
 def test_hidden_vectors_are_those_of_the_equations(kind, peepholes):
     model = small(peepholes=peepholes, **KINDS[kind])
-    xs, fresh = model.embed(torch.tensor(TOKENS)), [token == V for token in TOKENS]
-    hidden, left = naive(model.layers[0], xs, fresh, kind, peepholes)
-    logits, (h, _) = model(torch.tensor([TOKENS]), model.start(1))
+    xs, is_start = model.embed(torch.tensor(TOKENS)), [token == V for token in TOKENS]
+    hidden, left = naive(model.layers[0], xs, is_start, kind, peepholes)
+    logits, (h, _) = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert torch.allclose(h[0], left)
     assert torch.allclose(logits[0].double(), model.output(hidden), atol=1e-6)
 
@@ -76,10 +76,10 @@ def test_hidden_vectors_are_those_of_the_equations(kind, peepholes):
 @with_or_without
 @torch.no_grad()
 def test_the_written_out_step_is_the_scan(kind, peepholes):
-    model, tap = small(peepholes=peepholes, layers=2, **KINDS[kind]), Tap()
+    model, tap = small(peepholes=peepholes, layers=2, **KINDS[kind]), ActivationRecorder()
     tokens = torch.tensor([TOKENS, TOKENS[::-1]])
-    plain, after = model(tokens, model.start(2))
-    tapped, state = model(tokens, model.start(2), tap)
+    plain, after = model(tokens, model.initial_state(2))
+    tapped, state = model(tokens, model.initial_state(2), tap)
     assert torch.allclose(plain, tapped, atol=1e-6)
     assert all(torch.allclose(a, b) for a, b in zip(after, state, strict=True))
     assert ("1.forget" in tap.values) == (kind != "all")
@@ -110,8 +110,8 @@ def test_the_scan_is_torchs_lstm_in_values_and_gradients():
     layer = model.layers[0]
     x = torch.randn(7, 2, E).double()
     state = torch.randn(2, H).double(), torch.randn(2, H).double()
-    fresh = torch.zeros(7, 2, dtype=torch.bool)
-    ways = [way(x, fresh, state) for way in (layer._fused, layer._scanned)]
+    is_start = torch.zeros(7, 2, dtype=torch.bool)
+    ways = [way(x, is_start, state) for way in (layer._fused, layer._scanned)]
     assert torch.allclose(ways[0][0], ways[1][0])
     assert torch.allclose(ways[0][1][1], ways[1][1][1])
     weights = [layer.input_weight, layer.recurrent_weight, layer.bias]
@@ -184,8 +184,8 @@ def test_chrono_of_a_gru_opens_the_keep_gate():
 @torch.no_grad()
 def test_retention_is_the_forget_gate_or_one_minus_the_input_gate():
     for kind, changes in KINDS.items():
-        model, tap = small(layers=2, **changes), Tap()
-        model(torch.tensor([TOKENS]), model.start(1), tap)
+        model, tap = small(layers=2, **changes), ActivationRecorder()
+        model(torch.tensor([TOKENS]), model.initial_state(1), tap)
         kept = model.retention(tap)
         if kind == "all":
             assert kept is None
@@ -199,7 +199,7 @@ def test_retention_is_the_forget_gate_or_one_minus_the_input_gate():
 @torch.no_grad()
 def test_the_cell_of_1997_never_loses_what_it_holds():
     model = small(forget=False)
-    _, (h, c) = model(torch.tensor([[V, 1, 2]]), model.start(1))
+    _, (h, c) = model(torch.tensor([[V, 1, 2]]), model.initial_state(1))
     model.layers[0].bias[:H] = -500  # nothing is written
     _, (_, after) = model(torch.randint(V, (1, 300)), (h, c))
     assert torch.allclose(after, c, atol=1e-12)
@@ -216,8 +216,8 @@ def test_looking_back_is_a_softmax_over_the_last_outputs_of_the_document():
     head = LookBack(H, 2).double()
     torch.nn.init.normal_(head.distance_bias)
     x = torch.randn(6, 1, H).double()
-    fresh = torch.tensor([True, False, False, True, False, False]).unsqueeze(1)
-    y, _ = head(x, fresh, head.start(1))
+    is_start = torch.tensor([True, False, False, True, False, False]).unsqueeze(1)
+    y, _ = head(x, is_start, head.initial_state(1))
     sights = [[0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4, 5]]
     key, value = head.key_value(x[:, 0]).chunk(2, -1)
     for t, sight in enumerate(sights):
@@ -233,8 +233,8 @@ def test_looking_back_is_a_softmax_over_the_last_outputs_of_the_document():
 @torch.no_grad()
 def test_looking_back_goes_on_over_the_cuts_of_a_text(cuts):
     model, tokens = small(attend=3), torch.tensor([TOKENS])
-    whole, after = model(tokens, model.start(1))
-    state, parts = model.start(1), []
+    whole, after = model(tokens, model.initial_state(1))
+    state, parts = model.initial_state(1), []
     for begin, end in itertools.pairwise((0, *cuts, 9)):
         logits, state = model(tokens[:, begin:end], state)
         parts.append(logits)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmcli.models.base import Tap
+from lmcli.models.base import ActivationRecorder
 from lmcli.models.mingru import MinGRU, MinGRUSettings
 
 V, E, H = 5, 3, 4
@@ -23,10 +23,10 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def naive(layer, xs, fresh):
+def naive(layer, xs, is_start):
     """h of one sequence by the equations in the module's docstring."""
     h, out = [0.0] * H, []
-    for x, starts in zip(xs, fresh, strict=True):
+    for x, starts in zip(xs, is_start, strict=True):
         total = (layer.input_weight @ layer.norm(x) + layer.bias).tolist()
         for k in range(H):
             z, n = sigmoid(total[k]), total[H + k]
@@ -35,9 +35,9 @@ def naive(layer, xs, fresh):
     return torch.tensor(out, dtype=torch.float64)
 
 
-def naive_layer(layer, xs, fresh):
+def naive_layer(layer, xs, is_start):
     """What a layer passes on."""
-    y = naive(layer, xs, fresh) @ layer.merge.weight.t()
+    y = naive(layer, xs, is_start) @ layer.merge.weight.t()
     y = y + xs if xs.shape[-1] == H else y
     return y + layer.down(F.gelu(layer.up(layer.between(y))))
 
@@ -48,23 +48,23 @@ def naive_layer(layer, xs, fresh):
 def test_logits_are_those_of_the_equations(layers, embedding):
     model = small(layers=layers, embedding=embedding, chrono=20)
     xs = model.embed(torch.tensor(TOKENS))
-    fresh = [token == V for token in TOKENS]
+    is_start = [token == V for token in TOKENS]
     for layer in model.layers:
-        before, xs = xs, naive_layer(layer, xs, fresh)
-    logits, state = model(torch.tensor([TOKENS]), model.start(1))
+        before, xs = xs, naive_layer(layer, xs, is_start)
+    logits, state = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert torch.allclose(logits[0].double(), model.output(xs), atol=1e-6)
     assert len(state) == layers
-    assert torch.allclose(state[-1][0], naive(model.layers[-1], before, fresh)[-1])
+    assert torch.allclose(state[-1][0], naive(model.layers[-1], before, is_start)[-1])
 
 
 @torch.no_grad()
 def test_the_gates_see_the_input_only():
     layer = small().layers[0]
-    x, fresh = torch.randn(6, 2, E).double(), torch.zeros(6, 2, dtype=torch.bool)
+    x, is_start = torch.randn(6, 2, E).double(), torch.zeros(6, 2, dtype=torch.bool)
     seen = []
     for state in (torch.zeros(2, H).double(), torch.randn(2, H).double()):
-        tap = Tap()
-        layer.written_out(x, fresh, (state,), tap, "")
+        tap = ActivationRecorder()
+        layer.forward_unrolled(x, is_start, (state,), tap, "")
         seen.append(tap)
     assert all(torch.equal(seen[0][n], seen[1][n]) for n in ("write", "keep", "candidate"))
     assert not torch.allclose(seen[0]["hidden"], seen[1]["hidden"])
@@ -72,8 +72,8 @@ def test_the_gates_see_the_input_only():
 
 @torch.no_grad()
 def test_what_is_kept_is_what_is_not_written():
-    model, tap = small(layers=2), Tap()
-    model(torch.tensor([TOKENS[1:4] + TOKENS[5:]]), model.start(1), tap)
+    model, tap = small(layers=2), ActivationRecorder()
+    model(torch.tensor([TOKENS[1:4] + TOKENS[5:]]), model.initial_state(1), tap)
     assert sorted(tap.values) == sorted(
         f"{layer}.{name}" for layer in (1, 2) for name in ("write", "keep", "candidate", "hidden")
     )
@@ -89,7 +89,7 @@ def test_what_is_kept_is_what_is_not_written():
 def test_a_shut_write_gate_keeps_for_ever():
     model = small(layers=1)
     layer = model.layers[0]
-    _, (h,) = model(torch.tensor([[V, 2, 3]]), model.start(1))
+    _, (h,) = model(torch.tensor([[V, 2, 3]]), model.initial_state(1))
     layer.input_weight[:H] = 0
     layer.bias[:H] = -60
     _, (after,) = model(torch.randint(V, (1, 500)), (h,))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lmcli.models.base import Tap
+from lmcli.models.base import ActivationRecorder
 from lmcli.models.minlstm import MinLSTM, MinLSTMSettings
 
 V, E, H = 5, 3, 4
@@ -22,10 +22,10 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def naive(layer, xs, fresh):
+def naive(layer, xs, is_start):
     """h of one sequence by the equations in the module's docstring."""
     h, out = [0.0] * H, []
-    for x, starts in zip(xs, fresh, strict=True):
+    for x, starts in zip(xs, is_start, strict=True):
         total = (layer.input_weight @ layer.norm(x) + layer.bias).tolist()
         for k in range(H):
             f, i, n = sigmoid(total[k]), sigmoid(total[H + k]), total[2 * H + k]
@@ -36,12 +36,12 @@ def naive(layer, xs, fresh):
 
 @torch.no_grad()
 def test_hidden_vectors_are_those_of_the_equations():
-    model, tap = small(layers=1, chrono=20), Tap()
-    model(torch.tensor([TOKENS]), model.start(1), tap)
+    model, tap = small(layers=1, chrono=20), ActivationRecorder()
+    model(torch.tensor([TOKENS]), model.initial_state(1), tap)
     xs = model.embed(torch.tensor(TOKENS))
     expected = naive(model.layers[0], xs, [token == V for token in TOKENS])
     assert torch.allclose(tap["hidden"][0], expected)
-    _, (h,) = model(torch.tensor([TOKENS]), model.start(1))
+    _, (h,) = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert torch.allclose(h[0], expected[-1])
 
 
@@ -50,8 +50,8 @@ def test_hidden_vectors_are_those_of_the_equations():
 def test_a_text_may_be_cut_anywhere(cut):
     model = small(layers=2)
     tokens = torch.tensor([TOKENS])
-    whole, after = model(tokens, model.start(1))
-    first, state = model(tokens[:, :cut], model.start(1))
+    whole, after = model(tokens, model.initial_state(1))
+    first, state = model(tokens[:, :cut], model.initial_state(1))
     second, state = model(tokens[:, cut:], state)
     assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-6)
     assert all(torch.allclose(a, b) for a, b in zip(state, after, strict=True))
@@ -59,8 +59,8 @@ def test_a_text_may_be_cut_anywhere(cut):
 
 @torch.no_grad()
 def test_what_is_kept_and_what_is_written_make_a_whole():
-    model, tap = small(layers=2), Tap()
-    model(torch.tensor([TOKENS[1:4]]), model.start(1), tap)
+    model, tap = small(layers=2), ActivationRecorder()
+    model(torch.tensor([TOKENS[1:4]]), model.initial_state(1), tap)
     kept = model.retention(tap)
     assert kept.shape == (1, 3, 2 * H)
     assert torch.allclose(kept + tap.across_layers("write"), torch.ones_like(kept))
@@ -102,5 +102,5 @@ def test_the_forget_bias_sets_the_first_half_life():
 def test_in_bfloat16_the_state_is_still_float32():
     model = small(layers=2).float()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, state = model(torch.tensor([TOKENS]), model.start(1))
+        logits, state = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert {x.dtype for x in (logits, *state)} == {torch.float32}

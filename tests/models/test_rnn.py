@@ -42,7 +42,7 @@ def test_hidden_vectors_are_those_of_the_equation(build, activation):
     tokens = [0, 3, 1, 4, 4, 2, 0]
     xs = model.embed.weight[tokens].tolist()
     hidden = naive(model.layers[0], xs, FUNCTIONS[activation])
-    logits, (h,) = model(torch.tensor([tokens]), model.start(1))
+    logits, (h,) = model(torch.tensor([tokens]), model.initial_state(1))
     assert torch.allclose(h[0], hidden[-1], atol=1e-5)
     assert torch.allclose(logits[0], model.output(hidden), atol=1e-5)
 
@@ -58,7 +58,7 @@ def test_with_copied_weights_it_is_torchs_rnn(build, activation):
         getattr(theirs, f"bias_hh_l{i}").data.zero_()
     tokens = torch.randint(V, (3, 11), generator=torch.Generator().manual_seed(0))
     y, h = theirs(model.embed(tokens))
-    logits, state = model(tokens, model.start(3))
+    logits, state = model(tokens, model.initial_state(3))
     assert torch.allclose(logits, model.output(y), atol=1e-5)
     for found, right in zip(state, h, strict=True):
         assert torch.allclose(found, right, atol=1e-5)
@@ -76,5 +76,5 @@ def test_with_relu_it_begins_as_the_identity_and_with_tanh_not(build):
 def test_at_a_documents_start_the_state_before_is_zero(build, activation):
     model = small(build, activation=activation)
     _, filled = model(torch.tensor([[V]]), (torch.full((1, H), 0.9),))
-    _, empty = model(torch.tensor([[V]]), model.start(1))
+    _, empty = model(torch.tensor([[V]]), model.initial_state(1))
     assert torch.equal(filled[0], empty[0])

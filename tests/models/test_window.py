@@ -49,30 +49,30 @@ def naive(model, tokens):
 def test_logits_are_those_of_the_equations(direct):
     model = small(direct=direct)
     tokens = [0, 3, 4, 1, 2, V, 2, 2, V, V, 0, 1, 2, 3, 4, 0]
-    logits, _ = model(torch.tensor([tokens]), model.start(1))
+    logits, _ = model(torch.tensor([tokens]), model.initial_state(1))
     assert torch.allclose(logits[0], naive(model, tokens), atol=1e-5)
 
 
 def test_the_state_is_the_last_tokens_and_forgets_at_a_start():
     model = small()
-    _, state = model(torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, V, 4]]), model.start(2))
+    _, state = model(torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, V, 4]]), model.initial_state(2))
     assert state[0].tolist() == [[2, 3, 4], [V, V, 4]]
 
 
 def test_nothing_further_back_than_the_window_is_seen():
     model = small()
     base = torch.tensor([[0, 1, 2, 3, 4, 0, 1]])
-    logits, _ = model(base, model.start(1))
+    logits, _ = model(base, model.initial_state(1))
     for t in range(7):
         other = base.clone()
         other[0, t] = (base[0, t] + 1) % V
-        changed = (model(other, model.start(1))[0] - logits).abs().amax(-1)[0] > 0
+        changed = (model(other, model.initial_state(1))[0] - logits).abs().amax(-1)[0] > 0
         assert changed.tolist() == [t <= i < t + N for i in range(7)]
 
 
 def test_a_window_of_one_token_has_no_state_but_works():
     model = small(window=1)
-    logits, state = model(torch.tensor([[1, 2, 1]]), model.start(1))
+    logits, state = model(torch.tensor([[1, 2, 1]]), model.initial_state(1))
     assert state[0].shape == (1, 0)
     assert torch.allclose(logits[0, 0], logits[0, 2], atol=1e-6)
 
@@ -81,18 +81,18 @@ def test_low_precision_gives_logits_in_float32():
     model = small()
     tokens = torch.tensor([[0, 1, 2]])
     with torch.autocast("cpu", torch.bfloat16):
-        low, _ = model(tokens, model.start(1))
+        low, _ = model(tokens, model.initial_state(1))
     assert low.dtype == torch.float32
-    assert torch.allclose(low, model(tokens, model.start(1))[0], atol=0.05)
+    assert torch.allclose(low, model(tokens, model.initial_state(1))[0], atol=0.05)
 
 
 def test_dropout_acts_in_training_only():
     model = small(dropout=0.5)
     tokens = torch.tensor([[0, 1, 2]])
-    still = model(tokens, model.start(1))[0]
-    assert torch.equal(still, model(tokens, model.start(1))[0])
+    still = model(tokens, model.initial_state(1))[0]
+    assert torch.equal(still, model(tokens, model.initial_state(1))[0])
     model.train()
-    assert not torch.equal(still, model(tokens, model.start(1))[0])
+    assert not torch.equal(still, model(tokens, model.initial_state(1))[0])
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -116,7 +116,7 @@ def test_a_rule_within_the_window_is_learned():
     for t in range(3, 23):  # the token three back, again
         tokens[:, t] = tokens[:, t - 3]
     for _ in range(150):
-        logits, _ = model(tokens[:, :-1], model.start(8))
+        logits, _ = model(tokens[:, :-1], model.initial_state(8))
         loss = nn.functional.cross_entropy(logits[:, 2:].flatten(0, 1), tokens[:, 3:].flatten())
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():

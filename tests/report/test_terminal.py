@@ -9,8 +9,7 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.report.terminal import Terminal, print_result
-from lmcli.result import (
+from lmcli.report.result import (
     BITS_PER_CHAR,
     COUNT,
     LOG_ODDS,
@@ -27,6 +26,7 @@ from lmcli.result import (
     Table,
     text,
 )
+from lmcli.report.terminal import Terminal, print_result
 
 FACTS = Facts([Column("a", PERPLEXITY), Column("b", COUNT, "how many")], {"a": 1.23456, "b": 12345})
 WIDE = Table(

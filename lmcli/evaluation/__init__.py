@@ -1,0 +1,1 @@
+"""A run and a text -> numbers: likelihood, perplexity, memory."""

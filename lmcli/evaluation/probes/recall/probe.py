@@ -1,0 +1,302 @@
+"""What came before, known again: words of the text that return, or facts a grammar has hidden.
+
+**In:** runs, the text's held-out part; the items of a grammar where they lie beside the text.
+**Out:** forced choice by the distance between cue and target: real, and with the memory exchanged.
+
+On a user's text every target stands exactly once before (`finding.py`), and is tried with the same
+last tokens three times over: `real`; `amnesic`, the state behind the cue exchanged for one from
+elsewhere; `swapped`, a foil in the cue's place. A run *reaches back* as far as the real state beats
+the amnesic one and the swap moves the odds, in that bucket and in all smaller ones, with the lower
+95 % limits above zero. Khandelwal et al. (2018) and Gulordava et al. (2018) are the models of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lmcli.evaluation.cloze import wilson
+from lmcli.evaluation.probes.base import (
+    Probe,
+    ProbeData,
+    ProbedModel,
+    ProbeResult,
+    bucket_bound,
+    bucket_name,
+    figure,
+    labels,
+    leading_run,
+    sentence,
+)
+from lmcli.evaluation.probes.recall.grammar_items import recall_by_rule
+from lmcli.evaluation.probes.recall.items import (
+    FOILS,
+    Block,
+    ItemMiner,
+    RecallItem,
+    choose_items,
+    cut_blocks,
+)
+from lmcli.evaluation.probes.recall.scores import RecallScores, try_items
+from lmcli.evaluation.statistics import (
+    Floats,
+    block_weights,
+    limits,
+    weighted_means,
+    weighted_medians,
+)
+from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
+from lmcli.settings import setting
+
+CHANCE = 1 / (1 + FOILS)
+SMALLEST = 8
+"""upper bound of the first bucket"""
+CONTROL = "n-gram of order 4"
+COLUMNS = [
+    Column("model", text("model")),
+    Column("bucket", text("gap")),
+    Column("words", Metric("words")),
+    Column("value", PERCENT, "right"),
+    Column("low", PERCENT, "from"),
+    Column("high", PERCENT, "to"),
+    Column("amnesic", PERCENT, "amnesic"),
+    Column("flip_rate", PERCENT, "flips"),
+    Column("median_log_odds", Metric("log-odds", 2)),
+    Column("count", COUNT),
+]
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """How many items, and from how much text."""
+
+    items: int = setting(200, "items per bucket of distance, at the most", least=1)
+    block: int = setting(2000, "tokens in a block; the state is reset at its start", least=16)
+    fewest: int = setting(30, "a bucket with fewer items is merged with its neighbour", least=1)
+    least_text: int = setting(100_000, "characters of text below which it is not tried", least=0)
+
+
+class Recall(Probe):
+    """Forced choice between a word that came before and four that did not."""
+
+    name = "recall"
+    Settings = RecallSettings
+
+    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+        """A text of some size and the training part, or items of a grammar."""
+        if material.items is not None:
+            return None
+        if not material.train:
+            return "the text it was trained on is not at hand"
+        if material.chars < settings.least_text:
+            return (
+                f"{material.chars:,} characters of text are too few for recall "
+                f"(from {settings.least_text:,} on); probe echo works with any text"
+            )
+        return None
+
+    def run(
+        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+    ) -> ProbeResult:
+        """Items of the grammar where there are any, else the words of the text that return."""
+        if material.items is not None:
+            return recall_by_rule(subjects, material, settings.items)
+        blocks, found = find_items(subjects, material, settings, seed)
+        if not found:
+            return _nothing(subjects)
+        tried = {s.name: try_items(s, blocks, found, seed) for s in subjects}
+        rows: list[dict[str, Any]] = []
+        summary = []
+        for subject in subjects:
+            mine = measure(subject, tried[subject.name], found, settings.fewest, seed)
+            rows += mine
+            summary.append(_summary(subject, mine))
+        control = _control(found, tried[subjects[0].name], settings.fewest)
+        differences = _differences(subjects, tried, found, seed)
+        return _result(subjects, rows, control, summary, differences)
+
+
+def find_items(
+    subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int
+) -> tuple[list[Block], list[RecallItem]]:
+    """The same items for all; words that a run cannot spell are left out."""
+    ruler = ItemMiner(material.train)
+    tokenizers = [s.tokenizer for s in subjects]
+    blocks = cut_blocks(material.held_out, [*tokenizers, ruler.words], settings.block)
+    rng = np.random.default_rng(seed)
+    every = [c for number, b in enumerate(blocks) for c in ruler.candidates(number, b)]
+    found = ruler.items(every, rng)
+    spelled = {
+        w: all(_spells(t, w) for t in tokenizers) for w in {w for f in found for w in f.words}
+    }
+    fair = [f for f in found if all(spelled[w] for w in f.words)]
+    return blocks, choose_items(fair, settings.items, rng)
+
+
+def _spells(tokenizer: Any, word: str) -> bool:
+    ids = tokenizer.encode(word)
+    return tokenizer.unknown not in ids and (tokenizer.spells or len(ids) == 1)
+
+
+# ------------------------------------------------------------------ one run by bucket
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Items whose gaps are from `low` to `high` tokens."""
+
+    low: int
+    high: int
+    items: np.ndarray[Any, Any]
+
+
+def buckets_of(gaps: np.ndarray[Any, Any], fewest: int) -> list[Bucket]:
+    """Powers of two; one with too few items joins the next, the last one the one before."""
+    edges = np.array([bucket_bound(max(SMALLEST, int(g))) for g in gaps])
+    found: list[Bucket] = []
+    low, held = 1, np.empty(0, np.int64)
+    for high in sorted(set(edges.tolist())):
+        held = np.concatenate([held, np.flatnonzero(edges == high)])
+        if len(held) >= fewest:
+            found.append(Bucket(low, high, held))
+            low, held = high + 1, np.empty(0, np.int64)
+    if len(held):
+        high = int(edges.max())
+        last = found.pop() if found else Bucket(1, high, np.empty(0, np.int64))
+        found.append(Bucket(last.low, high, np.concatenate([last.items, held])))
+    return found
+
+
+def measure(
+    subject: ProbedModel, tried: RecallScores, found: Sequence[RecallItem], fewest: int, seed: int
+) -> list[dict[str, Any]]:
+    """One row a bucket."""
+    rows = []
+    blocks = np.array([f.block for f in found])
+    words = np.array([f.between for f in found])
+    echo = np.array([f.echo for f in found])
+    for bucket in buckets_of(tried.gaps, fewest):
+        i = bucket.items
+        weights = block_weights(blocks[i], seed)
+        real, amnesic = tried.right("real")[i], tried.right("amnesic")[i]
+        odds = tried.log_odds()[i]
+        low, high = wilson(int(real.sum()), len(i))
+        gain_low, gain_high = limits(weighted_means(real - amnesic, weights))
+        flips = np.where(odds == 0, 0.5, odds > 0)
+        odds_low, odds_high = limits(weighted_medians(odds, weights))
+        flip_low, flip_high = limits(weighted_means(flips, weights))
+        row = subject.row(gap=bucket.high, gap_from=bucket.low, value=float(real.mean()))
+        row |= {"low": low, "high": high, "count": len(i), "chance": CHANCE}
+        row |= {"amnesic": float(amnesic.mean()), "gain": float((real - amnesic).mean())}
+        row |= {"gain_low": gain_low, "gain_high": gain_high, "flip_rate": float(flips.mean())}
+        row |= {"flip_low": flip_low, "flip_high": flip_high, "flip_chance": 0.5}
+        row |= {"median_log_odds": float(np.median(odds)), "usable": float((odds > 0.1).mean())}
+        row |= {"log_odds_low": odds_low, "log_odds_high": odds_high}
+        row |= {"words": float(np.median(words[i])), "echo": float(echo[i].mean())}
+        rows.append(row | {"longest": int(tried.gaps[i].max())})
+    return rows
+
+
+def reach_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How far back a run remembers: {"tokens": R, "at_least": whether more could not be tried}.
+
+    R is the upper bound of the largest bucket in which, and in all smaller ones, memory shows.
+    """
+    ordered = sorted(rows, key=lambda r: int(r["gap"]))
+    held, in_all = leading_run(ordered, lambda r: r["gain_low"] > 0 and r["log_odds_low"] > 0)
+    tokens = min(held[-1]["gap"], held[-1]["longest"]) if held else 0
+    return {"tokens": tokens, "at_least": bool(held) and in_all}
+
+
+def _summary(subject: ProbedModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found = reach_of(rows)
+    words = [r["words"] for r in rows if r["gap"] <= max(found["tokens"], SMALLEST)]
+    shown = f"{found['tokens']:,} tokens" if found["tokens"] else "none shown"
+    if found["at_least"]:
+        shown = "at least " + shown
+    return subject.row(reach=found, words=max(words, default=None), figure=shown)
+
+
+# ------------------------------------------------------------------ several runs
+
+
+def _control(found: Sequence[RecallItem], tried: RecallScores, fewest: int) -> list[dict[str, Any]]:
+    """What an n-gram gets that sees no more than three words back: 20 % by construction."""
+    right = np.array([f.ngram_right for f in found])
+    rows = []
+    for bucket in buckets_of(tried.gaps, fewest):
+        mine = right[bucket.items]
+        low, high = wilson(int(mine.sum()), len(mine))
+        row = {"run": CONTROL, "arch": "control", "gap": bucket.high, "gap_from": bucket.low}
+        row |= {"value": float(mine.mean()), "low": low, "high": high}
+        rows.append(row | {"count": len(mine), "chance": CHANCE})
+    return rows
+
+
+def _differences(
+    subjects: Sequence[ProbedModel],
+    tried: dict[str, RecallScores],
+    found: Sequence[RecallItem],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Each run against the best one: what memory adds to forced choice, over all items."""
+    gains: dict[str, Floats] = {
+        s.name: tried[s.name].right("real") - tried[s.name].right("amnesic") for s in subjects
+    }
+    best = max(gains, key=lambda name: gains[name].mean())
+    weights = block_weights(np.array([f.block for f in found]), seed)
+    rows = []
+    for name in gains:
+        if name == best:
+            continue
+        apart = gains[name] - gains[best]
+        low, high = limits(weighted_means(apart, weights))
+        verdict = "worse" if high < 0 else "better" if low > 0 else "no detectable difference"
+        row = {"a": name, "b": best, "gain": float(apart.mean()), "low": low, "high": high}
+        rows.append(row | {"verdict": verdict})
+    return rows
+
+
+def _nothing(subjects: Sequence[ProbedModel]) -> ProbeResult:
+    note = "no word of the held-out text returns with fair rivals; probe echo works with any text"
+    none = {"tokens": 0, "at_least": False}
+    summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
+    return ProbeResult("recall", [], note, summary, notes=[note])
+
+
+def _result(
+    subjects: Sequence[ProbedModel],
+    rows: list[dict[str, Any]],
+    control: list[dict[str, Any]],
+    summary: list[dict[str, Any]],
+    differences: list[dict[str, Any]],
+) -> ProbeResult:
+    names = labels(subjects)
+    verdict = []
+    for row in summary:
+        name, tokens = names[row["run"]], row["reach"]["tokens"]
+        said = f"reaches back at least {tokens:,} tokens" if tokens else "shows no reach"
+        verdict.append(f"{name} {said}")
+    shown = [
+        row
+        | {
+            "model": names.get(row["run"], CONTROL),
+            "bucket": bucket_name(row["gap_from"], row["gap"]),
+        }
+        for row in [*rows, *control]
+    ]
+    picture = figure(
+        names, rows, "gap", "knows a word again: right out of five, by tokens since it came",
+        "up to so many tokens back", PERCENT, CHANCE,
+    )  # fmt: skip
+    notes = [
+        "amnesic: the state behind the cue comes from elsewhere; flips: a swapped cue turns the "
+        "odds (chance 50 %)"
+    ]
+    return ProbeResult(
+        "recall", [*rows, *control], sentence(verdict), summary, COLUMNS, shown, [picture], notes,
+        differences,
+    )  # fmt: skip

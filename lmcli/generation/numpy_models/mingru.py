@@ -1,0 +1,28 @@
+"""Minimal GRU, one token at a time; equations in models/mingru.py."""
+
+from __future__ import annotations
+
+from lmcli.generation.numpy_models.base import Reals
+from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
+from lmcli.generation.numpy_models.recurrent import Recurrent
+
+
+class MinGRULayer(MinimalLayer):
+    """Blocks in the order z, n."""
+
+    blocks = 2
+
+    def gates(self, total: Reals) -> tuple[Reals, Reals]:
+        """1 - z, and z * n."""
+        z, n = total[:, : self.hidden], total[:, self.hidden :]
+        return sigmoid(-z), sigmoid(z) * n
+
+
+class MinGRU(Recurrent):
+    """Minimal gated recurrent unit."""
+
+    name = "mingru"
+    kind = MinGRULayer
+
+
+Member = MinGRU

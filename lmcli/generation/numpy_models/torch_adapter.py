@@ -1,0 +1,57 @@
+"""Any torch model as a stepper: for architectures that have none in NumPy.
+
+**In:** a model; one token a stream at a time.
+**Out:** logits (K, V).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmcli.generation.numpy_models.base import Logits, NumpyModel
+
+if TYPE_CHECKING:
+    from lmcli.models.base import LanguageModel
+
+PIECE = 512
+"""Tokens of a long prompt that are read at once."""
+
+
+class TorchAdapter(NumpyModel):
+    """One call of the model a token."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def begin(self, streams: int) -> None:
+        """Turn to `streams` new streams, of which nothing has been read."""
+        self._state = self.model.initial_state(streams)
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Read the next token of every stream."""
+        self._read([[token] for token in tokens])
+
+    def read_all(self, tokens: Sequence[int]) -> None:
+        """Read several tokens of the only stream."""
+        for begin in range(0, len(tokens), PIECE):
+            self._read([list(tokens[begin : begin + PIECE])])
+
+    def _read(self, tokens: list[list[int]]) -> None:
+        import torch
+
+        with torch.inference_mode():
+            read = torch.tensor(tokens)
+            self._logits, self._state = self.model.last_logits(read, self._state)
+
+    def logits(self) -> Logits:
+        """What comes behind the tokens read last."""
+        return self._logits.numpy().astype(np.float64)
+
+    def take(self, streams: Sequence[int]) -> None:
+        """Go on with these streams only, in this order."""
+        chosen = list(streams)
+        self._state = tuple(part[chosen] for part in self._state)
+        self._logits = self._logits[chosen]

@@ -1,0 +1,189 @@
+"""Documents that name a country, talk of other things, and need its language at the end.
+
+**In:** `FranceSettings`: size, level, seed.
+**Out:** `France`: a text whose best possible perplexity is known in closed form, and held-out items
+that ask at exact gaps what a model remembers.
+
+A document is a cue ("Anna grew up in France ."), k fillers, and a query ("now she speaks fluent
+French ."). k is drawn with P(k) proportional to 1 / (k + 1), k = 0..Kmax, so gaps are log-uniform.
+Every word follows from independent draws, and every document can be made in one way only, so its
+entropy is the sum of the entropies of the draws.
+
+Levels: 0 nothing distracts; 1 fillers name countries and languages at random; 2 two people from
+two countries, and the query names one of them; 3 a quarter of the pairs of name and country never
+occurs in the text, and the items ask for these only.
+
+All draws come from ``random.Random(text).random()``, the stream that Python promises to keep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from lmcli.grammars.base import Draws, Grammar, Item, Optimum, entropy
+from lmcli.grammars.france.items import GAPS, Items
+from lmcli.grammars.france.oracle import Filter
+from lmcli.grammars.france.rules import Rules, rules
+from lmcli.grammars.france.sentences import (
+    COUNTRIES,
+    LANGUAGES,
+    NAMES,
+    PLACES,
+    PRONOUNS,
+    SLOTS,
+    Template,
+)
+from lmcli.settings import setting
+
+WORDS = {"small": 236_000, "default": 1_200_000, "long": 4_000_000}
+"""the text ends with the document that reaches this many words; small stays below 1 MB"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FranceSettings:
+    """How much text, how hard, and which."""
+
+    size: Literal["small", "default", "long"] = setting(
+        "default", "small: below 1 MB; default: 1.2 million words; long: 4 million words, long gaps"
+    )
+    level: int = setting(
+        1, "0 plain, 1 distractors, 2 two people, 3 held-out name and country", least=0, most=3
+    )
+    seed: int = setting(0, "another seed, another text", least=0)
+
+
+class France(Grammar):
+    """The France grammar; ``France(FranceSettings(size="small", level=1, seed=0))``."""
+
+    name = "france"
+    Settings = FranceSettings
+
+    def __init__(self, settings: FranceSettings | None = None) -> None:
+        self.settings = settings or FranceSettings()
+        self.rules = rules(self.settings.level, self.settings.size)
+
+    def _draws(self, stream: str) -> Draws:
+        return Draws(f"france {stream} {self.settings.level} {self.settings.seed}")
+
+    def documents(self) -> Iterator[str]:
+        """The documents of the text, until it is full."""
+        draws, words = self._draws("text"), 0
+        while words < WORDS[self.settings.size]:
+            draft = self.rules.draft(draws)
+            words += len(draft.words)
+            yield str(draft)
+
+    def items(self) -> Iterator[Item]:
+        """Held-out items: ``country`` and ``pronoun`` at every exact gap, and ``control``."""
+        return Items(self.rules, self._draws("items"), set(self.documents())).all(
+            self.settings.size
+        )
+
+    def optimum(self) -> Optimum:
+        """What a model reaches that knows the grammar and forgets nothing."""
+        return optimum(self.rules)
+
+    def amnesic(self) -> Optimum:
+        """What a model reaches that knows the grammar and forgets the cue before the query."""
+        return optimum(self.rules).plus(amnesia(self.rules))
+
+    def chance(self) -> dict[str, float]:
+        """The accuracy of a guess, by kind of item."""
+        chance = {"country": 1 / len(LANGUAGES), "pronoun": 1 / 2, "control": 1 / len(PLACES)}
+        return {k: v for k, v in chance.items() if k != "pronoun" or self.rules.people == 1}
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "recipe": {"grammar": self.name} | dataclasses.asdict(self.settings),
+            "seed": self.settings.seed,
+            "most_fillers": len(self.rules.length_weights) - 1,
+            "gaps": list(GAPS[self.settings.size]),
+            "chance": self.chance(),
+            "amnesic": self.amnesic().as_dict(),
+        }
+
+    def token_log_probabilities(self, document: str) -> list[float]:
+        """ln p of every word given all before it, and of the line end: the oracle, by filtering.
+
+        Raises ValueError if this grammar cannot make the document.
+        """
+        oracle = Filter(self.rules)
+        return [oracle.read(word) for word in [*document.split(" "), "\n"]]
+
+    def next_words(self, beginning: str) -> dict[str, float]:
+        """The oracle's probability of every word that can follow the first words of a document."""
+        oracle = Filter(self.rules)
+        for word in beginning.split():
+            oracle.read(word)
+        return oracle.next_words()
+
+
+def optimum(rules: Rules) -> Optimum:
+    """The entropy of a document, the sum of the entropies of its draws, and its mean size."""
+    lengths, total = rules.length_weights, sum(rules.length_weights)
+    fillers = sum(k * weight for k, weight in enumerate(lengths)) / total
+    filler_weights = [filler.weight for filler in rules.fillers]
+    nats = [
+        rules.people * math.log(len(rules.cues)),
+        _entropy_of_people(rules),
+        entropy(lengths),
+        fillers * (entropy(filler_weights) + _mean(rules.fillers, _entropy_of_slots)),
+        math.log(rules.people),
+        math.log(len(rules.queries)),
+    ]
+    sizes = [
+        rules.people * _mean(rules.cues, measure)
+        + fillers * _mean(rules.fillers, measure)
+        + _mean(rules.queries, measure)
+        for measure in (len, _characters)
+    ]
+    return Optimum(sum(nats), sizes[0] + 1, sizes[1])
+
+
+def amnesia(rules: Rules) -> float:
+    """Nats lost in a document by a model that has forgotten the cue when the query comes.
+
+    The language costs ln 16. The pronoun costs ln 2; where the query names one of two people, their
+    name costs ln 16 and no longer ln 2.
+    """
+    who = math.log(2) if rules.people == 1 else math.log(len(NAMES) / rules.people)
+    return math.log(len(LANGUAGES)) + who
+
+
+def _entropy_of_people(rules: Rules) -> float:
+    """The first person is any pair; a second shares neither name nor country with the first."""
+    nats = math.log(len(rules.pairs))
+    if rules.people == 2:
+        others = [sum(p.differs(first) for p in rules.pairs) for first in rules.pairs]
+        nats += sum(map(math.log, others)) / len(others)
+    return nats
+
+
+def _mean(templates: tuple[Template, ...], measure: Any) -> float:
+    """The mean of a measure over templates, by their weights."""
+    total = sum(template.weight for template in templates)
+    return float(sum(t.weight * measure(t) for t in templates) / total)
+
+
+_CUE_SLOTS = {"{name}": NAMES, "{asked}": NAMES, "{country}": tuple(COUNTRIES)}
+_TARGET_SLOTS = {
+    "{language}": LANGUAGES,
+    "{noun}": tuple(PLACES),
+    "{place}": tuple(PLACES.values()),
+}
+_CHOICES = SLOTS | _CUE_SLOTS | _TARGET_SLOTS | PRONOUNS
+
+
+def _entropy_of_slots(filler: Template) -> float:
+    """The place of the control follows from its noun and costs nothing."""
+    free = SLOTS | {"{noun}": tuple(PLACES)}
+    return sum(math.log(len(free[word])) for word in filler.words if word in free)
+
+
+def _characters(template: Template) -> float:
+    """The mean number of characters, with one blank or line end after every word."""
+    options = [_CHOICES.get(word, (word,)) for word in template.words]
+    return sum(1 + sum(map(len, words)) / len(words) for words in options)

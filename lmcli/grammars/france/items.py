@@ -1,0 +1,167 @@
+"""Held-out questions in the France grammar: language, pronoun and a control, at exact gaps.
+
+**In:** `Rules`, draws of their own, and the documents of the text, none of which is asked again.
+**Out:** `Item` after `Item`.
+
+A gap is met exactly: cue and query leave so many words between them, and the rest is filled with
+sentences drawn as in the text, on the condition that their lengths add up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from itertools import accumulate, product
+
+from lmcli.grammars.base import Draws, Item
+from lmcli.grammars.france.rules import Draft, Person, Rules
+from lmcli.grammars.france.sentences import (
+    CONTROL,
+    COUNTRIES,
+    LANGUAGES,
+    PLACES,
+    PRONOUNS,
+    WOMEN,
+    Template,
+)
+
+ALL_GAPS = (3, 5, 10, 20, 30, 50, 100, 200, 400, 700, 1000, 2000)
+GAPS = {
+    size: tuple(gap for gap in ALL_GAPS if gap <= most)
+    for size, most in {"small": 200, "default": 400, "long": 2000}.items()
+}
+ITEMS_PER_GAP = 300
+PRONOUN_ITEMS_PER_GAP = {"small": 100, "default": 300, "long": 300}
+"""fewer where the file has to stay small"""
+LARGEST_PRONOUN_GAP = 100
+TRIES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """The sentences around the fillers, and the words they alone put into the gap."""
+
+    cues: tuple[Template, ...]
+    query: Template
+    asked: int
+    slot: str
+    words: int
+
+
+class Items:
+    """Makes items; remembers every document so that none comes twice."""
+
+    def __init__(self, rules: Rules, draws: Draws, seen: set[str]) -> None:
+        self.rules = rules
+        self.draws = draws
+        self.seen = seen
+        self._ways = [1.0]
+        self._sums: dict[int, list[float]] = {}
+
+    def all(self, size: str) -> Iterator[Item]:
+        """The items of a size, balanced over answers; a gap that cannot be met is left out."""
+        for gap in GAPS[size]:
+            frames = self._frames("{country}", ("{language}",), gap)
+            for number in range(ITEMS_PER_GAP if frames else 0):
+                country = tuple(COUNTRIES)[number % len(COUNTRIES)]
+                people = [p for p in self.rules.item_pairs if p.country == country]
+                yield from self._item(gap, frames, people, "country")
+        for gap in GAPS[size]:
+            frames = self._frames("{name}", tuple(PRONOUNS), gap)
+            wanted = PRONOUN_ITEMS_PER_GAP[size] if gap <= LARGEST_PRONOUN_GAP else 0
+            for number in range(wanted if frames else 0):
+                woman = number % 2 == 0
+                people = [p for p in self.rules.item_pairs if (p.name in WOMEN) == woman]
+                yield from self._item(gap, frames, people, "pronoun")
+        for number in range(ITEMS_PER_GAP):
+            yield from self._control(tuple(PLACES)[number % len(PLACES)])
+
+    def _frames(self, cue_slot: str, targets: tuple[str, ...], gap: int) -> list[Frame]:
+        """All cues and queries between which whole sentences can fill the gap."""
+        rules, frames = self.rules, []
+        choices = product(product(rules.cues, repeat=rules.people), rules.queries, targets)
+        for cues, query, target in choices:
+            for asked in range(rules.people if target in query.words else 0):
+                after_cue = sum(map(len, cues[asked:])) - cues[asked].words.index(cue_slot) - 1
+                words = after_cue + query.words.index(target)
+                if words <= gap and self._ways_to_fill(gap - words) > 0:
+                    frames.append(Frame(cues, query, asked, target, words))
+        return frames
+
+    def _ways_to_fill(self, words: int) -> float:
+        """The probability that sentences drawn one by one end exactly after so many words."""
+        rules = self.rules
+        for end in range(len(self._ways), words + 1):
+            total = rules.filler_sums[-1]
+            shares = (
+                f.weight / total * self._ways[end - len(f)] if len(f) <= end else 0.0
+                for f in rules.fillers
+            )
+            self._ways.append(sum(shares))
+        return self._ways[words]
+
+    def _fillers(self, words: int) -> Iterator[Template]:
+        """Sentences drawn as in the text, given that their lengths add up to `words`."""
+        fillers = self.rules.fillers
+        while words:
+            if words not in self._sums:
+                left = [words - len(f) for f in fillers]
+                ways = [self._ways_to_fill(w) if w >= 0 else 0.0 for w in left]
+                shares = (f.weight * w for f, w in zip(fillers, ways, strict=True))
+                self._sums[words] = list(accumulate(shares))
+            filler = fillers[self.draws.weighted(self._sums[words])]
+            yield filler
+            words -= len(filler)
+
+    def _item(
+        self, gap: int, frames: list[Frame], people: list[Person], kind: str
+    ) -> Iterator[Item]:
+        """One item about one of `people`, if there is a new one."""
+        draws = self.draws
+
+        def draw() -> tuple[Draft, str]:
+            frame = draws.choose(frames)
+            return self._asking(gap, frame, draws.choose(people)), frame.slot
+
+        for draft, slot in self._unseen(draw):
+            candidates = LANGUAGES if kind == "country" else PRONOUNS[slot]
+            yield draft.item(slot, gap, candidates, kind)
+
+    def _unseen(self, draw: Callable[[], tuple[Draft, str]]) -> Iterator[tuple[Draft, str]]:
+        """The first draw that is new; none when all short documents seem to be known."""
+        for _ in range(TRIES):
+            draft, slot = draw()
+            if str(draft) not in self.seen:
+                self.seen.add(str(draft))
+                yield draft, slot
+                return
+
+    def _asking(self, gap: int, frame: Frame, person: Person) -> Draft:
+        """A document with `person` at the asked place of the frame and the gap filled exactly."""
+        rules, draws, draft = self.rules, self.draws, Draft()
+        people = rules.cast(draws, person, rules.item_pairs)
+        people[0], people[frame.asked] = people[frame.asked], people[0]
+        for cue, someone in zip(frame.cues, people, strict=True):
+            rules.add_cue(draft, cue, someone, draws)
+        for filler in self._fillers(gap - frame.words):
+            rules.add_filler(draft, filler, draws)
+        rules.add_query(draft, frame.query, person, draws)
+        return draft
+
+    def _control(self, noun: str) -> Iterator[Item]:
+        """An item about a noun of the control sentence."""
+        gap = CONTROL.words.index("{place}") - CONTROL.words.index("{noun}") - 1
+        for draft, slot in self._unseen(lambda: (self._ending_in_control(noun), "{place}")):
+            yield draft.item(slot, gap, tuple(PLACES.values()), "control")
+
+    def _ending_in_control(self, noun: str) -> Draft:
+        """A document as in the text, but its last filler is the control sentence."""
+        rules, draws, draft = self.rules, self.draws, Draft()
+        people = rules.cast(draws, draws.choose(rules.item_pairs), rules.item_pairs)
+        for person in people:
+            rules.add_cue(draft, draws.choose(rules.cues), person, draws)
+        for _ in range(rules.draw_length(draws) - 1):
+            rules.add_filler(draft, rules.draw_filler(draws), draws)
+        rules.add_filler(draft, CONTROL, draws, noun)
+        rules.add_query(draft, draws.choose(rules.queries), draws.choose(people), draws)
+        return draft

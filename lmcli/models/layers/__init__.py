@@ -1,0 +1,1 @@
+"""What several architectures share: recurrent loops, the output layer, local attention."""

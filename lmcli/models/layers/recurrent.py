@@ -1,0 +1,196 @@
+"""What rnn, gru and lstm share: embedding, a stack of recurrent layers, output layer.
+
+**In:** tokens (B, T); state: per layer one tensor (B, H), for lstm two.
+**Out:** logits (B, T, V), state. With many words embedding and output layer may be adaptive ones
+(output.py).
+
+A member supplies one `Layer`; dropout is locked in time (one mask a chunk and sequence, Gal and
+Ghahramani 2016), which costs nothing next to the recurrence and is better for language models.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.errors import UsageError
+from lmcli.models.base import ActivationRecorder, State, draw
+from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
+from lmcli.settings import setting
+
+
+@dataclass(frozen=True)
+class RecurrentSettings:
+    """Settings that all recurrent architectures have; None is chosen from text and budget."""
+
+    hidden: int | None = setting(None, "width H of a layer", least=1)
+    embedding: int | None = setting(None, "size E of the input embedding", least=1)
+    layers: int = setting(1, "how many layers L", least=1)
+    dropout: float | None = setting(
+        None, "dropout between layers and on the output", least=0, most=0.9
+    )
+    input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
+    tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
+    softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
+
+
+class Layer(nn.Module, abc.ABC):
+    """One recurrent layer, time first inside.
+
+    `blocks` gates share one matrix product; `parts` tensors make its state.
+    """
+
+    blocks: ClassVar[int]
+    parts: ClassVar[int] = 1
+
+    def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.settings = settings
+        self.input_weight = nn.Parameter(torch.empty(self.blocks * hidden, inputs))
+        self.recurrent_weight = nn.Parameter(torch.empty(self.blocks * hidden, hidden))
+        self.bias = nn.Parameter(torch.zeros(self.blocks * hidden))
+        nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
+        for block in self.recurrent_weight.data.chunk(self.blocks):
+            nn.init.orthogonal_(block)
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run all steps with the fast kernel; where `is_start` is true the past is forgotten first.
+
+        Shapes: x (T, B, E), is_start (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
+        """
+
+    @abc.abstractmethod
+    def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One step written out, with every gate by name.
+
+        Shapes: x (B, E), is_start (B,) bool, state `parts` x (B, H) -> values (B, H), state.
+        """
+
+    def forward_unrolled(
+        self, x: Tensor, is_start: Tensor, state: State, tap: ActivationRecorder, prefix: str
+    ) -> tuple[Tensor, State]:
+        """The same as forward, step by step, showing every gate to `tap`."""
+        outputs = []
+        for t in range(len(x)):
+            values, state = self.step(x[t], is_start[t], state)
+            for name, value in values.items():
+                tap(prefix + name, value.unsqueeze(1))
+            outputs.append(values["hidden"])
+        return torch.stack(outputs), state
+
+
+def forget(state: Tensor, is_start: Tensor) -> Tensor:
+    """Zero where `is_start`, the state elsewhere. Shapes: (B, H), (B,) -> (B, H)."""
+    return state.masked_fill(is_start.unsqueeze(-1), 0.0)
+
+
+def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout with the same mask at every step. Shapes: (T, B, H) -> (T, B, H)."""
+    if not training or rate == 0.0:
+        return x
+    mask = torch.empty(1, x.shape[1], x.shape[2], dtype=x.dtype, device=x.device)
+    return x * mask.bernoulli_(1 - rate).div_(1 - rate)
+
+
+class Recurrent(NeuralLanguageModel):
+    """Embedding, L recurrent layers, output layer."""
+
+    Layer: ClassVar[type[Layer]]
+
+    def __init__(self, vocabulary: int, settings: Any) -> None:
+        super().__init__(vocabulary, settings)
+        hidden, embedding = settings.hidden or 256, settings.embedding or 64
+        if settings.tie and hidden != embedding:
+            raise UsageError(
+                f"tie=true needs embedding = hidden, not {embedding} and {hidden}",
+                f"--set embedding={hidden}",
+            )
+        self.hidden = hidden
+        self.embed = embedding_layer(vocabulary, embedding, settings)
+        self.layers = nn.ModuleList(
+            self.Layer(embedding if i == 0 else hidden, hidden, settings)
+            for i in range(settings.layers)
+        )
+        self.output: AdaptiveOutput | nn.Linear
+        if settings.softmax == "adaptive":
+            self.output = AdaptiveOutput(hidden, vocabulary)
+        else:
+            self.output = nn.Linear(hidden, vocabulary)
+            nn.init.zeros_(self.output.bias)
+        if settings.tie:
+            draw(self.embed.get_parameter("weight"), hidden**-0.5)
+
+    def initial_state(self, batch: int) -> State:
+        """All zeros."""
+        count = self.Layer.parts * len(self.layers)
+        like = next(self.parameters())
+        return tuple(like.new_zeros(batch, self.hidden) for _ in range(count))
+
+    def forward(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
+        """Read tokens (B, T); logits (B, T, V)."""
+        x, after = self._read(tokens, state, tap)  # (T, B, H)
+        return self._predict(x).transpose(0, 1), after
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); logits (B, V) after the last."""
+        x, after = self._read(tokens, state, None)  # (T, B, H)
+        return self._predict(x[-1]), after
+
+    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); what the last layer shows (B, T, H)."""
+        x, after = self._read(tokens, state, None)
+        return x.transpose(0, 1), after
+
+    def _read(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+    ) -> tuple[Tensor, State]:
+        """What the last layer shows, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
+        rate = self.settings.dropout or 0.0
+        tokens = tokens.t()  # (T, B)
+        is_start = tokens == self.start_id
+        x = self.embed(tokens)  # (T, B, E)
+        x = locked_dropout(x, self.settings.input_dropout, self.training)
+        after: list[Tensor] = []
+        parts = self.Layer.parts
+        for i, layer in enumerate(self.layers):
+            before = state[i * parts : (i + 1) * parts]
+            if tap is None:
+                x, new = layer(x, is_start, before)  # (T, B, H)
+            else:
+                prefix = f"{i + 1}." if len(self.layers) > 1 else ""
+                x, new = layer.forward_unrolled(x, is_start, before, tap, prefix)  # type: ignore[operator]
+            x = locked_dropout(x, rate, self.training)
+            after.extend(new)
+        return x, tuple(after)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """The output layer. Shapes: (..., H) -> (..., V)."""
+        output = self.output
+        if isinstance(output, AdaptiveOutput):
+            return output.logits(x)
+        tied = self.settings.tie
+        weight = self.embed.get_parameter("weight")[: self.vocabulary] if tied else output.weight
+        return F.linear(x, weight, output.bias).float()
+
+    def body_parameters(self) -> int:
+        """The recurrent layers."""
+        return sum(p.numel() for p in self.layers.parameters())
+
+    def parameter_count(self) -> int:
+        """All trained numbers; tied weights count once."""
+        total = super().parameter_count()
+        return total - self.hidden * self.vocabulary if self.settings.tie else total
+
+    def flops_per_token(self) -> int:
+        """Two for each weight of a matrix product."""
+        matrices = [p for p in self.layers.parameters() if p.dim() == 2]
+        return 2 * sum(p.numel() for p in matrices) + self.end_flops(self.hidden)

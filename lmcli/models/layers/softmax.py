@@ -1,0 +1,228 @@
+"""From hidden vectors to the next token: a full softmax, or an adaptive one for many words.
+
+**In:** hidden vectors (..., H); for the loss and for scoring the targets (...) as well.
+**Out:** logits (..., V), or ln p of the targets (...) alone.
+
+The words are cut by frequency into a shortlist S and clusters C_1 .. C_K, each three times as big
+as all that is before it:
+
+    p(w | h) = softmax(A h + a)_w                                  for w in S
+    p(w | h) = softmax(A h + a)_k softmax(D_k P_k h)_w             for w in C_k
+
+The first softmax is over S and K; P_k makes h the narrower, the rarer the words are. Both factors
+sum to one, so the probabilities are exact; what is saved is the work for clusters no target is in.
+Grave, Joulin, Cisse, Grangier and Jegou (2017), "Efficient softmax approximation for GPUs", as
+torch has it. The embedding is cut likewise: rare words have narrow vectors, widened by a product
+(Baevski and Auli 2019, "Adaptive input representations for neural language modeling").
+
+Ids are taken to be ordered by falling frequency, as the word tokenizer's are. Where they are not,
+the probabilities are right all the same, but found more slowly and learnt less well.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmcli.errors import UsageError
+from lmcli.models.base import LOGITS, LanguageModel, State, draw
+
+ABOUT = "output layer; adaptive is for many words, and has a narrow embedding for rare ones too"
+
+FACTOR = 4
+SHORTEST = 500
+"""Words in the shortlist at least: a shorter one costs more in clusters than it saves."""
+NARROWEST = 16
+"""Width of the vectors of the rarest words, if H or E is not below that itself."""
+
+
+def cutoffs(vocabulary: int) -> list[int]:
+    """Where shortlist and clusters end, the last one excepted.
+
+    >>> cutoffs(100_000), cutoffs(10_000)
+    ([1562, 6250, 25000], [625, 2500])
+    """
+    found = [max(1, vocabulary // FACTOR)]
+    while found[0] >= FACTOR * SHORTEST:
+        found.insert(0, found[0] // FACTOR)
+    return found
+
+
+def narrowing(width: int, clusters: int) -> float:
+    """How many times narrower the vectors of each cluster are than those before it."""
+    return math.exp(max(0.0, math.log(width / NARROWEST)) / clusters)
+
+
+class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
+    """Shortlist and clusters of words, for hidden vectors of size H."""
+
+    def __init__(self, hidden: int, vocabulary: int) -> None:
+        cuts = cutoffs(vocabulary)
+        super().__init__(hidden, vocabulary, cuts, narrowing(hidden, len(cuts)), head_bias=True)
+        nn.init.zeros_(self.head.bias)
+        for layer in (self.head, *self.tail):
+            layer.register_forward_hook(self._at_full_precision)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """ln p of every word. Shapes: (..., H) -> (..., V) in float32."""
+        rows = x.reshape(-1, self.in_features).to(self.head.weight.dtype)
+        return self.log_prob(rows).float().view(*x.shape[:-1], self.n_classes)
+
+    def log_probabilities(self, x: Tensor, targets: Tensor) -> Tensor:
+        """ln p of the targets, 0 where one is -1. Shapes: (..., H), (...) -> (...) in float32."""
+        wanted = targets >= 0
+        rows, ids = x[wanted].to(self.head.weight.dtype), targets[wanted]
+        count = len(ids)
+        if torch.is_grad_enabled():  # one more row for each cluster: none is without a gradient
+            firsts = ids.new_tensor(self.cutoffs[:-1])
+            rows = torch.cat([rows, rows.new_zeros(len(firsts), self.in_features)])
+            ids = torch.cat([ids, firsts])
+        biggest = max(self.head_size, *(high - low for low, high in pairwise(self.cutoffs)))
+        parts = (torch.split(part, max(1, LOGITS // biggest)) for part in (rows, ids))
+        found = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
+        return found.new_zeros(targets.shape).masked_scatter(wanted, found).float()
+
+    def _at_full_precision(self, _: nn.Module, __: Any, product: Tensor) -> Tensor:
+        """What autocast has shortened, as softmax and sums need it."""
+        return product.to(self.head.weight.dtype)
+
+    def flops(self) -> int:
+        """For the target alone, on average if words follow Zipf's law: p(rank r) ~ 1 / r."""
+        total = 2.0 * self.head.weight.numel()
+        for share, layers in zip(shares(self.cutoffs), self.tail, strict=True):
+            total += share * 2 * sum(p.numel() for p in layers.parameters())
+        return round(total)
+
+
+def shares(bounds: Sequence[int]) -> list[float]:
+    """The share of a text that falls on each cluster of words by Zipf's law.
+
+    >>> [round(share, 3) for share in shares([9, 99, 999])]
+    [0.333, 0.333]
+    """
+    whole = math.log(bounds[-1] + 1)
+    return [math.log((high + 1) / (low + 1)) / whole for low, high in pairwise(bounds)]
+
+
+class AdaptiveEmbedding(nn.Module):
+    """Vectors of size E, kept narrow for rare words and widened by a product."""
+
+    def __init__(self, vocabulary: int, size: int) -> None:
+        super().__init__()
+        cuts = cutoffs(vocabulary)
+        self.size, self.bounds = size, [0, *cuts, vocabulary + 1]  # with the start id
+        self.tables = nn.ModuleList()
+        for k, (low, high) in enumerate(pairwise(self.bounds)):
+            narrow = int(size // narrowing(size, len(cuts)) ** k)
+            table = nn.Sequential(Embedding(high - low, narrow))
+            if k:
+                widen = nn.Linear(narrow, size, bias=False)
+                draw(widen.weight, narrow**-0.5)
+                table.append(widen)
+            self.tables.append(table)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Shapes: (...) -> (..., E)."""
+        ids = tokens.flatten()
+        like = next(self.parameters())
+        x = like.new_zeros(len(ids), self.size)
+        for table, (low, high) in zip(self.tables, pairwise(self.bounds), strict=True):
+            rows = ((ids >= low) & (ids < high)).nonzero().squeeze(1)
+            x = x.index_copy(0, rows, table(ids[rows] - low).to(like.dtype))
+        return x.view(*tokens.shape, self.size)
+
+    def flops(self) -> int:
+        """To widen one vector, on average as above."""
+        layers = [m for m in self.modules() if isinstance(m, nn.Linear)]
+        cost = zip(shares(self.bounds[1:]), layers, strict=True)
+        return round(sum(2 * share * layer.weight.numel() for share, layer in cost))
+
+
+class Embedding(nn.Embedding):
+    """torch's own; on a CPU with a gradient that is found six times as fast."""
+
+    def reset_parameters(self) -> None:
+        """From the normal distribution."""
+        draw(self.weight, 1.0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Shapes: (...) -> (..., E)."""
+        if self.weight.device.type != "cpu":
+            return super().forward(tokens)
+        found: Tensor = _Lookup.apply(self.weight, tokens)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a table by number."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.size = weight.shape
+        return F.embedding(tokens, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (tokens,) = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        return gradient.new_zeros(ctx.size).index_add_(0, tokens.reshape(-1), rows), None
+
+
+def embedding_layer(vocabulary: int, size: int, settings: Any) -> nn.Module:
+    """Vectors for V words and the start id, as `softmax` wants them."""
+    if settings.softmax != "adaptive":
+        return Embedding(vocabulary + 1, size)
+    for name in ("tie", "direct"):
+        if getattr(settings, name, False):
+            raise UsageError(f"{name}=true needs a full softmax", "--set softmax=full")
+    return AdaptiveEmbedding(vocabulary, size)
+
+
+class NeuralLanguageModel(LanguageModel):
+    """A model with `embed` for its first step and, where it is adaptive, `output` for its last."""
+
+    @property
+    def adaptive(self) -> AdaptiveOutput | None:
+        """The output layer where it is adaptive."""
+        output = getattr(self, "output", None)
+        return output if isinstance(output, AdaptiveOutput) else None
+
+    @abc.abstractmethod
+    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """What the output layer is given. Shapes: tokens (B, T) -> (B, T, H), state."""
+
+    @property
+    def scoring_width(self) -> int:
+        """V, or the shortlist: what clusters take is bounded by reading them in blocks."""
+        return super().scoring_width if self.adaptive is None else self.adaptive.head_size
+
+    def log_probabilities(
+        self, tokens: Tensor, targets: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """ln p of the targets; the adaptive layer does without the logits (B, T, V)."""
+        if self.adaptive is None:
+            return super().log_probabilities(tokens, targets, state)
+        x, state = self.hidden_vectors(tokens, state)
+        return self.adaptive.log_probabilities(x, targets), state
+
+    def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
+        """Mean nats over targets that are not -1; without the logits likewise."""
+        if self.adaptive is None:
+            return super().loss(tokens, targets, state)
+        logs, state = self.log_probabilities(tokens, targets, state)
+        return -logs.sum() / (targets >= 0).sum(), state
+
+    def end_flops(self, hidden: int, vectors: int = 1) -> int:
+        """Of embedding and output layer, for so many embedded tokens and a hidden vector."""
+        if self.adaptive is None:
+            return 2 * hidden * self.vocabulary
+        embed: AdaptiveEmbedding = self.embed  # type: ignore[assignment]
+        return self.adaptive.flops() + vectors * embed.flops()

@@ -1,0 +1,142 @@
+"""N-gram counts with interpolated modified Kneser-Ney smoothing: the baseline that never trains.
+
+**In:** tokens (B, T) and the last order - 1 tokens before them.
+**Out:** ln p of every token after each, from counts of one pass over the text.
+
+    p(w | h) = (a(h w) - D(a(h w))) / sum_v a(h v)  +  gamma(h) p(w | h without its first token)
+
+`kneser_ney` has the whole of it. Nothing more than order - 1 tokens back can change a prediction,
+so its memory is known before it is measured. Chen & Goodman 1998; Heafield et al. 2013 (KenLM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmcli.errors import TrainingError
+from lmcli.models.base import ActivationRecorder, LanguageModel, State
+from lmcli.models.ngram.kneser_ney import KneserNey
+from lmcli.settings import setting
+from lmcli.system import available_memory
+
+NO_TOKENS = np.empty(0, dtype=np.int32)
+BYTES_PER_TOKEN = 48
+"""of memory, at least, while the n-grams of one order are sorted: ranks and places of 64 bits"""
+
+
+@dataclass(frozen=True)
+class NGramSettings:
+    """What can be chosen about the counts."""
+
+    order: int | None = setting(
+        None, "tokens in the longest n-gram (6 for characters, 5 for words)", least=1, most=32
+    )
+
+
+class NGram(LanguageModel):
+    """A smoothed table of counts. Before `count`, every token is equally likely."""
+
+    name = "ngram"
+    Settings = NGramSettings
+    counts = True
+
+    def __init__(self, vocabulary: int, settings: NGramSettings) -> None:
+        super().__init__(vocabulary, settings)
+        self.order = settings.order or (6 if vocabulary < 400 else 5)
+        self.table = KneserNey.estimate(NO_TOKENS, vocabulary, self.order)
+
+    def initial_state(self, batch: int) -> State:
+        """Shapes: (B, order - 1), all start ids."""
+        return (torch.full((batch, self.order - 1), self.start_id),)
+
+    def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
+        """Learn from one stream of ids with start ids in it; what was counted before is dropped.
+
+        A stream that cannot be counted in the memory there is is a TrainingError.
+        """
+        check_memory(len(ids) if self.order > 1 else 0, available_memory())
+        self.table = KneserNey.estimate(ids, self.vocabulary, self.order)
+
+    def forward(
+        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
+        """ln p of every token as logits; nothing to tap.
+
+        Shapes: tokens (B, T) -> logits (B, T, V).
+        """
+        B, T = tokens.shape
+        read, after = self._read(tokens, state)
+        logits = torch.empty(B, T, self.vocabulary)
+        most = max(1, 2**22 // (B * self.vocabulary))  # tokens at once, to bound the memory
+        for t in range(0, T, most):
+            some = min(most, T - t)
+            p = self.table.distributions(read[:, t : t + self.order - 1 + some], some)
+            logits[:, t : t + some] = torch.from_numpy(np.log(p))  # (B, some, V)
+        return logits.to(tokens.device), after
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Only the last order - 1 tokens matter. Shapes: tokens (B, T) -> logits (B, V)."""
+        _, before = self._read(tokens[:, :-1], state)
+        logits, after = self(tokens[:, -1:], before)
+        return logits[:, -1], after
+
+    def log_probabilities(
+        self, tokens: Tensor, targets: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """ln p of each target looked up alone, without the other V - 1; a target of -1 counts 0.
+
+        Shapes: tokens, targets (B, T) -> (B, T) in float32.
+        """
+        read, after = self._read(tokens, state)
+        nats = self.table.log_probabilities(read, targets.clamp_min(0).cpu().numpy())
+        chosen = torch.from_numpy(nats).float().to(targets.device)  # (B, T)
+        return chosen.masked_fill(targets < 0, 0.0), after
+
+    def _read(self, tokens: Tensor, state: State) -> tuple[npt.NDArray[np.int64], State]:
+        """The tokens with their context in front, and the state behind them.
+
+        Shapes: tokens (B, T) -> (B, order - 1 + T), state (B, order - 1).
+        """
+        read = torch.cat([state[0].to(tokens.device), tokens.long()], dim=1)
+        last = read[:, tokens.shape[1] :]  # (B, order - 1)
+        starts = (last == self.start_id).flip(1).cumsum(1).flip(1)  # at each token or behind it
+        return read.cpu().numpy(), (last.masked_fill(starts > 0, self.start_id),)
+
+    def parameter_count(self) -> int:
+        """How many n-grams are stored."""
+        return self.table.size
+
+    def flops_per_token(self) -> int:
+        """One back-off weight for each order."""
+        return self.order
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The table, as int32 and float32."""
+        return {name: torch.from_numpy(array) for name, array in self.table.arrays().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave; a missing or misshapen one raises a ValueError."""
+        try:
+            arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        self.table = KneserNey.from_arrays(arrays, self.vocabulary, self.order)
+
+
+def check_memory(tokens: int, available: int | None) -> None:
+    """A TrainingError where so many tokens cannot be counted in so many bytes."""
+    needed = tokens * BYTES_PER_TOKEN
+    if available is None or needed <= available:
+        return
+    share = available / needed
+    raise TrainingError(
+        f"counting {tokens:,} tokens needs {needed / 1e9:,.1f} GB of memory or more, "
+        f"and {available / 1e9:,.1f} GB are free",
+        f"name a part of the text, at most {share:.0%} of it, or another architecture",
+    )

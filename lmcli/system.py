@@ -1,0 +1,174 @@
+"""The machine: device, precision, cores, memory, child processes.
+
+**In:** what the user wants ("auto" or a name); what the system says of itself.
+**Out:** a device, a precision, numbers of cores, bytes of memory; a device that the machine lacks
+is a TrainingError. torch is imported by the functions that need it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmcli.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# ------------------------------------------------------------------ device and precision
+
+
+def pick_device(wanted: str) -> str:
+    """ "auto" is the best there is: cuda, mps, cpu."""
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": bool(torch.backends.mps.is_available()),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available.get(wanted.partition(":")[0], False):
+        raise TrainingError(f"no device '{wanted}' on this machine", "--device cpu always works")
+    return wanted
+
+
+def move(tensor: Tensor, device: str) -> Tensor:
+    """A tensor on the device; to a GPU through pinned memory, without waiting for the copy."""
+    if device.startswith("cuda"):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def pick_precision(wanted: str, device: str) -> str:
+    """bfloat16 where the hardware computes in it and the kernels are faster for it."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if fast else "float32"
+    has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    capabilities = torch.cpu.get_capabilities()
+    fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return "bfloat16" if fast and has_kernels and device == "cpu" else "float32"
+
+
+# ------------------------------------------------------------------ memory
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+HELD = 1 << 30
+"""bytes; up to this size, what is freed at the heap's end is kept for the next step"""
+
+
+@functools.cache
+def hold_freed_memory() -> None:
+    """Have the C library keep what a step frees for the step after it, where it can be told to.
+
+    Left alone, glibc maps every block of 32 MiB or more anew and gives it back at once; the kernel
+    has to clear its pages each time, which is a third of an LSTM's training at batch 32 x 128.
+    """
+    set_option = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
+    if set_option is not None:
+        set_option(M_MMAP_THRESHOLD, HELD)
+        set_option(M_TRIM_THRESHOLD, HELD)
+
+
+_CONTROL_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+"""where control groups tell limit and usage: version 2, version 1"""
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that can still be taken: of the machine, or of the share that a container has of it.
+
+    None where the system does not say; then nothing should be refused.
+    """
+    found = list(_container_memory(root))
+    with suppress(OSError, ValueError, KeyError):
+        found.append(1024 * _number_table(root / "proc/meminfo")["MemAvailable:"])
+    return min(found, default=None)
+
+
+def _container_memory(root: Path) -> Iterator[int]:
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        for name in {"memory", ""} & set(controllers.split(",")):
+            base, limit, usage = _CONTROL_GROUPS[name]
+            for folder in (root / base / group.lstrip("/"), root / base):
+                with suppress(OSError, ValueError):
+                    most, used = (int((folder / file).read_text()) for file in (limit, usage))
+                    yield max(0, most - used + _page_cache(folder))
+
+
+def _page_cache(folder: Path) -> int:
+    """Pages of files, which are given back when they are needed elsewhere."""
+    with suppress(OSError, ValueError):
+        table = _number_table(folder / "memory.stat")
+        names = ("inactive_file", "active_file")
+        return sum(table.get(f"total_{n}", table.get(n, 0)) for n in names)
+    return 0
+
+
+def _number_table(file: Path) -> dict[str, int]:
+    """A file of lines that are a name and a number."""
+    rows = [line.split() for line in file.read_text().splitlines()]
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1}
+
+
+# ------------------------------------------------------------------ cores and child processes
+
+
+def available_cores() -> list[int]:
+    """The numbers of the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Put SIGINT off for a moment, where the system can; a process started in it ignores Ctrl-C."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def preloaded_context(module: str) -> Any:
+    """A context of multiprocessing whose processes have imported a module before they start.
+
+    To import torch takes longer than many a training. So one process does it and nothing else, and
+    all others are copies of it, which has no threads yet that a copy would lack. It starts with the
+    first call, so that the module may be there when it is needed.
+    """
+    import multiprocessing
+
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # started within, it would leave SIGINT unblocked
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with sigint_blocked():  # which is inherited: the parent decides
+        forkserver.ensure_running()
+    return context

@@ -1,0 +1,274 @@
+"""Words, punctuation marks and line ends; the text comes back exactly, blanks included.
+
+**In:** the training part of a text.
+**Out:** one id a token; id 0 is `<unk>`, then separators, then words by falling frequency.
+
+Between two tokens of a line an *expected* separator, one space or nothing, costs no token: a space
+between words; around each punctuation mark, and at line starts and ends, whichever training saw
+more often. Any other separator is a token: the blanks as they are, or a `<join>`, the empty text,
+where a space was expected. So text of known words and separators decodes to itself, and
+pre-tokenised text ("in France .") has one token for each chunk between blanks and each line end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lmcli.settings import setting
+from lmcli.tokenizers.base import (
+    UNKNOWN,
+    CachedIds,
+    Chunk,
+    Chunked,
+    Decoder,
+    Encoded,
+    Ids,
+    IntegerIds,
+    Offsets,
+    Tokenizer,
+)
+from lmcli.tokenizers.byte import printable
+from lmcli.tokenizers.word.recording import Record
+from lmcli.tokenizers.word.spacing import NONE, Seen, Spacing
+from lmcli.tokenizers.word.splitting import find_in, find_pairs, find_split, pair_ends, parted
+
+_MEMO = 1 << 20  # gap-and-token pairs remembered by an encoder
+
+Flags = npt.NDArray[np.bool_]
+Slice = tuple[Offsets, IntegerIds, int]
+"""Pairs, at which of them a piece begins, and how many empty pieces there are behind them."""
+
+
+@dataclass(frozen=True)
+class WordSettings:
+    """What is a word, and which of them are kept."""
+
+    min_count: int = setting(1, "words seen less often in training are unknown", least=1)
+    max_vocabulary: int | None = setting(
+        None, "keep this many words, the most frequent; none keeps all", least=1, unset="none"
+    )
+    split: Literal["auto", "punctuation", "space"] = setting(
+        "auto", "cut at punctuation marks, or at white space only; auto sees what the text is"
+    )
+
+
+class WordTokenizer(Tokenizer):
+    """A word, a punctuation mark or a line end is a token."""
+
+    name = "word"
+    Settings = WordSettings
+
+    def __init__(
+        self, split: str, words: list[str], separators: list[str], spacing: Spacing
+    ) -> None:
+        self._split, self._words, self._separators = split, words, separators
+        self._spacing = spacing
+        self._symbols = [UNKNOWN, *separators, *words]
+        ids = {symbol: number for number, symbol in enumerate(self._symbols)}
+        self._pairs = _Pairs(ids, len(self._symbols))
+        # arrays over token ids and, last, the start id: a document begins like a line
+        self._before = np.array([*map(spacing.before, self._symbols), False])
+        self._after = np.array([*map(spacing.after, self._symbols), spacing.line_start])
+        gap_ids = [ids.get("", 0), ids.get(" ", 0), *range(self.size)]
+        self._gap_ids = np.array(gap_ids, np.int32)
+
+    @classmethod
+    def train(cls, pieces: Iterable[str], settings: WordSettings) -> WordTokenizer:
+        return cls._trained(pieces, settings)[0]
+
+    @classmethod
+    def train_and_keep(
+        cls, pieces: Iterable[str], settings: WordSettings
+    ) -> tuple[WordTokenizer, CachedIds | None]:
+        record = Record()
+        tokenizer, pairs = cls._trained(pieces, settings, record)
+        return tokenizer, _Recorded(tokenizer, record, pairs) if record.whole else None
+
+    @classmethod
+    def _trained(
+        cls, pieces: Iterable[str], settings: WordSettings, record: Record | None = None
+    ) -> tuple[WordTokenizer, list[str]]:
+        """The tokenizer, and the pairs that the record's numbers stand for."""
+        pieces = pieces if isinstance(pieces, Sequence | Chunked) else list(pieces)
+        split = find_split(pieces) if settings.split == "auto" else settings.split
+        seen = Seen(pieces, split, record)
+        spacing = seen.spacing()
+        kept = [w for w, n in seen.words() if n >= settings.min_count and w != UNKNOWN]
+        words = kept[: settings.max_vocabulary]
+        gaps = seen.unexpected_gaps(spacing, set(words))
+        separators = [gap for gap, n in sorted(gaps.items()) if n >= settings.min_count]
+        return cls(split, words, separators, spacing), seen.pairs()
+
+    @property
+    def size(self) -> int:
+        return len(self._symbols)
+
+    @property
+    def unknown(self) -> int:
+        return 0
+
+    def encode(self, text: str) -> Ids:
+        ids, previous = [np.empty(0, np.int32)], self.start
+        for found in find_pairs(text, self._split):
+            pairs, written = self._read(self.packed(found), previous, NONE)
+            ids.append(pairs[written])
+            previous = int(pairs[-1, 1])
+        return np.concatenate(ids)
+
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
+        yield from self.encode_slices(self._slices(chunks))
+
+    def _slices(self, chunks: Iterable[Chunk]) -> Iterator[Slice]:
+        for part in (part for stretch in chunks for part in stretch.lines()):
+            for found, firsts in find_in(part, self._split):
+                yield self.packed(found), firsts, 0
+            yield NONE, NONE, part.empty_at_end()
+
+    def encode_slices(self, slices: Iterable[Slice]) -> Iterator[IntegerIds]:
+        """The ids of pairs given by `_Pairs`' numbers; a start id where a piece begins."""
+        previous = self.start
+        for packed, firsts, empty in slices:
+            if len(packed):
+                pairs, written = self._read(packed, previous, firsts)
+                ids = pairs[written]
+                if len(firsts):
+                    places = np.cumsum(np.append(0, written.sum(1)))[firsts]
+                    ids = np.insert(ids, places, self.start)
+                yield ids
+                previous = int(pairs[-1, 1])
+            if empty:
+                yield np.full(empty, self.start, np.int32)
+                previous = self.start
+
+    def encode_with_ends(self, text: str) -> Encoded:
+        return self.encode_rest_with_ends(text, self.start)
+
+    def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
+        ids, ends = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        offset = 0
+        for found in find_pairs(text, self._split):
+            pairs, written = self._read(self.packed(found), previous, NONE)
+            ids.append(pairs[written])
+            ends.append(offset + pair_ends(found)[written])
+            previous, offset = int(pairs[-1, 1]), offset + sum(map(len, found))
+        return Encoded(np.concatenate(ids), np.concatenate(ends))
+
+    def packed(self, found: list[str]) -> Offsets:
+        """The numbers that `_Pairs` gives. Shapes: -> (pairs,)."""
+        return np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+
+    def _read(self, packed: Offsets, previous: int, firsts: IntegerIds) -> tuple[Ids, Flags]:
+        """Gap id and token id of each pair, and which of them are written as tokens.
+
+        The `firsts` are pairs at which a piece begins.
+        Shapes: (pairs, 2) both.
+        """
+        gaps, tokens = np.divmod(packed, self.size + 1)
+        expected = self._before[tokens]
+        expected[0] &= self._after[previous]
+        expected[1:] &= self._after[tokens[:-1]]
+        expected[firsts] = self._before[tokens[firsts]] & self._after[self.start]
+        ids = np.stack([self._gap_ids[gaps], tokens.astype(np.int32)], axis=1)
+        return ids, np.stack([gaps != expected, tokens < self.size], axis=1)
+
+    def decoder(self) -> WordDecoder:
+        return WordDecoder(
+            self._symbols, 1 + len(self._separators), self._before.tolist(), self._after.tolist()
+        )
+
+    def symbol(self, token: int) -> str:
+        return printable(self._symbols[token].encode()) or "<join>"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "split": self._split,
+            "no_space_before": sorted(self._spacing.no_space_before),
+            "no_space_after": sorted(self._spacing.no_space_after),
+            "line_start": self._spacing.line_start,
+            "line_end": self._spacing.line_end,
+            "separators": self._separators,
+            "words": self._words,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WordTokenizer:
+        if data["split"] not in ("punctuation", "space"):
+            raise ValueError(f"no split named {data['split']!r}")
+        words, separators = _texts(data, "words"), _texts(data, "separators")
+        if len({UNKNOWN, *separators, *words}) < 1 + len(separators) + len(words):
+            raise ValueError("a token comes twice")
+        spacing = Spacing(
+            frozenset(_texts(data, "no_space_before")),
+            frozenset(_texts(data, "no_space_after")),
+            bool(data["line_start"]),
+            bool(data["line_end"]),
+        )
+        return cls(data["split"], words, separators, spacing)
+
+
+class _Recorded:
+    """The ids of the text that a tokenizer was trained on."""
+
+    def __init__(self, tokenizer: WordTokenizer, record: Record, pairs: list[str]) -> None:
+        self._tokenizer, self._record, self._pairs = tokenizer, record, pairs
+
+    def __len__(self) -> int:
+        return self._record.pairs
+
+    def __iter__(self) -> Iterator[IntegerIds]:
+        packed = self._tokenizer.packed(self._pairs)
+        yield from self._tokenizer.encode_slices(
+            (packed[numbers], firsts, empty) for numbers, firsts, empty in self._record
+        )
+
+
+class WordDecoder(Decoder):
+    """Writes the expected separator before a token, unless a separator token has just been read."""
+
+    def __init__(
+        self, symbols: list[str], first_word: int, before: list[bool], after: list[bool]
+    ) -> None:
+        self._symbols, self._first_word = symbols, first_word
+        self._before, self._after = before, after
+        self._space = after[-1]  # whether the token before expects a space behind it
+
+    def push(self, token: int) -> str:
+        if 0 < token < self._first_word:
+            self._space = False
+            return self._symbols[token]
+        gap = " " if self._space and self._before[token] else ""
+        self._space = self._after[token]
+        return gap + self._symbols[token]
+
+
+class _Pairs(dict[str, int]):
+    """A gap with the token behind it -> gap number * (size + 1) + token id.
+
+    Gap numbers: 0 nothing, 1 a space, else 2 + the separator's id. A gap that ends the text has the
+    start id for its token.
+    """
+
+    def __init__(self, ids: dict[str, int], size: int) -> None:
+        self._ids, self._size = ids, size
+
+    def __missing__(self, pair: str) -> int:
+        gap, symbol = parted(pair)
+        token = self._ids.get(symbol, 0) if symbol else self._size
+        number = ("", " ").index(gap) if gap in ("", " ") else 2 + self._ids.get(gap, 0)
+        if len(self) >= _MEMO:
+            self.clear()
+        self[pair] = packed = number * (self._size + 1) + token
+        return packed
+
+
+def _texts(data: dict[str, Any], key: str) -> list[str]:
+    values = data[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key} must be a list of texts")
+    return values

@@ -1,0 +1,1 @@
+"""A dataset and settings -> a run."""

@@ -1,0 +1,242 @@
+"""Defaults chosen from the text and the budget, for every setting the user left open.
+
+**In:** an architecture, its settings and the training's with None where nothing was said, and a
+`ProblemSize`: how much text, which vocabulary, how much time.
+**Out:** the same settings with a number everywhere.
+
+The rules are measured, not derived. Width grows with the time there is and is capped by the text:
+a small text is learnt by heart by a wide net. Many small updates beat few large ones on one or
+two cores (batches of 16 streams). All architectures get as many parameters in their body as the
+LSTM would get.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from lmcli.data.batches import Ids, document_lengths
+from lmcli.models.base import LanguageModel
+from lmcli.registry import MODELS
+from lmcli.settings import names, update
+from lmcli.training.trainer import Budget, TrainingSettings
+
+N = TypeVar("N", int, float)
+
+REFERENCE = "lstm"
+"""the architecture whose width the rules give; the others are matched to it"""
+ASSUMED_SECONDS = 180.0
+"""a budget in steps or epochs is taken for this long"""
+MANY_DOCUMENTS = 200
+"""fewer are no sample of lengths: they may be the pieces into which one long text was split"""
+WIDE_SPREAD = 5.0
+"""from where on it pays to read short documents first"""
+TOKENS_PER_SECOND = 1.2e5
+"""of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
+MANY_WORDS = 10_000
+"""a vocabulary from which on the adaptive softmax gets further in the same time"""
+
+
+@dataclass(frozen=True)
+class ProblemSize:
+    """What a recipe depends on."""
+
+    tokens: int
+    vocabulary: int
+    seconds: float
+    spread: float = 1.0
+    """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
+    there are too few to tell"""
+    given_width: int | None = None
+    """the LSTM's width where the user said it"""
+
+    @classmethod
+    def of(cls, ids: Ids, vocabulary: int, budget: Budget) -> ProblemSize:
+        """From a training part and a budget."""
+        seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
+        lengths = document_lengths(ids, vocabulary)
+        short, long = np.quantile(lengths, (0.05, 0.95))
+        spread = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
+        return cls(len(ids), vocabulary, seconds, spread)
+
+    @property
+    def symbols(self) -> bool:
+        """Whether tokens are characters or bytes rather than words."""
+        return self.vocabulary <= 1000 and self.tokens > 0
+
+    @property
+    def expected_epochs(self) -> float:
+        """How often the text will be read, roughly."""
+        slowdown = (width(self) / 256) ** 1.5
+        read = self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens)
+        return float(min(read, most_epochs(self)))
+
+
+def width(scale: ProblemSize) -> int:
+    """The LSTM's width H."""
+    if scale.given_width:
+        return scale.given_width
+    by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
+    by_text = _step(scale.tokens, [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, 256), (3e6, 448)], 512)
+    return min(by_time, by_text)
+
+
+def dropout(scale: ProblemSize) -> float:
+    """More, the more often the text will be read."""
+    return _step(scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4)
+
+
+def embedding(scale: ProblemSize) -> int:
+    """The embedding size E: small in front of a wide net, a little more for many words."""
+    return 64 if scale.vocabulary <= 2000 else 128
+
+
+def softmax(settings: Any, scale: ProblemSize) -> str | None:
+    """Adaptive for many words, where nothing else that was asked for needs the full one."""
+    whole = getattr(settings, "tie", False) or getattr(settings, "direct", False)
+    return "adaptive" if scale.vocabulary >= MANY_WORDS and not whole else None
+
+
+def shape(scale: ProblemSize) -> tuple[int, int]:
+    """Batch B and truncation T: never more than the text can fill eight times an epoch."""
+    batch, truncation = 16, 64
+    while batch * truncation * 8 > scale.tokens and batch > 2:
+        batch //= 2
+    return batch, truncation
+
+
+def curriculum(scale: ProblemSize) -> float:
+    """The share of the budget that begins with short documents: none where all are much alike."""
+    return 0.3 if scale.spread >= WIDE_SPREAD else 0.0
+
+
+def most_epochs(scale: ProblemSize) -> float:
+    """After how many passes a budget in minutes ends: a small text is learnt by heart before."""
+    batch, truncation = shape(scale)
+    updates = max(1, scale.tokens // (batch * truncation))
+    return float(min(120, max(40, 8000 // updates)))
+
+
+def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
+    """Peak rate; members without a rule of their own get the LSTM's."""
+    base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
+    if getattr(settings, "activation", None) == "relu":  # which has no bound to its values
+        base = LEARNING_RATE_RELU
+    return base * math.sqrt(256 / max(96, width(scale)))
+
+
+LEARNING_RATES = {
+    "lstm": 4e-3,
+    "gru": 2.5e-3,
+    "rnn": 1.5e-3,
+    "window": 3e-3,
+    "attention": 2e-3,
+    "mingru": 4e-3,
+    "minlstm": 8e-3,
+}
+LEARNING_RATE_RELU = 4e-4
+
+
+def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
+    """The entry of the first step that `value` does not reach."""
+    return next((result for bound, result in steps if value < bound), last)
+
+
+# ------------------------------------------------------------------ filling in
+
+
+def resolve_defaults(
+    arch: str, settings: Any, training: TrainingSettings, scale: ProblemSize, match: str = "params"
+) -> tuple[Any, TrainingSettings]:
+    """Both settings with every None filled in."""
+    if arch == REFERENCE and settings.hidden:
+        scale = replace(scale, given_width=settings.hidden)
+    batch, truncation = shape(scale)
+    training = _fill(
+        training,
+        batch=batch,
+        truncation=truncation,
+        curriculum=curriculum(scale),
+        learning_rate=learning_rate(arch, settings, scale),
+        most_epochs=most_epochs(scale),
+    )
+    open_width = "hidden" in names(type(settings)) and settings.hidden is None
+    settings = _fill(
+        settings,
+        embedding=embedding(scale),
+        dropout=dropout(scale),
+        softmax=softmax(settings, scale),
+    )
+    if open_width:
+        settings = replace(settings, hidden=width(scale))
+        if match == "params" and arch != REFERENCE:
+            settings = match_parameters(arch, settings, scale)
+    return settings, training
+
+
+def _fill(settings: Any, **defaults: Any) -> Any:
+    open_fields = {
+        k: v
+        for k, v in defaults.items()
+        if k in names(type(settings)) and getattr(settings, k) is None
+    }
+    return replace(settings, **open_fields)
+
+
+def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
+    """`settings` with the width at which the model is as big as the reference LSTM.
+
+    The body (all but embedding and output layer) counts; among widths whose body is within 4 %
+    the one whose total is nearest is taken.
+    """
+    reference_class = MODELS.load(REFERENCE).Settings
+    own = type(settings)()  # what a member has by nature is no wish of the user's
+    shared = [n for n in names(reference_class) if hasattr(settings, n)]
+    same = {n: getattr(settings, n) for n in shared if getattr(settings, n) != getattr(own, n)}
+    same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
+    reference = size(REFERENCE, update(reference_class(), same), scale.vocabulary)
+    low, high = 1, 64 * width(scale)
+    while low < high:  # the first width whose body is at least as big
+        middle = (low + high) // 2
+        if size(arch, replace(settings, hidden=middle), scale.vocabulary)[0] < reference[0]:
+            low = middle + 1
+        else:
+            high = middle
+
+    def mismatch(hidden: int) -> tuple[float, float]:
+        body, total = size(arch, replace(settings, hidden=hidden), scale.vocabulary)
+        return max(0.04, abs(body / reference[0] - 1)), abs(total / reference[1] - 1)
+
+    nearby = range(max(1, int(0.95 * low) - 1), int(1.05 * low) + 2)
+    return replace(settings, hidden=min(nearby, key=mismatch))
+
+
+def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
+    """Parameters of the body and in all; nothing is allocated."""
+    with torch.device("meta"):
+        model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
+    return model.body_parameters(), model.parameter_count()
+
+
+def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> str:
+    """One line for the user: what was chosen, and what differs from the member's defaults.
+
+    >>> from lmcli.models.lstm import LSTMSettings
+    >>> training = TrainingSettings(batch=16, truncation=64)
+    >>> describe_defaults("lstm", LSTMSettings(hidden=256), training)
+    'lstm: hidden=256 | batch=16 truncation=64'
+    """
+    default = dataclasses.asdict(type(settings)())
+    shown = {k: v for k, v in dataclasses.asdict(settings).items() if v != default[k]}
+    parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
+    counts = bool(MODELS.load(arch).counts)
+    line = f"{arch}: {' '.join(parts) or 'nothing to resolve_defaults'}"
+    if counts:
+        return f"{line}; learns by counting, once"
+    line += f" | batch={training.batch} truncation={training.truncation}"
+    return line + (f" learning_rate={training.learning_rate:.4g}" if training.learning_rate else "")

@@ -1,0 +1,111 @@
+"""Gradients -> weights: Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+**In:** parameters in groups, each with its weight decay; a learning rate at every step.
+**Out:** the parameters, changed in place.
+
+The arithmetic is torch's fused kernel, by the function behind `torch.optim.AdamW`. That class
+itself loads all of torch.compile at its first step: a second in which nobody learns anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim.adamw import adamw
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is remembered of a parameter's gradients."""
+
+    step: Tensor  # ()
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+    @classmethod
+    def reset_mask(cls, parameter: Tensor, fused: bool) -> Moments:
+        """Of a parameter that has seen none."""
+        place = parameter.device if fused else torch.device("cpu")
+        zeros = [torch.zeros_like(parameter, requires_grad=False) for _ in range(2)]
+        return cls(torch.zeros((), dtype=torch.float32, device=place), *zeros)
+
+
+class AdamW:
+    """One optimiser for all parameters. Tensors are named by the parameter's place, as in torch."""
+
+    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], fused: bool) -> None:
+        self.fused = fused
+        self.groups = [
+            ([(p, Moments.reset_mask(p, fused)) for p in parameters], decay)
+            for parameters, decay in groups
+        ]
+
+    @classmethod
+    def of(cls, model: nn.Module, decay: float, device: str) -> AdamW:
+        """For all of a model; biases and recurrent weights do not decay."""
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
+        for name, parameter in model.named_parameters():
+            plain = parameter.dim() < 2 or "recurrent" in name
+            (free if plain else decayed).append(parameter)
+        return cls([(decayed, decay), (free, 0.0)], device.partition(":")[0] in ("cpu", "cuda"))
+
+    @torch.no_grad()
+    def step(self, rate: float, most: float = 0.0) -> None:
+        """One update of every parameter that has a gradient.
+
+        The norm of all gradients together is first brought down to `most`, unless that is 0: the
+        kernel divides them as it reads them.
+        """
+        found = [p.grad for ps, _ in self.groups for p, _ in ps if p.grad is not None]
+        scale = (get_total_norm(found) / most).clamp(min=1.0) if most else None
+        if scale is not None and not self.fused:
+            torch._foreach_div_(found, scale)
+            scale = None
+        for parameters, decay in self.groups:
+            moved = [(p, p.grad, m) for p, m in parameters if p.grad is not None]
+            if not moved:
+                continue
+            adamw(
+                [p for p, _, _ in moved],
+                [gradient for _, gradient, _ in moved],
+                [m.exp_avg for _, _, m in moved],
+                [m.exp_avg_sq for _, _, m in moved],
+                [],
+                [m.step for _, _, m in moved],
+                foreach=False,
+                fused=self.fused,
+                amsgrad=False,
+                beta1=BETA1,
+                beta2=BETA2,
+                lr=rate,
+                weight_decay=decay,
+                eps=EPSILON,
+                maximize=False,
+                grad_scale=scale,
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All moments, by name."""
+        return {
+            f"{i}.{name}": getattr(moments, name)
+            for i, moments in enumerate(self._moments())
+            for name in ("step", "exp_avg", "exp_avg_sq")
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over moments; whichever is missing stays. One that does not fit: ValueError."""
+        own = self.tensors()
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise ValueError(f"optimizer.{name} has the shape {tuple(tensor.shape)}")
+            own[name].copy_(tensor)
+
+    def _moments(self) -> list[Moments]:
+        return [moments for parameters, _ in self.groups for _, moments in parameters]

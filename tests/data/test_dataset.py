@@ -1,0 +1,57 @@
+"""A dataset is the same wherever it is read, and of a big held-out part a sample is scored."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from lmcli.data.dataset import CorpusSpec, EvalSplit
+from lmcli.data.reading import TextOptions
+from lmcli.data.token_cache import encode_pieces
+from lmcli.training.job import load_dataset
+
+LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Training, validation and test text in files of their own."""
+    monkeypatch.chdir(tmp_path)
+    for name, lines in {"my": LINES[:200], "valid": LINES[200:300], "test": LINES[300:]}.items():
+        Path(f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    choice = CorpusSpec(("my.txt",), valid=("valid.txt",), test=("test.txt",))
+    return load_dataset(choice, "char")
+
+
+def test_a_small_held_out_part_is_scored_whole(dataset):
+    assert dataset.valid.share == 1.0
+    assert list(dataset.valid.part.documents) == list(dataset.corpus.valid.documents)
+    assert dataset.valid.stream is dataset.tokenized.valid
+    assert dataset.valid.targets == sum(map(len, LINES[200:300]))
+    assert dataset.targets() == sum(map(len, LINES[:200]))
+
+
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_of_a_big_held_out_part_the_same_sample_is_always_scored(tmp_path, documents):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(LINES * 200), encoding="utf-8")
+    choice = CorpusSpec((str(path),), TextOptions(documents=documents), "tail")
+    found = []
+    for _ in range(2):
+        dataset = load_dataset(choice, "char")
+        part, ids = dataset.corpus.valid, dataset.tokenized.valid
+        found.append(EvalSplit.of(part, ids, dataset.tokenized.tokenizer, most=20_000))
+    one, other = found
+    assert list(one.part.documents) == list(other.part.documents)
+    assert one.share == one.part.chars / dataset.corpus.valid.chars
+    assert 10_000 < len(one.stream) <= 20_000 + len(one.part.documents)
+    assert one.targets == one.part.chars
+    pieces = encode_pieces(dataset.tokenized.tokenizer, list(one.part.documents))
+    assert one.stream.tolist() == pieces.tolist()
+    assert set("".join(one.part.documents).splitlines()) <= {line.strip() for line in LINES}
+
+
+def test_a_source_in_another_process_is_the_same(dataset):
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert list(copy.corpus.train.documents) == list(dataset.corpus.train.documents)
+    assert copy.encoded.train.tolist() == dataset.tokenized.train.tolist()

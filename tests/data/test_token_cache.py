@@ -1,0 +1,330 @@
+"""ContiguousBatches of ids are what the tokenizer makes of the parts, from the cache or not."""
+
+import os
+import pickle
+import time
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmcli.data.corpus import Corpus, load_corpus
+from lmcli.data.reading import Reader, TextOptions
+from lmcli.data.texts import Limits, ProgressCounter
+from lmcli.data.token_cache import (
+    TokenizedCorpus,
+    cache_folder,
+    encode_pieces,
+    smallest_dtype,
+    tokenize_corpus,
+)
+from lmcli.registry import TOKENIZERS
+from lmcli.tokenizers.byte import ByteTokenizer
+from lmcli.tokenizers.char import CharTokenizer
+from lmcli.tokenizers.word.tokenizer import WordTokenizer
+
+TEXT = "".join(f"line {n} has the words, and some more of them.\n" for n in range(200))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def load(file: Path, **options: str) -> Corpus:
+    return load_corpus([str(file)], TextOptions(**options), "interleaved")
+
+
+def encode(file: Path, cache: Path | None, name: str = "char") -> TokenizedCorpus:
+    settings = {"char": CharTokenizer, "word": WordTokenizer}[name].Settings()
+    return tokenize_corpus(load(file), name, settings, cache)
+
+
+def same(one: TokenizedCorpus, other: TokenizedCorpus) -> bool:
+    assert one.test is not None
+    assert other.test is not None
+    streams = zip(
+        (one.train, one.valid, one.test), (other.train, other.valid, other.test), strict=True
+    )
+    return one.tokenizer.to_json() == other.tokenizer.to_json() and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in streams
+    )
+
+
+def in_cache(encoded: TokenizedCorpus) -> bool:
+    return isinstance(encoded.train, np.memmap)
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted((cache / "encoded").iterdir())
+
+
+def test_each_piece_is_laid_down_with_the_start_id_before_it() -> None:
+    ids = encode_pieces(ByteTokenizer(), ["ab", "", "c"])
+    assert ids.tolist() == [256, 97, 98, 256, 256, 99]
+    assert ids.dtype == np.uint16
+
+
+def test_no_pieces_make_an_empty_stream() -> None:
+    assert encode_pieces(ByteTokenizer(), []).tolist() == []
+
+
+@pytest.mark.parametrize(("words", "dtype"), [(65_532, np.uint16), (65_533, np.int32)])
+def test_ids_are_small_integers_where_all_fit(words: int, dtype: type) -> None:
+    text = "\n".join(f"w{n}" for n in range(words)) + "\n"
+    tokenizer = WordTokenizer.train([text], WordTokenizer.Settings())
+    ids = encode_pieces(tokenizer, [text])
+    assert tokenizer.size == words + 2  # the words, the line end, the unknown word
+    assert ids.dtype == dtype
+    assert tokenizer.decode(ids[1:].tolist()) == text
+
+
+def test_the_vocabulary_comes_from_the_training_part_only(file: Path) -> None:
+    corpus = load(file)
+    foreign = corpus.valid.documents[0][:40]
+    file.write_text(TEXT.replace(foreign, foreign[:-1] + "Ω", 1), encoding="utf-8")
+    corpus = load(file)
+    assert "Ω" in "".join(corpus.valid.documents)
+    encoded = tokenize_corpus(corpus, "char", CharTokenizer.Settings(), None)
+    assert np.count_nonzero(encoded.valid == encoded.tokenizer.unknown) == 1
+    assert np.count_nonzero(encoded.train == encoded.tokenizer.unknown) == 0
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_streams_decode_to_the_parts(file: Path, cache: Path, name: str) -> None:
+    corpus, encoded = load(file), encode(file, cache, name)
+    ids = encoded.train.astype(np.int32)
+    edges = [*np.flatnonzero(ids == encoded.tokenizer.start), len(ids)]
+    pieces = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(edges)]
+    assert tuple(pieces) == corpus.train.documents
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_the_cache_gives_the_same_ids_as_memory(file: Path, cache: Path, name: str) -> None:
+    memory, made, found = (encode(file, place, name) for place in (None, cache, cache))
+    assert not in_cache(memory)
+    assert in_cache(made)
+    assert in_cache(found)
+    assert same(memory, made)
+    assert same(memory, found)
+    assert len(entries(cache)) == 1
+
+
+def test_a_corpus_without_a_test_part_has_no_test_stream(file: Path, cache: Path) -> None:
+    held_out = file.with_name("valid.txt")
+    held_out.write_text("other words", encoding="utf-8")
+    corpus = load_corpus([str(file)], TextOptions(), "interleaved", valid=[str(held_out)])
+    for _ in range(2):
+        encoded = tokenize_corpus(corpus, "char", CharTokenizer.Settings(), cache)
+        assert encoded.test is None
+        assert len(encoded.valid) == len("other words") + 1
+
+
+def test_a_text_edited_in_place_is_encoded_anew(file: Path, cache: Path) -> None:
+    before = encode(file, cache)
+    file.write_text(TEXT.replace("words", "birds"), encoding="utf-8")
+    after = encode(file, cache)
+    assert same(after, encode(file, None))
+    assert not same(before, after)
+    assert "birds" in after.tokenizer.decode(after.train[1:1000])
+
+
+def test_a_text_that_moved_is_found_again(file: Path, cache: Path) -> None:
+    encode(file, cache)
+    encode(file.rename(file.with_name("b.txt")), cache)
+    assert len(entries(cache)) == 1
+
+
+def test_settings_tokenizer_and_split_each_have_an_entry_of_their_own(
+    file: Path, cache: Path
+) -> None:
+    for options, split in (({}, "interleaved"), ({}, "tail"), ({"documents": "line"}, "tail")):
+        corpus = load_corpus([str(file)], TextOptions(**options), split)
+        for settings in (CharTokenizer.Settings(), CharTokenizer.Settings(min_count=2)):
+            tokenize_corpus(corpus, "char", settings, cache)
+    encode(file, cache, "word")
+    assert len(entries(cache)) == 7
+
+
+@pytest.mark.parametrize("name", ["about.json", "train.npy", "valid.npy", "test.npy"])
+@pytest.mark.parametrize("harm", ["removed", "emptied", "cut", "flipped", "nested", "folder"])
+def test_a_damaged_entry_is_made_anew(file: Path, cache: Path, name: str, harm: str) -> None:
+    expected = encode(file, None)
+    encode(file, cache)
+    victim = entries(cache)[0] / name
+    data = victim.read_bytes()
+    victim.unlink()
+    if harm == "folder":
+        victim.mkdir()
+    elif harm != "removed":
+        flipped = data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]
+        harms = {"emptied": b"", "cut": data[:-9], "flipped": flipped, "nested": b"[" * 100_000}
+        victim.write_bytes(harms[harm])
+    again = encode(file, cache)
+    assert same(expected, again)
+    assert in_cache(again)
+    assert len(entries(cache)) == 1
+
+
+def test_a_damaged_tokenizer_is_made_anew(file: Path, cache: Path) -> None:
+    encode(file, cache, "word")
+    about = entries(cache)[0] / "about.json"
+    about.write_text(
+        about.read_text().replace('"words,"', '"birds,"').replace('"words"', '"birds"')
+    )
+    assert same(encode(file, None, "word"), encode(file, cache, "word"))
+
+
+def test_a_cache_that_cannot_be_written_falls_back_to_memory(file: Path) -> None:
+    encoded = encode(file, file / "not-a-folder")
+    assert not in_cache(encoded)
+    assert same(encoded, encode(file, None))
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMCLI_CACHE", "/a/b")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/a/b")
+    monkeypatch.delenv("LMCLI_CACHE")
+    assert cache_folder() == Path("/x/lmcli")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/lmcli")
+
+
+# --- more than the memory holds
+
+
+def streams(encoded: TokenizedCorpus) -> list[list[int]]:
+    assert encoded.test is not None
+    return [ids.tolist() for ids in (encoded.train, encoded.valid, encoded.test)]
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "word", "bpe"])
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_ids_written_as_they_come_are_those_of_all_pieces_at_once(
+    file: Path, cache: Path, name: str, documents: str
+) -> None:
+    cls = TOKENIZERS.load(name)
+    settings = cls.Settings(**({"vocabulary": 280} if name == "bpe" else {}))
+    corpus = load(file, documents=documents)
+    tokenizer = cls.train(list(corpus.train.documents), settings)
+    naive = [
+        [
+            i
+            for piece in part.documents
+            for i in (tokenizer.start, *tokenizer.encode(piece).tolist())
+        ]
+        for part in (corpus.train, corpus.valid, corpus.test)
+        if part is not None
+    ]
+    small = Reader(Limits(window=50, memory=100))
+    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    again = load_corpus([str(file)], options, reader=small)
+    for place in (None, cache, cache):
+        encoded = tokenize_corpus(again, name, settings, place, small)
+        assert encoded.tokenizer.to_json() == tokenizer.to_json()
+        assert streams(encoded) == naive
+
+
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, cache: Path, documents: str) -> None:
+    file = tmp_path / "big.txt"
+    file.write_text(TEXT * 800, encoding="utf-8")  # 8 MB, and twice as much in ids
+    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    reader = Reader(Limits(window=1 << 14, memory=1 << 14))
+    CharTokenizer("ab")  # whose table of code points is 4 MB whatever the text
+    tracemalloc.start()
+    try:
+        corpus = load_corpus([str(file)], options, reader=reader)
+        reading = tracemalloc.get_traced_memory()[1]
+        tokenize_corpus(corpus, "byte", ByteTokenizer.Settings(), cache, reader)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    places = 0 if documents == "file" else 160_000 * (8 + 4 + 4 + 4)  # of each document
+    assert reading < 1_000_000 + 4 * places
+    assert peak < 3_000_000 + 4 * places  # a checksum is taken of 1 MiB at a time
+
+
+def test_without_a_cache_many_ids_go_to_a_temporary_file(file: Path) -> None:
+    reader = Reader(Limits(memory=1000))
+    encoded = tokenize_corpus(load(file), "char", CharTokenizer.Settings(), None, reader)
+    assert in_cache(encoded)  # memory-mapped
+    assert not isinstance(encoded.valid, np.memmap)
+    assert streams(encoded) == streams(encode(file, None))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(255, np.uint8), (256, np.uint16), (65_534, np.uint16), (65_535, np.int32)]
+)
+def test_the_smallest_integers_hold_the_start_id_too(size: int, dtype: type) -> None:
+    characters = "".join(chr(c) for c in range(size + 5000) if not 0xD800 <= c < 0xE000)
+    tokenizer = CharTokenizer(characters[: size - 1])
+    assert tokenizer.start == size
+    assert smallest_dtype(tokenizer) == dtype
+    assert encode_pieces(tokenizer, [characters[0]]).tolist() == [size, 1]
+
+
+def test_another_process_maps_the_same_cache(file: Path, cache: Path) -> None:
+    encoded = encode(file, cache)
+    sent = pickle.dumps(encoded)
+    assert encoded.train.tobytes() not in sent
+    copy = pickle.loads(sent)
+    assert in_cache(copy)
+    assert same(encoded, copy)
+    assert same(encoded, pickle.loads(pickle.dumps(encode(file, None))))
+
+
+def test_a_stop_while_ids_are_written_leaves_nothing(file: Path, cache: Path) -> None:
+    class Stopped(ProgressCounter):
+        def add(self, amount: int) -> None:
+            if self.stage == "tokens":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_corpus(
+            load(file), "char", CharTokenizer.Settings(), cache, Reader(meter=Stopped())
+        )
+    assert entries(cache) == []
+
+
+def test_what_a_killed_process_left_half_written_goes_after_a_day(file: Path, cache: Path) -> None:
+    old, new = cache / "encoded" / ".new-old", cache / "encoded" / ".new-new"
+    for folder, age in ((old, 2 * 86_400), (new, 60)):
+        (folder / "entry").mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    encode(file, cache)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_meter_sees_each_stage_to_its_end(file: Path) -> None:
+    class Noted(ProgressCounter):
+        seen: dict[str, int]
+
+        def begin(self, stage: str, total: int) -> None:
+            self.seen = {**getattr(self, "seen", {}), stage: total}
+            super().begin(stage, total)
+
+    meter = Noted()
+    reader = Reader(meter=meter)
+    corpus = load_corpus([str(file)], TextOptions(), reader=reader)
+    assert meter.done == meter.total == len(TEXT)
+    tokenize_corpus(corpus, "char", CharTokenizer.Settings(), None, reader)
+    assert corpus.test is not None
+    assert meter.done == corpus.test.chars
+    assert meter.seen == {
+        "reading": len(TEXT),
+        "vocabulary": corpus.train.chars,
+        "tokens": corpus.test.chars,
+    }

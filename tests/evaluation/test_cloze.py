@@ -1,0 +1,307 @@
+"""Filling blanks: a candidate's score is that of the whole text; recall of known memories."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmcli.errors import TextError, UsageError
+from lmcli.evaluation.cloze import (
+    Cloze,
+    candidate_scores,
+    filler_stretches,
+    item_scores,
+    log_odds,
+    normalised,
+    recall,
+    top_words,
+    wilson,
+)
+from lmcli.grammars.france.grammar import France
+from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
+from lmcli.models.base import LanguageModel
+from lmcli.registry import TOKENIZERS
+from lmcli.tokenizers.char import CharTokenizer
+from lmcli.tokenizers.word.tokenizer import WordTokenizer
+
+TEXT = "Anna grew up in France . now she speaks fluent ___ ."
+
+
+@pytest.fixture(scope="module")
+def speaker(build, france_documents):
+    """A tokenizer by name with a model over it."""
+
+    def make(name, arch="gru"):
+        cls = TOKENIZERS.load(name)
+        settings = cls.Settings(vocabulary=400) if name == "bpe" else cls.Settings()
+        tokenizer = cls.train(iter(france_documents), settings)
+        model = build(arch, tokenizer.size)
+        return model, tokenizer
+
+    return make
+
+
+@torch.no_grad()
+def whole_text(model, tokenizer, text):
+    """ln p of all tokens of a text, one at a time."""
+    state, last, total = model.initial_state(1), tokenizer.start, 0.0
+    for token in tokenizer.encode(text).tolist():
+        logits, state = model(torch.tensor([[last]]), state)
+        total += logits[0, 0].double().log_softmax(0)[token].item()
+        last = token
+    return total
+
+
+# ------------------------------------------------------------------ candidates
+
+
+@pytest.mark.parametrize("arch", ["gru", "ngram"])
+@pytest.mark.parametrize("name", TOKENIZERS.names())
+@pytest.mark.parametrize(
+    ("text", "candidates"),
+    [
+        (TEXT, ("French", "Spanish", "Hindi")),
+        ("Anna grew up in ___", ("France", "Spain", "India", "China")),
+        ("___ grew up in France .", ("Anna", "Tom")),
+        ("she ___ fluent French . now she speaks of him", ("speaks", "grew", "in")),
+    ],
+)
+def test_scores_differ_by_as_much_as_the_whole_texts_do(speaker, arch, name, text, candidates):
+    model, tokenizer = speaker(name, arch)
+    cloze = Cloze.parse(text)
+    right = cloze.right or (" " if tokenizer.spells else "")
+    whole = [whole_text(model, tokenizer, cloze.left + c + right) for c in candidates]
+    found = candidate_scores(model, tokenizer, cloze, candidates)
+    assert found - found[0] == pytest.approx(np.array(whole) - whole[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["char", "byte", "word"])
+def test_a_score_is_what_comes_on_top_of_the_text_to_the_left(speaker, name):
+    model, tokenizer = speaker(name)
+    cloze = Cloze.parse(TEXT)
+    left = cloze.left if tokenizer.spells else cloze.left.rstrip(" ")
+    before = whole_text(model, tokenizer, left)
+    right = whole_text(model, tokenizer, cloze.left + "Greek" + cloze.right) - before
+    assert candidate_scores(model, tokenizer, cloze, ["Greek"]) == pytest.approx(right, abs=1e-4)
+
+
+def test_candidates_that_a_tokenizer_joins_to_the_blank_compare_with_those_it_does_not(speaker):
+    model, tokenizer = speaker("bpe")
+    cloze = Cloze.parse("she speaks of the ___ .")
+    joined, apart = (tokenizer.encode_with_ends(cloze.left + c).ends for c in ("dog", "Qx"))
+    assert len(cloze.left) in apart
+    assert len(cloze.left) not in joined
+    whole = [whole_text(model, tokenizer, f"she speaks of the {c} .") for c in ("dog", "Qx")]
+    found = candidate_scores(model, tokenizer, cloze, ["dog", "Qx"])
+    assert found[1] - found[0] == pytest.approx(whole[1] - whole[0], abs=1e-4)
+
+
+def test_a_word_does_not_win_for_being_the_beginning_of_another(build):
+    tokenizer = CharTokenizer.train(["abc .\n"], CharTokenizer.Settings())
+    model = build("ngram", tokenizer.size, order=4)
+    ids = tokenizer.encode("abc abc abc ab abc abc abc abc " * 20)
+    model.count(np.append(tokenizer.start, ids))
+    ab, abc = candidate_scores(model, tokenizer, Cloze.parse("abc ___"), ["ab", "abc"])
+    assert abc > ab + 1
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_a_candidate_with_something_unknown_is_an_error(speaker, name):
+    model, tokenizer = speaker(name)
+    with pytest.raises(TextError, match="candidate 'Ω' is not in the vocabulary"):
+        candidate_scores(model, tokenizer, Cloze.parse(TEXT), ["French", "Ω"])
+
+
+def test_probabilities_among_candidates_and_odds():
+    p = normalised(np.log([0.1, 0.3]) - 1000)
+    assert p == pytest.approx([0.25, 0.75])
+    assert log_odds(p) == pytest.approx([-math.log(3), math.log(3)])
+    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
+
+
+# ------------------------------------------------------------------ the text around the blank
+
+
+def test_a_text_has_one_blank():
+    assert Cloze.parse("a ___ b") == Cloze("a ", " b")
+    for text, count in (("a b", 0), ("___ ___", 2)):
+        with pytest.raises(UsageError, match=f"the text has {count} blanks"):
+            Cloze.parse(text)
+
+
+def test_swapping_changes_the_text_to_the_left():
+    cloze = Cloze.parse("in France , in France ___ France")
+    assert cloze.swapped("France", "Spain") == Cloze("in Spain , in Spain ", " France")
+    with pytest.raises(UsageError, match="no 'Spain' before the blank"):
+        cloze.swapped("Spain", "Italy")
+
+
+@pytest.mark.parametrize("text", ["a . ... b ___", "a .... b ___"])
+def test_the_filler_takes_the_place_of_the_dots(text):
+    assert Cloze.parse("a . ... b ___").with_gap("x y").left == "a . x y b "
+    assert Cloze.parse("a . ... b ___").with_gap("").left == "a . b "
+    with pytest.raises(UsageError, match=r"no '\.\.\.' before the blank"):
+        Cloze.parse("a . b ___ ...").with_gap("x")
+
+
+@given(words=st.integers(1, 30), count=st.integers(1, 5), seed=st.integers(0, 9))
+def test_fillers_are_consecutive_words_of_the_text(words, count, seed):
+    text = [f"w{n}" for n in range(30)]
+    chunks = filler_stretches(" ".join(text), words, count, seed)
+    assert len(chunks) == count
+    for stretch in chunks:
+        begin = text.index(stretch.split()[0])
+        assert stretch.split() == text[begin : begin + words]
+        assert len(stretch.split()) == words
+    assert chunks == filler_stretches(" ".join(text), words, count, seed)
+
+
+def test_fillers_come_from_the_whole_text_and_a_short_one_is_an_error():
+    begins = {s.split()[0] for s in filler_stretches("a b c d e", 2, 200, 0)}
+    assert begins == {"a", "b", "c", "d"}
+    assert filler_stretches("a b", 0, 5, 0) == [""]
+    with pytest.raises(TextError, match="the filler has 2 words, a gap of 3 needs more"):
+        filler_stretches("a b", 3, 1, 0)
+
+
+# ------------------------------------------------------------------ the likeliest words
+
+
+def test_the_likeliest_words_are_the_likeliest_tokens(speaker):
+    model, tokenizer = speaker("word")
+    cloze = Cloze.parse("Anna grew up in ___ .")
+    ids = torch.tensor([[tokenizer.start, *tokenizer.encode("Anna grew up in")]])
+    with torch.no_grad():
+        p = model(ids, model.initial_state(1))[0][0, -1].double().softmax(0)
+    p[tokenizer.unknown] = 0
+    best = [(tokenizer.symbol(i), p[i].item()) for i in p.argsort(descending=True)[:5].tolist()]
+    found = top_words(model, tokenizer, cloze, 5)
+    assert [w for w, _ in found] == [w.strip() for w, _ in best]
+    assert [q for _, q in found] == pytest.approx([q for _, q in best], rel=1e-4)
+
+
+def test_spelled_words_are_as_likely_as_their_letters_and_an_end(build):
+    tokenizer = CharTokenizer.train(["ab ."], CharTokenizer.Settings())
+    model = build("gru", tokenizer.size)
+    left = "a ab b "
+    right = {}
+    before = whole_text(model, tokenizer, left)
+    for length in range(1, 7):
+        for word in map("".join, itertools.product("ab", repeat=length)):
+            ends = [whole_text(model, tokenizer, left + word + end) for end in " ."]
+            right[word] = sum(math.exp(e - before) for e in ends)
+    best = sorted(right.items(), key=lambda pair: -pair[1])[:4]
+    found = top_words(model, tokenizer, Cloze(left), 4)
+    assert [w for w, _ in found] == [w for w, _ in best]
+    assert [p for _, p in found] == pytest.approx([p for _, p in best], rel=1e-3)
+
+
+# ------------------------------------------------------------------ recall
+
+
+class Reader(LanguageModel):
+    """Remembers the last country for ever, or holds one language to be likeliest whatever it reads.
+
+    Its state is the language that the last country speaks.
+    """
+
+    name = "reader"
+
+    def __init__(self, tokenizer, favourite=None):
+        super().__init__(tokenizer.size, None)
+        self.language = {
+            int(tokenizer.encode(country)[0]): int(tokenizer.encode(language)[0])
+            for country, language in COUNTRIES.items()
+        }
+        self.favourite = favourite
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch, 1, dtype=torch.long),)
+
+    def forward(self, tokens, state, tap=None):
+        held, logits = state[0].clone(), torch.zeros(*tokens.shape, self.vocabulary)
+        for row, ids in enumerate(tokens.tolist()):
+            for t, token in enumerate(ids):
+                held[row, 0] = self.language.get(token, 0 if token == self.start_id else held[row])
+                said = held[row, 0] if self.favourite is None else self.favourite
+                logits[row, t, said] = 10
+        return logits, (held,)
+
+    def flops_per_token(self):
+        return 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer(france_documents):
+    text = ["\n".join(france_documents) + "\n"]
+    return WordTokenizer.train(text, WordTokenizer.Settings())
+
+
+@pytest.fixture(scope="module")
+def items():
+    """Country items by gap; no other country stands between cue and answer."""
+    made = France(France.Settings(size="small", level=0)).items()
+    found = {}
+    for item in made:
+        if item.kind == "country":
+            found.setdefault(item.gap, []).append(item)
+    return found
+
+
+@pytest.mark.parametrize("gap", [3, 30])
+def test_a_perfect_memory_is_right_every_time(tokenizer, items, gap):
+    found = recall(Reader(tokenizer), tokenizer, items[gap])
+    assert (found.gap, found.right, found.count) == (gap, 300, 300)
+    assert found.accuracy == 1
+    assert found.interval[0] > 0.98
+    assert found.target_nats == pytest.approx(math.log(1 + 15 * math.exp(-10)), rel=1e-3)
+
+
+def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(tokenizer, items):
+    french = int(tokenizer.encode("French")[0])
+    found = recall(Reader(tokenizer, favourite=french), tokenizer, items[3])
+    assert found.right == sum(i.answer == "French" for i in items[3])
+    assert found.chance == 1 / len(LANGUAGES)
+    assert found.interval[0] < found.chance < found.interval[1]
+
+
+def test_a_tie_is_not_right(tokenizer, items, build):
+    model = build("ngram", tokenizer.size)
+    model.count(np.empty(0, np.int32))  # all tokens alike
+    found = recall(model, tokenizer, items[3][:20])
+    assert found.right == 0
+    assert found.target_nats == pytest.approx(math.log(16), rel=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["gru", "ngram", "window"])
+def test_items_read_side_by_side_score_like_one_by_one(build, tokenizer, items, arch):
+    model = build(arch, tokenizer.size)
+    some = [*items[3][:40], *items[10][:40]]  # more than are read at once, of several lengths
+    together = item_scores(model, tokenizer, some)
+    for item, row in zip(some, together, strict=True):
+        alone = candidate_scores(model, tokenizer, Cloze(item.text), item.candidates)
+        assert row == pytest.approx(alone, abs=1e-4)
+
+
+def test_items_of_another_text_are_an_error(tokenizer, items, build):
+    other = WordTokenizer.train(["now he speaks"], WordTokenizer.Settings())
+    with pytest.raises(TextError, match="is not in the vocabulary"):
+        recall(build("gru", other.size), other, items[3][:3])
+
+
+# ------------------------------------------------------------------ the interval
+
+
+@given(count=st.integers(1, 1000), share=st.floats(0, 1))
+def test_wilsons_bounds_are_where_the_share_is_just_rejected(count, share):
+    right, z = round(share * count), 1.959963984540054
+    low, high = wilson(right, count)
+    assert 0 <= low <= right / count + 1e-12
+    assert right / count - 1e-12 <= high <= 1
+    for bound in (low, high):
+        distance = (right / count - bound) ** 2
+        assert distance == pytest.approx(z * z * bound * (1 - bound) / count, abs=1e-9)

@@ -1,0 +1,147 @@
+"""A run for others: complete, weights only, and enough to sample from."""
+
+import resource
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lmcli.errors import LmcliError, RunError, StorageError
+from lmcli.generation.export import README, export_numpy
+from lmcli.generation.numpy_models.base import open_numpy_model
+from lmcli.registry import MODELS, NUMPY_MODELS
+from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
+from lmcli.storage import read_tensors, write_json
+
+
+@pytest.fixture
+def trained(make_run, build, tmp_path):
+    """``trained("gru")``: a run with weights of its own."""
+
+    def make(name):
+        run = make_run(tmp_path / name, name)
+        run.save_weights(build(name, run.record.vocabulary).tensors(), 7)
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize("name", NUMPY_MODELS.names())
+def test_an_exported_run_is_the_same_model_with_and_without_torch(trained, tmp_path, name):
+    run = trained(name)
+    exported = export_numpy(run, tmp_path / "out")
+    again = Run.open(tmp_path / "out")
+    assert again.record == run.record == exported.record
+    mine, theirs = run.model().tensors(), again.model().tensors()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine | theirs)
+    logits = []
+    for stepper in (open_numpy_model(run), open_numpy_model(again)):
+        stepper.begin(1)
+        stepper.read_all([again.record.vocabulary, 1, 2])
+        logits.append(stepper.logits().copy())
+    assert np.array_equal(*logits)
+    assert read_tensors(tmp_path / "out" / WEIGHTS)[1] == {"step": 7}
+
+
+def test_weights_only_are_exported(trained, tmp_path):
+    run = trained("gru")
+    run.save_training({"x": torch.zeros(3)}, {"step": 1})
+    export_numpy(run, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *(RECORD, TOKENIZER, WEIGHTS, README, RESULTS)
+    }
+    assert (run.path / TRAINING).exists()
+
+
+def test_settings_that_an_older_run_lacks_are_written_down(trained, tmp_path):
+    run = trained("lstm")
+    settings = {k: v for k, v in run.record.settings.items() if k != "attend"}
+    write_json(run.path / RECORD, vars(replace(run.record, settings=settings)))
+    older = Run.open(run.path)
+    assert open_numpy_model(older) is None
+    assert export_numpy(older, tmp_path / "out").record.settings["attend"] == 0
+    assert open_numpy_model(Run.open(tmp_path / "out")) is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS.names()) - set(NUMPY_MODELS.names())))
+def test_what_cannot_run_without_torch_is_not_exported(trained, tmp_path, name):
+    run = trained(name)
+    with pytest.raises(LmcliError, match="cannot run without torch") as caught:
+        export_numpy(run, tmp_path / "out")
+    assert "lstm" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_an_export_is_not_left_behind(trained, tmp_path):
+    run, soft = trained("gru"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    least = max((run.path / name).stat().st_size for name in (RECORD, TOKENIZER))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (least + 100, soft[1]))  # the weights are larger
+    try:
+        with pytest.raises(StorageError, match="weights"):
+            export_numpy(run, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_without_force_and_never_the_run_itself(trained, tmp_path):
+    run = trained("rnn")
+    export_numpy(run, tmp_path / "out")
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="exists") as caught:
+        export_numpy(run, tmp_path / "out")
+    assert "--force" in caught.value.hint
+    export_numpy(trained("gru"), tmp_path / "out", force=True)
+    assert Run.open(tmp_path / "out").record.arch == "gru"
+    for force in (False, True):
+        with pytest.raises(RunError, match="the run itself"):
+            export_numpy(run, run.path, force)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="not a run"):
+        export_numpy(run, tmp_path / "mine", force=True)
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+def test_an_old_run_stays_as_it_was_whichever_call_finds_the_disk_full(
+    trained, tmp_path, snapshot, full_disks
+):
+    run, path = trained("gru"), trained("rnn").path
+    (path / "notes.md").write_text("mine")
+    (path / "plots").mkdir()
+    (path / "plots" / "a.png").write_text("mine")
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            export_numpy(run, path, force=True)
+        assert snapshot() == before or not disk.failed, disk.number
+    assert disk.number > 12
+    assert Run.open(path).record.arch == "gru"
+    assert (path / "notes.md").read_text() == "mine"
+    assert (path / "plots" / "a.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["runs/out", "empty"])
+def test_an_export_to_a_full_disk_leaves_nothing(trained, tmp_path, snapshot, full_disks, name):
+    run = trained("gru")
+    (tmp_path / "empty").mkdir()
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            export_numpy(run, tmp_path / name)
+        assert snapshot() == before or not disk.failed, disk.number
+    assert disk.number > 10
+
+
+def test_a_page_of_an_earlier_export_is_replaced_and_one_of_the_users_is_kept(trained, tmp_path):
+    export_numpy(trained("rnn"), tmp_path / "out")
+    run = trained("gru")
+    export_numpy(run, tmp_path / "out", force=True)
+    assert "gru" in (tmp_path / "out" / README).read_text()
+    (tmp_path / "out" / README).write_text("mine")
+    export_numpy(run, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / README).read_text() == "mine"

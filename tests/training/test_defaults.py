@@ -1,0 +1,212 @@
+"""Recipes: nothing is left open, what was said is kept, and models are equally big."""
+
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from lmcli.registry import MODELS
+from lmcli.settings import names
+from lmcli.training.defaults import (
+    MANY_WORDS,
+    ProblemSize,
+    describe_defaults,
+    match_parameters,
+    resolve_defaults,
+    shape,
+    size,
+    width,
+)
+from lmcli.training.trainer import Budget, TrainingSettings
+
+every_architecture = pytest.mark.parametrize("name", MODELS.names())
+SCALES = [
+    ProblemSize(tokens, vocabulary, seconds)
+    for tokens, vocabulary in [(2_000, 30), (30_000, 65), (300_000, 70), (1_100_000, 65)]
+    for seconds in (10, 60, 180, 1000)
+]
+WORDS = [
+    ProblemSize(30_000, 3_000, 60),
+    ProblemSize(300_000, 150, 60),
+    ProblemSize(1_000_000, 25_000, 600),
+]
+
+
+def chosen(name, scale, match="params", model=None, training=None):
+    base = MODELS.load(name).Settings()
+    return resolve_defaults(
+        name, replace(base, **model or {}), training or TrainingSettings(), scale, match
+    )
+
+
+@every_architecture
+@pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1], WORDS[0]])
+def test_no_size_and_no_rate_is_left_open(name, scale):
+    model, training = chosen(name, scale)
+    for settings in (model, training):
+        for key in ("hidden", "embedding", "dropout", "batch", "truncation", "learning_rate"):
+            assert getattr(settings, key, 1) is not None, key
+    assert training.learning_rate > 0
+
+
+def has_width(name):
+    return "hidden" in names(MODELS.load(name).Settings)
+
+
+sized = pytest.mark.parametrize("name", [n for n in MODELS.names() if has_width(n)])
+
+
+@sized
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_architectures_have_as_many_parameters_as_the_lstm(name, scale):
+    reference = size("lstm", chosen("lstm", scale)[0], scale.vocabulary)
+    settings = chosen(name, scale)[0]
+
+    def fits(hidden):
+        found = size(name, replace(settings, hidden=hidden), scale.vocabulary)
+        return found == pytest.approx(reference, rel=0.05)
+
+    if not fits(settings.hidden):  # widths are whole numbers: then no width at all fits
+        assert not any(fits(hidden) for hidden in range(1, 2 * settings.hidden))
+        nearest = size(name, settings, scale.vocabulary)
+        assert nearest == pytest.approx(reference, rel=0.06)
+
+
+@sized
+@pytest.mark.parametrize("scale", WORDS, ids=str)
+def test_with_many_words_the_body_is_what_is_matched(name, scale):
+    reference = size("lstm", chosen("lstm", scale)[0], scale.vocabulary)[0]
+    assert size(name, chosen(name, scale)[0], scale.vocabulary)[0] == pytest.approx(
+        reference, rel=0.05
+    )
+
+
+@sized
+def test_match_width_gives_all_the_same_width(name):
+    scale = SCALES[-1]
+    assert chosen(name, scale, match="width")[0].hidden == width(scale)
+
+
+@sized
+def test_more_layers_are_matched_like_one(name):
+    if "layers" in names(MODELS.load(name).Settings):
+        scale = SCALES[-2]
+        found, lstm = (chosen(n, scale, model={"layers": 3})[0] for n in (name, "lstm"))
+        bodies = [size(n, s, 65)[0] for n, s in ((name, found), ("lstm", lstm))]
+        assert bodies[0] == pytest.approx(bodies[1], rel=0.05)
+
+
+@every_architecture
+def test_what_was_said_is_kept(name):
+    base = MODELS.load(name).Settings()
+    said = {k: v for k, v in {"hidden": 33, "embedding": 17, "dropout": 0.25, "layers": 2}.items()
+            if k in names(type(base))}  # fmt: skip
+    training = TrainingSettings(batch=5, truncation=9, learning_rate=0.0, clip=3.0)
+    found, trained = chosen(name, SCALES[5], model=said, training=training)
+    assert asdict(found) == asdict(base) | said
+    kept = {k: v for k, v in asdict(training).items() if v is not None}
+    assert asdict(trained) | kept == asdict(trained)
+
+
+@sized
+def test_sizes_are_those_of_the_model_itself(name, small_settings):
+    settings = small_settings(name)
+    model = MODELS.load(name)(31, settings)
+    assert size(name, settings, 31) == (model.body_parameters(), model.parameter_count())
+    assert next(model.parameters()).device == torch.device("cpu")
+
+
+def test_the_nearest_width_is_found():
+    """An RNN has a quarter of the LSTM's gates: 4 (EH + H² + H) = EK + K² + K."""
+    scale = ProblemSize(1_100_000, 65, 60)
+    lstm = chosen("lstm", scale)[0]
+    H, E = lstm.hidden, lstm.embedding
+    body = 4 * (E * H + H * H + H)
+    right = (-(E + 1) + math.sqrt((E + 1) ** 2 + 4 * body)) / 2
+    found = match_parameters("rnn", replace(MODELS.load("rnn").Settings(), embedding=E), scale)
+    assert found.hidden == pytest.approx(right, rel=0.025)
+
+
+@sized
+def test_many_words_get_the_adaptive_softmax_unless_something_needs_the_full_one(name):
+    few, many = (ProblemSize(5_000_000, words, 600) for words in (MANY_WORDS - 1, MANY_WORDS))
+    assert chosen(name, few)[0].softmax is None
+    assert chosen(name, many)[0].softmax == "adaptive"
+    assert chosen(name, many, model={"softmax": "full"})[0].softmax == "full"
+    for setting in {"tie", "direct"} & names(MODELS.load(name).Settings):
+        found = chosen(name, many, model={setting: True, "hidden": 64})[0]
+        assert found.softmax is None
+
+
+@sized
+def test_adaptive_models_are_matched_to_the_adaptive_lstm(name):
+    scale = ProblemSize(5_000_000, 100_000, 600)
+    found, lstm = (chosen(n, scale)[0] for n in (name, "lstm"))
+    assert found.softmax == lstm.softmax == "adaptive"
+    bodies = [size(n, s, 100_000)[0] for n, s in ((name, found), ("lstm", lstm))]
+    assert bodies[0] == pytest.approx(bodies[1], rel=0.05)
+
+
+@pytest.mark.parametrize("scale", [*SCALES, *WORDS], ids=str)
+def test_a_small_text_is_still_cut_into_several_chunks(scale):
+    batch, truncation = shape(scale)
+    assert batch * truncation * 2 <= scale.tokens
+    assert batch >= 2
+
+
+def test_width_grows_with_time_and_with_text():
+    by_time = [width(ProblemSize(10**7, 65, seconds)) for seconds in (5, 30, 100, 300, 10**4)]
+    by_text = [
+        width(ProblemSize(tokens, 65, 10**4)) for tokens in (10**3, 10**4, 10**5, 10**6, 10**7)
+    ]
+    for widths in (by_time, by_text):
+        assert widths == sorted(widths)
+        assert widths[0] < widths[-1]
+
+
+def test_a_text_read_more_often_gets_no_less_dropout():
+    rates = [
+        chosen("lstm", ProblemSize(tokens, 65, 600))[0].dropout for tokens in (10**4, 10**6, 10**9)
+    ]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0
+
+
+def test_a_budget_without_minutes_is_taken_for_three():
+    ids = np.array([6, 1, 2, 3, 4])
+    assert ProblemSize.of(ids, 6, Budget(steps=10)) == ProblemSize.of(ids, 6, Budget(minutes=3))
+
+
+@every_architecture
+def test_the_choice_is_told_in_one_line(name):
+    model, training = chosen(name, SCALES[3])
+    line = describe_defaults(name, model, training)
+    assert line.startswith(f"{name}: ")
+    assert "\n" not in line
+    assert "None" not in line
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.3)])
+def test_short_documents_come_first_where_lengths_differ_much(longest, expected):
+    lengths = np.linspace(10, longest, 400).astype(int)
+    ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in lengths])
+    scale = ProblemSize.of(ids, 6, Budget(steps=10))
+    assert scale.spread == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
+    assert chosen("lstm", scale)[1].curriculum == expected
+    assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
+
+
+def test_a_width_that_was_given_is_the_one_to_be_matched():
+    scale = replace(SCALES[-1], given_width=64)
+    reference = size("lstm", chosen("lstm", scale)[0], 65)
+    assert chosen("lstm", scale)[0].hidden == 64
+    assert size("gru", chosen("gru", scale)[0], 65) == pytest.approx(reference, rel=0.05)
+    assert chosen("gru", scale, match="width")[0].hidden == 64
+
+
+def test_the_pieces_of_one_long_text_are_no_short_and_long_documents():
+    ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in (90, 900, 900, 900, 5)])
+    scale = ProblemSize.of(ids, 6, Budget(steps=10))
+    assert chosen("lstm", scale)[1].curriculum == 0.0

@@ -1,0 +1,175 @@
+"""Several workers: shares that make up the whole, gradients of the batch, decisions of one."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lmcli.data.batches import IGNORED, Batch
+from lmcli.errors import LostWorkerError, TrainingError
+from lmcli.training.distributed import Group, Workers, contact, expected, joined
+
+ROWS = 6
+
+
+@pytest.fixture
+def summed(monkeypatch):
+    """What each all-reduce was given; `peers` are added to it, as other workers would."""
+    given, peers = [], []
+
+    def all_reduce(tensor):
+        given.append(tensor.clone())
+        for peer in peers:
+            tensor += peer
+        return
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    return given, peers
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_the_shares_of_all_workers_are_the_batch(size):
+    whole = Batch(
+        torch.arange(ROWS * 4).view(ROWS, 4),
+        torch.arange(ROWS * 4).view(ROWS, 4) + 1,
+        torch.arange(ROWS) % 2 == 0,
+    )
+    shares = [Group(rank, size, rank).share(whole) for rank in range(size)]
+    for name in ("inputs", "targets", "reset_mask"):
+        parts = [getattr(share, name) for share in shares]
+        assert torch.cat(parts).equal(getattr(whole, name))
+        assert {len(part) for part in parts} == {ROWS // size}
+
+
+def test_rows_that_cannot_be_dealt_out_are_an_error():
+    with pytest.raises(ValueError, match=r"6 rows .* 4 workers"):
+        Group(0, 4, 0).own(torch.zeros(6))
+
+
+def test_gradient_and_loss_are_those_of_all_targets_however_they_are_spread(summed):
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 5, 3)
+    targets = torch.tensor([[0, 1, IGNORED, 2, IGNORED], [1, 1, 0, 2, 2]])
+
+    def learn(rows):
+        model = nn.Linear(3, 3)
+        nn.init.constant_(model.weight, 0.1)
+        nn.init.zeros_(model.bias)
+        loss = nn.functional.cross_entropy(
+            model(inputs[rows]).flatten(0, 1), targets[rows].flatten(), ignore_index=IGNORED
+        )
+        loss.backward()
+        return model, loss
+
+    whole, loss = learn(slice(0, 2))
+    given, peers = summed
+    other, other_loss = learn(slice(1, 2))
+    Group(1, 2, 1).average(other, other_loss, targets[1:])
+    peers.append(given.pop())
+    one, one_loss = learn(slice(0, 1))
+    mean = Group(0, 2, 0).average(one, one_loss, targets[:1])
+    assert mean.item() == pytest.approx(loss.item(), rel=1e-6)
+    for mine, right in zip(one.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(mine.grad, right.grad, atol=1e-7)
+
+
+def test_a_worker_without_a_target_adds_nothing(summed):
+    given, _ = summed
+    model = nn.Linear(2, 2)
+    nothing = torch.full((1, 3), IGNORED)
+    loss = nn.functional.cross_entropy(
+        model(torch.ones(3, 2)), nothing.flatten(), ignore_index=IGNORED
+    )
+    loss.backward()
+    assert loss.isnan()
+    Group(0, 2, 0).average(model, loss, nothing)
+    assert (given[0] == 0).all()
+
+
+def test_a_parameter_that_is_not_used_has_no_gradient_afterwards(summed):
+    model = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
+    loss = model["used"](torch.ones(1, 2)).sum()
+    loss.backward()
+    Group(0, 2, 0).average(model, loss, torch.zeros(1, 1, dtype=torch.long))
+    assert model["used"].weight.grad is not None
+    assert model["unused"].weight.grad is None
+
+
+def test_the_time_is_the_first_workers_and_all_leave_together(summed):
+    given, _ = summed
+    first, second = Group(0, 2, 0), Group(1, 2, 1)
+    assert (first.agree(3.5), second.agree(99.0)) == (3.5, 0.0)
+    assert [told.tolist() for told in given] == [[3.5, 0.0], [0.0, 0.0]]
+    assert not second.leave(True)  # the others have not heard it
+    second.agree(99.0)
+    assert given[-1].tolist() == [0.0, 1.0]
+    assert second.leave(True)
+
+
+def test_what_torch_says_of_a_lost_worker_is_one_kind_of_error():
+    with (
+        pytest.raises(LostWorkerError, match=r"lost contact .*: connection closed by peer"),
+        contact(),
+    ):
+        raise RuntimeError("[/src/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:2")
+
+
+def test_several_workers_share_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert [Group(r, 4, r).place("cpu") for r in range(4)] == ["cpu"] * 4
+    assert [Group(r, 4, r % 2).place("cuda") for r in range(4)] == ["cuda:0", "cuda:1"] * 2
+    assert taken == [0, 1, 0, 1]
+    with pytest.raises(TrainingError, match="worker 3 of this machine has none, there are 2"):
+        Group(2, 3, 2).place("cuda")
+    for device in ("mps", "cuda:1"):
+        with pytest.raises(TrainingError, match=f"cannot share '{device}'"):
+            Group(0, 2, 0).place(device)
+
+
+@pytest.mark.parametrize(
+    ("environment", "size"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "4"}, 1),  # some schedulers say how many, but start one
+        ({"RANK": "0", "WORLD_SIZE": "4"}, 4),
+        ({"RANK": "0", "WORLD_SIZE": "many"}, 1),
+    ],
+)
+def test_a_launcher_is_known_by_rank_and_world_size(environment, size):
+    assert expected(environment) == size
+
+
+def test_one_process_alone_has_nobody_to_ask():
+    with joined() as alone:
+        assert type(alone) is Workers
+        assert (alone.size, alone.first, alone.agree(2.0), alone.leave(True)) == (
+            1,
+            True,
+            2.0,
+            True,
+        )
+        part = torch.arange(3)
+        assert alone.gather(part) is part
+        assert alone.own(part) is part
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A true group of torch.distributed, of one."""
+    store = dist.FileStore(str(tmp_path / "meeting"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield Group(0, 1, 0)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_a_state_of_any_type_is_gathered_bit_by_bit(group, kind):
+    part = (torch.arange(24).view(4, 3, 2) % 5).to(kind)
+    assert group.gather(part[:, :, 0]).equal(part[:, :, 0])
+    assert group.gather(part).dtype == kind
+    assert group.from_first(lambda: 0.1) == 0.1
+    group.check_same("anything")
+    with group.one_before_the_others():
+        pass

@@ -1,0 +1,90 @@
+"""A request becomes a job, and a run finds its way back to the text it was made from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmcli.data.dataset import CorpusSpec
+from lmcli.errors import TextError, UsageError
+from lmcli.training.job import load_dataset, prepare_job, reopen
+from lmcli.training.trainer import Budget
+
+LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose validation and test text are files of their own."""
+    monkeypatch.chdir(tmp_path)
+    for name, lines in {"my": LINES[:200], "valid": LINES[200:300], "test": LINES[300:]}.items():
+        Path(f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    dataset = load_dataset(
+        CorpusSpec(("my.txt",), valid=("valid.txt",), test=("test.txt",)), "char"
+    )
+    return prepare_job(dataset, "ngram", {}, Budget(steps=1), 0, "cpu").create(tmp_path / "run")
+
+
+def test_a_run_finds_the_parts_it_was_made_from(run):
+    corpus = reopen(run).dataset.corpus
+    parts = [corpus.train, corpus.valid, corpus.test]
+    assert ["".join(p.documents) for p in parts] == [
+        "".join(LINES[a:b]) for a, b in ((0, 200), (200, 300), (300, 400))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("my", "the text"), ("valid", "the validation text"), ("test", "the test text")],
+)
+def test_a_text_that_has_changed_since_is_noticed_in_every_part(run, name, said):
+    with Path(f"{name}.txt").open("a", encoding="utf-8") as file:
+        file.write("one line more\n")
+    with pytest.raises(TextError) as caught:
+        reopen(run)
+    assert caught.value.problem.startswith(f"{said} has changed since")
+
+
+# ------------------------------------------------------------------ several workers
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A text of 400 lines."""
+    (tmp_path / "my.txt").write_text("".join(LINES), encoding="utf-8")
+    return load_dataset(CorpusSpec((str(tmp_path / "my.txt"),)), "char")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 7])
+def test_a_batch_that_was_chosen_is_rounded_up_so_that_workers_share_it_evenly(dataset, workers):
+    alone = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu")
+    job = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=workers)
+    assert job.training.batch % workers == 0
+    assert 0 <= job.training.batch - alone.training.batch < workers
+    assert job.record().workers == workers
+
+
+def test_a_batch_that_was_given_is_not_changed(dataset):
+    for batch, workers in ((6, 2), (6, 3)):
+        job = prepare_job(
+            dataset, "gru", {"batch": batch}, Budget(steps=1), 0, "cpu", workers=workers
+        )
+        assert job.training.batch == batch
+    with pytest.raises(UsageError, match=r"a batch of 6 .* 4 workers") as caught:
+        prepare_job(dataset, "gru", {"batch": 6}, Budget(steps=1), 0, "cpu", workers=4)
+    assert caught.value.hint == "for example --set batch=8"
+
+
+def test_a_model_that_counts_has_one_worker(dataset):
+    with pytest.raises(UsageError, match="ngram learns by counting"):
+        prepare_job(dataset, "ngram", {}, Budget(steps=1), 0, "cpu", workers=2)
+
+
+def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
+    def job(**changes):
+        made = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
+        return replace(made, **changes).essence()
+
+    elsewhere = replace(dataset, spec=replace(dataset.spec, texts=("other/my.txt",)))
+    assert job() == job(command="lmcli train", dataset=elsewhere)
+    assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
