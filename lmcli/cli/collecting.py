@@ -62,7 +62,7 @@ def _essence(run: Run) -> str:
 
 
 def _outcome(run: Run, model: LanguageModel, name: str, dataset: Dataset) -> TrialResult:
-    from lmcli.cli.group import warn
+    from lmcli.cli.console import warn
     from lmcli.training.sweep import TrialResult
 
     if run.record.corpus["sha256"] != dataset.corpus.sha256:

@@ -115,9 +115,10 @@ def compare(
     from lmcli.cli.collecting import collect, open_runs
     from lmcli.cli.compared import result, values, warn_unlike
     from lmcli.cli.comparison_folder import check_folder, claimed, keep
+    from lmcli.cli.console import emit, note
     from lmcli.cli.plan import show_plan
+    from lmcli.cli.progress import preparation_bar
     from lmcli.cli.remembering import add_memory, with_memory
-    from lmcli.cli.screen import emit, note, preparation_bar
     from lmcli.errors import TrainingError, UsageError
     from lmcli.evaluation.comparison import Comparison
     from lmcli.settings import split_pairs
@@ -205,8 +206,8 @@ def _train(
     members: Sequence[Trial], workers: int, dataset: Dataset, shown: bool
 ) -> list[TrialResult]:
     """Counted models here and now, the others side by side; Ctrl-C ends all."""
-    from lmcli.cli.group import warn
-    from lmcli.cli.screen import TrainingBars, graceful_stop, note
+    from lmcli.cli.console import note, warn
+    from lmcli.cli.progress import TrainingBars, graceful_stop
     from lmcli.training.sweep import run_trial, run_trials
 
     counted = [m for m in members if m.job.counts]

@@ -48,7 +48,7 @@ def values(
 
 def warn_unlike(outcomes: Sequence[TrialResult]) -> None:
     """Warnings where some lack tokens that others know, so that bits per character lie."""
-    from lmcli.cli.group import warn_uncounted
+    from lmcli.cli.console import warn_uncounted
 
     found = {o.name: o.held_out for o in outcomes}
     if len({score.unknown_tokens for score in found.values()}) > 1:
