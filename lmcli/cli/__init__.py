@@ -22,7 +22,7 @@ from lmcli.cli import (
     sample,
     train,
 )
-from lmcli.cli.group import LmcliGroup
+from lmcli.cli.errors import LmcliGroup
 
 app = typer.Typer(
     cls=LmcliGroup,

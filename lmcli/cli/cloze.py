@@ -65,7 +65,7 @@ def cloze(
 
       lmcli cloze runs/compare/*            (the items beside a text of lmcli make)
     """
-    from lmcli.cli.screen import emit
+    from lmcli.cli.console import emit
     from lmcli.run import Run
 
     opened = [Run.open(path) for path in _only_runs(runs)]
@@ -121,7 +121,7 @@ def _by_text(
     top: int,
     seed: int,
 ) -> Any:
-    from lmcli.cli.group import warn_unknown
+    from lmcli.cli.console import warn_unknown
     from lmcli.errors import UsageError
     from lmcli.evaluation.cloze import PLACE, Cloze, filler_stretches
 

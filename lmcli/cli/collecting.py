@@ -22,7 +22,7 @@ def open_runs(paths: Sequence[Path]) -> list[Opened]:
 
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p.parent for p in path.glob(f"*/{RECORD}"))
+        inside = sorted(p.parent for p in path.glob(f"[!.]*/{RECORD}"))  # less the half-written
         found += [path] if (path / RECORD).is_file() or not inside else inside
     return [(run, run.model()) for run in map(Run.open, found)]
 
@@ -62,7 +62,7 @@ def _essence(run: Run) -> str:
 
 
 def _outcome(run: Run, model: LanguageModel, name: str, dataset: Dataset) -> TrialResult:
-    from lmcli.cli.group import warn
+    from lmcli.cli.console import warn
     from lmcli.training.sweep import TrialResult
 
     if run.record.corpus["sha256"] != dataset.corpus.sha256:

@@ -48,7 +48,7 @@ def values(
 
 def warn_unlike(outcomes: Sequence[TrialResult]) -> None:
     """Warnings where some lack tokens that others know, so that bits per character lie."""
-    from lmcli.cli.group import warn_uncounted
+    from lmcli.cli.console import warn_uncounted
 
     found = {o.name: o.held_out for o in outcomes}
     if len({score.unknown_tokens for score in found.values()}) > 1:
@@ -103,12 +103,3 @@ def result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
 
 def _million(tokens: float | None) -> float | None:
     return None if tokens is None else tokens / 1e6
-
-
-def keep(folder: Path, result: Any) -> None:
-    """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.storage import storage, write_json
-
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "comparison.json", result.to_json())

@@ -53,8 +53,8 @@ def evaluate(
 
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
-    from lmcli.cli.group import warn_uncounted
-    from lmcli.cli.screen import emit, preparation_bar
+    from lmcli.cli.console import emit, warn_uncounted
+    from lmcli.cli.progress import preparation_bar
     from lmcli.data.corpus import Split
     from lmcli.evaluation.log_likelihood import score_documents
     from lmcli.evaluation.perplexity import SEGMENT, score_long

@@ -33,7 +33,7 @@ def export(
 
       lmcli export runs/mine --to numpy -o mine-to-go
     """
-    from lmcli.cli.screen import emit
+    from lmcli.cli.console import emit
     from lmcli.generation.export import export_numpy
     from lmcli.run import Run
 

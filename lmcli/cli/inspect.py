@@ -68,7 +68,7 @@ def inspect(
       lmcli inspect runs/lstm my.txt --versus runs/rnn   (who remembered?)
     """
     from lmcli.cli import pictures
-    from lmcli.cli.screen import emit
+    from lmcli.cli.console import emit
     from lmcli.evaluation.activations import inspect, read_only
     from lmcli.run import Run
 
@@ -93,7 +93,7 @@ def inspect(
 
 def _values(run: Run, seen: Activations) -> dict[str, Any]:
     """What every result says of the run and the text; a warning where the text is unknown to it."""
-    from lmcli.cli.group import warn
+    from lmcli.cli.console import warn
 
     if seen.unknown:
         warn(f"{seen.unknown} of {len(seen.spans)} tokens are unknown to '{run.path}'")
@@ -112,7 +112,7 @@ def _check_one(**options: object) -> None:
 
 def _pieces(run: Run, text: str) -> list[str]:
     """The documents of a file, or the text itself; what is too long is cut."""
-    from lmcli.cli.group import warn
+    from lmcli.cli.console import warn
     from lmcli.data.reading import TextOptions, read_documents
     from lmcli.errors import TextError
     from lmcli.settings import update

@@ -21,12 +21,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
-from lmcli.cli.group import say
+from lmcli.cli.console import say
 from lmcli.errors import LostWorkerError, RunError, UsageError
 from lmcli.system import available_cores
 
 if TYPE_CHECKING:
-    from lmcli.cli.screen import Stop
+    from lmcli.cli.progress import Stop
     from lmcli.training.distributed import Workers
 
 MEETING = "LMCLI_MEETING"
@@ -112,7 +112,7 @@ def how_to_go_on(path: Path) -> str:
 
 def launch(words: Sequence[str], count: int, path: Path) -> int:
     """Run a command line as so many workers; the exit code for all of them."""
-    from lmcli.cli.screen import graceful_stop
+    from lmcli.cli.progress import graceful_stop
 
     with tempfile.TemporaryDirectory(prefix="lmcli-") as folder, graceful_stop() as stop:
         place = Path(folder)

@@ -25,7 +25,7 @@ def list_members(
 
       lmcli list lstm
     """
-    from lmcli.cli.screen import emit
+    from lmcli.cli.console import emit
     from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
     families = (MODELS, TOKENIZERS, GRAMMARS, PROBES)

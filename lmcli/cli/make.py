@@ -47,7 +47,7 @@ def make(
 
       lmcli make addition --digits 8
     """
-    from lmcli.cli.screen import emit
+    from lmcli.cli.console import emit
     from lmcli.grammars.base import companions, read_about, write_grammar
     from lmcli.registry import GRAMMARS
     from lmcli.settings import check_known, split_pairs, update

@@ -5,9 +5,11 @@ Precedence: flag, then ``LMCLI_<NAME>``, then ``--config FILE.toml``, then the d
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +36,12 @@ def option(*flags: str, about: str, default: str = "", **more: Any) -> Any:
     long = next(flag for flag in flags if flag.startswith("--"))
     variable = "LMCLI_" + long.split("/")[0].lstrip("-").replace("-", "_").upper()
     return typer.Option(*flags, envvar=variable, show_envvar=False, help=about, **more)
+
+
+def defaults(function: Callable[..., Any]) -> Any:
+    """The defaults of an api function, as attributes: each stands in its signature only."""
+    parameters = inspect.signature(function).parameters.values()
+    return SimpleNamespace(**{p.name: p.default for p in parameters})
 
 
 Texts = Annotated[

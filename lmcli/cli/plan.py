@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.cli.screen import emit_json, emit_lines, note
+from lmcli.cli.console import emit_json, emit_lines, note
 from lmcli.errors import UsageError
 from lmcli.report.result import SCHEMA
 

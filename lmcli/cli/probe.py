@@ -50,7 +50,7 @@ def probe(
 
       lmcli probe context runs/lstm other.txt --set longest=256
     """
-    from lmcli.cli.screen import emit, note
+    from lmcli.cli.console import emit, note
     from lmcli.evaluation.probes.base import ProbedModel
     from lmcli.registry import PROBES
     from lmcli.run import Run

@@ -33,8 +33,8 @@ def resumed(
 
     But for the device: what was trained on one goes on on another, if not bit for bit.
     """
-    from lmcli.cli.group import warn
-    from lmcli.cli.screen import preparation_bar
+    from lmcli.cli.console import warn
+    from lmcli.cli.progress import preparation_bar
     from lmcli.run import Run
     from lmcli.settings import split_pairs
     from lmcli.system import pick_device

@@ -69,7 +69,7 @@ def sample(
     """
     if "numpy" not in sys.modules:  # it looks once, on loading; waking threads costs more than
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
-    from lmcli.cli.group import warn_unknown
+    from lmcli.cli.console import warn_unknown
     from lmcli.generation.numpy_models.base import open_numpy_model
     from lmcli.generation.parallel import processes_for, spread
     from lmcli.generation.sampling import (
@@ -114,7 +114,7 @@ def _emit(
     sampled: Sequence[GenerationStats],
 ) -> None:
     """An object a text, in their order."""
-    from lmcli.cli.screen import emit_json
+    from lmcli.cli.console import emit_json
     from lmcli.generation.sampling import in_order
     from lmcli.report.result import Result
 

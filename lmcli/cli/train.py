@@ -98,9 +98,9 @@ def train(
 
       torchrun --nproc-per-node=2 -m lmcli train my.txt -o runs/mine
     """
+    from lmcli.cli.console import emit, note
     from lmcli.cli.launching import joined, launch, processes
     from lmcli.cli.resuming import asked
-    from lmcli.cli.screen import emit, note
     from lmcli.cli.trained import result, values
     from lmcli.errors import UsageError
     from lmcli.run import check_free
@@ -175,7 +175,7 @@ def _job(
     workers: int,
     shown: bool,
 ) -> Job:
-    from lmcli.cli.screen import preparation_bar
+    from lmcli.cli.progress import preparation_bar
     from lmcli.training.job import check_pairs, command_line, load_dataset, prepare_job
 
     arch, tokenizer = arch or "lstm", tokenizer or "char"
@@ -245,7 +245,8 @@ def _train(run: Run, job: Job, resume: bool, group: Workers, shown: bool) -> Tra
 
 def _loop(run: Run, job: Job, trainer: Trainer, log_lines: int, shown: bool) -> Progress:
     """Drive the trainer, draw the bar, obey Ctrl-C."""
-    from lmcli.cli.screen import TrainingBars, graceful_stop, note
+    from lmcli.cli.console import note
+    from lmcli.cli.progress import TrainingBars, graceful_stop
     from lmcli.training.checkpoint import train_into
     from lmcli.training.trainer import Progress
 

@@ -34,6 +34,22 @@ class Stage:
     unit: str
 
 
+@dataclass(frozen=True)
+class Training:
+    """How far a training is."""
+
+    name: str
+    """of the architecture, or of the row of a comparison"""
+    fraction: float
+    """of the budget, 0 to 1"""
+    loss: float
+    """nats a token, on the training part, lately"""
+    bits_per_char: float | None
+    """on the validation part, None between validations"""
+    tokens: int
+    seconds: float
+
+
 def warnings_only(event: object) -> None:
     """The default callback: warnings by `warnings.warn`, all else dropped."""
     if isinstance(event, Message) and event.level == "warning":

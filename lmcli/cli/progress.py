@@ -1,71 +1,28 @@
-"""What a command shows: the result on stdout, everything else on stderr.
+"""What a long command shows while it works, and how it is stopped.
 
-**In:** a Result, or Progress as it comes.
-**Out:** a table or JSON on stdout; bars on stderr that vanish when done and never reach a pipe.
+**In:** the events of `lmcli.report.progress`; Ctrl-C and SIGTERM.
+**Out:** bars on stderr that vanish when done and never reach a pipe; remarks and warnings; an
+answer to each event: whether to stop.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lmcli.cli.group import say
+from lmcli.cli.console import console, note, warn
+from lmcli.report.progress import Message, Stage, Training
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lmcli.data.texts import ProgressCounter
-    from lmcli.report.result import Result
     from lmcli.training.trainer import Progress
-
-
-def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
-    """Show a result, and what to try next."""
-    if as_json:
-        emit_json(result.to_json())
-        return
-    from lmcli.report.terminal import print_result
-
-    print_result(result, console())
-    if result.next_commands and not quiet:
-        note("next: " + f"\n{' ' * 6}".join(result.next_commands))
-
-
-def emit_json(values: Mapping[str, Any]) -> None:
-    """One object on one line of stdout."""
-    emit_lines([json.dumps(values, ensure_ascii=False, allow_nan=False)])
-
-
-def emit_lines(lines: Sequence[str]) -> None:
-    """Lines on stdout, in UTF-8 whatever the locale says."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
-    sys.stdout.buffer.flush()
-
-
-def note(message: str) -> None:
-    """A line on stderr."""
-    say(message)
-
-
-def console(stderr: bool = False) -> Console:
-    """A rich console that obeys COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb."""
-    from lmcli.report.terminal import Terminal
-
-    stream = sys.stderr if stderr else sys.stdout
-    plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 100
-    return Terminal(
-        stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None, width=width
-    )
 
 
 class Stop:
@@ -193,3 +150,79 @@ class TrainingBars:
             parts.append(f"bits/char {self.valid[name] * self.bits:.3f}")
         parts += [f"{speed / 1000:.0f}k tok/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
         return "  ".join(parts)
+
+
+class ProgressDisplay:
+    """The callback of a command: draws bars, says remarks and warnings, answers whether to stop.
+
+    Within it Ctrl-C and SIGTERM stop a training at its next step, if `stoppable`.
+    """
+
+    def __init__(self, shown: bool, stoppable: bool = False) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.shown = shown
+        self.draws = _can_draw(shown)
+        self.stop = Stop()
+        self.began = time.monotonic()
+        self.bars = Progress(
+            TextColumn("{task.description:<7}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[status]}"),
+            console=console(stderr=True),
+            transient=True,
+            disable=not self.draws,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.bits: dict[str, str] = {}
+        self.context = ExitStack()
+        self.stoppable = stoppable
+
+    def __enter__(self) -> ProgressDisplay:
+        if self.stoppable:
+            self.stop = self.context.enter_context(graceful_stop())
+        self.context.enter_context(self.bars)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+
+    def __call__(self, event: object) -> bool:
+        """Show an event."""
+        if isinstance(event, Message):
+            if event.level == "warning":
+                warn(event.text)
+            elif self.shown:
+                note(event.text)
+        elif isinstance(event, Stage) and self.draws:
+            if time.monotonic() - self.began >= PATIENCE:
+                done = f"{event.done / 1e6:,.0f} {event.unit}"
+                done += f" of {event.total / 1e6:,.0f}" if event.total else ""
+                self._move("stage", event.done, event.total or None, done, event.name)
+        elif isinstance(event, Training) and self.draws:
+            if "stage" in self.tasks:
+                self.bars.remove_task(self.tasks.pop("stage"))
+            self._move(event.name, event.fraction, 1.0, self._status(event))
+        return bool(self.stop)
+
+    def _move(
+        self, key: str, done: float, total: float | None, status: str, name: str = ""
+    ) -> None:
+        if key not in self.tasks:
+            self.tasks[key] = self.bars.add_task(name or key, total=total, status="")
+        self.bars.update(
+            self.tasks[key],
+            description=name or key,
+            completed=done,
+            total=total,
+            status=status,
+        )
+
+    def _status(self, event: Training) -> str:
+        speed = event.tokens / event.seconds if event.seconds else 0.0
+        left = int(event.seconds / event.fraction - event.seconds) if event.fraction else 0
+        if event.bits_per_char is not None:
+            self.bits[event.name] = f"bits/char {event.bits_per_char:.3f}"
+        bits = [self.bits[event.name]] if event.name in self.bits else []
+        speeds = [f"{speed / 1000:.0f}k tok/s", f"{left // 60}:{left % 60:02d} left"]
+        return "  ".join([f"loss {event.loss:.3f}", *bits, *speeds])

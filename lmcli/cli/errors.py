@@ -11,20 +11,15 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from lmcli.cli.console import label, say
 from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
 
-if TYPE_CHECKING:
-    from lmcli.evaluation.score import Score
-    from lmcli.tokenizers.base import Tokenizer
-
 INTERRUPTED = 130
-UNCOUNTED = 0.01
-"""share of unknown tokens from which on their spelling is missed"""
 WrongUsage: Any = typer.BadParameter.__bases__[0]
 """what the parser raises for a command line that does not fit; typer does not export it"""
 
@@ -111,46 +106,3 @@ def _in_our_words(error: Any) -> UsageError:
 def _report(error: LmcliError) -> None:
     for word, color, message in (("error:", "red", error.problem), ("hint:", "cyan", error.hint)):
         say(f"{label(word, color)} {' '.join(message.split())}")
-
-
-def say(message: str) -> None:
-    """A line on stderr in its own encoding (typer's echo would write UTF-8 to an ASCII one)."""
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
-
-
-def warn(message: str) -> None:
-    """A warning on stderr."""
-    say(f"{label('warning:', 'yellow')} {message}")
-
-
-def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
-    """Say which symbols of a text the model has never seen."""
-    if tokenizer.unknown is None or not text:
-        return
-    encoded = tokenizer.encode_with_ends(text)
-    begins = [0, *encoded.ends[:-1].tolist()]
-    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
-    strange = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
-    if strange:
-        shown = list(dict.fromkeys(map(repr, strange)))
-        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-        warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
-
-
-def warn_uncounted(score: Score, run: object) -> None:
-    """Say where so many tokens are unknown that bits per character mean little."""
-    if score.unknown_tokens > UNCOUNTED * score.tokens:
-        warn(
-            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
-            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
-        )
-
-
-def label(word: str, color: str) -> str:
-    """A word in colour, where stderr shows colours."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    forced = os.environ.get("FORCE_COLOR")
-    if plain or not (sys.stderr.isatty() or forced):
-        return word
-    return typer.style(word, fg=color, bold=True)

@@ -1,0 +1,109 @@
+"""The two streams of a command: the result on stdout, everything else on stderr.
+
+**In:** a Result, remarks, warnings.
+**Out:** a table or JSON on stdout, in UTF-8; lines on stderr in the encoding of the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lmcli.evaluation.score import Score
+    from lmcli.report.result import Result
+    from lmcli.tokenizers.base import Tokenizer
+
+UNCOUNTED = 0.01
+"""share of unknown tokens from which on their spelling is missed"""
+
+
+def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
+    """Show a result, and what to try next."""
+    if as_json:
+        emit_json(result.to_json())
+        return
+    from lmcli.report.terminal import print_result
+
+    print_result(result, console())
+    if result.next_commands and not quiet:
+        note("next: " + f"\n{' ' * 6}".join(result.next_commands))
+
+
+def emit_json(values: Mapping[str, Any]) -> None:
+    """One object on one line of stdout."""
+    emit_lines([json.dumps(values, ensure_ascii=False, allow_nan=False)])
+
+
+def emit_lines(lines: Sequence[str]) -> None:
+    """Lines on stdout, in UTF-8 whatever the locale says."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()
+
+
+def note(message: str) -> None:
+    """A line on stderr."""
+    say(message)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that obeys COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb."""
+    from lmcli.report.terminal import Terminal
+
+    stream = sys.stderr if stderr else sys.stdout
+    plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else 100
+    return Terminal(
+        stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None, width=width
+    )
+
+
+def say(message: str) -> None:
+    """A line on stderr in its own encoding (typer's echo would write UTF-8 to an ASCII one)."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+def warn(message: str) -> None:
+    """A warning on stderr."""
+    say(f"{label('warning:', 'yellow')} {message}")
+
+
+def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
+    """Say which symbols of a text the model has never seen."""
+    if tokenizer.unknown is None or not text:
+        return
+    encoded = tokenizer.encode_with_ends(text)
+    begins = [0, *encoded.ends[:-1].tolist()]
+    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
+    strange = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
+    if strange:
+        shown = list(dict.fromkeys(map(repr, strange)))
+        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+        warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
+
+
+def warn_uncounted(score: Score, run: object) -> None:
+    """Say where so many tokens are unknown that bits per character mean little."""
+    if score.unknown_tokens > UNCOUNTED * score.tokens:
+        warn(
+            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
+            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
+        )
+
+
+def label(word: str, color: str) -> str:
+    """A word in colour, where stderr shows colours."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    forced = os.environ.get("FORCE_COLOR")
+    if plain or not (sys.stderr.isatty() or forced):
+        return word
+    return typer.style(word, fg=color, bold=True)
