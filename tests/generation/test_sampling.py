@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.generation.sampling import (
-    LOGITS,
-    TOGETHER,
+    MAX_BATCH,
+    MAX_LOGITS,
     GenerationStats,
     SamplingSettings,
     StopStrings,
@@ -446,7 +446,7 @@ def test_the_first_of_several_texts_does_not_wait_for_the_others():
 def test_how_many_texts_are_made_at_once():
     assert batch_size(1, 500, 65) == 1
     assert batch_size(9, 500, 65) == 9
-    assert batch_size(1000, 500, 65) == TOGETHER
+    assert batch_size(1000, 500, 65) == MAX_BATCH
     assert batch_size(9, 0, 65) == 1  # the others' text would have to be held for ever
-    assert batch_size(64, 500, LOGITS // 2) == 2
-    assert batch_size(64, 500, 2 * LOGITS) == 1
+    assert batch_size(64, 500, MAX_LOGITS // 2) == 2
+    assert batch_size(64, 500, 2 * MAX_LOGITS) == 1
