@@ -84,6 +84,8 @@ class LanguageModel(nn.Module, abc.ABC):
     Settings: ClassVar[type[Settings]]
     is_count_based: ClassVar[bool] = False
     """Whether the model learns by counting (`fit_counts`) instead of by gradient descent."""
+    learning_rate: ClassVar[float] = 4e-3
+    """The default peak rate at the parameters of an LSTM of width 256."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()

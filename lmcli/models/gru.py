@@ -95,6 +95,7 @@ class GRU(Recurrent):
 
     name = "gru"
     Settings = GRUSettings
+    learning_rate = 2.5e-3
     Layer = GRULayer
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:

@@ -59,6 +59,7 @@ class MinLSTM(Recurrent):
 
     name = "minlstm"
     Settings = MinLSTMSettings
+    learning_rate = 8e-3
     Layer = MinLSTMLayer
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:

@@ -67,6 +67,7 @@ class RNN(Recurrent):
 
     name = "rnn"
     Settings = RNNSettings
+    learning_rate = 1.5e-3
     Layer = RNNLayer
 
 

@@ -43,6 +43,7 @@ class Window(NeuralLanguageModel):
 
     name = "window"
     Settings = WindowSettings
+    learning_rate = 3e-3
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)

@@ -123,22 +123,13 @@ def most_epochs(scale: ProblemSize) -> float:
 
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
-    """Peak rate; members without a rule of their own get the LSTM's."""
-    base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
+    """Peak rate: that of the architecture at a width of 256, less for wider models."""
+    base: float = MODELS.load(arch).learning_rate
     if getattr(settings, "activation", None) == "relu":  # which has no bound to its values
         base = LEARNING_RATE_RELU
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
-LEARNING_RATES = {
-    "lstm": 4e-3,
-    "gru": 2.5e-3,
-    "rnn": 1.5e-3,
-    "window": 3e-3,
-    "attention": 2e-3,
-    "mingru": 4e-3,
-    "minlstm": 8e-3,
-}
 LEARNING_RATE_RELU = 4e-4
 
 

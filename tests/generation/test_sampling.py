@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcli.errors import UsageError
 from lmcli.generation.sampling import (
     MAX_BATCH,
     MAX_LOGITS,
@@ -450,3 +451,20 @@ def test_how_many_texts_are_made_at_once():
     assert batch_size(9, 0, 65) == 1  # the others' text would have to be held for ever
     assert batch_size(64, 500, MAX_LOGITS // 2) == 2
     assert batch_size(64, 500, 2 * MAX_LOGITS) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "bounds"),
+    [
+        ({"temperature": math.nan}, "--temperature nan", "at least 0"),
+        ({"temperature": -1.0}, "--temperature -1.0", "at least 0"),
+        ({"temperature": math.inf}, "--temperature inf", "at least 0"),
+        ({"top_p": 1.5}, "--top-p 1.5", "from 0 to 1"),
+        ({"min_p": -0.1}, "--min-p -0.1", "from 0 to 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_bounds(values, option, bounds):
+    with pytest.raises(UsageError) as caught:
+        SamplingSettings(**values)
+    assert caught.value.problem == f"{option} is out of range"
+    assert caught.value.hint == f"it must be {bounds}"
