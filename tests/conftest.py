@@ -156,7 +156,7 @@ def build(small_settings):
 
 
 def random_stream(length, vocabulary, seed=0, start_every=0):
-    """Ids in which a token leans on the two before it, behind a start id, with more in between."""
+    """Ids in which a token leans on the two before it, after a start id, with more in between."""
     rng, ids = np.random.default_rng(seed), [vocabulary, int(seed) % vocabulary]
     while len(ids) < length:
         lean = (ids[-1] + ids[-2] + 1) % vocabulary
