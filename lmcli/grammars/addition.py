@@ -14,8 +14,8 @@ or both have. Its length is the number of digits of the sum that it changes. For
 the longest carry is about the logarithm of their digits, and long ones are very rare (Burks,
 Goldstine and von Neumann 1946). So the length of the longest carry is drawn first, from 0 to the
 longest possible, all equally likely, and then the operands, all pairs with exactly that longest
-carry equally likely. The length follows from the operands, so the entropies of both draws add up to that
-of a document: the sum is certain.
+carry equally likely. The length follows from the operands, so the entropies of both draws add up
+to that of a document: the sum is certain.
 
 Items come in twins, which test the same two sums: where in one problem the longest carry starts
 (1 and 1), the other has 0 and 0, and all other digits are equal. The sums differ in exactly the
