@@ -22,7 +22,7 @@ def open_runs(paths: Sequence[Path]) -> list[Opened]:
 
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p.parent for p in path.glob(f"*/{RECORD}"))
+        inside = sorted(p.parent for p in path.glob(f"[!.]*/{RECORD}"))  # less the half-written
         found += [path] if (path / RECORD).is_file() or not inside else inside
     return [(run, run.model()) for run in map(Run.open, found)]
 

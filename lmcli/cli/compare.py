@@ -113,7 +113,8 @@ def compare(
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
 
     from lmcli.cli.collecting import collect, open_runs
-    from lmcli.cli.compared import keep, result, values, warn_unlike
+    from lmcli.cli.compared import result, values, warn_unlike
+    from lmcli.cli.comparison_folder import check_folder, claimed, keep
     from lmcli.cli.console import emit, note
     from lmcli.cli.plan import show_plan
     from lmcli.cli.progress import preparation_bar
@@ -133,7 +134,7 @@ def compare(
     pairs = split_pairs(settings or [])
     check_trial_specs(chosen, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
-    _check_folder(folder, force, taken)
+    check_folder(folder, force, taken, plan)
     held_out = split, valid, test
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
@@ -144,56 +145,22 @@ def compare(
     if plan:
         show_plan(trained, folder, device, force, as_json, quiet)
         return
-    _clear(folder, taken)
     side_by_side = _workers(trained, workers)
-    if shown:
-        for line in _announcement(dataset, trained, budget, side_by_side):
-            note(line)
-    outcomes = _train(trained, side_by_side, dataset, shown)
-    outcomes += collect(opened, dataset, [e.name for e in chosen])
-    if not outcomes:
-        raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
-    warn_unlike(outcomes)
-    comparison = Comparison.of(outcomes)
-    found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
-    results = add_memory(found, dataset, seed, probe)
-    made = with_memory(result(comparison, found, folder), results)
-    keep(folder, made)
+    with claimed(folder, [m.path for m in trained], taken) as own:
+        if shown:
+            for line in _announcement(dataset, trained, budget, side_by_side):
+                note(line)
+        outcomes = _train(trained, side_by_side, dataset, shown)
+        outcomes += collect(opened, dataset, [e.name for e in chosen])
+        if not outcomes:
+            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
+        warn_unlike(outcomes)
+        comparison = Comparison.of(outcomes)
+        found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
+        results = add_memory(found, dataset, seed, probe)
+        made = with_memory(result(comparison, found, folder), results)
+        keep(folder, made, own)
     emit(made, as_json, quiet)
-
-
-def _clear(folder: Path, kept: Sequence[Path]) -> None:
-    """Remove the runs of the comparison that is replaced, but those that the new one takes."""
-    import shutil
-
-    from lmcli.run import RECORD
-    from lmcli.storage import storage
-
-    taken = {path.resolve() for path in kept}
-    with storage(folder):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if (path / RECORD).is_file() and path.resolve() not in taken:
-                shutil.rmtree(path)
-
-
-def _check_folder(folder: Path, force: bool, kept: Sequence[Path]) -> None:
-    """The folder must be new, empty, or a comparison, finished or not, that may be replaced.
-
-    A folder of runs that are all taken is as good as an empty one: nothing is lost.
-    """
-    from lmcli.errors import RunError
-    from lmcli.run import RECORD, check_free
-
-    finished = (folder / "comparison.json").is_file()
-    inside = list(folder.iterdir()) if folder.is_dir() else []
-    taken = {path.resolve() for path in kept}
-    if inside and all(path.resolve() in taken for path in inside):
-        return
-    if finished or (inside and all((path / RECORD).is_file() for path in inside)):
-        if not force:
-            raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
-        return
-    check_free(folder, force=False)
 
 
 def _workers(members: Sequence[Trial], wanted: int | None) -> int:

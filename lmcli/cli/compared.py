@@ -103,12 +103,3 @@ def result(comparison: Comparison, values: dict[str, Any], folder: Path) -> Any:
 
 def _million(tokens: float | None) -> float | None:
     return None if tokens is None else tokens / 1e6
-
-
-def keep(folder: Path, result: Any) -> None:
-    """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.storage import storage, write_json
-
-    with storage(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "comparison.json", result.to_json())
