@@ -3,24 +3,21 @@
 **In:** a `CorpusSpec`: which texts, how to read and how to split them.
 **Out:** a `Corpus`: the parts, and the spec with a sha256 of what was read.
 
-A text is read once to see what it is and where it is to be cut, and once for its sha256. What stays
-in memory is where the documents of each part lie; they are read when they are used.
+A text is read once to see what it is and where it is to be cut. What stays in memory is where the
+documents of each part lie; they are read when they are used.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from lmcli.data.documents import DocumentOffsets, Documents, find_offsets
 from lmcli.data.files import find_files
 from lmcli.data.split import Split, split_documents, whole
-from lmcli.data.text import Limits, Text, TextOptions, open_texts
+from lmcli.data.text import Digest, Limits, Text, TextOptions, open_texts
 from lmcli.errors import TextError
 from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 
@@ -127,10 +124,13 @@ def load_corpus(
     options, blocks = spec.options, spec.options.documents == "file"
     given = {"train": spec.texts, "valid": spec.valid, "test": spec.test}
     given = {name: texts for name, texts in given.items() if texts or name == "train"}
-    found = {name: _find(texts, options, limits, counter) for name, texts in given.items()}
+    digests = {name: Digest() for name in given}
+    found = {
+        name: _find(texts, options, limits, counter, digests[name]) for name, texts in given.items()
+    }
     texts = {name: tuple(f.text for f in files) for name, files in found.items()}
     _check_apart(texts)
-    checksums = {name: _content_sha256(files, blocks) for name, files in found.items()}
+    checksums = {name: digest.hexdigest() for name, digest in digests.items()}
     own = () if spec.valid else ("valid",) if spec.test else ("valid", "test")
     parts = split_documents(found["train"], blocks, spec.split, ("train", *own))
     parts |= {name: whole(files, blocks) for name, files in found.items() if name != "train"}
@@ -173,11 +173,15 @@ def reopen_corpus(
 
 
 def _find(
-    texts: Sequence[str], options: TextOptions, limits: Limits, counter: ProgressCounter
+    texts: Sequence[str],
+    options: TextOptions,
+    limits: Limits,
+    counter: ProgressCounter,
+    digest: Digest | None = None,
 ) -> list[DocumentOffsets]:
     """Where the documents of each file lie."""
     opened = open_texts(find_files(texts), options, limits, counter)
-    return [find_offsets(text, options.documents, counter) for text in opened]
+    return [find_offsets(text, options.documents, counter, digest) for text in opened]
 
 
 def _check_apart(parts: Mapping[str, Sequence[Text]]) -> None:
@@ -192,20 +196,3 @@ def _check_apart(parts: Mapping[str, Sequence[Text]]) -> None:
                         "training, validation and test texts must differ: leave it out of one",
                     )
         seen += [(part, text) for text in texts]
-
-
-def _content_sha256(files: Sequence[DocumentOffsets], blocks: bool) -> str:
-    """Of all documents, with a zero byte between two."""
-    digest, between = hashlib.sha256(), b""
-    for file in files:
-        if blocks:
-            digest.update(between)
-            for _, data in file.text.windows():
-                digest.update(data)
-        else:
-            for _, data, starts in file.byte_chunks():
-                marked = np.insert(np.frombuffer(data, np.uint8), starts, 0)
-                digest.update(marked[len(between) == 0 :].data)
-                between = b"\0"
-        between = b"\0"
-    return digest.hexdigest()

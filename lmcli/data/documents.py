@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.text import Text, last_whole
+from lmcli.data.text import Digest, Text, last_whole
 from lmcli.errors import TextError
 from lmcli.report.progress import ProgressCounter
 from lmcli.tokenizers.base import SAFE_SPLIT, Chunk, Ids, Offsets
@@ -239,10 +239,13 @@ def character_offsets(data: bytes, places: Offsets) -> Offsets:
 # ------------------------------------------------------------------ where documents begin and end
 
 
-def find_offsets(text: Text, unit: str, counter: ProgressCounter) -> DocumentOffsets:
+def find_offsets(
+    text: Text, unit: str, counter: ProgressCounter, digest: Digest | None = None
+) -> DocumentOffsets:
     """Where the documents of a text lie: its lines, its paragraphs, or the blocks of a file.
 
-    A text that is empty or not UTF-8 is a TextError.
+    The digest is updated with the documents, a zero byte between two. A text that is empty or not
+    UTF-8 is a TextError.
     """
     segmenter = _Blocks(BLOCK) if unit == "file" else _Lines(unit)
     blank = True
@@ -251,10 +254,16 @@ def find_offsets(text: Text, unit: str, counter: ProgressCounter) -> DocumentOff
         decoded = text.decode(data, begin)
         blank = blank and decoded.isspace()
         segmenter.feed(data, decoded)
+        if digest and unit == "file":
+            digest.update(data, np.arange(1 if begin == 0 else 0))
         counter.add(len(data))
     if blank:
         raise TextError(f"'{text.name}' is empty", "a text needs words in it")
-    return segmenter.finish(text)
+    offsets = segmenter.finish(text)
+    if digest and unit != "file":
+        for _, data, starts in offsets.byte_chunks():
+            digest.update(data, starts)
+    return offsets
 
 
 def cut_blocks(text: Text, size: int) -> DocumentOffsets:

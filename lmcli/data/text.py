@@ -11,6 +11,7 @@ shortens would kill the process.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import io
 import os
 import stat
@@ -25,10 +26,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from lmcli.data.files import fetch, is_packed, is_special, unreadable
 from lmcli.errors import StorageError, TextError, did_you_mean
 from lmcli.report.progress import ProgressCounter
 from lmcli.settings import setting
+from lmcli.tokenizers.base import Offsets
 
 _ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252")
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -198,6 +202,25 @@ class Text:
             wrong = data[error.start]
             head = self.read(0, min(2, self.size))
             raise not_text(self.name, "utf-8", wrong, place, head) from None
+
+
+class Digest:
+    """The sha256 of documents, with a zero byte between two."""
+
+    def __init__(self) -> None:
+        self._sha256, self._begun = hashlib.sha256(), False
+
+    def update(self, data: bytes, starts: Offsets) -> None:
+        """More bytes, and at which of them documents begin."""
+        if len(starts):
+            data = np.insert(np.frombuffer(data, np.uint8), starts, 0).tobytes()
+            data = data if self._begun else data[1:]
+        self._sha256.update(data)
+        self._begun = True
+
+    def hexdigest(self) -> str:
+        """Of all bytes so far."""
+        return self._sha256.hexdigest()
 
 
 def last_whole(data: bytes) -> int:
