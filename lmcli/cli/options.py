@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from lmcli.cli.config import read_config
-from lmcli.errors import UsageError, did_you_mean
+from lmcli.errors import UsageError
+from lmcli.settings import one_of as one_of
 
 LARGEST_SEED = 2**32 - 1
 
@@ -119,13 +120,6 @@ Errors = Annotated[
     str,
     option("--errors", about="Bytes that are no text: strict, replace or ignore.", metavar="KIND"),
 ]
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value if it is allowed, else a UsageError."""
-    if value not in allowed:
-        raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
-    return value
 
 
 def finite(**values: float | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
+from lmcli.data.corpus import Corpus
 from lmcli.data.dataset import CorpusSpec, Dataset
 from lmcli.data.reading import Reader
 from lmcli.data.texts import ProgressCounter
@@ -177,21 +178,9 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
 def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
-    choice = CorpusSpec.from_json(record.corpus)
-    if "-" in choice.texts and not texts:
-        raise TextError(
-            f"'{run.path}' was trained on standard input, which is gone",
-            "name the text in the command, or pipe it in again and name -",
-        )
-    choice = replace(choice, texts=texts or choice.texts)
+    choice = _recorded_choice(run, texts)
     dataset = load_dataset(choice, record.tokenizer, record.tokenizer_settings, meter)
-    for name, checksum in dataset.checksums().items():
-        if checksum != record.corpus[name]:
-            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
-            raise TextError(
-                f"the {what} has changed since '{run.path}' was trained on it",
-                "train a new run on the new text",
-            )
+    _check_unchanged(run, dataset.checksums())
     try:
         settings = MODELS.load(record.arch).Settings(**record.settings)
         training = TrainingSettings(**record.training)
@@ -200,6 +189,35 @@ def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None 
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
     job = Job(record.arch, settings, training, budget, record.seed, record.device, dataset)
     return replace(job, workers=record.workers)
+
+
+def reopen_corpus(
+    run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None
+) -> Corpus:
+    """The corpus that a run was trained on, read again; its texts must be what they were."""
+    corpus = _recorded_choice(run, texts).load(Reader(meter=meter))
+    _check_unchanged(run, corpus.checksums())
+    return corpus
+
+
+def _recorded_choice(run: Run, texts: tuple[str, ...]) -> CorpusSpec:
+    choice = CorpusSpec.from_json(run.record.corpus)
+    if "-" in choice.texts and not texts:
+        raise TextError(
+            f"'{run.path}' was trained on standard input, which is gone",
+            "name the text in the command, or pipe it in again and name -",
+        )
+    return replace(choice, texts=texts or choice.texts)
+
+
+def _check_unchanged(run: Run, checksums: Mapping[str, str | None]) -> None:
+    for name, checksum in checksums.items():
+        if checksum != run.record.corpus[name]:
+            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
+            raise TextError(
+                f"the {what} has changed since '{run.path}' was trained on it",
+                "train a new run on the new text",
+            )
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from lmcli.data.dataset import Dataset
 from lmcli.errors import LmcliError, TrainingError
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.run import Run

@@ -18,7 +18,7 @@ from lmcli.evaluation.comparison import (
     paired_difference,
     summary,
 )
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
