@@ -9,17 +9,20 @@ Importing this file loads neither torch nor numpy; each function imports the sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import TextError, UsageError
+from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run
 from lmcli.settings import one_of, update
 
 if TYPE_CHECKING:
+    from lmcli.evaluation.cloze import ClozeResult
     from lmcli.evaluation.perplexity import Evaluation
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.evaluation.probes.suite import ProbeReport
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
@@ -37,6 +40,10 @@ def _names(texts: Texts | None) -> list[str]:
     if texts is None:
         return []
     return [str(texts)] if isinstance(texts, str | Path) else [str(t) for t in texts]
+
+
+def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
+    return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
 
 
 # ------------------------------------------------------------------ measuring
@@ -110,3 +117,101 @@ def _read(
     reader = Reader(meter=ProgressCounter(on_progress))
     names, pieces = find_documents(texts, options, reader)
     return list(islice(names, 100)), pieces
+
+
+def cloze(
+    runs: RunLike | Sequence[RunLike],
+    *,
+    text: str | None = None,
+    candidates: str | Sequence[str] | None = None,
+    swap: str | None = None,
+    gaps: str | Sequence[int] | None = None,
+    filler: str | Path | None = None,
+    items: str | Path | None = None,
+    top: int = 5,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ClozeResult:
+    """Fill the blank of a text, or answer the held-out items beside the text of the runs."""
+    from lmcli.evaluation.cloze import answer_items, fill_blank
+
+    opened, wanted = _runs(runs), _gaps(gaps)
+    if text is None:
+        for name, value in {"candidates": candidates, "swap": swap, "filler": filler}.items():
+            if value is not None:
+                raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
+        return answer_items(opened, Path(items) if items else None, wanted, on_progress)
+    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
+    old, equals, new = (swap or "").partition("=")
+    if swap and not (old and equals and new):
+        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
+    return fill_blank(
+        opened,
+        text,
+        candidates=[word.strip() for word in listed if word.strip()],
+        swap=(old, new) if swap else None,
+        gaps=wanted,
+        filler=str(filler) if filler else None,
+        top=top,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def _gaps(gaps: str | Sequence[int] | None) -> list[int] | None:
+    if gaps is None:
+        return None
+    try:
+        numbers = [int(g) for g in (gaps.split(",") if isinstance(gaps, str) else gaps)]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0:
+        raise UsageError(f"--gaps {gaps}: not whole numbers", "for example --gaps 0,10,100")
+    return numbers
+
+
+def probe(
+    runs: RunLike | Sequence[RunLike],
+    texts: Texts | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ProbeReport:
+    """Measure how far back each run remembers: by one probe, or by all that apply."""
+    from lmcli.evaluation.probes.base import ProbedModel
+    from lmcli.evaluation.probes.suite import ProbeReport, load_probes, run_probes
+    from lmcli.registry import PROBES
+
+    probes = load_probes([name] if name else PROBES.names(), settings or {})
+    opened = _runs(runs)
+    data = _probe_data(opened, _names(texts), on_progress)
+    subjects = [ProbedModel.of(run) for run in opened]
+    results = run_probes(probes, subjects, data, seed, on_progress)
+    return ProbeReport(results, all=name is None)
+
+
+def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress) -> ProbeData:
+    """The given texts, or the held-out parts of the text that all runs were trained on."""
+    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.reading import read_documents
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.training.job import reopen_corpus
+
+    first = CorpusSpec.from_json(runs[0].record.corpus)
+    if texts:
+        try:
+            train = reopen_corpus(runs[0]).train
+        except LmcliError:
+            train = None
+        documents = [d.text for d in read_documents(texts, first.options)]
+        return ProbeData.of(texts, documents, train, on_progress)
+    for run in runs[1:]:
+        same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
+        if not same or CorpusSpec.from_json(run.record.corpus) != first:
+            raise TextError(
+                f"'{run.path}' and '{runs[0].path}' were trained on different texts",
+                "name a text that both are to be tested on",
+            )
+    return ProbeData.of_corpus(first.texts, reopen_corpus(runs[0]), on_progress)

@@ -152,12 +152,11 @@ def text_options(
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
     from lmcli.data.reading import TextOptions
+    from lmcli.grammars.base import is_made
     from lmcli.settings import update
 
     if documents is None:
-        path = Path(texts[0]) if len(texts) == 1 else Path()
-        made = bool(path.name) and path.with_suffix(".about.json").is_file()
-        documents = "line" if made else "file"
+        documents = "line" if len(texts) == 1 and is_made(texts[0]) else "file"
     one_of("errors", errors, ("strict", "replace", "ignore"))
     one_of("newlines", newlines, ("keep", "lf"))
     one_of("documents", documents, ("file", "line", "paragraph"))
