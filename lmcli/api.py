@@ -20,6 +20,7 @@ from lmcli.settings import one_of, update
 
 if TYPE_CHECKING:
     from lmcli.evaluation.cloze import ClozeResult
+    from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.perplexity import Evaluation
     from lmcli.evaluation.probes.base import ProbeData
     from lmcli.evaluation.probes.suite import ProbeReport
@@ -215,3 +216,39 @@ def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgre
                 "name a text that both are to be tested on",
             )
     return ProbeData.of_corpus(first.texts, reopen_corpus(runs[0]), on_progress)
+
+
+def inspect(
+    run: RunLike,
+    text: str,
+    *,
+    gate: str | None = None,
+    units: int | None = None,
+    unit: int | None = None,
+    correlate: str | None = None,
+    versus: RunLike | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Inspection:
+    """Look inside a run while it reads a text, or a file: gates, cells, units, its losses."""
+    from lmcli.evaluation.inspection import inspect_text
+
+    _check_one(units=units, unit=unit, versus=versus)
+    _check_one(unit=unit, correlate=correlate, versus=versus)
+    _check_one(gate=gate, versus=versus)
+    return inspect_text(
+        load(run),
+        text,
+        gate=gate,
+        units=units,
+        unit=unit,
+        regex=correlate,
+        versus=None if versus is None else load(versus),
+        on_progress=on_progress,
+    )
+
+
+def _check_one(**options: object) -> None:
+    """A UsageError for two options that ask for different things."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")

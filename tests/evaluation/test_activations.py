@@ -16,14 +16,12 @@ from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.evaluation.activations import (
     CHUNK,
     Activations,
-    auc,
-    correlate,
-    inspect,
+    loss_difference,
+    read_inside,
     read_only,
-    tapped,
-    versus,
-    within,
+    record,
 )
+from lmcli.evaluation.unit_search import auc, correlate, within
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
@@ -140,7 +138,7 @@ def test_every_value_shown_is_that_of_the_cell_written_out(
     tokenizer = tokenizer_of("char")
     model = model_of(name, tokenizer.size, layers=layers)
     pieces = [TEXT[:40], TEXT[40:]]
-    shown = inspect(model, tokenizer, pieces).values
+    shown = read_inside(model, tokenizer, pieces).values
     expected = forward_unrolled(cell, parts, model, [tokenizer.encode(p).tolist() for p in pieces])
     assert list(shown) == list(expected)
     for gate, values in expected.items():
@@ -149,11 +147,11 @@ def test_every_value_shown_is_that_of_the_cell_written_out(
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "window"])
-def test_the_tapped_forward_is_the_fused_one(name: str) -> None:
+def test_the_recorded_forward_is_the_fused_one(name: str) -> None:
     """The last layer's hidden values, through the output layer, give the losses of the score."""
     tokenizer = tokenizer_of("char")
     model = model_of(name, tokenizer.size)
-    seen = inspect(model, tokenizer, [TEXT])
+    seen = read_inside(model, tokenizer, [TEXT])
     logits = torch.from_numpy(seen.values["hidden"]) @ model.output.weight.T + model.output.bias
     logs = logits.log_softmax(-1)[:-1].detach().numpy()
     ids = tokenizer.encode(TEXT)[1:]
@@ -167,14 +165,14 @@ def test_a_long_text_is_read_in_chunks_without_a_seam() -> None:
     assert len(text) > CHUNK + 50
     ids = tokenizer.encode(text).tolist()
     whole = forward_unrolled(gru, 1, model, [ids])
-    for gate, values in tapped(model, [ids]).items():
+    for gate, values in record(model, [ids]).items():
         np.testing.assert_allclose(values, whole[gate], rtol=0, atol=1e-6)
 
 
 def test_values_do_not_depend_on_what_comes_later() -> None:
     tokenizer = tokenizer_of("char")
     model = model_of("lstm", tokenizer.size)
-    short, whole = (inspect(model, tokenizer, [t]) for t in (TEXT[:20], TEXT))
+    short, whole = (read_inside(model, tokenizer, [t]) for t in (TEXT[:20], TEXT))
     for gate, values in short.values.items():
         np.testing.assert_allclose(values, whole.values[gate][:20], rtol=0, atol=1e-6)
 
@@ -183,7 +181,7 @@ def test_values_do_not_depend_on_what_comes_later() -> None:
 def test_every_token_has_its_text_its_loss_and_its_values(kind: str) -> None:
     text = TEXT + "naïve “ü”\n"
     tokenizer = tokenizer_of(kind, text)
-    seen = inspect(model_of("lstm", tokenizer.size), tokenizer, [TEXT, text])
+    seen = read_inside(model_of("lstm", tokenizer.size), tokenizer, [TEXT, text])
     assert "".join(seen.tokens) == TEXT + text
     count = len(tokenizer.encode(TEXT)) + len(tokenizer.encode(text))
     assert len(seen.tokens) == len(seen.nats) == count
@@ -193,7 +191,7 @@ def test_every_token_has_its_text_its_loss_and_its_values(kind: str) -> None:
 @pytest.mark.parametrize("name", [n for n in MODELS.names() if n != "ngram"])
 def test_every_architecture_that_learns_by_descent_has_something_to_show(name: str) -> None:
     tokenizer = tokenizer_of("char")
-    seen = inspect(model_of(name, tokenizer.size), tokenizer, [TEXT[:20], TEXT[20:]])
+    seen = read_inside(model_of(name, tokenizer.size), tokenizer, [TEXT[:20], TEXT[20:]])
     assert seen.values
     for gate, values in seen.values.items():
         assert len(values) == len(TEXT), gate
@@ -202,7 +200,7 @@ def test_every_architecture_that_learns_by_descent_has_something_to_show(name: s
 
 def test_what_the_model_has_never_seen_is_counted() -> None:
     tokenizer = tokenizer_of("char")
-    assert inspect(model_of("rnn", tokenizer.size), tokenizer, ["so € on ¥"]).unknown == 2
+    assert read_inside(model_of("rnn", tokenizer.size), tokenizer, ["so € on ¥"]).unknown == 2
 
 
 def test_an_architecture_without_units_says_so_and_can_be_compared() -> None:
@@ -210,7 +208,7 @@ def test_an_architecture_without_units_says_so_and_can_be_compared() -> None:
     model = MODELS.load("ngram")(tokenizer.size, MODELS.load("ngram").Settings())
     model.count(np.append([tokenizer.start], tokenizer.encode(TEXT)))
     with pytest.raises(LmcliError, match="ngram has neither gates nor units") as caught:
-        inspect(model, tokenizer, [TEXT])
+        read_inside(model, tokenizer, [TEXT])
     assert "--versus" in caught.value.hint
     assert len(read_only(model, tokenizer, [TEXT]).nats) == len(TEXT)
 
@@ -218,7 +216,7 @@ def test_an_architecture_without_units_says_so_and_can_be_compared() -> None:
 def test_no_text_is_a_text_error() -> None:
     tokenizer = tokenizer_of("char")
     with pytest.raises(TextError, match="no text"):
-        inspect(model_of("rnn", tokenizer.size), tokenizer, [""])
+        read_inside(model_of("rnn", tokenizer.size), tokenizer, [""])
 
 
 # Choosing
@@ -238,8 +236,8 @@ def test_an_average_is_over_units_and_of_sizes() -> None:
 
 def test_the_most_telling_units_are_those_that_vary_most() -> None:
     seen = made([[0, 5, 1, 0], [0, 5, -1, 3], [0, 5, 1, 0]])
-    assert seen.telling("cell", 2) == [3, 2]
-    assert seen.telling("cell", 9) == [3, 2, 0, 1]
+    assert seen.most_varying("cell", 2) == [3, 2]
+    assert seen.most_varying("cell", 9) == [3, 2, 0, 1]
 
 
 def test_a_gate_is_found_in_every_layer_and_a_wrong_one_is_met_with_a_hint() -> None:
@@ -271,7 +269,7 @@ def test_losses_of_two_tokenizers_meet_where_both_end_a_token(kinds: tuple[str, 
         read_only(model_of("rnn", t.size), t, [text])
         for t in (tokenizer_of(k, text) for k in kinds)
     )
-    found = versus(first, second)
+    found = loss_difference(first, second)
     assert "".join(s.text for s in found) == text
     assert sum(s.nats for s in found) == pytest.approx(first.nats.sum())
     assert sum(s.versus for s in found) == pytest.approx(second.nats.sum())
@@ -284,7 +282,9 @@ def test_with_one_tokenizer_every_token_is_compared() -> None:
     lstm_, rnn_ = (
         read_only(model_of(n, tokenizer.size), tokenizer, [TEXT]) for n in ("lstm", "rnn")
     )
-    assert [s.difference for s in versus(lstm_, rnn_)] == pytest.approx(lstm_.nats - rnn_.nats)
+    assert [s.difference for s in loss_difference(lstm_, rnn_)] == pytest.approx(
+        lstm_.nats - rnn_.nats
+    )
 
 
 # Segments that tell
