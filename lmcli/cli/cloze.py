@@ -34,7 +34,7 @@ def cloze(
         Path | None,
         o.option("--items", about="Held-out items of lmcli make.", default="those beside the text"),
     ] = None,
-    top: Annotated[int, o.option("--top", about="Show so many words.", min=1, metavar="N")] = 5,
+    top: Annotated[int, o.option("--top", about="Show the N likeliest.", min=1, metavar="N")] = 5,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,

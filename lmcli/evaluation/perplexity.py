@@ -142,7 +142,7 @@ def _nats(
 def _tokens(
     tokenizer: Tokenizer, fragments: Iterable[tuple[str, bool]], reset: Reset
 ) -> Iterator[Tokens]:
-    """Ids with start ids among them, but for the first, which nobody predicts."""
+    """Ids with start ids among them, except the first, which is never predicted."""
     offset, begun, whole, previous = 0, False, True, tokenizer.start
     for fragment, goes_on in fragments:
         lines = fragment.splitlines(keepends=True) if reset == "line" else [fragment]
@@ -161,7 +161,7 @@ def _tokens(
 
 
 def _of_size(tokens: Iterable[Tokens], size: int) -> Iterator[Tokens]:
-    """The same, so many at a time; the last may be fewer."""
+    """The same, `size` at a time; the last may be fewer."""
     held: list[Tokens] = []
     count = 0
     for some in tokens:

@@ -218,7 +218,7 @@ UNSPELT = 0.01
 
 
 def warn_of_unknown(score: Score, run: object, on_progress: OnProgress) -> None:
-    """A warning where so many tokens are unknown that bits per character mean little."""
+    """A warning where bits per character mean little, as many tokens are unknown."""
     if score.unknown_tokens > UNSPELT * score.tokens:
         warning = (
             f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "

@@ -183,7 +183,7 @@ def _result(
     names = labels(subjects)
     picture = figure(
         names, rows, "context", "what forgetting costs: nats a token, by how many tokens are known",
-        "up to so many tokens known", Metric("nats", 0, "power"), WORTH, "log",
+        "up to N tokens known", Metric("nats", 0, "power"), WORTH, "log",
     )  # fmt: skip
     picture = replace(picture, line="1 % of perplexity")
     shown = [

@@ -79,7 +79,7 @@ class Halflife(Probe):
 
 
 def _tokens(subject: ProbedModel, data: ProbeData, settings: Any, seed: int) -> Tensor:
-    """Stretches of held-out text, documents laid end to end. Shapes: -> (B, T)."""
+    """Chunks of held-out text, documents laid end to end. Shapes: -> (B, T)."""
     stream = np.concatenate(documents(subject.tokenizer, data.held_out))
     return random_stretches(stream, min(settings.length, len(stream)), settings.rows, seed)
 
@@ -130,7 +130,7 @@ def _result(
     names = labels(subjects)
     picture = figure(
         names, rows, "lag", "how long units hold what they hold: share of units by half-life",
-        "half-life up to so many tokens", PERCENT,
+        "half-life up to N tokens", PERCENT,
     )  # fmt: skip
     shown = [row | {"model": names[row["run"]]} for row in summary]
     tokens = 1

@@ -122,7 +122,7 @@ def donor_nats(
     states: State,
     which: npt.NDArray[np.int64],
 ) -> Floats:
-    """Extra nats after c = 1, 2, 4, ... tokens read from a state of elsewhere; nan behind the end.
+    """Extra nats after c = 1, 2, 4, ... tokens read from a state of elsewhere; nan after the end.
 
     Shapes: -> (rows, buckets).
     """
@@ -154,7 +154,7 @@ def powers(most: int) -> list[int]:
 
 @torch.inference_mode()
 def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Floats:
-    """KL(full || reset) after c = 1, 2, 4, ... tokens of each row, in nats; nan behind its end.
+    """KL(full || reset) after c = 1, 2, 4, ... tokens of each row, in nats; nan after its end.
 
     Shapes: -> (rows, buckets).
     """

@@ -77,7 +77,7 @@ def _over_optimum(subject: ProbedModel, data: ProbeData) -> float | None:
 
 
 def main_kind(rows: Sequence[dict[str, Any]]) -> str:
-    """The kind of item that is asked for at most gaps."""
+    """The kind of item that comes at the most gaps."""
     kinds: list[str] = [row["kind"] for row in rows if row["kind"] != CONTROL] or [CONTROL]
     return max(dict.fromkeys(kinds), key=kinds.count)
 
@@ -109,7 +109,7 @@ def _result(
     )
     columns = [
         Column("model", text("model")),
-        Column("kind", text("asked for")),
+        Column("kind", text("kind")),
         Column("gap", COUNT, "gap"),
         Column("value", PERCENT, "right"),
         Column("low", PERCENT, "from"),

@@ -3,8 +3,8 @@
 **In:** runs, the text's held-out part; the items of a grammar where they lie beside the text.
 **Out:** forced choice by the distance between cue and target: real, and with the memory exchanged.
 
-On a user's text every target stands exactly once before (`finding.py`), and is tried with the same
-last tokens three times over: `real`; `amnesic`, the state behind the cue exchanged for one from
+On a user's text every target stands exactly once before (`items.py`), and is tried with the same
+last tokens three times over: `real`; `amnesic`, the state after the cue exchanged for one from
 elsewhere; `swapped`, a foil in the cue's place. A run *reaches back* as far as the real state beats
 the amnesic one and the swap moves the odds, in that bucket and in all smaller ones, with the lower
 95 % limits above zero. Khandelwal et al. (2018) and Gulordava et al. (2018) are the models of this.
@@ -125,16 +125,15 @@ def find_items(
     subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int
 ) -> tuple[list[Block], list[RecallItem]]:
     """The same items for all; words that a run cannot spell are left out."""
-    ruler = ItemMiner(data.train)
+    miner = ItemMiner(data.train)
     tokenizers = [s.tokenizer for s in subjects]
-    blocks = cut_blocks(data.held_out, [*tokenizers, ruler.words], settings.block)
+    blocks = cut_blocks(data.held_out, [*tokenizers, miner.words], settings.block)
     rng = np.random.default_rng(seed)
-    every = [c for number, b in enumerate(blocks) for c in ruler.candidates(number, b)]
-    found = ruler.items(every, rng)
-    spelled = {
-        w: all(_spells(t, w) for t in tokenizers) for w in {w for f in found for w in f.words}
-    }
-    fair = [f for f in found if all(spelled[w] for w in f.words)]
+    every = [c for number, b in enumerate(blocks) for c in miner.candidates(number, b)]
+    items = miner.items(every, rng)
+    words = {word for item in items for word in item.words}
+    spelt = {word: all(_spells(t, word) for t in tokenizers) for word in words}
+    fair = [item for item in items if all(spelt[word] for word in item.words)]
     return blocks, choose_items(fair, settings.items, rng)
 
 
@@ -292,10 +291,10 @@ def _result(
     ]
     picture = figure(
         names, rows, "gap", "knows a word again: right out of five, by tokens since it came",
-        "up to so many tokens back", PERCENT, CHANCE,
+        "up to N tokens back", PERCENT, CHANCE,
     )  # fmt: skip
     notes = [
-        "amnesic: the state behind the cue comes from elsewhere; flips: a swapped cue turns the "
+        "amnesic: the state after the cue comes from elsewhere; flips: a swapped cue turns the "
         "odds (chance 50 %)"
     ]
     return ProbeResult(

@@ -91,7 +91,7 @@ def try_items(
 def _place(
     subject: ProbedModel, blocks: Sequence[Block], found: Sequence[RecallItem]
 ) -> tuple[list[Ids], list[_Placed]]:
-    """Blocks as ids behind a start id, and where in them the items are."""
+    """Blocks as ids after a start id, and where in them the items are."""
     tokenizer = subject.tokenizer
     encoded = [tokenizer.encode_with_ends(b.text) for b in blocks]
     start = np.array([tokenizer.start])
