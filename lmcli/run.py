@@ -18,19 +18,22 @@ training.safetensors because two files cannot be renamed in one go.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import LmcliError, RunError, StorageError
+from lmcli.errors import LmcliError, RunError
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.storage import (
     damaged,
+    new_folder,
     read_json,
     read_tensors,
+    remove,
+    replacing,
+    restore,
     storage,
     write_bytes,
     write_json,
@@ -50,7 +53,8 @@ TRAINING, TRAINING_COPY, LOG, RESULTS = (
     "log.jsonl",
     "results",
 )
-OURS = (RECORD, TOKENIZER, WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS)
+OURS = (WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS, TOKENIZER, RECORD)
+"""the names that may be replaced and deleted in a run; other files there are the user's"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Run:
         self.path = path
         self.record = record
         self.tokenizer = tokenizer
+        self._replaces = False
+        """whether another run is at `path` until something of this one is saved"""
 
     @property
     def name(self) -> str:
@@ -88,25 +94,45 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, record: Record, tokenizer: Tokenizer, force: bool = False) -> Run:
-        """A new folder; one that exists is an error, or with `force` replaced if it is a run."""
+        """A new folder; one that exists is an error, or with `force` replaced if it is a run.
+
+        It is replaced when the first file is saved: until then the old run can be used.
+        """
         check_free(path, force)
-        new = next((p for p in reversed([path, *path.parents]) if not p.exists()), None)
+        run = cls(path, record, tokenizer)
+        run._replaces = (path / RECORD).exists()
+        if not run._replaces:
+            with new_folder(path):
+                run._begin(path)
+        return run
+
+    def _begin(self, folder: Path) -> None:
+        """What every run has from the beginning, or nothing of it."""
+        with storage(folder):
+            (folder / RESULTS).mkdir()  # fails where another process has begun a run meanwhile
         try:
-            with storage(path):
-                for name in OURS:
-                    _remove(path / name)
-                (path / RESULTS).mkdir(parents=True, exist_ok=True)
-            write_json(path / RECORD, vars(record))  # first: it makes the folder a run
-            write_json(path / TOKENIZER, tokenizer.to_json())
-        except StorageError:  # a run that cannot even begin leaves nothing behind
-            if new is not None:
-                shutil.rmtree(new, ignore_errors=True)
+            write_json(folder / RECORD, vars(self.record))
+            write_json(folder / TOKENIZER, self.tokenizer.to_json())
+        except BaseException:
+            with suppress(OSError):
+                remove(folder, (RECORD, TOKENIZER, RESULTS))
             raise
-        return cls(path, record, tokenizer)
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """Where to save; the first to be saved takes the place of the run that is replaced."""
+        if not self._replaces:
+            yield self.path
+            return
+        with replacing(self.path, OURS) as folder:
+            self._begin(folder)
+            yield folder
+        self._replaces = False
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """An existing run; its weights are read by `model`."""
+        restore(path)
         if not path.exists():
             raise RunError(f"no run at '{path}'", "lmcli train my.txt -o RUN makes one")
         if not (path / RECORD).is_file():
@@ -156,7 +182,8 @@ class Run:
 
     def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """The best weights so far."""
-        write_tensors(self.path / WEIGHTS, tensors, {"step": step})
+        with self._folder() as folder:
+            write_tensors(folder / WEIGHTS, tensors, {"step": step})
 
     def save_training(
         self,
@@ -165,8 +192,9 @@ class Run:
         clock: Mapping[str, Any] | None = None,
     ) -> None:
         """All that is needed to go on exactly; `clock` is what differs from time to time."""
-        write_tensors(self.path / TRAINING, tensors, state)
-        write_json(self.path / TRAINING_COPY, {**(clock or {}), **state})
+        with self._folder() as folder:
+            write_tensors(folder / TRAINING, tensors, state)
+            write_json(folder / TRAINING_COPY, {**(clock or {}), **state})
 
     def load_training(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save_training` wrote last."""
@@ -183,25 +211,27 @@ class Run:
 
     def slim(self) -> None:
         """Drop what only resuming needs."""
-        for name in (TRAINING, TRAINING_COPY):
-            _remove(self.path / name)
+        remove(self.path, (TRAINING, TRAINING_COPY))
 
     def cut_log(self, lines: int) -> None:
         """Keep the first so many: steps after the last checkpoint are taken, and logged, again."""
-        file = self.path / LOG
-        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
-        write_bytes(file, b"".join(kept))
+        with self._folder() as folder:
+            file = folder / LOG
+            kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
+            write_bytes(file, b"".join(kept))
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """One line of progress."""
-        with storage(self.path), (self.path / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        line = json.dumps(entry) + "\n"
+        with self._folder() as at, storage(at), (at / LOG).open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def save_result(self, name: str, values: dict[str, Any]) -> None:
         """A Result as JSON under results/."""
-        with storage(self.path):
-            (self.path / RESULTS).mkdir(exist_ok=True)
-        write_json(self.path / RESULTS / f"{name}.json", values)
+        with self._folder() as folder:
+            with storage(folder):
+                (folder / RESULTS).mkdir(exist_ok=True)
+            write_json(folder / RESULTS / f"{name}.json", values)
 
     def result(self, name: str) -> dict[str, Any] | None:
         """A saved result, None if there is none."""
@@ -232,6 +262,7 @@ class ReadOnlyRun(Run):
 
 def check_free(path: Path, force: bool) -> None:
     """A RunError if something is at `path` that must not be replaced; nothing is written."""
+    restore(path)
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_dir():
@@ -242,10 +273,5 @@ def check_free(path: Path, force: bool) -> None:
         raise RunError(f"'{path}' exists and is not a run", "choose another name with -o")
     if not force:
         raise RunError(f"'{path}' exists", "--resume goes on with it, --force replaces it")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise RunError(f"the working folder is in '{path}'", "replace it from another folder")

@@ -1,11 +1,14 @@
-"""JSON and tensors as files that a crash leaves whole and that say so when they are damaged.
+"""JSON, tensors and folders that a crash leaves whole, and that say so when they are damaged.
 
-**In:** plain values, tensors.
+**In:** plain values, tensors; the names of the files that may be replaced in a folder.
 **Out:** the same, later; a file that is damaged or newer is a RunError, a disk that refuses is a
 StorageError.
 
 Every file carries a format number and a checksum, and is written under a temporary name in the
 same folder, flushed to the disk and renamed. No pickle: reading a file cannot execute code.
+
+A folder NAME is replaced as a whole: the new one is built beside it as .NAME.new, the old one is
+renamed to .NAME.old, and the new one to NAME.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +59,120 @@ def write_bytes(path: Path, content: bytes) -> None:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def remove(folder: Path, names: Collection[str]) -> None:
+    """Delete what has these names in a folder, in this order, and what was to have them."""
+    for path in _named(folder, names):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _named(folder: Path, names: Collection[str]) -> list[Path]:
+    """What has or may have these names in a folder, and what `write_bytes` did not finish."""
+    return [p for name in names for p in (folder / name, *folder.glob(f".{name}.*.tmp"))]
+
+
+def _others(folder: Path, names: Collection[str]) -> list[Path]:
+    return sorted(set(folder.iterdir()) - set(_named(folder, names)))
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder and its parents; after a failure in the block, those made go again.
+
+    But only if they are empty: another process may have begun something in one of them.
+    """
+    made: list[Path] = []
+    try:
+        with storage(path):
+            for folder in reversed([path, *path.parents]):
+                if not folder.is_dir():
+                    folder.mkdir()
+                    made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def replacing(path: Path, names: Collection[str]) -> Iterator[Path]:
+    """A folder to write to, which is at `path` when the block has ended without an error.
+
+    A folder that is new or empty is written to as it is. One that is not stays as it was until
+    then, or for good if anything fails; what it holds beside these names moves to the new one.
+    """
+    restore(path)
+    shown, path = path, path.resolve()
+    if not path.exists() or not any(path.iterdir()):
+        with new_folder(shown):
+            yield path
+        return
+    new, old = _beside(path)
+    with storage(shown):
+        if old.exists():
+            _settle(path, old, names)
+        if new.exists():  # of a process that was killed
+            shutil.rmtree(new)
+        new.mkdir()
+    try:
+        with storage(shown):
+            shutil.copymode(path, new)
+        yield new
+        with storage(shown):
+            _swap(path, new, old, names)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    with suppress(OSError):
+        remove(old, names)
+        old.rmdir()
+
+
+def restore(path: Path) -> None:
+    """Bring back the old folder where a process was killed between the two renames."""
+    with suppress(OSError):
+        if not path.exists() and (old := _beside(path.resolve())[1]).is_dir():
+            old.replace(path.resolve())
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where the new folder is built, and where the old one is while they are swapped."""
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+
+
+def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
+    """The new folder at `path`, the old one aside; a failure undoes all of it."""
+    done: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        source.replace(target)
+        done.append((source, target))
+
+    try:
+        move(path, old)
+        move(new, path)
+        for file in _others(old, names):
+            move(file, path / file.name)
+    except BaseException:
+        for source, target in reversed(done):
+            with suppress(OSError):
+                target.replace(source)
+        raise
+
+
+def _settle(path: Path, old: Path, names: Collection[str]) -> None:
+    """Finish a swap whose process was killed after the second rename."""
+    for file in _others(old, names):
+        if not (path / file.name).exists():
+            file.replace(path / file.name)
+    remove(old, names)
+    old.rmdir()
 
 
 def _canonical(payload: Any) -> str:

@@ -1,6 +1,8 @@
 """What all tests share: one thread, a cache of their own, small texts and small models."""
 
+import errno
 import itertools
+import os
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +12,97 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
+from lmcli.errors import StorageError
 from lmcli.grammars.france.grammar import France
 from lmcli.registry import MODELS
 from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
+SHOWS = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
+"""environment variables that decide how rich and typer show a text"""
+for _name in [n for n in os.environ if n in SHOWS or n.startswith("LMCLI_")]:
+    del os.environ[_name]  # no test depends on the shell that runs it
+os.environ["TERM"] = "xterm"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
 hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("lmcli")
+
+
+class Killed(BaseException):
+    """What a process that is killed does not get past."""
+
+
+class FullDisk:
+    """Within, the call of this number that changes the disk finds it full, and it alone.
+
+    With `killed` the process is killed at it instead: the calls that follow do not happen either.
+    """
+
+    def __init__(self, number, killed):
+        self.number, self.killed, self.calls = number, killed, 0
+        self.patch = pytest.MonkeyPatch()
+
+    @property
+    def failed(self):
+        """Whether there were that many calls."""
+        return self.calls >= self.number
+
+    def __enter__(self):
+        for name in ("fsync", "replace", "mkdir", *(("unlink", "rmdir") if self.killed else ())):
+            self.patch.setattr(os, name, self._failing(getattr(os, name)))
+        read, write = Path.open, self._failing(Path.open)
+
+        def choose(path, mode="r", **options):
+            return (read if "r" in mode else write)(path, mode, **options)
+
+        self.patch.setattr(Path, "open", choose)
+
+    def __exit__(self, kind, error, traceback):
+        self.patch.undo()
+        full = isinstance(error, StorageError) and error.problem.startswith("no space left")
+        return full or isinstance(error, Killed)
+
+    def _failing(self, call):
+        def fail(*arguments, **options):
+            if call.__name__ == "mkdir" and Path(arguments[0]).is_dir():
+                return call(*arguments, **options)  # which needs no space
+            self.calls += 1
+            if self.killed and self.failed:
+                raise Killed
+            if self.calls == self.number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return call(*arguments, **options)
+
+        return fail
+
+
+@pytest.fixture(scope="session")
+def full_disks():
+    """``for disk in full_disks():`` one that fails at its first call, its second, ... at none."""
+
+    def make(killed=False):
+        for number in itertools.count(1):
+            disk = FullDisk(number, killed)
+            yield disk
+            if not disk.failed:
+                return
+
+    return make
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """``snapshot()`` is all that lies in the working folder, with its content."""
+
+    def take():
+        found = sorted(tmp_path.rglob("*"))
+        return {str(p): p.read_bytes() if p.is_file() else None for p in found}
+
+    return take
+
 
 PROJECT = Path(__file__).parent.parent
 SMALL = {"hidden": 12, "embedding": 8}
@@ -74,7 +156,7 @@ def build(small_settings):
 
 
 def random_stream(length, vocabulary, seed=0, start_every=0):
-    """Ids in which a token leans on the two before it, behind a start id, with more in between."""
+    """Ids in which a token leans on the two before it, after a start id, with more in between."""
     rng, ids = np.random.default_rng(seed), [vocabulary, int(seed) % vocabulary]
     while len(ids) < length:
         lean = (ids[-1] + ids[-2] + 1) % vocabulary

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,9 +293,40 @@ def test_a_run_is_replaced_by_force_alone_and_leaves_nothing_behind(make_run, tm
         make_run(path)
     assert "--force" in caught.value.hint
     assert (path / WEIGHTS).exists()
-    make_run(path, force=True)
-    assert {f.name for f in path.iterdir()} == {RECORD, TOKENIZER, RESULTS, "mine.txt"}
+    new = make_run(path, force=True)
+    new.save_weights(new.new_model().tensors(), 1)
+    assert {f.name for f in path.iterdir()} == {RECORD, TOKENIZER, WEIGHTS, RESULTS, "mine.txt"}
     assert not any((path / RESULTS).iterdir())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_can_be_used_until_something_of_the_one_that_replaces_it_is_saved(
+    whole, make_run, tmp_path
+):
+    path = Path(shutil.copytree(whole.path, tmp_path / "run"))
+    new = make_run(path, "lstm", force=True)
+    assert everything(path) == everything(whole.path)
+    new.save_training({"x": torch.zeros(2)}, {"step": 0})
+    assert Run.open(path).record.arch == "lstm"
+    assert Run.open(path).load_training()[1] == {"step": 0}
+    assert not (path / WEIGHTS).exists()
+
+
+def test_what_is_named_by_a_link_is_replaced(make_run, tmp_path):
+    make_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to("run")
+    make_run(tmp_path / "link", "lstm", force=True).save_training({}, {})
+    assert (tmp_path / "link").is_symlink()
+    assert Run.open(tmp_path / "run").record.arch == "lstm"
+
+
+def test_the_working_folder_is_not_replaced(make_run, tmp_path, monkeypatch):
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / "plots").mkdir()
+    for place, path in (("run", Path()), ("run/plots", tmp_path / "run")):
+        monkeypatch.chdir(tmp_path / place)
+        with pytest.raises(RunError, match="working folder"):
+            make_run(path, force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -332,3 +365,88 @@ def test_a_folder_whose_making_was_cut_short_can_be_replaced(make_run, tmp_path)
     with pytest.raises(RunError, match="has no tokenizer"):
         Run.open(tmp_path / "cut")
     check_free(tmp_path / "cut", force=True)
+
+
+def save_weights(run):
+    run.save_weights(run.new_model().tensors(), 1)
+
+
+def save_training(run):
+    run.save_training({"x": torch.zeros(9)}, {"step": 0})
+
+
+SAVES = pytest.mark.parametrize("save", [save_weights, save_training])
+
+
+@SAVES
+def test_a_run_stays_as_it_was_whichever_call_finds_the_disk_full(
+    whole, make_run, tmp_path, snapshot, full_disks, save
+):
+    path = Path(shutil.copytree(whole.path, tmp_path / "run"))
+    (path / "notes.md").write_text("mine")
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            save(make_run(path, "lstm", force=True))
+        assert snapshot() == before or not disk.failed, disk.number
+    assert disk.number > 10
+    assert Run.open(path).record.arch == "lstm"
+    assert (path / "notes.md").read_text() == "mine"
+
+
+@SAVES
+def test_a_run_whose_replacing_is_killed_is_the_old_one_or_the_new_one(
+    whole, make_run, tmp_path, full_disks, save
+):
+    found = set()
+    for disk in full_disks(killed=True):
+        path = Path(shutil.copytree(whole.path, tmp_path / str(disk.number) / "run"))
+        (path / "notes.md").write_text("mine")
+        with disk:
+            save(make_run(path, "lstm", force=True))
+        run = Run.open(path)
+        found.add(run.record.arch)
+        if run.record.arch == whole.record.arch:
+            assert everything(path) == everything(whole.path), disk.number
+        elif save is save_weights:
+            run.model()
+        else:
+            assert run.load_training()[1] == {"step": 0}
+        save_weights(make_run(path, force=True))
+        assert list(path.parent.iterdir()) == [path], disk.number
+        assert (path / "notes.md").read_text() == "mine", disk.number
+    assert disk.number > 15
+    assert found == {whole.record.arch, "lstm"}
+
+
+def test_a_run_that_finds_the_disk_full_at_its_beginning_leaves_nothing(
+    make_run, tmp_path, snapshot, full_disks
+):
+    (tmp_path / "empty").mkdir()
+    before = snapshot()
+    for name in ("runs/deep/run", "empty"):
+        for disk in full_disks():
+            with disk:
+                make_run(tmp_path / name)
+            assert snapshot() == before or not disk.failed, disk.number
+        assert disk.number > 6
+        before = snapshot()
+
+
+def test_a_run_that_fails_leaves_what_others_have_begun_beside_it_or_in_it(
+    make_run, tmp_path, monkeypatch
+):
+    mkdir = os.mkdir
+
+    def begin_others(path, *mode):
+        mkdir(path, *mode)
+        if Path(path).name == "run":  # two processes choose the same name, a third one another
+            monkeypatch.setattr(os, "mkdir", mkdir)
+            make_run(tmp_path / "runs" / "run", "lstm")
+            make_run(tmp_path / "runs" / "other")
+
+    monkeypatch.setattr(os, "mkdir", begin_others)
+    with pytest.raises(StorageError):
+        make_run(tmp_path / "runs" / "run")
+    assert Run.open(tmp_path / "runs" / "run").record.arch == "lstm"
+    Run.open(tmp_path / "runs" / "other")

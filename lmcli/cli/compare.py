@@ -113,6 +113,7 @@ def compare(
     if texts and chosen and workers != 1 and not plan and device in ("cpu", "auto"):
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
 
+    from lmcli.cli.comparison_folder import check_folder, claimed, keep
     from lmcli.cli.console import emit, note
     from lmcli.cli.plan import show_plan
     from lmcli.cli.progress import ProgressDisplay, preparation_bar
@@ -132,7 +133,7 @@ def compare(
     pairs = split_pairs(settings or [])
     check_trial_specs(chosen, pairs, tokenizer)
     folder = output or o.free_name(Path("runs"), "compare")
-    _check_folder(folder, force, taken)
+    check_folder(folder, force, taken, plan)
     held_out = split, valid, test
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
@@ -143,22 +144,25 @@ def compare(
     if plan:
         show_plan(trained, folder, device, force, as_json, quiet)
         return
-    _clear(folder, taken)
     side_by_side = _workers(trained, workers)
-    if shown:
-        for line in _announcement(dataset, trained, budget, side_by_side):
-            note(line)
-    outcomes = _train(trained, side_by_side, dataset, shown)
-    with ProgressDisplay(shown) as on_progress:
-        outcomes += score_runs(opened, dataset, [e.name for e in chosen], on_progress)
-        if not outcomes:
-            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
-        conditions = _protocol(trained, budget, match, seeds, side_by_side)
-        comparison = compare_results(
-            outcomes, dataset, conditions, folder, seed=seed, probe=probe, on_progress=on_progress
-        )
-    comparison.save()
-    emit(comparison.result(), as_json, quiet)
+    with claimed(folder, [m.path for m in trained], taken) as own:
+        if shown:
+            for line in _announcement(dataset, trained, budget, side_by_side):
+                note(line)
+        outcomes = _train(trained, side_by_side, dataset, shown)
+        with ProgressDisplay(shown) as on_progress:
+            outcomes += score_runs(opened, dataset, [e.name for e in chosen], on_progress)
+            if not outcomes:
+                problem = "no training came to an end"
+                raise TrainingError(problem, "lower it: --set learning_rate=0.001")
+            conditions = _protocol(trained, budget, match, seeds, side_by_side)
+            comparison = compare_results(
+                outcomes, dataset, conditions, folder,
+                seed=seed, probe=probe, on_progress=on_progress,
+            )  # fmt: skip
+        made = comparison.result()
+        keep(folder, made, own)
+    emit(made, as_json, quiet)
 
 
 def _protocol(
@@ -185,40 +189,6 @@ def _protocol(
         "device": job.device,
         "split": job.dataset.corpus.split.kind,
     }
-
-
-def _clear(folder: Path, kept: Sequence[Path]) -> None:
-    """Remove the runs of the comparison that is replaced, but those that the new one takes."""
-    import shutil
-
-    from lmcli.run import RECORD
-    from lmcli.storage import storage
-
-    taken = {path.resolve() for path in kept}
-    with storage(folder):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if (path / RECORD).is_file() and path.resolve() not in taken:
-                shutil.rmtree(path)
-
-
-def _check_folder(folder: Path, force: bool, kept: Sequence[Path]) -> None:
-    """The folder must be new, empty, or a comparison, finished or not, that may be replaced.
-
-    A folder of runs that are all taken is as good as an empty one: nothing is lost.
-    """
-    from lmcli.errors import RunError
-    from lmcli.run import RECORD, check_free
-
-    finished = (folder / "comparison.json").is_file()
-    inside = list(folder.iterdir()) if folder.is_dir() else []
-    taken = {path.resolve() for path in kept}
-    if inside and all(path.resolve() in taken for path in inside):
-        return
-    if finished or (inside and all((path / RECORD).is_file() for path in inside)):
-        if not force:
-            raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
-        return
-    check_free(folder, force=False)
 
 
 def _workers(members: Sequence[Trial], wanted: int | None) -> int:

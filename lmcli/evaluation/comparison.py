@@ -36,9 +36,6 @@ from lmcli.report.result import (
     Table,
     text,
 )
-from lmcli.storage import storage, write_json
-
-FILE = "comparison.json"
 
 # ------------------------------------------------------------------ ranking
 
@@ -222,12 +219,6 @@ class Comparison:
         held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
         note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
         return Table(f"{held_out[part]}, best first", columns, table, note)
-
-    def save(self) -> None:
-        """Write it beside the runs."""
-        with storage(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / FILE, self.to_json())
 
 
 def compare_results(

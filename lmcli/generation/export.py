@@ -9,16 +9,16 @@ more than a stepper (`lmcli sample`) do so on a machine without torch.
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from lmcli.errors import RunError, StorageError, UnknownNameError
+from lmcli.errors import RunError, UnknownNameError
 from lmcli.registry import NUMPY_MODELS
-from lmcli.run import RECORD, WEIGHTS, Run
-from lmcli.storage import read_tensors, write_bytes
+from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
+from lmcli.storage import read_tensors, remove, replacing, storage, write_bytes
 
-README = "README.txt"
+README, TITLE = "README.txt", "A language model made by lmcli"
 
 
 def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
@@ -32,23 +32,33 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
         raise RunError(f"'{path}' is the run itself", "choose another name with -o")
     if (path / RECORD).is_file() and not force:
         raise RunError(f"'{path}' exists", "--force replaces it, -o gives another name")
+    check_free(path, force)
     model = run.model()
     _, about = read_tensors(run.path / WEIGHTS)
     # an older run lacks the settings that came later; here all are written down
     record = replace(run.record, settings=asdict(model.settings))
-    exported = Run.create(path, record, run.tokenizer, force)
-    try:
-        exported.save_weights(model.tensors(), int(about.get("step", 0)))
-        write_bytes(path / README, page(exported).encode("utf-8"))
-    except StorageError:  # half an export is none
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return exported
+    with replacing(path, (*OURS, README) if _has_page(path) else OURS) as folder:
+        exported = Run.create(folder, record, run.tokenizer)
+        try:
+            exported.save_weights(model.tensors(), int(about.get("step", 0)))
+            write_bytes(folder / README, page(exported).encode("utf-8"))
+        except BaseException:  # half an export is none
+            with suppress(OSError):
+                remove(folder, (*OURS, README))
+            raise
+    return Run(path, record, run.tokenizer)
+
+
+def _has_page(path: Path) -> bool:
+    """Whether README.txt is that of an earlier export, not the user's own."""
+    file = path / README
+    with storage(file):
+        return file.is_file() and file.read_bytes().startswith(TITLE.encode())
 
 
 def page(run: Run) -> str:
     """What a reader of the folder has to know."""
-    return f"""A language model made by lmcli: {run.record.arch}, {run.record.tokenizer} tokens.
+    return f"""{TITLE}: {run.record.arch}, {run.record.tokenizer} tokens.
 
     run.json              architecture, settings, where it was trained
     tokenizer.json        text <-> numbers

@@ -47,8 +47,8 @@ def train_into(
     Checkpoints go by the trainer's seconds, on which all of its workers agree.
     """
     lines = log_lines
+    save(run, trainer, lines)  # first: it takes the place of a run that is replaced
     run.cut_log(lines)
-    save(run, trainer, lines)
     saved = trainer.seconds
     try:
         for progress in trainer.run():

@@ -235,7 +235,7 @@ def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> s
     shown = {k: v for k, v in dataclasses.asdict(settings).items() if v != default[k]}
     parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
     counts = bool(MODELS.load(arch).counts)
-    line = f"{arch}: {' '.join(parts) or 'nothing to resolve_defaults'}"
+    line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"
     if counts:
         return f"{line}; learns by counting, once"
     line += f" | batch={training.batch} truncation={training.truncation}"

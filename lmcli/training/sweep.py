@@ -62,9 +62,8 @@ class Event:
 def run_trial(member: Trial) -> Iterator[Event]:
     """Race, train, score; everything is kept in the member's run."""
     job = member.job
-    run = job.create(member.path, force=True)
     if job.counts:
-        model = job.model()
+        run, model = job.create(member.path, force=True), job.model()
         progress = count_into(run, model, job.dataset.tokenized.train, job.dataset.valid.stream)
         yield Event(member.name, progress)
         tokens, seconds, rate = progress.tokens, progress.seconds, None

@@ -156,17 +156,6 @@ def copied(trained, tmp_path):
     return copy
 
 
-@pytest.fixture
-def snapshot(tmp_path):
-    """``snapshot()`` is all that lies in the working folder, with its content."""
-
-    def take():
-        found = sorted(tmp_path.rglob("*"))
-        return {str(p): p.read_bytes() if p.is_file() else None for p in found}
-
-    return take
-
-
 @pytest.fixture(scope="session")
 def sentences():
     """``sentences(400, seed=1)``: a text of so many lines."""

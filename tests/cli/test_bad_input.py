@@ -197,12 +197,43 @@ def test_compare_keeps_what_exists(refused, my_text, tmp_path):
     refused("compare", "my.txt", *TINY, "-o", "old", says=["'old' exists", "--force"])
 
 
-def test_compare_replaces_with_force_what_ctrl_c_left(lmcli, copied, my_text, tmp_path):
-    (tmp_path / "old").mkdir()
-    copied("ngram").rename(tmp_path / "old" / "ngram")
-    more = ("--arch", "ngram", "-o", "old", "--quiet")
-    lmcli("compare", "my.txt", *more).failed("'old' exists", "--force")
-    assert lmcli("compare", "my.txt", *more, "--force").code == 0
+@pytest.mark.parametrize("force", [(), ("--force",)])
+@pytest.mark.parametrize("name", ["ngram", "thesis"])
+def test_compare_keeps_a_folder_of_runs_that_no_comparison_made(
+    refused, copied, my_text, tmp_path, name, force
+):
+    (tmp_path / "runs").mkdir()
+    copied("ngram").rename(tmp_path / "runs" / name)
+    more = ("--arch", "ngram", "-o", "runs", *force)
+    done = refused("compare", "my.txt", *more, says=["'runs' exists and is not a comparison"])
+    assert "--force" not in done.err
+
+
+@pytest.mark.parametrize("output", ["char", "my.txt"])
+def test_compare_keeps_a_run_and_a_file_in_its_way(refused, copied, my_text, output):
+    copied("char")
+    done = refused("compare", "my.txt", *TINY, "-o", output, "--force", says=[f"'{output}' exists"])
+    assert "--force" not in done.err
+
+
+def test_train_keeps_a_run_until_the_first_checkpoint_of_the_new_one_is_on_the_disk(
+    lmcli, copied, my_text, snapshot, full_disks
+):
+    run = copied("char")
+    (run / "notes.md").write_text("mine")
+    words = ("train", "my.txt", *TINY, "-o", "char")
+    lmcli(*words[:-1], "other")  # whose token ids are from now on in the cache
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            done = lmcli(*words, "--force")
+        if (run / "run.json").read_bytes() != before[str(run / "run.json")]:
+            break
+        done.failed("no space left")
+        assert snapshot() == before, disk.number
+    assert disk.number > 12
+    assert (run / "notes.md").read_text() == "mine"
+    assert lmcli("train", "--resume", "-o", "char", "--quiet").code == 0
 
 
 def test_make_keeps_what_exists(refused, my_text):

@@ -1,6 +1,12 @@
 """``lmcli compare``: one protocol, sorted rows, verdicts that the intervals bear out."""
 
+import shutil
+import time
+
 import pytest
+
+from lmcli.run import Run
+from lmcli.storage import read_json, write_json
 
 TINY = ("--steps", "12", "--set", "validations=1", "--workers", "1")
 VERDICTS = {"better", "worse", "no detectable difference"}
@@ -127,3 +133,135 @@ def test_a_comparison_that_is_replaced_leaves_no_run_behind(compared, tmp_path):
     assert {p.name for p in (tmp_path / "both").iterdir()} == {"comparison.json", "ngram", "lstm"}
     compared("--arch", "ngram", "-o", "both", "--force")
     assert {p.name for p in (tmp_path / "both").iterdir()} == {"comparison.json", "ngram"}
+
+
+# ------------------------------------------------------------------ what --force replaces
+
+
+@pytest.fixture
+def both(compared, tmp_path):
+    """The folder of a comparison of two models."""
+    compared("--arch", "ngram,rnn", *TINY, "--set", "hidden=4", "-o", "both")
+    return tmp_path / "both"
+
+
+def inside(folder):
+    """The names in a folder, and that there is nothing half-written in it."""
+    names = {path.name for path in folder.iterdir()}
+    assert not [name for name in names if name.startswith(".")]
+    return names
+
+
+def test_other_runs_and_files_in_the_folder_of_a_comparison_stay(both, compared, copied, tmp_path):
+    copied("gru").rename(both / "thesis")
+    (both / "notes.md").write_text("mine")
+    (both / "rnn" / "plots").mkdir()
+    (both / "ngram" / "notes.md").write_text("mine")
+    thesis = {p: p.read_bytes() for p in (both / "thesis").rglob("*") if p.is_file()}
+    compared("--arch", "ngram", "-o", "both", "--force")
+    assert inside(both) == {"comparison.json", "ngram", "rnn", "thesis", "notes.md"}
+    assert inside(both / "rnn") == {"plots"}
+    assert {"notes.md", "run.json"} < inside(both / "ngram")
+    assert thesis == {p: p.read_bytes() for p in (both / "thesis").rglob("*") if p.is_file()}
+
+
+def test_a_run_that_has_the_name_of_a_member_and_is_none_stays(both, lmcli, copied, snapshot):
+    copied("gru").rename(both / "gru")
+    before = snapshot()
+    done = lmcli("compare", "my.txt", "--arch", "gru", *TINY, "-o", "both", "--force")
+    done.failed("'both/gru' is not a run of the comparison in 'both'", "-o")
+    assert snapshot() == before
+
+
+def test_a_run_that_is_taken_is_not_trained_anew(both, lmcli, snapshot):
+    before = snapshot()
+    words = ("--arch", "ngram", "--run", "both/ngram", "-o", "both", "--force")
+    lmcli("compare", "my.txt", *words).failed("'both/ngram' is taken by --run")
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize("name", ["../thesis", "link", "deep/thesis", ".", "", "..", 7])
+def test_names_that_lead_out_of_the_folder_are_no_members(both, compared, copied, tmp_path, name):
+    run = copied("gru").rename(tmp_path / "thesis")
+    (both / "link").symlink_to(run)
+    shutil.copytree(run, both / "deep" / "thesis")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("thesis/*") if p.is_file()}
+    values = read_json(both / "comparison.json")
+    absolute = str(run) if name == "" else name
+    write_json(both / "comparison.json", values | {"members": ["ngram", "rnn", name, absolute]})
+    compared("--arch", "ngram", "-o", "both", "--force")
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("thesis/*") if p.is_file()}
+    assert inside(both) == {"comparison.json", "ngram", "link", "deep"}
+
+
+@pytest.mark.parametrize("members", [None, 3, {"ngram": 1}])
+def test_a_comparison_that_names_no_members_replaces_none(both, lmcli, snapshot, members):
+    values = read_json(both / "comparison.json")
+    del values["members"]
+    more = {} if members is None else {"members": members}
+    write_json(both / "comparison.json", values | more)
+    before = snapshot()
+    words = ("compare", "my.txt", "--arch", "ngram", "-o", "both", "--force")
+    lmcli(*words).failed("'both/ngram' is not a run of the comparison")
+    assert snapshot() == before
+
+
+def test_a_comparison_that_was_killed_can_be_replaced_and_nothing_else_is(
+    lmcli, start, my_text, copied, tmp_path
+):
+    words = ("compare", "my.txt", "--arch", "ngram,lstm", "--workers", "1", "-o", "old", "-q")
+    killed = start(*words, "--minutes", "5", "--set", "learning_rate=0.01", cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "old" / "lstm" / "run.json").is_file():
+            assert time.monotonic() < deadline
+            assert killed.poll() is None
+            time.sleep(0.05)
+    finally:
+        killed.kill()
+        killed.wait()
+    copied("gru").rename(tmp_path / "old" / "thesis")
+    again = ("compare", "my.txt", "--arch", "ngram", "-o", "old", "-q")
+    lmcli(*again).failed("'old' exists", "--force")
+    assert lmcli(*again, "--force").code == 0
+    assert inside(tmp_path / "old") == {"comparison.json", "ngram", "thesis"}
+
+
+def test_a_comparison_is_kept_whichever_call_finds_the_disk_full(
+    both, lmcli, snapshot, full_disks, tmp_path
+):
+    (both / "rnn" / "notes.md").write_text("mine")
+    (both / "ngram" / "notes.md").write_text("mine")
+    before, kept = snapshot(), 0
+    words = ("compare", "my.txt", "--arch", "ngram", "--workers", "1", "-o", "both", "-q")
+    for disk in full_disks():
+        with disk:
+            done = lmcli(*words, "--force")
+        assert not [p for p in tmp_path.rglob(".*") if p.name != ".unfinished.json"], disk.number
+        assert (both / "ngram" / "notes.md").read_text() == "mine"
+        assert (both / "rnn" / "notes.md").read_text() == "mine"
+        Run.open(both / "ngram").model()
+        if disk.failed:
+            done.failed("no space left")
+            Run.open(both / "rnn").model()
+            unfinished = (both / ".unfinished.json").is_file()
+            assert unfinished or snapshot() == before, disk.number
+            kept += not unfinished
+    assert kept > 12
+    assert done.code == 0
+    assert inside(both) == {"comparison.json", "ngram", "rnn"}
+    assert inside(both / "rnn") == {"notes.md"}
+
+
+def test_the_members_of_an_unfinished_comparison_can_be_taken(both, compared):
+    (both / "comparison.json").rename(both / ".unfinished.json")
+    values = compared("--run", "both", "-o", "both", "--force")
+    assert {row["arch"] for row in values["rows"]} == {"ngram", "rnn"}
+    assert inside(both) == {"comparison.json", "ngram", "rnn"}
+    compared("--arch", "window", *TINY, "-o", "both", "--force")
+    assert inside(both) == {"comparison.json", "window"}
+
+
+def test_a_half_written_folder_is_not_taken_for_a_run(both, compared):
+    shutil.copytree(both / "rnn", both / ".rnn.new")
+    assert len(compared("--run", "both")["rows"]) == 2

@@ -134,3 +134,12 @@ def test_the_lines_of_a_plan_run_side_by_side_in_a_shell(lmcli, my_text, tmp_pat
     assert done.returncode == 0, done.stderr
     rows = json.loads(lmcli("compare", "my.txt", "--run", "all", "--json").out)["rows"]
     assert {row["name"] for row in rows} == {"all/rnn", "all/ngram"}
+
+
+def test_a_plan_with_force_may_be_made_again_for_runs_that_are_there(planned, lmcli, tmp_path):
+    more = ("--arch", "ngram", "-o", "all")
+    carry_out(lmcli, planned(*more))
+    lmcli("compare", "my.txt", *more, "--plan").failed("'all' exists")
+    again = planned(*more, "--force")
+    assert all(words[-1] == "--force" for words in again)
+    carry_out(lmcli, again)

@@ -105,3 +105,43 @@ def test_nothing_is_overwritten_without_force_and_never_the_run_itself(trained, 
     with pytest.raises(RunError, match="not a run"):
         export_numpy(run, tmp_path / "mine", force=True)
     assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+def test_an_old_run_stays_as_it_was_whichever_call_finds_the_disk_full(
+    trained, tmp_path, snapshot, full_disks
+):
+    run, path = trained("gru"), trained("rnn").path
+    (path / "notes.md").write_text("mine")
+    (path / "plots").mkdir()
+    (path / "plots" / "a.png").write_text("mine")
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            export_numpy(run, path, force=True)
+        assert snapshot() == before or not disk.failed, disk.number
+    assert disk.number > 12
+    assert Run.open(path).record.arch == "gru"
+    assert (path / "notes.md").read_text() == "mine"
+    assert (path / "plots" / "a.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["runs/out", "empty"])
+def test_an_export_to_a_full_disk_leaves_nothing(trained, tmp_path, snapshot, full_disks, name):
+    run = trained("gru")
+    (tmp_path / "empty").mkdir()
+    before = snapshot()
+    for disk in full_disks():
+        with disk:
+            export_numpy(run, tmp_path / name)
+        assert snapshot() == before or not disk.failed, disk.number
+    assert disk.number > 10
+
+
+def test_a_page_of_an_earlier_export_is_replaced_and_one_of_the_users_is_kept(trained, tmp_path):
+    export_numpy(trained("rnn"), tmp_path / "out")
+    run = trained("gru")
+    export_numpy(run, tmp_path / "out", force=True)
+    assert "gru" in (tmp_path / "out" / README).read_text()
+    (tmp_path / "out" / README).write_text("mine")
+    export_numpy(run, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / README).read_text() == "mine"

@@ -1,0 +1,125 @@
+"""The folder of a comparison: which of the runs in it are its own, and may be replaced by --force.
+
+**In:** the folder, the runs that are to be trained in it, those that --run takes.
+**Out:** comparison.json, which names the comparison's own runs; a RunError for what is in the way.
+
+While a comparison trains, .unfinished.json names its runs, and those of the one it replaces: they
+can be told from other runs in the folder even if it is killed. Until it ends, comparison.json is
+that of the comparison it replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+RESULT, UNFINISHED = "comparison.json", ".unfinished.json"
+
+
+def check_folder(folder: Path, force: bool, taken: Collection[Path], plan: bool) -> None:
+    """The folder must be new, empty, or a comparison, finished or not, that may be replaced.
+
+    A folder of runs that are all taken is as good as an empty one: nothing is lost. The commands of
+    a plan replace a run each, and need no comparison.
+    """
+    from lmcli.errors import RunError
+    from lmcli.run import RECORD
+
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise RunError(f"'{folder}' exists and is not a folder", "choose another name with -o")
+    inside = list(folder.iterdir())
+    compared = (folder / RESULT).is_file() or (folder / UNFINISHED).is_file()
+    if compared and not force:
+        raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
+    planned = plan and force and all((path / RECORD).is_file() for path in inside)
+    if compared or planned or {path.resolve() for path in inside} <= _resolved(taken):
+        return
+    raise RunError(f"'{folder}' exists and is not a comparison", "-o takes another folder")
+
+
+@contextmanager
+def claimed(
+    folder: Path, members: Sequence[Path], taken: Collection[Path]
+) -> Iterator[dict[str, Any]]:
+    """Within, the folder is marked as an unfinished comparison of these members.
+
+    Yields what comparison.json is to say of its runs. When the block ends, the runs of a comparison
+    that is replaced are deleted; when it fails before a member was written, nothing has changed.
+    """
+    from lmcli.errors import StorageError
+    from lmcli.run import OURS, RECORD
+    from lmcli.storage import new_folder, remove, storage, write_bytes, write_json
+
+    own, kept, marker = _own(folder), _resolved(taken), folder / UNFINISHED
+    _check_members(folder, members, own, kept)
+    files = [path / RECORD for path in members]
+    before, old = _stamps(files), marker.read_bytes() if marker.is_file() else None
+    names = {path.name for path in members}
+    with new_folder(folder):
+        write_json(marker, {"members": sorted(own | names)})
+        try:
+            yield {"members": sorted(names | {n for n in own if (folder / n).resolve() in kept})}
+        except BaseException:
+            if _stamps(files) == before:
+                with suppress(OSError, StorageError):
+                    if old is None:
+                        marker.unlink()
+                    else:
+                        write_bytes(marker, old)
+            raise
+    with storage(folder):
+        for path in [folder / name for name in own - names]:
+            if (path / RECORD).is_file() and path.resolve() not in kept:
+                remove(path, OURS)
+                with suppress(OSError):
+                    path.rmdir()  # unless it holds files of the user's
+        marker.unlink()
+
+
+def _check_members(
+    folder: Path, members: Sequence[Path], own: Collection[str], kept: Collection[Path]
+) -> None:
+    """A RunError for a member in whose place something else is than an old one."""
+    from lmcli.errors import RunError
+    from lmcli.run import RECORD, check_free
+
+    for path in members:
+        check_free(path, force=True)
+        if path.resolve() in kept:
+            raise RunError(f"'{path}' is taken by --run", "-o takes another folder")
+        if (path / RECORD).exists() and path.name not in own:
+            raise RunError(
+                f"'{path}' is not a run of the comparison in '{folder}'", "-o takes another folder"
+            )
+
+
+def _own(folder: Path) -> set[str]:
+    """The names of the comparison's own runs; one that leads out of the folder is none."""
+    from lmcli.storage import read_json
+
+    files = [file for name in (RESULT, UNFINISHED) if (file := folder / name).is_file()]
+    found = [read_json(file).get("members") for file in files]
+    named = {str(name) for names in found if isinstance(names, list) for name in names}
+    place = folder.resolve()
+    return {n for n in named if n == Path(n).name != "" and (place / n).resolve() == place / n}
+
+
+def _resolved(paths: Collection[Path]) -> set[Path]:
+    return {path.resolve() for path in paths}
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
+    """What is different once a file has been written anew, even with the same content."""
+    stats = [file.stat() if file.is_file() else None for file in files]
+    return [stat and (stat.st_ino, stat.st_mtime_ns) for stat in stats]
+
+
+def keep(folder: Path, result: Any, members: dict[str, Any]) -> None:
+    """The result beside the runs, for `lmcli report` and for later."""
+    from lmcli.storage import write_json
+
+    write_json(folder / RESULT, result.to_json() | members)
