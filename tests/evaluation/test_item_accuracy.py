@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from lmcli import api
-from lmcli.data.dataset import CorpusSpec, load_dataset, prepare_job
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import load_dataset
+from lmcli.training.job import prepare_job
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 from lmcli.evaluation.cloze import Cloze, candidate_scores
