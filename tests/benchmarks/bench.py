@@ -235,7 +235,7 @@ def scoring_speed(repeats: int) -> list[Row]:
 
 
 def sampling_speed(repeats: int) -> list[Row]:
-    """Characters a second of every stepper, one text and several, beside the torch model."""
+    """Characters a second of every NumPy model, one text and several, beside the torch model."""
     script = Path(__file__).with_name("sampling.py")
     done = subprocess.run(
         [sys.executable, str(script), "--repeats", str(repeats)],
