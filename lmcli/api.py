@@ -9,10 +9,17 @@ Importing this file loads neither torch nor numpy; each function imports the sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run
+
+if TYPE_CHECKING:
+    from lmcli.generation.export import Export
+    from lmcli.generation.generate import Samples
+    from lmcli.grammars.base import MadeText
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
@@ -23,3 +30,75 @@ RunLike = Run | str | Path
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
+
+
+def sample(
+    run: RunLike,
+    prompt: str = "",
+    *,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Sequence[str] = (),
+    count: int = 1,
+    seed: int | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Samples:
+    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
+
+    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    """
+    from lmcli.generation.generate import Samples
+    from lmcli.generation.sampling import SamplingSettings
+
+    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    return Samples(
+        load(run),
+        prompt,
+        settings,
+        length=length,
+        stops=stop,
+        count=count,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def make(
+    grammar: str,
+    output: str | Path | None = None,
+    *,
+    size: str | None = None,
+    level: int | None = None,
+    digits: int | None = None,
+    carry_length: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    force: bool = False,
+) -> MadeText:
+    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
+
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
+    """
+    from lmcli.grammars.base import write_grammar
+    from lmcli.registry import GRAMMARS
+    from lmcli.settings import check_known, update
+
+    cls = GRAMMARS.load(grammar)
+    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
+    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
+    given |= settings or {}
+    check_known(given, cls.Settings)
+    made = cls(update(cls.Settings(), given))
+    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
+
+
+def export(
+    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
+) -> Export:
+    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    from lmcli.generation.export import export_run
+
+    return export_run(load(run), to, None if output is None else Path(output), force)

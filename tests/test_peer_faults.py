@@ -77,7 +77,7 @@ def test_the_test_split_is_evaluated(tmp_path):
     job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
     *_, last = run_trial(Trial("ngram", job, tmp_path / "run", learning_rate_search=False))
     model, tokenizer = job.model(), dataset.tokenized.tokenizer
-    model.count(dataset.tokenized.train)
+    model.fit_counts(dataset.tokenized.train)
     nats = []
     for piece in dataset.corpus.test.documents:
         nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
@@ -131,7 +131,7 @@ def test_no_stream_of_an_evaluation_starts_cold(build, stream, monkeypatch):
 @pytest.mark.parametrize("length", [1, 2, 10, 1000])
 def test_mean_divides_by_the_number_of_predictions_made(build, length):
     model = build("ngram")
-    model.count(np.empty(0, np.int32))  # every token has probability 1 / V
+    model.fit_counts(np.empty(0, np.int32))  # every token has probability 1 / V
     ids = np.append(V, np.arange(length) % V).astype(np.uint16)
     trainer = Trainer(build("gru"), ids, ids, TrainingSettings(), Budget(steps=1))
     trainer.model = model
@@ -203,7 +203,7 @@ def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypa
     monkeypatch.setattr(log_likelihood, "CHUNK", 8)
     model = build("ngram", V, order=2)
     easy = [0, 1] * 40
-    model.count(np.array([V, *easy], np.uint16))
+    model.fit_counts(np.array([V, *easy], np.uint16))
     ids = np.array([V, *easy, 5, 6], np.uint16)  # two surprises in a chunk of their own
     right = naive(model, ids)
     nats = stream_nats(model, ids, 2)
@@ -235,7 +235,7 @@ def test_perplexity_does_not_change_with_the_batch_size(build, stream, name):
     model, ids = build(name), stream(9000, V, start_every=700)
     nats = [stream_nats(model, ids, rows).sum(dtype=np.float64) for rows in (1, 3, 16)]
     assert nats[1:] == pytest.approx([nats[0]] * 2, rel=1e-6)
-    trained = "gru" if model.counts else name
+    trained = "gru" if model.is_count_based else name
     losses = []
     for batch in (1, 4, 32):
         settings = TrainingSettings(batch=batch)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmcli.report.progress import Message
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -77,18 +79,17 @@ def warn(message: str) -> None:
     say(f"{label('warning:', 'yellow')} {message}")
 
 
+def show_message(event: object) -> None:
+    """The `on_progress` of commands without a progress bar."""
+    if isinstance(event, Message):
+        (warn if event.level == "warning" else note)(event.text)
+
+
 def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
     """Say which symbols of a text the model has never seen."""
-    if tokenizer.unknown is None or not text:
-        return
-    encoded = tokenizer.encode_with_ends(text)
-    begins = [0, *encoded.ends[:-1].tolist()]
-    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
-    strange = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
-    if strange:
-        shown = list(dict.fromkeys(map(repr, strange)))
-        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-        warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
+    from lmcli.tokenizers.base import warn_unknown
+
+    warn_unknown(tokenizer, text, show_message)
 
 
 def warn_uncounted(score: Score, run: object) -> None:

@@ -81,7 +81,8 @@ Set = Annotated[
     ),
 ]
 TokenizerName = Annotated[
-    str, option("--tokenizer", about="byte, char, word or bpe.", metavar="NAME")
+    str,
+    option("--tokenizer", about="byte, char, word or bpe; lmcli list shows all.", metavar="NAME"),
 ]
 Minutes = Annotated[
     float | None,

@@ -32,7 +32,12 @@ Arch = Annotated[
 ]
 Tokenizer = Annotated[
     str | None,
-    o.option("--tokenizer", about="byte, char, word or bpe.", default="char", metavar="NAME"),
+    o.option(
+        "--tokenizer",
+        about="byte, char, word or bpe; lmcli list shows all.",
+        default="char",
+        metavar="NAME",
+    ),
 ]
 Seed = Annotated[
     int | None,

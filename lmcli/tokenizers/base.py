@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import Settings
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -195,3 +196,18 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def from_json(cls, data: dict[str, Any]) -> Tokenizer:
         """The tokenizer that to_json was called on."""
+
+
+def warn_unknown(tokenizer: Tokenizer, text: str, on_progress: OnProgress) -> None:
+    """Warn of the symbols of a text that are not in the vocabulary."""
+    if tokenizer.unknown is None or not text:
+        return
+    encoded = tokenizer.encode_with_ends(text)
+    begins = [0, *encoded.ends[:-1].tolist()]
+    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
+    unknown = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
+    if unknown:
+        symbols = list(dict.fromkeys(map(repr, unknown)))
+        more = f" and {len(symbols) - 8} more" if len(symbols) > 8 else ""
+        problem = f"the model has never seen {', '.join(symbols[:8])}{more}: read as unknown"
+        on_progress(Message(problem, "warning"))

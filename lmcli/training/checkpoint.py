@@ -137,7 +137,7 @@ def _generator(kind: str) -> Any:
 def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progress:
     """Train a model that learns by counting, and keep it."""
     began = time.perf_counter()
-    model.count(train)
+    model.fit_counts(train)
     seconds = time.perf_counter() - began
     nats = stream_nats(model, valid)
     loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model.start_id))

@@ -48,7 +48,7 @@ class Job:
     @property
     def counts(self) -> bool:
         """Whether it learns by counting."""
-        return bool(MODELS.load(self.arch).counts)
+        return bool(MODELS.load(self.arch).is_count_based)
 
     def record(self) -> Record:
         """The run.json of this job."""

@@ -104,7 +104,7 @@ def test_a_word_does_not_win_for_being_the_beginning_of_another(build):
     tokenizer = CharTokenizer.train(["abc .\n"], CharTokenizer.Settings())
     model = build("ngram", tokenizer.size, order=4)
     ids = tokenizer.encode("abc abc abc ab abc abc abc abc " * 20)
-    model.count(np.append(tokenizer.start, ids))
+    model.fit_counts(np.append(tokenizer.start, ids))
     ab, abc = candidate_scores(model, tokenizer, Cloze.parse("abc ___"), ["ab", "abc"])
     assert abc > ab + 1
 
@@ -271,7 +271,7 @@ def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(tokenizer
 
 def test_a_tie_is_not_right(tokenizer, items, build):
     model = build("ngram", tokenizer.size)
-    model.count(np.empty(0, np.int32))  # all tokens alike
+    model.fit_counts(np.empty(0, np.int32))  # all tokens alike
     found = recall(model, tokenizer, items[3][:20])
     assert found.right == 0
     assert found.target_nats == pytest.approx(math.log(16), rel=1e-5)

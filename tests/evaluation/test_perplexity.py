@@ -42,7 +42,7 @@ def speaker(arch: str, name: str) -> tuple[LanguageModel, Tokenizer]:
     known = {k: v for k, v in small.items() if k in names(models.Settings)}
     model = models(tokenizer.size, models.Settings(**known))
     if arch == "ngram":
-        model.count(tokenizer.encode(LONG))
+        model.fit_counts(tokenizer.encode(LONG))
     return model, tokenizer
 
 
