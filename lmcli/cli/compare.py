@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
-from dataclasses import replace
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmcli.cli import options as o
-from lmcli.cli.members import ARCHS, check_trial_specs, members, row_name, trial_specs
+from lmcli.errors import TrainingError, UsageError
+from lmcli.report.progress import Message
+from lmcli.run import free_name
+from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
-    from lmcli.data.dataset import Dataset
-    from lmcli.training.sweep import Trial, TrialResult
+    from lmcli.training.sweep import Sweep
 
-
+ARCHS = "ngram,window,rnn,gru,lstm"
 Archs = Annotated[
     str | None,
     o.option(
@@ -39,10 +39,16 @@ Output = Annotated[
     Path | None,
     o.option("--output", "-o", about="Folder of the runs.", default="runs/compare", metavar="DIR"),
 ]
-SideBySide = Annotated[
+Jobs = Annotated[
     int | None,
-    o.option(
-        "--workers", about="Trainings side by side.", default="one a core", min=1, metavar="N"
+    typer.Option(
+        "--jobs",
+        "--workers",
+        envvar=["LMCLI_JOBS", "LMCLI_WORKERS"],
+        show_envvar=False,
+        help="Trainings side by side. [dim]\\[default: one a core][/dim]",
+        min=1,
+        metavar="N",
     ),
 ]
 Plan = Annotated[
@@ -56,6 +62,7 @@ Probe = Annotated[bool, o.option("--probe", about="Run all memory probes on what
 
 
 def compare(
+    ctx: typer.Context,
     texts: o.Texts = None,
     arch: Archs = None,
     tokenizer: o.TokenizerName = "char",
@@ -74,7 +81,7 @@ def compare(
     newlines: o.Newlines = "keep",
     encoding: o.Encoding = "utf-8",
     errors: o.Errors = "strict",
-    workers: SideBySide = None,
+    jobs: Jobs = None,
     plan: Plan = False,
     probe: Probe = False,
     seed: o.Seed = 0,
@@ -106,135 +113,63 @@ def compare(
 
       lmcli compare my.txt --run runs/all
     """
-    from lmcli.system import preloaded_context
-
-    chosen = trial_specs(arch, bool(runs))
-    if texts and chosen and workers != 1 and not plan and device in ("cpu", "auto"):
+    if not texts:
+        raise UsageError("no text to compare on", "for example lmcli compare my.txt")
+    one_at_a_time = plan or jobs == 1 or device not in ("cpu", "auto") or (runs and arch is None)
+    if not one_at_a_time:
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
 
     from lmcli.cli.collecting import collect, open_runs
     from lmcli.cli.compared import result, values, warn_unlike
-    from lmcli.cli.comparison_folder import check_folder, claimed, keep
     from lmcli.cli.console import emit, note
-    from lmcli.cli.plan import show_plan
-    from lmcli.cli.progress import preparation_bar
+    from lmcli.cli.progress import ProgressDisplay
     from lmcli.cli.remembering import add_memory, with_memory
-    from lmcli.errors import TrainingError, UsageError
     from lmcli.evaluation.comparison import Comparison
-    from lmcli.settings import split_pairs
-    from lmcli.training.job import load_dataset
+    from lmcli.training.comparison_folder import claimed, keep
+    from lmcli.training.sweep import StoppedError, prepare, run_trials
 
-    if not texts:
-        raise UsageError("no text to compare on", "for example lmcli compare my.txt")
-    o.one_of("match", match, ("params", "width"))
-    o.one_of("split", split, ("interleaved", "tail"))
-    budget = o.budget(minutes, steps, epochs, default=1.0)
     opened = open_runs(runs or [])
     taken = [run.path for run, _ in opened]
-    pairs = split_pairs(settings or [])
-    check_trial_specs(chosen, pairs, tokenizer)
-    folder = output or o.free_name(Path("runs"), "compare")
-    check_folder(folder, force, taken, plan)
-    held_out = split, valid, test
-    choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
-    shown = not quiet and not as_json
-    with preparation_bar(shown) as meter:
-        dataset = load_dataset(choice, tokenizer, pairs, meter)
-    some_seeds = range(seed, seed + seeds)
-    trained = members(dataset, chosen, pairs, budget, some_seeds, device, match, folder)
-    if plan:
-        show_plan(trained, folder, device, force, as_json, quiet)
-        return
-    side_by_side = _workers(trained, workers)
-    with claimed(folder, [m.path for m in trained], taken) as own:
-        if shown:
-            for line in _announcement(dataset, trained, budget, side_by_side):
-                note(line)
-        outcomes = _train(trained, side_by_side, dataset, shown)
-        outcomes += collect(opened, dataset, [e.name for e in chosen])
-        if not outcomes:
-            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
-        warn_unlike(outcomes)
-        comparison = Comparison.of(outcomes)
-        found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
-        results = add_memory(found, dataset, seed, probe)
-        made = with_memory(result(comparison, found, folder), results)
-        keep(folder, made, own)
+    options = o.values(ctx, compare)
+    options["output"] = output or free_name(Path("runs"), "compare")
+    with ProgressDisplay(not quiet and not as_json, stoppable=True) as display:
+        sweep = prepare(options, taken, display)
+        if plan:
+            _show_plan(sweep, device, force, as_json, quiet)
+            return
+        with claimed(sweep.folder, [t.path for t in sweep.trials], taken) as own:
+            for line in sweep.description():
+                display(Message(line))
+            try:
+                outcomes = run_trials(sweep.trials, sweep.jobs, display)
+            except StoppedError as stopped:
+                note(stopped.problem)
+                raise typer.Exit(display.stop.exit_code) from None
+            outcomes += collect(opened, sweep.dataset, [spec.name for spec in sweep.specs])
+            if not outcomes:
+                raise TrainingError(
+                    "no training came to an end", "lower it: --set learning_rate=0.001"
+                )
+            warn_unlike(outcomes)
+            comparison = Comparison.of(outcomes)
+            found = values(comparison, sweep.dataset, sweep.protocol())
+            results = add_memory(found, sweep.dataset, seed, probe)
+            made = with_memory(result(comparison, found, sweep.folder), results)
+            keep(sweep.folder, made, own)
     emit(made, as_json, quiet)
 
 
-def _workers(members: Sequence[Trial], wanted: int | None) -> int:
-    """How many trainings run side by side: as many as there are cores, one on a GPU."""
-    from lmcli.system import available_cores
+def _show_plan(sweep: Sweep, device: str, force: bool, as_json: bool, quiet: bool) -> None:
+    """The commands on stdout; how their runs become a table, on stderr."""
+    from lmcli.cli.console import emit_json, emit_lines, note
+    from lmcli.report.result import SCHEMA
+    from lmcli.training.plan import plan_lines, text_words
 
-    trained = sum(not m.job.counts for m in members)
-    if not members or any(m.job.device != "cpu" for m in members):
-        return 1
-    return max(1, min(wanted or len(available_cores()), trained))
-
-
-def _announcement(
-    dataset: Dataset, members: Sequence[Trial], budget: Any, workers: int
-) -> list[str]:
-    from lmcli.training.defaults import describe_defaults
-
-    corpus, encoded = dataset.corpus, dataset.tokenized
-    held_out = corpus.test or corpus.valid
-    lines = [
-        f"text: {corpus.train.chars:,} characters to train on, {held_out.chars:,} held out; "
-        f"{len(encoded.train):,} {dataset.tokenizer} tokens, {encoded.tokenizer.size:,} different"
-    ]
-    seen = set()
-    for member in members:
-        if (name := row_name(member.name)) not in seen:
-            seen.add(name)
-            lines.append(
-                describe_defaults(member.job.arch, member.job.settings, member.job.training)
-            )
-    trained = sum(not m.job.counts for m in members)
-    if budget.minutes and trained:
-        total = budget.minutes * -(-trained // workers)
-        lines.append(
-            f"{trained} training{'s' * (trained > 1)} of {budget.minutes:g} min, "
-            f"{workers} side by side: "
-            f"about {total:.1f} min"
-        )
-    return lines
-
-
-def _train(
-    members: Sequence[Trial], workers: int, dataset: Dataset, shown: bool
-) -> list[TrialResult]:
-    """Counted models here and now, the others side by side; Ctrl-C ends all."""
-    from lmcli.cli.console import note, warn
-    from lmcli.cli.progress import TrainingBars, graceful_stop
-    from lmcli.training.sweep import run_trial, run_trials
-
-    counted = [m for m in members if m.job.counts]
-    trained = [m for m in members if not m.job.counts]
-    outcomes: list[TrialResult] = []
-    chars = dataset.valid.part.chars / max(1, dataset.valid.targets)
-    with graceful_stop() as stop, TrainingBars(shown, chars) as bars:
-        for member in counted:
-            outcomes += [_seedless(e.outcome) for e in run_trial(member) if e.outcome]
-        events = run_trials(trained, workers) if trained else iter(())
-        for event in events:
-            if event.progress:
-                bars.show(event.member, event.progress)
-            if event.outcome:
-                outcomes.append(_seedless(event.outcome))
-            if event.error:
-                warn(f"{event.error[1]}; {event.error[2]}")
-            if stop:
-                break
-        events.close() if hasattr(events, "close") else None
-    if stop:
-        done = ", ".join(o.run for o in outcomes) or "none"
-        note(f"stopped; finished runs: {done}")
-        raise typer.Exit(stop.exit_code if stop.signal else 128 + signal.SIGINT)
-    return outcomes
-
-
-def _seedless(outcome: TrialResult) -> TrialResult:
-    """All seeds of an entrant are one row."""
-    return replace(outcome, name=row_name(outcome.name))
+    lines = plan_lines(sweep.trials, device, force)
+    if as_json:
+        emit_json({"schema": SCHEMA, "command": "compare", "plan": lines})
+        return
+    emit_lines(lines)
+    if not quiet:
+        again = ["lmcli", "compare", *text_words(sweep.dataset), "--run", str(sweep.folder)]
+        note(f"next, when all have run: {shlex.join(again)}")

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmcli.data.dataset import Dataset
     from lmcli.evaluation.comparison import Comparison
-    from lmcli.training.sweep import Trial, TrialResult
+    from lmcli.training.sweep import TrialResult
 
 
 def values(
-    comparison: Comparison,
-    dataset: Dataset,
-    members: Sequence[Trial],
-    budget: Any,
-    match: str,
-    seeds: int,
-    workers: int,
+    comparison: Comparison, dataset: Dataset, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The keys of ``lmcli compare --json``."""
-    from lmcli.evaluation.comparison import optimum_row, protocol
+    from lmcli.evaluation.comparison import optimum_row
 
     corpus, encoded = dataset.corpus, dataset.tokenized
     rows = [s.to_json() | {"reach": None} for s in comparison.standings]
@@ -40,7 +34,7 @@ def values(
             "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
             "tokenizer": dataset.tokenizer,
         },
-        "protocol": protocol(members[0].job, budget, match, seeds, workers) if members else {},
+        "protocol": protocol,
         "rows": rows,
         "differences": [d.to_json() for d in comparison.differences],
     }

@@ -16,6 +16,7 @@ import typer
 
 from lmcli.cli.config import read_config
 from lmcli.errors import UsageError, did_you_mean
+from lmcli.settings import split_pairs
 
 LARGEST_SEED = 2**32 - 1
 
@@ -42,6 +43,22 @@ def defaults(function: Callable[..., Any]) -> Any:
     """The defaults of an api function, as attributes: each stands in its signature only."""
     parameters = inspect.signature(function).parameters.values()
     return SimpleNamespace(**{p.name: p.default for p in parameters})
+
+
+def values(ctx: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
+    """The values of a command's options that are parameters of an api function."""
+    names = vars(defaults(function))
+    options = {name: value for name, value in ctx.params.items() if name in names}
+    if "settings" in options:
+        options["settings"] = split_pairs(options["settings"] or ())
+    return options
+
+
+def given(ctx: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
+    """Those of them that a flag, the environment or the config gives."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    chosen = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+    return {n: v for n, v in values(ctx, function).items() if n in chosen and v is not None}
 
 
 Texts = Annotated[

@@ -20,9 +20,7 @@ from lmcli.evaluation.score import RESAMPLES, Floats, Score
 from lmcli.grammars.base import companions, read_about
 from lmcli.registry import GRAMMARS
 from lmcli.settings import update
-from lmcli.training.job import Job
-from lmcli.training.sweep import RACE_RATES, RACE_SHARE, TrialResult, share_cores
-from lmcli.training.trainer import Budget
+from lmcli.training.sweep import TrialResult
 
 # ------------------------------------------------------------------ ranking
 
@@ -149,25 +147,6 @@ class Comparison:
 def _against(standing: ComparisonRow, best: ComparisonRow) -> Difference:
     scores = [[o.held_out for o in s.outcomes] for s in (standing, best)]
     return paired_difference(standing.name, scores[0], best.name, scores[1])
-
-
-def protocol(job: Job, budget: Budget, match: str, seeds: int, workers: int) -> Mapping[str, Any]:
-    """The conditions that were the same for all members."""
-    return {
-        "minutes": budget.minutes,
-        "steps": budget.steps,
-        "epochs": budget.epochs,
-        "match": match,
-        "seeds": seeds,
-        "batch": job.training.batch,
-        "truncation": job.training.truncation,
-        "side_by_side": workers,
-        "cores_each": len(share_cores(workers)[0]),
-        "learning_rates": list(RACE_RATES),
-        "race_share": RACE_SHARE,
-        "device": job.device,
-        "split": job.dataset.corpus.split.kind,
-    }
 
 
 # ------------------------------------------------------------------ the known optimum

@@ -1,0 +1,61 @@
+"""The trainings of a comparison as plain commands, one a line.
+
+**In:** trials.
+**Out:** ``lmcli train`` lines for a shell, xargs, a Slurm array, Kubernetes jobs. Every setting that
+was chosen is written out, the number of threads as well: a line makes the same run anywhere.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from lmcli.data.dataset import Dataset
+from lmcli.errors import UsageError
+from lmcli.registry import TOKENIZERS
+from lmcli.training.sweep import Trial
+
+
+def plan_lines(made: Sequence[Trial], device: str, force: bool) -> list[str]:
+    """A command for each trial."""
+    if not made:
+        raise UsageError("nothing to plan: all members are runs", "name some with --arch")
+    if "-" in made[0].job.dataset.spec.texts:
+        raise UsageError("the commands of a plan cannot share standard input", "name a file")
+    more = ["--device", device] if device != "auto" else []
+    more += ["--force"] if force else []
+    return [shlex.join([*_train_words(trial), *more]) for trial in made]
+
+
+def _train_words(trial: Trial) -> list[str]:
+    """``lmcli train`` for one trial."""
+    job = trial.job
+    texts, budget = text_words(job.dataset), vars(job.budget)
+    words = ["lmcli", "train", *texts, "-o", str(trial.path), "--arch", job.arch]
+    words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
+    words += ["--seed", str(job.seed)]
+    return words + _set_words(job.settings) + ([] if job.counts else _set_words(job.training))
+
+
+def text_words(dataset: Dataset) -> list[str]:
+    """The texts, how they are read and split, and the tokenizer with its settings."""
+    spec = dataset.spec
+    options = vars(spec.options)
+    defaults = {f.name: f.default for f in fields(spec.options)}
+    words = [*spec.texts, "--tokenizer", dataset.tokenizer, "--documents", options["documents"]]
+    others = [n for n, v in options.items() if n != "documents" and v != defaults[n]]
+    words += [w for name in others for w in (f"--{name}", str(options[name]))]
+    words += ["--split", spec.split] if spec.split != "interleaved" else []
+    words += [w for text in spec.valid for w in ("--valid", text)]
+    words += [w for text in spec.test for w in ("--test", text)]
+    tokenizer = TOKENIZERS.load(dataset.tokenizer).Settings(**dataset.tokenizer_settings)
+    return words + _set_words(tokenizer)
+
+
+def _set_words(settings: Any) -> list[str]:
+    """``--set`` for what differs from the defaults."""
+    defaults = {f.name: f.default for f in fields(settings)}
+    changed = {name: value for name, value in vars(settings).items() if value != defaults[name]}
+    return [w for name, value in changed.items() for w in ("--set", f"{name}={value}")]
