@@ -2,7 +2,8 @@
 
 **In:** a package such as ``lmcli.models``. A file in it, or the ``__init__.py`` of a folder in it,
 that has a line ``Member = Foo`` is a member, and the name of the file or folder is the member's
-name. Other distributions add members by entry points of the group that is named like the family:
+name. A folder may say ``Member = "file:Foo"``, so that its other files can be imported alone. Other
+distributions add members by entry points of the group that is named like the family:
 ``[project.entry-points."lmcli.models"]``, ``mine = "my_package.mine:Mine"``.
 **Out:** names and one-line summaries without importing anything; the class itself on request.
 """
@@ -63,7 +64,12 @@ class Family:
     def load(self, name: str) -> Any:
         """Import the member's file and return its class."""
         if self.check(name) in self._files():
-            return importlib.import_module(f"{self.package}.{name}").Member
+            place = f"{self.package}.{name}"
+            member = importlib.import_module(place).Member
+            if isinstance(member, str):
+                module, _, attribute = member.partition(":")
+                member = getattr(importlib.import_module(f"{place}.{module}"), attribute)
+            return member
         return self._entry_points()[name].load()
 
 

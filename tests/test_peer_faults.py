@@ -147,8 +147,8 @@ def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
     before = load_dataset(choice, "word")
     file.write_text(numbered_lines(100).replace("text", "tale"))
     after = load_dataset(choice, "word")
-    ids = after.encoded.train
-    shown = after.encoded.tokenizer.decode(ids[ids != after.encoded.tokenizer.start])
+    ids = after.tokenized.train
+    shown = after.tokenized.tokenizer.decode(ids[ids != after.tokenized.tokenizer.start])
     assert "tale" in shown
     assert "text" not in shown
     assert before.corpus.sha256 != after.corpus.sha256

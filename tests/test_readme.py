@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands run as they stand, and what it names exists."""
+"""The pages keep their word: their commands run as they stand, and what they name exists."""
 
 import itertools
 import re
@@ -6,87 +6,139 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from lmcli.cli import app
 from lmcli.grammars.france.grammar import France
-from lmcli.registry import GRAMMARS, MODELS, TOKENIZERS
+from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
-README = Path(__file__).parent.parent / "README.md"
+PROJECT = Path(__file__).parent.parent
+README = PROJECT / "README.md"
+PAGES = [README, *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "CONTRIBUTING.md"]
 SHORT = "0.01"
 """minutes for each training"""
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-@pytest.fixture(scope="module")
-def page():
-    """The README's text."""
-    return README.read_text(encoding="utf-8")
+def blocks(page, language=None):
+    """The code blocks of a page, or those of one language."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [code for name, code in found if language is None or name == language]
 
 
 def commands(page):
-    return [line.removeprefix("$ ") for line in page.splitlines() if line.startswith("$ lmcli")]
+    """The lines that readers are told to type and that are run here."""
+    lines = "".join(blocks(page, "console")).splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ lmcli")]
 
 
-def write_text(path, seed, documents):
-    made = France(France.Settings(size="small", level=0, seed=seed))
-    chosen = itertools.islice(made.documents(), documents)
-    path.write_text("".join(document + "\n" for document in chosen), encoding="utf-8")
+def calls(page):
+    """Every call of lmcli in a code block, run here or too long for that."""
+    lines = "".join(blocks(page)).splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?lmcli ", line)]
 
 
-def test_every_command_of_the_readme_runs_in_order(page, tmp_path, monkeypatch):
+def code(page):
+    """All that a page shows as code, in blocks and within sentences."""
+    text = page.read_text(encoding="utf-8")
+    spans = re.findall(r"`([^`]+)`", FENCE.sub("", text))
+    return "\n".join([*blocks(page), *(" ".join(span.split()) for span in spans)])
+
+
+def write_lines(path, lines, encoding="utf-8"):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines), encoding=encoding)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder in which a page begins: one small text for each recipe."""
+    grammar = France(France.Settings(size="small", level=0, seed=1))
+    lines = list(itertools.islice(grammar.documents(), 460))
+    write_lines(tmp_path / "my.txt", lines[:400])
+    write_lines(tmp_path / "other.txt", lines[400:])
+    write_lines(tmp_path / "poems.txt", [line.replace(" . ", " .\n") + "\n" for line in lines[:60]])
+    write_lines(
+        tmp_path / "names.txt", [a + b + c for a in "BDKLMN" for b in "aeiou" for c in "lmnrs"]
+    )
+    write_lines(tmp_path / "old.txt", [line.replace("a", "ä") for line in lines[:60]], "latin-1")
+    write_lines(tmp_path / "chinese.txt", ["我在法国长大，所以我会说法语。", "他在德国长大。"] * 60)
+    for name in ("one.py", "two.py"):
+        source = [f"def f{n}(x):\n    return x + {n}\n" for n in range(60)]
+        write_lines(tmp_path / "project" / name, source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMCLI_MINUTES", SHORT)
-    monkeypatch.setenv("LMCLI_WORKERS", "1")  # to load torch once, not once a training
-    write_text(tmp_path / "my.txt", seed=1, documents=400)
-    write_text(tmp_path / "other.txt", seed=2, documents=60)
+    for name in ("LMCLI_WORKERS", "LMCLI_JOBS"):  # to load torch once, not once a training
+        monkeypatch.setenv(name, "1")
+    return tmp_path
+
+
+@every_page
+def test_every_command_runs_in_order(page, folder):
     found = commands(page)
-    assert len(found) >= 10
+    assert len(found) == page.read_text(encoding="utf-8").count("\n$ ")
     for command in found:
         short = re.sub(r"--minutes \S+", f"--minutes {SHORT}", command)
+        short = re.sub(r"--seeds \S+", "--seeds 2", short)
         name, *arguments = shlex.split(short)
         assert name == "lmcli"
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, f"{command}\n{done.stderr}\n{done.exception}"
 
 
-def test_every_command_the_readme_names_exists(page):
-    named = set(re.findall(r"lmcli ([a-z]+)\b", " ".join(commands(page)) + page))
-    mentioned = {word for word in named if f"lmcli {word}" in page}
+def test_every_command_is_in_the_readme():
     known = {command.name for command in app.registered_commands}
-    words = {"lets", "into"}  # "lmcli lets you see", "lmcli into an environment"
-    assert mentioned - words <= known
-
-
-def test_every_command_is_in_the_readme(page):
-    known = {command.name for command in app.registered_commands}
-    shown = {command.split()[1] for command in commands(page)}
+    shown = {command.split()[1] for command in commands(README)}
     assert known == shown
 
 
-def test_every_name_given_to_an_option_exists(page):
-    for option, family in (("--arch", MODELS), ("--tokenizer", TOKENIZERS)):
-        for names in re.findall(rf"{option} ([a-z][a-z0-9,]*)", page):
-            for name in names.split(","):
-                assert family.check(name)
-    for name in re.findall(r"lmcli make (\w+)", page):
-        assert GRAMMARS.check(name)
-    for name in re.findall(r"lmcli list (\w+)", page):
-        assert name in {*MODELS.names(), *TOKENIZERS.names(), *GRAMMARS.names()}
+@every_page
+def test_every_command_that_is_named_exists(page):
+    named = set(re.findall(r"\blmcli ([a-z]+)\b", code(page)))
+    assert named <= {command.name for command in app.registered_commands}
 
 
-def test_every_option_the_readme_shows_exists(page):
-    import typer
-
+@every_page
+def test_every_option_that_is_shown_exists(page):
     group = typer.main.get_command(app)
-    known = {flag for c in group.commands.values() for p in c.params for flag in p.opts}
-    used = {word for command in commands(page) for word in shlex.split(command)[2:]}
-    assert {word for word in used if re.fullmatch(r"--?[a-z-]+", word)} <= known
+    for call in calls(page):
+        _, name, *words = shlex.split(call, comments=True)
+        known = {flag for p in group.commands[name].params for flag in p.opts}
+        used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+        assert used <= known | {"--help"}, call
 
 
-def test_every_file_the_readme_points_to_exists(page):
-    project = README.parent
-    paths = set(re.findall(r"`((?:lmcli|tests|data|models|cli)/[\w/.]+)`", page))
-    paths |= set(re.findall(r"`(\w+\.py)`", page))
-    assert len(paths) > 5
-    for path in paths:
-        assert (project / path).exists() or (project / "lmcli" / path).exists(), path
+@every_page
+def test_every_name_given_to_an_option_exists(page):
+    text = code(page)
+    for option, family in (("--arch", MODELS), ("--tokenizer", TOKENIZERS)):
+        for names in re.findall(rf"{option} ([a-z][\w,:=]*)", text):
+            for name in names.split(","):
+                assert family.check(name.partition(":")[0])
+    for name in re.findall(r"lmcli make (\w+)", text):
+        assert GRAMMARS.check(name)
+    for name in re.findall(r"lmcli list (\w+)", text):
+        families = (MODELS, TOKENIZERS, GRAMMARS, PROBES)
+        assert any(name in family.names() for family in families)
+
+
+@every_page
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.is_file(), target
+        titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert not heading or heading in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: page.name)
+def test_every_file_that_is_pointed_to_exists(page):
+    for path in re.findall(r"\b((?:lmcli|tests|data|docs)/[\w/.]+\w)", code(page)):
+        assert (PROJECT / path).exists(), path

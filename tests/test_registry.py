@@ -1,5 +1,6 @@
 """A folder is a registry: a file in it with a line `Member = ...` is a member, nothing else is."""
 
+import importlib
 import subprocess
 import sys
 
@@ -22,6 +23,10 @@ def animals(tmp_path, monkeypatch):
     (folder / "base.py").write_text('"""What all share."""\n')
     (folder / "lion.py").write_text('"""A cat.\n\nMore."""\nclass Lion: ...\nMember = Lion\n')
     (folder / "ant.py").write_text('raise RuntimeError("imported")\nMember = 1\n')
+    (folder / "bear").mkdir()
+    (folder / "bear" / "__init__.py").write_text('"""A bear."""\nMember = "brown:Brown"\n')
+    (folder / "bear" / "brown.py").write_text("class Brown: ...\n")
+    (folder / "bear" / "fur.py").write_text("")
     (folder / "not_one.py").write_text('"""Says  Member = x  in passing."""\n')
     monkeypatch.syspath_prepend(tmp_path)
     yield Family("zoo_of_tests", "animal")
@@ -30,7 +35,7 @@ def animals(tmp_path, monkeypatch):
 
 
 def test_names_are_those_of_files_with_a_member_sorted(animals):
-    assert animals.names() == ["ant", "lion"]
+    assert animals.names() == ["ant", "bear", "lion"]
 
 
 def test_naming_and_summing_up_import_no_member(animals):
@@ -44,13 +49,20 @@ def test_loading_gives_the_member(animals):
     assert animals.load("lion").__name__ == "Lion"
 
 
+def test_a_member_with_parts_is_a_folder_whose_other_files_load_without_it(animals):
+    assert animals.summary("bear") == "A bear."
+    importlib.import_module("zoo_of_tests.bear.fur")
+    assert "zoo_of_tests.bear.brown" not in sys.modules
+    assert animals.load("bear").__name__ == "Brown"
+
+
 def test_an_unknown_name_is_an_error_with_the_nearest_one(animals):
     with pytest.raises(UnknownNameError, match="no animal named 'lino'") as caught:
         animals.load("lino")
     assert caught.value.hint == "did you mean 'lion'?"
     with pytest.raises(UnknownNameError) as caught:
         animals.check("elephant")
-    assert caught.value.hint == "known: ant, lion"
+    assert caught.value.hint == "known: ant, bear, lion"
 
 
 @FAMILIES

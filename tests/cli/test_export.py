@@ -67,7 +67,7 @@ def test_the_lines_of_the_readme_run_without_torch(lmcli, trained, tmp_path):
     lmcli("export", trained / "char", "-o", "out")
     page = (tmp_path / "out" / "README.txt").read_text(encoding="utf-8")
     lines = textwrap.dedent(page[page.index("    from pathlib") :])
-    assert len(lines.splitlines()) == 5
+    assert len(lines.splitlines()) == 7
     expected = lmcli("sample", "out", "--length", "200", "--seed", "0", "--prompt", "The ").out
     assert "The " + without_torch(lines, tmp_path / "out") == expected
 
