@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmcli.system import limit_spinning as _limit_spinning
+
 if TYPE_CHECKING:
-    from lmcli.api import load
+    from lmcli.api import load, resume, train
     from lmcli.errors import LmcliError
     from lmcli.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["LmcliError", "Run", "load"]
+__all__ = ["LmcliError", "Run", "load", "resume", "train"]
+
+_limit_spinning()  # before torch is loaded
 
 
 def __getattr__(name: str) -> Any:

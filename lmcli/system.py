@@ -283,10 +283,11 @@ class ChildProcesses:
         """Names and events that arrive within this time: sent ones, an LmcliError, `Ended`."""
         from multiprocessing.connection import wait
 
-        for connection in wait(list(self.running), seconds):
+        ready: list[Any] = wait(list(self.running), seconds)
+        for connection in ready:
             name, process = self.running[connection]
             try:
-                event = connection.recv()  # type: ignore[union-attr]
+                event = connection.recv()
             except (EOFError, OSError):
                 process.join()
                 connection.close()

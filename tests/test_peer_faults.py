@@ -34,16 +34,18 @@ from lmcli.data.corpus import TextOptions, load_corpus
 from lmcli.data.dataset import CorpusSpec
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.evaluation import log_likelihood
-from lmcli.evaluation.log_likelihood import score_documents, stream_nats
+from lmcli.evaluation.log_likelihood import stream_nats
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.generation.sampling import SamplingSettings, sample
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
+from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.job import load_dataset, prepare_job
 from lmcli.training.sweep import Trial, run_trial
-from lmcli.training.trainer import Budget, Trainer, TrainingSettings
+from lmcli.training.trainer import Trainer
 
 V = 7
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from lmcli.training.sweep import TrialResult
 
 
-def values(
-    comparison: Comparison, dataset: Dataset, protocol: Mapping[str, Any]
-) -> dict[str, Any]:
+def values(comparison: Comparison, dataset: Dataset, protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of ``lmcli compare --json``."""
     from lmcli.evaluation.comparison import optimum_row
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from lmcli.report.result import Result
     from lmcli.tokenizers.base import Tokenizer
 
-UNCOUNTED = 0.01
-"""share of unknown tokens from which on their spelling is missed"""
-
 
 def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
     """Show a result, and what to try next."""
@@ -79,25 +76,16 @@ def warn(message: str) -> None:
 
 def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
     """Say which symbols of a text the model has never seen."""
-    if tokenizer.unknown is None or not text:
-        return
-    encoded = tokenizer.encode_with_ends(text)
-    begins = [0, *encoded.ends[:-1].tolist()]
-    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
-    strange = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
-    if strange:
-        shown = list(dict.fromkeys(map(repr, strange)))
-        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-        warn(f"the model has never seen {', '.join(shown[:8])}{more}: read as unknown")
+    from lmcli.tokenizers.base import warn_of_unknown
+
+    warn_of_unknown(tokenizer, text, lambda message: warn(message.text))
 
 
 def warn_uncounted(score: Score, run: object) -> None:
     """Say where so many tokens are unknown that bits per character mean little."""
-    if score.unknown_tokens > UNCOUNTED * score.tokens:
-        warn(
-            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
-            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
-        )
+    from lmcli.evaluation.score import warn_of_unknown
+
+    warn_of_unknown(score, run, lambda message: warn(message.text))
 
 
 def label(word: str, color: str) -> str:

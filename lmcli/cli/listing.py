@@ -57,7 +57,7 @@ def _member(families: tuple[Any, ...], name: str) -> Any:
         raise UnknownNameError(f"nothing named '{name}'", did_you_mean(name, known))
     groups = {name: describe(family.load(name).Settings)}
     if family.noun == "architecture":
-        from lmcli.training.trainer import TrainingSettings
+        from lmcli.training.defaults import TrainingSettings
 
         groups["training"] = describe(TrainingSettings)
     columns = [Column("name", text("--set")), Column("kind", text("is"))]

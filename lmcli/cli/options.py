@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from lmcli.cli.config import read_config
-from lmcli.errors import UsageError, did_you_mean
+from lmcli.errors import UsageError
+from lmcli.settings import one_of as one_of
 from lmcli.settings import split_pairs
 
 LARGEST_SEED = 2**32 - 1
@@ -138,77 +139,9 @@ Errors = Annotated[
 ]
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value if it is allowed, else a UsageError."""
-    if value not in allowed:
-        raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
-    return value
-
-
 def finite(**values: float | None) -> None:
     """A UsageError for the first value that is NaN or infinite."""
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} {value}: not a finite number", f"for example {flag} 0.9")
-
-
-def budget(minutes: float | None, steps: int | None, epochs: float | None, default: float) -> Any:
-    """The one budget that was given, or `default` minutes."""
-    from lmcli.training.trainer import Budget
-
-    finite(minutes=minutes, epochs=epochs)
-    given = [n for n, v in (("minutes", minutes), ("steps", steps), ("epochs", epochs)) if v]
-    if len(given) > 1:
-        raise UsageError(
-            f"--{given[0]} and --{given[1]} at once", "give one budget, the other follows from it"
-        )
-    return Budget(default if not given else minutes, steps, epochs)
-
-
-def text_options(
-    encoding: str,
-    errors: str,
-    newlines: str,
-    documents: str | None,
-    texts: Sequence[str] = (),
-) -> Any:
-    """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.data.reading import TextOptions
-    from lmcli.settings import update
-
-    if documents is None:
-        path = Path(texts[0]) if len(texts) == 1 else Path()
-        made = bool(path.name) and path.with_suffix(".about.json").is_file()
-        documents = "line" if made else "file"
-    one_of("errors", errors, ("strict", "replace", "ignore"))
-    one_of("newlines", newlines, ("keep", "lf"))
-    one_of("documents", documents, ("file", "line", "paragraph"))
-    given = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
-    return update(TextOptions(), given)
-
-
-def text_choice(
-    texts: Sequence[str] | None,
-    split: str,
-    valid: Sequence[str] | None,
-    test: Sequence[str] | None,
-    encoding: str,
-    errors: str,
-    newlines: str,
-    documents: str | None,
-) -> Any:
-    """What is trained on and what is held out, checked."""
-    from lmcli.data.dataset import CorpusSpec
-
-    reading = text_options(encoding, errors, newlines, documents, texts or ())
-    return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
-
-
-def free_name(folder: Path, name: str) -> Path:
-    """folder/name, or the first of name-2, name-3, ... that is free."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}"
-    return path

@@ -83,11 +83,11 @@ def train(
       torchrun --nproc-per-node=2 -m lmcli train my.txt -o runs/mine
     """
     from lmcli.cli.console import emit, note
+
     if not texts and not resume:
         raise UsageError("no text to train on", "for example lmcli train my.txt")
     if resume and output is None:
         raise UsageError("--resume needs the run", "lmcli train --resume -o RUN")
-    from lmcli.cli.console import emit, note
     from lmcli.cli.progress import ProgressDisplay
     from lmcli.training.launch import train_result
 

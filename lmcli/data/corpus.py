@@ -122,6 +122,15 @@ class Corpus:
     test: Split | None
     split: SplitRecord
 
+    def checksums(self) -> dict[str, str | None]:
+        """Of the text, and of what was held out in files of its own."""
+        valid, test = self.split.valid, self.split.test
+        return {
+            "sha256": self.sha256,
+            "valid_sha256": valid.sha256 if valid else None,
+            "test_sha256": test.sha256 if test else None,
+        }
+
 
 def load_corpus(
     texts: Sequence[str],

@@ -113,9 +113,4 @@ class Dataset:
 
     def checksums(self) -> dict[str, str | None]:
         """Of the text, and of what was held out in files of its own."""
-        split = self.corpus.split
-        return {
-            "sha256": self.corpus.sha256,
-            "valid_sha256": split.valid.sha256 if split.valid else None,
-            "test_sha256": split.test.sha256 if split.test else None,
-        }
+        return self.corpus.checksums()

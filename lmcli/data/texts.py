@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmcli.errors import TextError
+from lmcli.report.progress import OnProgress, Stage
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,25 @@ class Limits:
 
 
 class ProgressCounter:
-    """How far a long reading is, for whoever draws a bar."""
+    """How far a long stage is; says so to a callback, if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: OnProgress | None = None) -> None:
         self.stage = ""
         self.done = 0
         self.total = 0
         self.unit = ""
+        self._on_progress = on_progress
 
     def begin(self, stage: str, total: int, unit: str = "MB") -> None:
-        """A new stage, of so many characters, bytes or tokens; 0 where nobody knows."""
+        """A new stage, of `total` characters, bytes or tokens; 0 where that is not known."""
         self.stage, self.done, self.total, self.unit = stage, 0, total, unit
+        self.add(0)
 
     def add(self, amount: int) -> None:
-        """So much more is done."""
+        """`amount` more is done."""
         self.done += amount
+        if self._on_progress:
+            self._on_progress(Stage(self.stage, self.done, self.total, self.unit))
 
 
 class Spool:

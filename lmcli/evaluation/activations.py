@@ -26,8 +26,9 @@ import numpy.typing as npt
 import torch
 
 from lmcli.errors import LmcliError, TextError, UsageError, did_you_mean
-from lmcli.evaluation.log_likelihood import score_documents
-from lmcli.evaluation.score import Floats, Score
+from lmcli.evaluation.perplexity import score_documents
+from lmcli.evaluation.score import Score
+from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import ActivationRecorder, LanguageModel
 from lmcli.tokenizers.base import Tokenizer
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.score import Floats
+from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.grammars.base import Item
 from lmcli.models.base import LanguageModel, State
 from lmcli.tokenizers.base import Tokenizer
@@ -207,20 +207,6 @@ class Recall:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson 1927)."""
         return wilson(self.right, self.count)
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a share.
-
-    >>> [round(x, 4) for x in wilson(5, 10)]
-    [0.2366, 0.7634]
-    """
-    z = 1.959963984540054
-    share = right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count)
-    half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def recall(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> Recall:

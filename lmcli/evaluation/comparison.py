@@ -8,7 +8,7 @@ where a grammar made the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lmcli.data.dataset import Dataset
-from lmcli.evaluation.score import RESAMPLES, Floats, Score
+from lmcli.evaluation.score import Score
+from lmcli.evaluation.statistics import limits, paired_rates
 from lmcli.grammars.base import companions, read_about
 from lmcli.registry import GRAMMARS
 from lmcli.settings import update
@@ -106,23 +107,13 @@ def paired_difference(
     a: str, a_scores: Sequence[Score], b: str, b_scores: Sequence[Score]
 ) -> Difference:
     """Paired bootstrap over blocks of text, and over seeds where there are several."""
-    rng = np.random.default_rng(0)
-    sizes = a_scores[0].block_chars
-    blocks = len(sizes)
-    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES)
-
-    def resampled(scores: Sequence[Score]) -> Floats:
-        nats = counts @ np.stack([s.block_nats for s in scores]).T  # (RESAMPLES, seeds)
-        seeds = rng.integers(len(scores), size=(RESAMPLES, len(scores)))
-        mean: Floats = np.take_along_axis(nats, seeds, axis=1).mean(axis=1)
-        return mean / (counts @ sizes) / math.log(2)
-
-    apart = resampled(a_scores) - resampled(b_scores)
-    low, high = np.percentile(apart, [2.5, 97.5])
+    a_nats, b_nats = (np.stack([s.block_nats for s in some]) for some in (a_scores, b_scores))
+    a_rates, b_rates = paired_rates(a_nats, b_nats, a_scores[0].block_chars)
+    low, high = limits(a_rates / math.log(2) - b_rates / math.log(2))
     mean = np.mean([s.bits_per_char for s in a_scores]) - np.mean(
         [s.bits_per_char for s in b_scores]
     )
-    return Difference(a, b, float(mean), float(low), float(high))
+    return Difference(a, b, float(mean), low, high)
 
 
 @dataclass(frozen=True)

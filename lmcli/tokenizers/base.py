@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import Settings
 
 Ids = npt.NDArray[np.int32]
@@ -211,3 +212,18 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def from_json(cls, data: dict[str, Any]) -> Tokenizer:
         """The tokenizer that to_json was called on."""
+
+
+def warn_of_unknown(tokenizer: Tokenizer, text: str, on_progress: OnProgress) -> None:
+    """A warning that names the symbols of a text which the tokenizer does not know."""
+    if tokenizer.unknown is None or not text:
+        return
+    encoded = tokenizer.encode_with_ends(text)
+    begins = [0, *encoded.ends[:-1].tolist()]
+    spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
+    unknown = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
+    if unknown:
+        names = list(dict.fromkeys(map(repr, unknown)))
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        warning = f"the model has never seen {', '.join(names[:8])}{more}: read as unknown"
+        on_progress(Message(warning, "warning"))

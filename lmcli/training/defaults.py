@@ -99,8 +99,8 @@ class Budget:
         default: float = MINUTES,
     ) -> Budget:
         """The one that is given, or `default` minutes; several are a UsageError."""
-        given = {"minutes": minutes, "steps": steps, "epochs": epochs}
-        given = {name: value for name, value in given.items() if value is not None}
+        values = {"minutes": minutes, "steps": steps, "epochs": epochs}
+        given = {name: value for name, value in values.items() if value is not None}
         for name, value in given.items():
             if not 0 < value < math.inf:
                 raise UsageError(f"--{name} {value}: not a budget", f"for example --{name} 5")
@@ -222,7 +222,7 @@ LEARNING_RATES = {
 LEARNING_RATE_RELU = 4e-4
 
 
-def threads(arch: str, settings: Any, vocabulary: int) -> int | None:
+def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
     """One for a model so small that more are no faster; None: as torch or OMP_NUM_THREADS says."""
     if "OMP_NUM_THREADS" in os.environ or MODELS.load(arch).counts:
         return None
@@ -265,7 +265,7 @@ def resolve_defaults(
         settings = replace(settings, hidden=width(scale))
         if match == "params" and arch != REFERENCE:
             settings = match_parameters(arch, settings, scale)
-    return settings, _fill(training, threads=threads(arch, settings, scale.vocabulary))
+    return settings, training
 
 
 def _fill(settings: Any, **defaults: Any) -> Any:

@@ -130,7 +130,9 @@ class ProcessGroup(SingleProcess):
 
     def shard_batch(self, batch: Batch) -> Batch:
         """Rows r B/W to (r + 1) B/W."""
-        return Batch(self.shard(batch.inputs), self.shard(batch.targets), self.shard(batch.reset_mask))
+        return Batch(
+            self.shard(batch.inputs), self.shard(batch.targets), self.shard(batch.reset_mask)
+        )
 
     def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
         """One all-reduce of everything; `targets` on the CPU, so that counting waits for no GPU."""
@@ -153,7 +155,9 @@ class ProcessGroup(SingleProcess):
 
     def sync_clock(self, seconds: float) -> float:
         """Two numbers over the CPU: no GPU has to be waited for."""
-        sent = torch.tensor([seconds * self.is_main, float(self.stop_requested)], dtype=torch.float64)
+        sent = torch.tensor(
+            [seconds * self.is_main, float(self.stop_requested)], dtype=torch.float64
+        )
         with contact():
             dist.all_reduce(sent)
         self.stopping = bool(sent[1] > 0)

@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
+from lmcli.data.corpus import Corpus
 from lmcli.data.dataset import CorpusSpec, Dataset
 from lmcli.data.reading import Reader, TextOptions
 from lmcli.data.texts import ProgressCounter
 from lmcli.data.token_cache import cache_folder, tokenize_corpus
-from lmcli.errors import RunError, TextError, UsageError, did_you_mean
+from lmcli.errors import RunError, TextError, UsageError
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
-from lmcli.report.progress import Message, OnProgress, Stage, Training
+from lmcli.report.progress import Message, OnProgress, Training
 from lmcli.run import ReadOnlyRun, Record, Run
-from lmcli.settings import check_known, update
+from lmcli.settings import check_known, one_of, update
 from lmcli.system import pick_device, pick_precision
 from lmcli.training.checkpoint import Trained, count_into, resume, train_into
 from lmcli.training.defaults import (
@@ -35,6 +36,7 @@ from lmcli.training.defaults import (
     Budget,
     ProblemSize,
     TrainingSettings,
+    cpu_threads,
     describe_defaults,
     resolve_defaults,
 )
@@ -196,6 +198,8 @@ def prepare_job(
     scale = ProblemSize.of(dataset.tokenized.train, dataset.tokenized.tokenizer.size, budget)
     scale = replace(scale, given_width=width)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
+    if training.threads is None:
+        training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
     job = Job(
         arch, settings, training, budget, seed, pick_device(device), dataset, command, workers
     )
@@ -227,21 +231,9 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
 def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
-    choice = CorpusSpec.from_json(record.corpus)
-    if "-" in choice.texts and not texts:
-        raise TextError(
-            f"'{run.path}' was trained on standard input, which is gone",
-            "name the text in the command, or pipe it in again and name -",
-        )
-    choice = replace(choice, texts=texts or choice.texts)
+    choice = _recorded_choice(run, texts)
     dataset = load_dataset(choice, record.tokenizer, record.tokenizer_settings, meter)
-    for name, checksum in dataset.checksums().items():
-        if checksum != record.corpus[name]:
-            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
-            raise TextError(
-                f"the {what} has changed since '{run.path}' was trained on it",
-                "train a new run on the new text",
-            )
+    _check_unchanged(run, dataset.checksums())
     try:
         settings = MODELS.load(record.arch).Settings(**record.settings)
         training = TrainingSettings(**record.training)
@@ -252,17 +244,33 @@ def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None 
     return replace(job, workers=record.workers)
 
 
-class ReportedCounter(ProgressCounter):
-    """A counter that reports each change."""
+def reopen_corpus(
+    run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None
+) -> Corpus:
+    """The corpus that a run was trained on, read again; its texts must be what they were."""
+    corpus = _recorded_choice(run, texts).load(Reader(meter=meter))
+    _check_unchanged(run, corpus.checksums())
+    return corpus
 
-    def __init__(self, on_progress: OnProgress) -> None:
-        super().__init__()
-        self.on_progress = on_progress
 
-    def add(self, amount: int) -> None:
-        """This much more is done."""
-        super().add(amount)
-        self.on_progress(Stage(self.stage, self.done, self.total, self.unit))
+def _recorded_choice(run: Run, texts: tuple[str, ...]) -> CorpusSpec:
+    choice = CorpusSpec.from_json(run.record.corpus)
+    if "-" in choice.texts and not texts:
+        raise TextError(
+            f"'{run.path}' was trained on standard input, which is gone",
+            "name the text in the command, or pipe it in again and name -",
+        )
+    return replace(choice, texts=texts or choice.texts)
+
+
+def _check_unchanged(run: Run, checksums: Mapping[str, str | None]) -> None:
+    for name, checksum in checksums.items():
+        if checksum != run.record.corpus[name]:
+            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
+            raise TextError(
+                f"the {what} has changed since '{run.path}' was trained on it",
+                "train a new run on the new text",
+            )
 
 
 def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -> Job:
@@ -271,7 +279,7 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     budget = Budget.of(options["minutes"], options["steps"], options["epochs"])
     spec = corpus_spec(options)
     check_pairs(pairs, [arch], tokenizer)
-    dataset = load_dataset(spec, tokenizer, pairs, ReportedCounter(on_progress))
+    dataset = load_dataset(spec, tokenizer, pairs, ProgressCounter(on_progress))
     seed, device, command = options["seed"], options["device"], command_line()
     return prepare_job(dataset, arch, pairs, budget, seed, device, command=command, workers=workers)
 
@@ -290,8 +298,7 @@ def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:
         ("newlines", options["newlines"], ("keep", "lf")),
         ("documents", documents, ("file", "line", "paragraph")),
     ):
-        if value not in allowed:
-            raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
+        one_of(name, value, allowed)
     valid, test = (tuple(options[name] or ()) for name in ("valid", "test"))
     return CorpusSpec(texts, update(TextOptions(), reading), options["split"], valid, test)
 
@@ -306,8 +313,8 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
     """
     pairs = options.get("settings") or {}
     check_pairs(pairs, [run.record.arch], run.record.tokenizer)
-    _check_unchanged(run, {k: v for k, v in options.items() if k in RECORDED}, pairs)
-    job = reopen(run, tuple(options.get("texts") or ()), ReportedCounter(on_progress))
+    _check_options(run, {k: v for k, v in options.items() if k in RECORDED}, pairs)
+    job = reopen(run, tuple(options.get("texts") or ()), ProgressCounter(on_progress))
     job = replace(job, device=pick_device(options.get("device") or run.record.device))
     if job.device != run.record.device:
         text = f"'{run.path}' was trained on {run.record.device}: on {job.device} it ends a little"
@@ -317,7 +324,7 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
     return job
 
 
-def _check_unchanged(run: Run, given: Mapping[str, Any], pairs: Mapping[str, Any]) -> None:
+def _check_options(run: Run, given: Mapping[str, Any], pairs: Mapping[str, Any]) -> None:
     """A RunError that names the first difference between what is given and what is recorded."""
     record = run.record
     recorded = {**record.training, **record.settings, **record.tokenizer_settings}

@@ -113,8 +113,8 @@ def _train(
     options: Mapping[str, Any], count: int, rendezvous: str | None, on_progress: OnProgress
 ) -> Run:
     """The part of this process."""
-    from lmcli.evaluation.log_likelihood import score_documents
-    from lmcli.evaluation.score import Score, unknown_warning
+    from lmcli.evaluation.perplexity import score_documents
+    from lmcli.evaluation.score import Score, warn_of_unknown
     from lmcli.training.checkpoint import save_result
     from lmcli.training.job import new_job, resumed_job, train_run
 
@@ -142,8 +142,7 @@ def _train(
     if trained is not None and group.is_main:
         model, valid = run.model(), job.dataset.valid.part.documents
         score = Score.of(score_documents(model, run.tokenizer, valid))
-        if warning := unknown_warning(score, path):
-            report(Message(warning, "warning"))
+        warn_of_unknown(score, path, report)
         save_result(run, model, job.dataset, trained, score)
         if options.get("slim"):
             run.drop_checkpoint()

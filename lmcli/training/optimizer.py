@@ -37,7 +37,7 @@ class Moments:
 
 
 class AdamW:
-    """One optimiser for all parameters. Tensors are named by the parameter's number, as in torch."""
+    """One optimiser for all parameters. Tensors are named by their number, as in torch."""
 
     def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], fused: bool) -> None:
         self.fused = fused

@@ -1,8 +1,8 @@
 """The trainings of a comparison as plain commands, one a line.
 
 **In:** trials.
-**Out:** ``lmcli train`` lines for a shell, xargs, a Slurm array, Kubernetes jobs. Every setting that
-was chosen is written out, the number of threads as well: a line makes the same run anywhere.
+**Out:** ``lmcli train`` lines for a shell, xargs, a Slurm array, Kubernetes jobs. Every chosen
+setting is written out, the number of threads as well: a line makes the same run anywhere.
 """
 
 from __future__ import annotations

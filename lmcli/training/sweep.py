@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lmcli.data.dataset import Dataset
+from lmcli.data.texts import ProgressCounter
 from lmcli.errors import LmcliError, TrainingError, UsageError
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.models.lstm import LSTMSettings
@@ -30,12 +31,11 @@ from lmcli.run import Run
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.tokenizers.base import Tokenizer
-from lmcli.training.comparison_folder import check_folder
 from lmcli.training.checkpoint import Trained, count_into, save_result, train_into
+from lmcli.training.comparison_folder import check_folder
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import (
     Job,
-    ReportedCounter,
     check_pairs,
     command_line,
     corpus_spec,
@@ -203,7 +203,7 @@ def prepare(options: Mapping[str, Any], taken: Sequence[Path], on_progress: OnPr
     specs, tokenizer = trial_specs(options["arch"], bool(taken)), options["tokenizer"]
     check_trial_specs(specs, pairs, tokenizer)
     check_folder(folder, options["force"], taken, options["plan"])
-    counter = ReportedCounter(on_progress)
+    counter = ProgressCounter(on_progress)
     dataset = load_dataset(corpus_spec(options), tokenizer, pairs, counter)
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     made = trials(dataset, specs, pairs, budget, seeds, options["device"], match, folder)

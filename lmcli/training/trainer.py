@@ -169,7 +169,7 @@ class Trainer:
         """
         self.sync_losses()  # a loss that exploded is an error and not a result
         with self._precision():
-            nats = stream_nats(self.model, self.valid, rough=True)
+            nats = stream_nats(self.model, self.valid, approximate=True)
         return float(nats.sum(dtype=np.float64)) / self.valid_targets
 
     def shorten(self, seconds: float, share: float) -> None:

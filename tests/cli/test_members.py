@@ -1,7 +1,6 @@
 """``--arch`` of a comparison: variants beside their plain members."""
 
 import pytest
-
 from lmcli.cli.members import trial_specs
 
 

@@ -19,7 +19,6 @@ from lmcli.evaluation.cloze import (
     normalised,
     recall,
     top_words,
-    wilson,
 )
 from lmcli.grammars.france.grammar import France
 from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
@@ -291,17 +290,3 @@ def test_items_of_another_text_are_an_error(tokenizer, items, build):
     other = WordTokenizer.train(["now he speaks"], WordTokenizer.Settings())
     with pytest.raises(TextError, match="is not in the vocabulary"):
         recall(build("gru", other.size), other, items[3][:3])
-
-
-# ------------------------------------------------------------------ the interval
-
-
-@given(count=st.integers(1, 1000), share=st.floats(0, 1))
-def test_wilsons_bounds_are_where_the_share_is_just_rejected(count, share):
-    right, z = round(share * count), 1.959963984540054
-    low, high = wilson(right, count)
-    assert 0 <= low <= right / count + 1e-12
-    assert right / count - 1e-12 <= high <= 1
-    for bound in (low, high):
-        distance = (right / count - bound) ** 2
-        assert distance == pytest.approx(z * z * bound * (1 - bound) / count, abs=1e-9)

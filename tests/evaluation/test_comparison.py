@@ -18,12 +18,13 @@ from lmcli.evaluation.comparison import (
     paired_difference,
     summary,
 )
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
 from lmcli.run import TRAINING, Run
 from lmcli.training import sweep
+from lmcli.training.defaults import Budget
 from lmcli.training.job import load_dataset, prepare_job
 from lmcli.training.sweep import (
     RACE_RATES,
@@ -35,7 +36,6 @@ from lmcli.training.sweep import (
     score_parts,
     share_cores,
 )
-from lmcli.training.trainer import Budget
 
 SMALL = {"hidden": 8, "embedding": 8, "batch": 4, "truncation": 12}
 

@@ -6,7 +6,6 @@ import torch
 
 from lmcli.evaluation.forced_choice import Chooser, choose_behind, pieces_of
 from lmcli.evaluation.state_batches import advance, random_stretches, token_nll
-from lmcli.evaluation.statistics import block_weights, weighted_means, weighted_medians
 from lmcli.models.gru import GRU
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram
@@ -97,21 +96,6 @@ def test_scores_of_words_are_those_of_their_pieces_and_of_their_end(tokenizer):
             if ends is not None:
                 total += float(logs[-1, ends].logsumexp(-1))
             assert score == pytest.approx(total, abs=1e-5)
-
-
-def test_replicates_of_means_and_medians_are_those_of_the_drawn_values():
-    rng = np.random.default_rng(0)
-    values, blocks = rng.normal(size=21), np.repeat(np.arange(7), 3)
-    weights = block_weights(blocks, 0)
-    for w, mean, median in zip(
-        weights[:50],
-        weighted_means(values, weights),
-        weighted_medians(values, weights),
-        strict=False,
-    ):
-        drawn = np.sort(np.repeat(values, w))
-        assert mean == pytest.approx(drawn.mean())
-        assert median == drawn[(len(drawn) - 1) // 2]
 
 
 @pytest.mark.parametrize("length", [1, 4, 9])

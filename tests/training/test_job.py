@@ -7,8 +7,8 @@ import pytest
 
 from lmcli.data.dataset import CorpusSpec
 from lmcli.errors import TextError, UsageError
+from lmcli.training.defaults import Budget
 from lmcli.training.job import load_dataset, prepare_job, reopen
-from lmcli.training.trainer import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
 
@@ -83,7 +83,7 @@ def test_a_model_that_counts_has_one_worker(dataset):
 def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
     def job(**changes):
         made = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
-        return replace(made, **changes).essence()
+        return replace(made, **changes).fingerprint()
 
     elsewhere = replace(dataset, spec=replace(dataset.spec, texts=("other/my.txt",)))
     assert job() == job(command="lmcli train", dataset=elsewhere)

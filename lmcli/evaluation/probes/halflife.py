@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.evaluation.cloze import wilson
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
@@ -32,7 +31,7 @@ from lmcli.evaluation.probes.base import (
     sentence,
 )
 from lmcli.evaluation.state_batches import documents, random_stretches
-from lmcli.evaluation.statistics import Floats
+from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.models.base import ActivationRecorder, LanguageModel
 from lmcli.report.result import PERCENT, Column, Metric, text
 from lmcli.settings import setting

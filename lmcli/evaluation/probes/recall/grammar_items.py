@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.cloze import normalised, wilson
+from lmcli.evaluation.cloze import normalised
 from lmcli.evaluation.forced_choice import choose_behind
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.probes.base import (
     ProbeData,
     ProbedModel,
@@ -29,6 +29,7 @@ from lmcli.evaluation.probes.base import (
     sentence,
 )
 from lmcli.evaluation.state_batches import row_bytes
+from lmcli.evaluation.statistics import wilson
 from lmcli.grammars.base import Item, read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.cloze import wilson
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
@@ -47,6 +46,7 @@ from lmcli.evaluation.statistics import (
     limits,
     weighted_means,
     weighted_medians,
+    wilson,
 )
 from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
 from lmcli.settings import setting
