@@ -290,9 +290,11 @@ class ChildProcesses:
                 event = connection.recv()
             except (EOFError, OSError):
                 process.join()
+                event = Ended(process.exitcode)
+            if isinstance(event, Ended):
+                process.join()
                 connection.close()
                 del self.running[connection]
-                event = Ended(process.exitcode)
             yield name, event
 
 
@@ -306,6 +308,7 @@ def _run_child(target: Callable[..., object], arguments: Sequence[Any], sender: 
             target(*arguments, sender.send)
         except LmcliError as error:
             sender.send(error)
+        sender.send(Ended(0))  # the exit code is lost where the server of forks has ended
 
 
 def _terminate_with_parent() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmcli.data.dataset import CorpusSpec
 from lmcli.errors import TextError, UsageError
@@ -88,3 +89,29 @@ def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
     elsewhere = replace(dataset, spec=replace(dataset.spec, texts=("other/my.txt",)))
     assert job() == job(command="lmcli train", dataset=elsewhere)
     assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
+
+
+def test_trainings_begin_from_the_seed_whatever_was_drawn_before(job_of):
+    first = job_of("lstm").model().tensors()
+    torch.rand(100)
+    for name, tensor in job_of("lstm").model().tensors().items():
+        assert torch.equal(tensor, first[name])
+    other = replace(job_of("lstm"), seed=1).model().tensors()
+    assert not torch.equal(other["embed.weight"], first["embed.weight"])
+
+
+# ------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(16, 1), (2000, None)])
+def test_a_small_model_has_one_thread_and_a_large_one_all(dataset, monkeypatch, hidden, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def chosen(**pairs):
+        job = prepare_job(dataset, "lstm", {"hidden": hidden} | pairs, Budget(steps=1), 0, "cpu")
+        return job.training.threads
+
+    assert chosen() == threads
+    assert chosen(threads=3) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert chosen() is None

@@ -636,3 +636,42 @@ def test_who_trains_or_opens_a_model_holds_freed_memory(tmp_path, make_run, trai
     assert held(trainer)
     assert held(Run.open(run.path).model)
     assert not held(lambda: None)
+
+
+def test_a_training_has_its_threads_and_gives_them_back(trainer):
+    before = torch.get_num_threads()
+    loop = trainer(threads=before + 1).run()
+    next(loop)
+    assert torch.get_num_threads() == before + 1
+    finish(loop)
+    assert torch.get_num_threads() == before
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer, make_run, tmp_path):
+    """It named what is now bad_validations otherwise."""
+    run = make_run(tmp_path / "run")
+    loop = train_into(run, trainer(learning_rate=0.0))
+    while next(loop).step < 9:  # validates at 4 and 8, and nothing ever changes
+        pass
+    loop.close()
+    tensors, values = read_tensors(run.path / TRAINING)
+    values["worse"] = values.pop("bad_validations")
+    write_tensors(run.path / TRAINING, tensors, values)
+    other = trainer(learning_rate=0.0)
+    resume(run, other)
+    assert other.bad_validations == values["worse"] == 1
+
+
+def test_a_checkpoint_sets_nothing_but_what_it_is_for(trainer, make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    finish(train_into(run, trainer()))
+    tensors, values = read_tensors(run.path / TRAINING)
+    write_tensors(run.path / TRAINING, tensors, values | {"validate": 3})
+    other = trainer()
+    resume(run, other)
+    assert callable(other.validate)
+    del values["step"]
+    (run.path / "training.json").unlink()
+    write_tensors(run.path / TRAINING, tensors, values)
+    with pytest.raises(RunError, match="cannot be resumed: 'step'"):
+        resume(run, trainer())
