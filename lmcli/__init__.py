@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lmcli.system import limit_spinning as _limit_spinning
 
 if TYPE_CHECKING:
-    from lmcli.api import load, resume, train
+    from lmcli.api import compare, load, resume, train
     from lmcli.errors import LmcliError
     from lmcli.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["LmcliError", "Run", "load", "resume", "train"]
+__all__ = ["LmcliError", "Run", "compare", "load", "resume", "train"]
 
 _limit_spinning()  # before torch is loaded
 

@@ -13,13 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import TextError, UsageError
+from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run, free_name
 from lmcli.settings import one_of, update
+from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
+    from lmcli.evaluation.cloze import ClozeResult
+    from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.perplexity import Evaluation
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.evaluation.probes.suite import ProbeReport
+    from lmcli.training.plan import Plan
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
@@ -39,6 +45,10 @@ def _names(texts: Texts | None) -> list[str]:
     if texts is None:
         return []
     return [str(texts)] if isinstance(texts, str | Path) else [str(t) for t in texts]
+
+
+def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
+    return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
 
 
 # ------------------------------------------------------------------ training
@@ -100,9 +110,65 @@ def resume(
     return train(given | {"output": path, "resume": True}, on_progress)
 
 
+def compare(
+    texts: Texts,
+    *,
+    arch: str | None = None,
+    tokenizer: str = "char",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    seeds: int = 1,
+    match: str = "params",
+    runs: RunLike | Sequence[RunLike] = (),
+    output: str | Path | None = None,
+    settings: Settings = None,
+    valid: Texts | None = None,
+    test: Texts | None = None,
+    split: str = "interleaved",
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    jobs: int | None = None,
+    probe: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Comparison:
+    """Train architectures alike, a minute each if no budget is given, and rank them.
+
+    `arch` are names separated by commas, by default ngram,window,rnn,gru,lstm, or none beside
+    `runs`, which are compared as they are. A callback that stops it makes it a TrainingError.
+    """
+    options = _plain(locals()) | {"plan": False}
+    if jobs != 1 and device in ("auto", "cpu") and not (options["runs"] and arch is None):
+        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
+    from lmcli.training.sweep import compare
+
+    return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
+
+
+def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:
+    """The trainings of a comparison with the same options, as commands; nothing is written."""
+    from inspect import signature
+
+    from lmcli.training.plan import plan
+
+    defaults = {name: p.default for name, p in signature(compare).parameters.items()}
+    folder = options.get("output") or free_name(Path("runs"), "compare")
+    given = _plain({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
+    return plan(given, on_progress)
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as options: texts as lists, without the callback."""
     options = {name: value for name, value in values.items() if name != "on_progress"}
+    if "runs" in options:
+        runs = options["runs"]
+        runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
+        options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
     return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 
@@ -177,3 +243,101 @@ def _read(
     reader = Reader(meter=ProgressCounter(on_progress))
     names, pieces = find_documents(texts, options, reader)
     return list(islice(names, 100)), pieces
+
+
+def cloze(
+    runs: RunLike | Sequence[RunLike],
+    *,
+    text: str | None = None,
+    candidates: str | Sequence[str] | None = None,
+    swap: str | None = None,
+    gaps: str | Sequence[int] | None = None,
+    filler: str | Path | None = None,
+    items: str | Path | None = None,
+    top: int = 5,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ClozeResult:
+    """Fill the blank of a text, or answer the held-out items beside the text of the runs."""
+    from lmcli.evaluation.cloze import answer_items, fill_blank
+
+    opened, wanted = _runs(runs), _gaps(gaps)
+    if text is None:
+        for name, value in {"candidates": candidates, "swap": swap, "filler": filler}.items():
+            if value is not None:
+                raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
+        return answer_items(opened, Path(items) if items else None, wanted, on_progress)
+    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
+    old, equals, new = (swap or "").partition("=")
+    if swap and not (old and equals and new):
+        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
+    return fill_blank(
+        opened,
+        text,
+        candidates=[word.strip() for word in listed if word.strip()],
+        swap=(old, new) if swap else None,
+        gaps=wanted,
+        filler=str(filler) if filler else None,
+        top=top,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def _gaps(gaps: str | Sequence[int] | None) -> list[int] | None:
+    if gaps is None:
+        return None
+    try:
+        numbers = [int(g) for g in (gaps.split(",") if isinstance(gaps, str) else gaps)]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0:
+        raise UsageError(f"--gaps {gaps}: not whole numbers", "for example --gaps 0,10,100")
+    return numbers
+
+
+def probe(
+    runs: RunLike | Sequence[RunLike],
+    texts: Texts | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ProbeReport:
+    """Measure how far back each run remembers: by one probe, or by all that apply."""
+    from lmcli.evaluation.probes.base import ProbedModel
+    from lmcli.evaluation.probes.suite import ProbeReport, load_probes, run_probes
+    from lmcli.registry import PROBES
+
+    probes = load_probes([name] if name else PROBES.names(), settings or {})
+    opened = _runs(runs)
+    data = _probe_data(opened, _names(texts), on_progress)
+    subjects = [ProbedModel.of(run) for run in opened]
+    results = run_probes(probes, subjects, data, seed, on_progress)
+    return ProbeReport(results, all=name is None)
+
+
+def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress) -> ProbeData:
+    """The given texts, or the held-out parts of the text that all runs were trained on."""
+    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.reading import read_documents
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.training.job import reopen_corpus
+
+    first = CorpusSpec.from_json(runs[0].record.corpus)
+    if texts:
+        try:
+            train = reopen_corpus(runs[0]).train
+        except LmcliError:
+            train = None
+        documents = [d.text for d in read_documents(texts, first.options)]
+        return ProbeData.of(texts, documents, train, on_progress)
+    for run in runs[1:]:
+        same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
+        if not same or CorpusSpec.from_json(run.record.corpus) != first:
+            raise TextError(
+                f"'{run.path}' and '{runs[0].path}' were trained on different texts",
+                "name a text that both are to be tested on",
+            )
+    return ProbeData.of_corpus(first.texts, reopen_corpus(runs[0]), on_progress)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from lmcli import api
 from lmcli.cli import options as o
 from lmcli.errors import TrainingError, UsageError
-from lmcli.report.progress import Message
-from lmcli.run import free_name
-from lmcli.system import preloaded_context
 
-if TYPE_CHECKING:
-    from lmcli.training.sweep import Sweep
-
-ARCHS = "ngram,window,rnn,gru,lstm"
+DEFAULTS = o.defaults(api.compare)
 Archs = Annotated[
     str | None,
     o.option(
         "--arch",
         about="Architectures, separated by commas; NAME:SETTING=VALUE for a variant.",
-        default=f"{ARCHS}, or none with --run",
+        default="ngram,window,rnn,gru,lstm, or none with --run",
         metavar="NAMES",
     ),
 ]
@@ -65,27 +59,27 @@ def compare(
     ctx: typer.Context,
     texts: o.Texts = None,
     arch: Archs = None,
-    tokenizer: o.TokenizerName = "char",
+    tokenizer: o.TokenizerName = DEFAULTS.tokenizer,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
-    seeds: Seeds = 1,
-    match: Match = "params",
+    seeds: Seeds = DEFAULTS.seeds,
+    match: Match = DEFAULTS.match,
     runs: Runs = None,
     output: Output = None,
     settings: o.Set = None,
     valid: o.Valid = None,
     test: o.Test = None,
-    split: o.Split = "interleaved",
+    split: o.Split = DEFAULTS.split,
     documents: o.Documents = None,
-    newlines: o.Newlines = "keep",
-    encoding: o.Encoding = "utf-8",
-    errors: o.Errors = "strict",
+    newlines: o.Newlines = DEFAULTS.newlines,
+    encoding: o.Encoding = DEFAULTS.encoding,
+    errors: o.Errors = DEFAULTS.errors,
     jobs: Jobs = None,
     plan: Plan = False,
     probe: Probe = False,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
+    seed: o.Seed = DEFAULTS.seed,
+    device: o.Device = DEFAULTS.device,
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -115,61 +109,26 @@ def compare(
     """
     if not texts:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
-    one_at_a_time = plan or jobs == 1 or device not in ("cpu", "auto") or (runs and arch is None)
-    if not one_at_a_time:
-        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
-
-    from lmcli.cli.collecting import collect, open_runs
-    from lmcli.cli.compared import result, values, warn_unlike
-    from lmcli.cli.console import emit, note
+    from lmcli.cli.console import emit, emit_json, emit_lines, note
     from lmcli.cli.progress import ProgressDisplay
-    from lmcli.cli.remembering import add_memory, with_memory
-    from lmcli.evaluation.comparison import Comparison
-    from lmcli.training.comparison_folder import claimed, keep
-    from lmcli.training.sweep import StoppedError, prepare, run_trials
 
-    opened = open_runs(runs or [])
-    taken = [run.path for run, _ in opened]
-    options = o.values(ctx, compare)
-    options["output"] = output or free_name(Path("runs"), "compare")
+    options = o.values(ctx, api.compare)
     with ProgressDisplay(not quiet and not as_json, stoppable=True) as display:
-        sweep = prepare(options, taken, display)
         if plan:
-            _show_plan(sweep, device, force, as_json, quiet)
-            return
-        with claimed(sweep.folder, [t.path for t in sweep.trials], taken) as own:
-            for line in sweep.description():
-                display(Message(line))
+            commands = api.plan(**options, on_progress=display)
+        else:
             try:
-                outcomes = run_trials(sweep.trials, sweep.jobs, display)
-            except StoppedError as stopped:
-                note(stopped.problem)
+                comparison = api.compare(**options, on_progress=display)
+            except TrainingError as error:
+                if not display.stop:
+                    raise
+                note(error.problem)
                 raise typer.Exit(display.stop.exit_code) from None
-            outcomes += collect(opened, sweep.dataset, [spec.name for spec in sweep.specs])
-            if not outcomes:
-                raise TrainingError(
-                    "no training came to an end", "lower it: --set learning_rate=0.001"
-                )
-            warn_unlike(outcomes)
-            comparison = Comparison.of(outcomes)
-            found = values(comparison, sweep.dataset, sweep.protocol())
-            results = add_memory(found, sweep.dataset, seed, probe)
-            made = with_memory(result(comparison, found, sweep.folder), results)
-            keep(sweep.folder, made, own)
-    emit(made, as_json, quiet)
-
-
-def _show_plan(sweep: Sweep, device: str, force: bool, as_json: bool, quiet: bool) -> None:
-    """The commands on stdout; how their runs become a table, on stderr."""
-    from lmcli.cli.console import emit_json, emit_lines, note
-    from lmcli.report.result import SCHEMA
-    from lmcli.training.plan import plan_lines, text_words
-
-    lines = plan_lines(sweep.trials, device, force)
-    if as_json:
-        emit_json({"schema": SCHEMA, "command": "compare", "plan": lines})
-        return
-    emit_lines(lines)
-    if not quiet:
-        again = ["lmcli", "compare", *text_words(sweep.dataset), "--run", str(sweep.folder)]
-        note(f"next, when all have run: {shlex.join(again)}")
+    if not plan:
+        emit(comparison.result(), as_json, quiet)
+    elif as_json:
+        emit_json(commands.to_json())
+    else:
+        emit_lines(commands.lines)
+        if not quiet:
+            note(f"next, when all have run: {commands.table}")

@@ -98,7 +98,7 @@ def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progre
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took. The seconds include a search for the learning rate."""
+    """What a training took, a search for its learning rate included."""
 
     steps: int
     tokens: int
@@ -109,11 +109,11 @@ class Trained:
     """why it ended: "budget", "patience", "counted" """
 
     @classmethod
-    def by(cls, trainer: Trainer, search_seconds: float = 0.0) -> Trained:
+    def by(cls, trainer: Trainer, search_tokens: int = 0, search_seconds: float = 0.0) -> Trained:
         """What a trainer has done, after a search."""
         return cls(
             steps=trainer.step,
-            tokens=trainer.tokens,
+            tokens=trainer.tokens + search_tokens,
             seconds=trainer.seconds + search_seconds,
             best_step=trainer.best_step,
             epochs=trainer.step / trainer.streams.steps_per_epoch,

@@ -24,6 +24,7 @@ from lmcli.data.reading import Reader, TextOptions
 from lmcli.data.texts import ProgressCounter
 from lmcli.data.token_cache import cache_folder, tokenize_corpus
 from lmcli.errors import RunError, TextError, UsageError
+from lmcli.grammars.base import is_made
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Training
@@ -288,9 +289,7 @@ def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:
     """Which texts, read and split how; a text of `lmcli make` has a document a line."""
     texts, documents = tuple(options["texts"]), options["documents"]
     if documents is None:
-        path = Path(texts[0]) if len(texts) == 1 else Path()
-        made = bool(path.name) and path.with_suffix(".about.json").is_file()
-        documents = "line" if made else "file"
+        documents = "line" if len(texts) == 1 and is_made(texts[0]) else "file"
     reading = {n: options[n] for n in ("encoding", "errors", "newlines")} | {"documents": documents}
     for name, value, allowed in (
         ("split", options["split"], ("interleaved", "tail")),

@@ -24,8 +24,8 @@ RACE_SHARE = 0.04
 
 def learning_rate_search(
     job: Job, name: str, on_progress: OnProgress = lambda event: None
-) -> tuple[Trainer, float]:
-    """The trainer with the best rate, and the seconds that the others took.
+) -> tuple[Trainer, tuple[int, float]]:
+    """The trainer with the best rate, and the tokens and seconds that the others took.
 
     It keeps what it has learnt, but no weights of the search have been saved, so none of them are
     the best so far; its budget shrinks by the seconds of the others.
@@ -42,7 +42,8 @@ def learning_rate_search(
             loss = trainer.validate()
         trials.append((loss, trainer))
     _, best = min(trials, key=lambda trial: trial[0])
-    spent = sum(t.seconds for _, t in trials if t is not best)
-    best.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
+    others = [trainer for _, trainer in trials if trainer is not best]
+    seconds = sum(trainer.seconds for trainer in others)
+    best.shorten(seconds, RACE_SHARE * (len(RACE_RATES) - 1))
     best.best, best.best_step, best.bad_validations = math.inf, 0, 0
-    return best, spent
+    return best, (sum(trainer.tokens for trainer in others), seconds)

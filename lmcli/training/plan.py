@@ -1,6 +1,6 @@
 """The trainings of a comparison as plain commands, one a line.
 
-**In:** trials.
+**In:** the options of `api.compare`.
 **Out:** ``lmcli train`` lines for a shell, xargs, a Slurm array, Kubernetes jobs. Every chosen
 setting is written out, the number of threads as well: a line makes the same run anywhere.
 """
@@ -8,38 +8,56 @@ setting is written out, the number of threads as well: a line makes the same run
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lmcli.data.dataset import Dataset
 from lmcli.errors import UsageError
 from lmcli.registry import TOKENIZERS
-from lmcli.training.sweep import Trial
+from lmcli.report.progress import OnProgress
+from lmcli.report.result import SCHEMA
+from lmcli.training.sweep import Trial, prepare
 
 
-def plan_lines(made: Sequence[Trial], device: str, force: bool) -> list[str]:
-    """A command for each trial."""
-    if not made:
+@dataclass(frozen=True)
+class Plan:
+    """Commands, and the one that makes a table of their runs."""
+
+    lines: Sequence[str]
+    table: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli compare --plan --json``."""
+        return {"schema": SCHEMA, "command": "compare", "plan": list(self.lines)}
+
+
+def plan(options: Mapping[str, Any], on_progress: OnProgress) -> Plan:
+    """A command for each trial of the comparison that the options describe."""
+    sweep = prepare(options, on_progress)
+    if not sweep.trials:
         raise UsageError("nothing to plan: all members are runs", "name some with --arch")
-    if "-" in made[0].job.dataset.spec.texts:
+    if "-" in sweep.dataset.spec.texts:
         raise UsageError("the commands of a plan cannot share standard input", "name a file")
+    device = options["device"]
     more = ["--device", device] if device != "auto" else []
-    more += ["--force"] if force else []
-    return [shlex.join([*_train_words(trial), *more]) for trial in made]
+    more += ["--force"] if options["force"] else []
+    lines = [shlex.join([*_train_words(trial), *more]) for trial in sweep.trials]
+    again = ["lmcli", "compare", *_text_words(sweep.dataset), "--run", str(sweep.folder)]
+    return Plan(lines, shlex.join(again))
 
 
 def _train_words(trial: Trial) -> list[str]:
     """``lmcli train`` for one trial."""
     job = trial.job
-    texts, budget = text_words(job.dataset), vars(job.budget)
+    texts, budget = _text_words(job.dataset), vars(job.budget)
     words = ["lmcli", "train", *texts, "-o", str(trial.path), "--arch", job.arch]
     words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
     words += ["--seed", str(job.seed)]
     return words + _set_words(job.settings) + ([] if job.counts else _set_words(job.training))
 
 
-def text_words(dataset: Dataset) -> list[str]:
+def _text_words(dataset: Dataset) -> list[str]:
     """The texts, how they are read and split, and the tokenizer with its settings."""
     spec = dataset.spec
     options = vars(spec.options)

@@ -21,18 +21,15 @@ from typing import Any
 from lmcli.data.dataset import Dataset
 from lmcli.data.texts import ProgressCounter
 from lmcli.errors import LmcliError, TrainingError, UsageError
-from lmcli.evaluation.perplexity import score_documents
-from lmcli.evaluation.score import Score
-from lmcli.models.base import LanguageModel
+from lmcli.evaluation.comparison import Comparison, compare_results
+from lmcli.evaluation.trial_result import OpenedRun, TrialResult, open_runs, score_runs
 from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, Training
-from lmcli.run import Run
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.system import ChildProcesses, Ended, available_cores
-from lmcli.tokenizers.base import Tokenizer
 from lmcli.training.checkpoint import Trained, count_into, save_result, train_into
-from lmcli.training.comparison_folder import check_folder
+from lmcli.training.comparison_folder import check_folder, claimed, save
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import (
     Job,
@@ -144,6 +141,8 @@ class Sweep:
 
     dataset: Dataset
     specs: Sequence[TrialSpec]
+    runs: Sequence[OpenedRun]
+    """compared as they are"""
     trials: Sequence[Trial]
     jobs: int
     """trainings side by side"""
@@ -192,23 +191,48 @@ class Sweep:
         }
 
 
-def prepare(options: Mapping[str, Any], taken: Sequence[Path], on_progress: OnProgress) -> Sweep:
-    """The trainings that the options of ``lmcli compare`` describe; nothing is written yet.
-
-    `taken` are the runs that are compared as they are.
-    """
+def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
+    """The trainings that the options of `api.compare` describe; nothing is written yet."""
+    if not options["texts"]:
+        raise UsageError("no text to compare on", "for example lmcli compare my.txt")
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
     one_of("match", match, ("params", "width"))
     budget = Budget.of(options["minutes"], options["steps"], options["epochs"], default=1.0)
-    specs, tokenizer = trial_specs(options["arch"], bool(taken)), options["tokenizer"]
+    runs = open_runs([Path(run) for run in options["runs"]])
+    specs, tokenizer = trial_specs(options["arch"], bool(runs)), options["tokenizer"]
     check_trial_specs(specs, pairs, tokenizer)
-    check_folder(folder, options["force"], taken, options["plan"])
+    check_folder(folder, options["force"], [run.path for run, _ in runs], options["plan"])
     counter = ProgressCounter(on_progress)
     dataset = load_dataset(corpus_spec(options), tokenizer, pairs, counter)
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     made = trials(dataset, specs, pairs, budget, seeds, options["device"], match, folder)
     shared, jobs = sharing_cores(made, options["jobs"])
-    return Sweep(dataset, specs, shared, jobs, folder, match, len(seeds))
+    return Sweep(dataset, specs, runs, shared, jobs, folder, match, len(seeds))
+
+
+def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
+    """Train, score with the runs that exist, rank; saved in the folder of the comparison."""
+    sweep = prepare(options, on_progress)
+    taken = [run.path for run, _ in sweep.runs]
+    with claimed(sweep.folder, [trial.path for trial in sweep.trials], taken) as members:
+        for line in sweep.description():
+            on_progress(Message(line))
+        results = run_trials(sweep.trials, sweep.jobs, on_progress)
+        names = [spec.name for spec in sweep.specs]
+        results += score_runs(sweep.runs, sweep.dataset, names, on_progress)
+        if not results:
+            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
+        comparison = compare_results(
+            results,
+            sweep.dataset,
+            sweep.protocol(),
+            sweep.folder,
+            seed=options["seed"],
+            probe=options["probe"],
+            on_progress=on_progress,
+        )
+        save(sweep.folder, comparison.to_json() | members)
+    return comparison
 
 
 def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial], int]:
@@ -234,57 +258,6 @@ def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial],
 # ------------------------------------------------------------------ training one
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """What came of a trial. The seconds include the search for the learning rate."""
-
-    name: str
-    arch: str
-    seed: int
-    run: str
-    parameters: int
-    body_parameters: int
-    flops_per_token: int
-    tokens_seen: int
-    seconds: float
-    learning_rate: float | None
-    valid: Score
-    test: Score | None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        run: Run,
-        model: LanguageModel,
-        dataset: Dataset,
-        tokens_seen: int,
-        seconds: float,
-        learning_rate: float | None,
-    ) -> TrialResult:
-        """Score the model, which has the run's best weights, on what the dataset holds out."""
-        valid, test = score_parts(model, run.tokenizer, dataset)
-        return cls(
-            name=name,
-            arch=run.record.arch,
-            seed=run.record.seed,
-            run=str(run.path),
-            parameters=model.parameter_count(),
-            body_parameters=model.body_parameters(),
-            flops_per_token=model.flops_per_token(),
-            tokens_seen=tokens_seen,
-            seconds=seconds,
-            learning_rate=learning_rate,
-            valid=valid,
-            test=test,
-        )
-
-    @property
-    def held_out(self) -> Score:
-        """The test part, or the validation part where there is no other."""
-        return self.test or self.valid
-
-
 def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialResult:
     """Search for the learning rate, train, score; everything is saved in the trial's run."""
     job = trial.job
@@ -293,28 +266,18 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
         train, valid = job.dataset.tokenized.train, job.dataset.valid.stream
         trained, rate = Trained.by_counting(count_into(run, model, train, valid)), None
     else:
-        trainer, spent = job.trainer(), 0.0
+        trainer, spent = job.trainer(), (0, 0.0)
         if trial.learning_rate_search:
             trainer, spent = learning_rate_search(job, trial.name, on_progress)
         run = replace(job, training=trainer.settings).create(trial.path, force=True)
         for progress in train_into(run, trainer):
             on_progress(job.event(trial.name, progress))
-        trained, rate = Trained.by(trainer, spent), trainer.settings.learning_rate
+        trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate
     run.drop_checkpoint()
     model, done = run.model(), (trained.tokens, trained.seconds)
     result = TrialResult.of(trial.row, run, model, job.dataset, *done, rate)
     save_result(run, model, job.dataset, trained, result.valid)
     return result
-
-
-def score_parts(
-    model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset
-) -> tuple[Score, Score | None]:
-    """What is validated and tested on, scored exactly."""
-    valid = Score.of(score_documents(model, tokenizer, dataset.valid.part.documents))
-    if dataset.test is None:
-        return valid, None
-    return valid, Score.of(score_documents(model, tokenizer, dataset.test.part.documents))
 
 
 # ------------------------------------------------------------------ all of them

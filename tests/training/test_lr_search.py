@@ -25,19 +25,20 @@ def test_the_rate_with_the_least_validation_loss_is_taken(job_of, search):
         for _ in alone.run(until=0.04):
             pass
         losses[rate] = alone.validate()
-    best, spent = search(job)
+    best, (tokens, seconds) = search(job)
     assert best.settings.learning_rate == min(losses, key=losses.get)
     assert best.validate() == pytest.approx(min(losses.values()))  # it keeps what it has learnt
     assert len(set(losses.values())) == 3
-    assert spent > 0
+    assert tokens == 2 * 4 * 4 * 12  # two others, 4 steps of 4 rows of 12
+    assert seconds > 0
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):
     best, _ = search(job_of("rnn"))
     assert best.step == 4
     assert best.total_steps + 2 * 4 == 100
-    best, spent = search(replace(job_of("rnn"), budget=Budget(minutes=0.05)))
-    assert best.budget.minutes * 60 + spent == pytest.approx(3.0)
+    best, (_, seconds) = search(replace(job_of("rnn"), budget=Budget(minutes=0.05)))
+    assert best.budget.minutes * 60 + seconds == pytest.approx(3.0)
 
 
 def test_a_learning_rate_of_zero_is_not_taken_for_none(job_of, search):

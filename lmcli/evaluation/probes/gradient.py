@@ -58,25 +58,25 @@ class Gradient(Probe):
     name = "gradient"
     Settings = GradientSettings
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only what embeds its tokens can be differentiated by them."""
         embeds = isinstance(getattr(subject.model, "embed", None), nn.Module)
         return None if embeds else f"{subject.arch} has no embedding, hence no gradient"
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """The curves before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            places = _targets(subject, material, settings, seed)
+            places = _targets(subject, data, settings, seed)
             if places is None:
                 continue
             warm, read = places
             found: dict[str, Any] = {}
             for time in TIMES:
-                model = subject.model if time == "trained" else subject.is_start()
+                model = subject.model if time == "trained" else subject.untrained()
                 norms = gradient_norms(model, read, warm)
                 curve = decay(norms)
                 rows += [r | {"time": time} for r in _rows(subject, norms, seed)]
@@ -86,13 +86,13 @@ class Gradient(Probe):
 
 
 def _targets(
-    subject: ProbedModel, material: ProbeData, settings: Any, seed: int
+    subject: ProbedModel, data: ProbeData, settings: Any, seed: int
 ) -> tuple[Tensor, Tensor] | None:
     """Stretches of held-out text: what is read before, and K + 1 tokens with the target behind.
 
     Shapes: -> (B, W), (B, K + 2).
     """
-    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, material.held_out)])
+    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
     warm = min(WARM, len(stream) // 8)
     long = min(settings.longest, len(stream) // 2 - 2)
     if long < 1:

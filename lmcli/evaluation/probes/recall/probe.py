@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcli.evaluation.item_accuracy import ITEMS_PER_GAP
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
@@ -30,7 +31,7 @@ from lmcli.evaluation.probes.base import (
     leading_run,
     sentence,
 )
-from lmcli.evaluation.probes.recall.grammar_items import recall_by_rule
+from lmcli.evaluation.probes.recall.grammar_items import missing_word, recall_grammar_items
 from lmcli.evaluation.probes.recall.items import (
     FOILS,
     Block,
@@ -73,7 +74,7 @@ COLUMNS = [
 class RecallSettings:
     """How many items, and from how much text."""
 
-    items: int = setting(200, "items per bucket of distance, at the most", least=1)
+    items: int = setting(ITEMS_PER_GAP, "items per bucket of distance, at the most", least=1)
     block: int = setting(2000, "tokens in a block; the state is reset at its start", least=16)
     fewest: int = setting(30, "a bucket with fewer items is merged with its neighbour", least=1)
     least_text: int = setting(100_000, "characters of text below which it is not tried", least=0)
@@ -85,26 +86,27 @@ class Recall(Probe):
     name = "recall"
     Settings = RecallSettings
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """A text of some size and the training part, or items of a grammar."""
-        if material.items is not None:
-            return None
-        if not material.train:
+        if data.items is not None:
+            word = missing_word(subject, data)
+            return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
+        if not data.train:
             return "the text it was trained on is not at hand"
-        if material.chars < settings.least_text:
+        if data.chars < settings.least_text:
             return (
-                f"{material.chars:,} characters of text are too few for recall "
+                f"{data.chars:,} characters of text are too few for recall "
                 f"(from {settings.least_text:,} on); probe echo works with any text"
             )
         return None
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """Items of the grammar where there are any, else the words of the text that return."""
-        if material.items is not None:
-            return recall_by_rule(subjects, material, settings.items)
-        blocks, found = find_items(subjects, material, settings, seed)
+        if data.items is not None:
+            return recall_grammar_items(subjects, data, settings.items)
+        blocks, found = find_items(subjects, data, settings, seed)
         if not found:
             return _nothing(subjects)
         tried = {s.name: try_items(s, blocks, found, seed) for s in subjects}
@@ -120,12 +122,12 @@ class Recall(Probe):
 
 
 def find_items(
-    subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int
+    subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int
 ) -> tuple[list[Block], list[RecallItem]]:
     """The same items for all; words that a run cannot spell are left out."""
-    ruler = ItemMiner(material.train)
+    ruler = ItemMiner(data.train)
     tokenizers = [s.tokenizer for s in subjects]
-    blocks = cut_blocks(material.held_out, [*tokenizers, ruler.words], settings.block)
+    blocks = cut_blocks(data.held_out, [*tokenizers, ruler.words], settings.block)
     rng = np.random.default_rng(seed)
     every = [c for number, b in enumerate(blocks) for c in ruler.candidates(number, b)]
     found = ruler.items(every, rng)
