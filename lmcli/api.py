@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
-from lmcli.run import Run
+from lmcli.run import Run, free_name
 from lmcli.settings import one_of, update
+from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
     from lmcli.evaluation.cloze import ClozeResult
+    from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.perplexity import Evaluation
     from lmcli.evaluation.probes.base import ProbeData
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.training.plan import Plan
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
 RunLike = Run | str | Path
 """a run or the path of one"""
+Settings = Mapping[str, Any] | None
+"""what ``--set`` takes, by name"""
 
 
 def load(path: RunLike) -> Run:
@@ -120,6 +125,127 @@ def _names(texts: Texts | None) -> list[str]:
 
 def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
     return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
+
+
+# ------------------------------------------------------------------ training
+
+
+def train(
+    texts: Texts,
+    *,
+    arch: str = "lstm",
+    tokenizer: str = "char",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    settings: Settings = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    valid: Texts | None = None,
+    test: Texts | None = None,
+    split: str = "interleaved",
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    device: str = "auto",
+    workers: int | None = None,
+    force: bool = False,
+    slim: bool = False,
+    verbose: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Run:
+    """Train one model on texts, for 3 minutes if no budget is given.
+
+    The result is ``run.result("train")``. If `on_progress` stops the training there is none, and
+    `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
+    """
+    options = _plain(locals())
+    from lmcli.training.launch import train
+
+    options["output"] = Path(output) if output else free_name(Path("runs"), arch)
+    return train(options | {"resume": False}, on_progress)
+
+
+def resume(
+    run: RunLike,
+    texts: Texts | None = None,
+    *,
+    on_progress: OnProgress = warnings_only,
+    **options: Any,
+) -> Run:
+    """Continue a training where it stopped, with the texts at their places, or at new ones.
+
+    Of the options of `train`, `device`, `workers`, `slim` and `verbose` may be given, and those
+    that the run was made with: a value that differs is a RunError.
+    """
+    from lmcli.training.launch import train
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    given = _plain({"texts": texts, **options})
+    return train(given | {"output": path, "resume": True}, on_progress)
+
+
+def compare(
+    texts: Texts,
+    *,
+    arch: str | None = None,
+    tokenizer: str = "char",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    seeds: int = 1,
+    match: str = "params",
+    runs: RunLike | Sequence[RunLike] = (),
+    output: str | Path | None = None,
+    settings: Settings = None,
+    valid: Texts | None = None,
+    test: Texts | None = None,
+    split: str = "interleaved",
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    jobs: int | None = None,
+    probe: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Comparison:
+    """Train architectures alike, a minute each if no budget is given, and rank them.
+
+    `arch` are names separated by commas, by default ngram,window,rnn,gru,lstm, or none beside
+    `runs`, which are compared as they are. A callback that stops it makes it a TrainingError.
+    """
+    options = _plain(locals()) | {"plan": False}
+    if jobs != 1 and device in ("auto", "cpu") and not (options["runs"] and arch is None):
+        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
+    from lmcli.training.sweep import compare
+
+    return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
+
+
+def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:
+    """The trainings of a comparison with the same options, as commands; nothing is written."""
+    from inspect import signature
+
+    from lmcli.training.plan import plan
+
+    defaults = {name: p.default for name, p in signature(compare).parameters.items()}
+    folder = options.get("output") or free_name(Path("runs"), "compare")
+    given = _plain({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
+    return plan(given, on_progress)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as options: texts as lists, without the callback."""
+    options = {name: value for name, value in values.items() if name != "on_progress"}
+    if "runs" in options:
+        runs = options["runs"]
+        runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
+        options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
+    return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 
 # ------------------------------------------------------------------ measuring

@@ -95,7 +95,7 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     run.save_weights(run.new_model().tensors(), 1)
     run.save_training({}, {"step": 1})
-    run.slim()
+    run.drop_checkpoint()
     assert not (run.path / TRAINING).exists()
     assert not (run.path / TRAINING_COPY).exists()
     Run.open(run.path).model()
