@@ -10,12 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmcli.api import load
+    from lmcli.api import cloze, evaluate, export, inspect, load, make, probe, sample
     from lmcli.errors import LmcliError
     from lmcli.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["LmcliError", "Run", "load"]
+__all__ = [
+    "LmcliError",
+    "Run",
+    "cloze",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "make",
+    "probe",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

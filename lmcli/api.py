@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run
-from lmcli.settings import one_of, update
+from lmcli.settings import check_known, one_of, update
 
 if TYPE_CHECKING:
     from lmcli.evaluation.cloze import ClozeResult
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lmcli.evaluation.perplexity import Evaluation
     from lmcli.evaluation.probes.base import ProbeData
     from lmcli.evaluation.probes.suite import ProbeReport
+    from lmcli.generation.export import Export
+    from lmcli.generation.generate import Samples
+    from lmcli.grammars.base import MadeText
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
@@ -87,12 +90,11 @@ def _recorded_split(
     run: Run, texts: Sequence[str], split: str, on_progress: OnProgress
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Names and documents of the training, validation or test part of a run's own text."""
-    from lmcli.data.texts import ProgressCounter
-    from lmcli.training.job import reopen_corpus
+    from lmcli.data.corpus import reopen_corpus
 
     one_of("split", split, ("train", "valid", "test"))
-    corpus = reopen_corpus(run, tuple(texts), ProgressCounter(on_progress))
-    part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
+    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    part = corpus.parts().get(split)
     if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
@@ -110,13 +112,12 @@ def _read(
     """Names, the first 100, and documents, which are what they were in training by default."""
     from itertools import islice
 
-    from lmcli.data.reading import Reader, TextOptions, find_documents
-    from lmcli.data.texts import ProgressCounter
+    from lmcli.data.corpus import find_documents
+    from lmcli.data.text import TextOptions
 
     unit = documents or run.record.corpus["options"]["documents"]
     options = update(TextOptions(), {**how, "documents": unit})
-    reader = Reader(meter=ProgressCounter(on_progress))
-    names, pieces = find_documents(texts, options, reader)
+    names, pieces = find_documents(texts, options, on_progress)
     return list(islice(names, 100)), pieces
 
 
@@ -195,15 +196,13 @@ def probe(
 
 def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress) -> ProbeData:
     """The given texts, or the held-out parts of the text that all runs were trained on."""
-    from lmcli.data.dataset import CorpusSpec
-    from lmcli.data.reading import read_documents
+    from lmcli.data.corpus import CorpusSpec, read_documents, reopen_corpus
     from lmcli.evaluation.probes.base import ProbeData
-    from lmcli.training.job import reopen_corpus
 
     first = CorpusSpec.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = reopen_corpus(runs[0]).train
+            train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
         except LmcliError:
             train = None
         documents = [d.text for d in read_documents(texts, first.options)]
@@ -215,7 +214,8 @@ def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgre
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return ProbeData.of_corpus(first.texts, reopen_corpus(runs[0]), on_progress)
+    corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
+    return ProbeData.of_corpus(corpus, on_progress)
 
 
 def inspect(
@@ -252,3 +252,77 @@ def _check_one(**options: object) -> None:
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")
+
+
+# ------------------------------------------------------------------ making
+
+
+def sample(
+    run: RunLike,
+    prompt: str = "",
+    *,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Sequence[str] = (),
+    count: int = 1,
+    seed: int | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Samples:
+    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
+
+    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    """
+    from lmcli.generation.generate import Samples
+    from lmcli.generation.sampling import SamplingSettings
+
+    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    return Samples(
+        load(run),
+        prompt,
+        settings,
+        length=length,
+        stops=stop,
+        count=count,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def make(
+    grammar: str,
+    output: str | Path | None = None,
+    *,
+    size: str | None = None,
+    level: int | None = None,
+    digits: int | None = None,
+    carry_length: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    force: bool = False,
+) -> MadeText:
+    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
+
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
+    """
+    from lmcli.grammars.base import write_grammar
+    from lmcli.registry import GRAMMARS
+
+    cls = GRAMMARS.load(grammar)
+    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
+    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
+    given |= settings or {}
+    check_known(given, cls.Settings)
+    made = cls(update(cls.Settings(), given))
+    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
+
+
+def export(
+    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
+) -> Export:
+    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    from lmcli.generation.export import export_run
+
+    return export_run(load(run), to, None if output is None else Path(output), force)

@@ -48,17 +48,25 @@ def storage(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it is either the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage(path):
-        try:
-            with temporary.open("wb") as file:
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """The same for several files, of which none is replaced before all are on the disk."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            with storage(path), temporary[path].open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
+        for path in contents:
+            with storage(path):
+                temporary[path].replace(path)
+    finally:
+        for file_left in temporary.values():
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                file_left.unlink(missing_ok=True)
 
 
 def remove(folder: Path, names: Collection[str]) -> None:

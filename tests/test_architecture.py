@@ -38,7 +38,18 @@ def test_public_names_are_these_and_no_more():
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
     assert public <= {"annotations", "Any", "TYPE_CHECKING"}
-    assert lmcli.__all__ == ["LmcliError", "Run", "load"]
+    assert lmcli.__all__ == [
+        "LmcliError",
+        "Run",
+        "cloze",
+        "evaluate",
+        "export",
+        "inspect",
+        "load",
+        "make",
+        "probe",
+        "sample",
+    ]
     assert lmcli.__version__.count(".") == 2
 
 

@@ -30,8 +30,9 @@ import pytest
 import torch
 
 from lmcli.data.batches import ContiguousBatches
-from lmcli.data.corpus import TextOptions, load_corpus
-from lmcli.data.dataset import CorpusSpec
+from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.data.dataset import load_dataset
+from lmcli.data.text import TextOptions
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.evaluation import log_likelihood
 from lmcli.evaluation.log_likelihood import stream_nats
@@ -42,7 +43,7 @@ from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
-from lmcli.training.job import load_dataset, prepare_job
+from lmcli.training.job import prepare_job
 from lmcli.training.sweep import Trial, run_trial
 from lmcli.training.trainer import Budget, Trainer, TrainingSettings
 
@@ -77,7 +78,7 @@ def test_the_test_split_is_evaluated(tmp_path):
     job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
     *_, last = run_trial(Trial("ngram", job, tmp_path / "run", learning_rate_search=False))
     model, tokenizer = job.model(), dataset.tokenized.tokenizer
-    model.count(dataset.tokenized.train)
+    model.fit_counts(dataset.tokenized.train)
     nats = []
     for piece in dataset.corpus.test.documents:
         nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
@@ -96,8 +97,8 @@ def test_the_vocabulary_comes_from_training_text_alone(tmp_path, name):
     for held_out in ("line of text\n", "Ωmega ψ Ωmega\n"):
         files["valid"].write_text("valid " + held_out)
         files["test"].write_text("test " + held_out)
-        given = {part: [str(files[part])] for part in ("valid", "test")}
-        corpus = load_corpus([str(files["train"])], TextOptions(), **given)
+        given = {part: (str(files[part]),) for part in ("valid", "test")}
+        corpus = load_corpus(CorpusSpec((str(files["train"]),), **given))
         found.append(tokenize_corpus(corpus, name, settings, None))
     assert found[0].tokenizer.to_json() == found[1].tokenizer.to_json()
     unknown = found[1].tokenizer.unknown
@@ -131,7 +132,7 @@ def test_no_stream_of_an_evaluation_starts_cold(build, stream, monkeypatch):
 @pytest.mark.parametrize("length", [1, 2, 10, 1000])
 def test_mean_divides_by_the_number_of_predictions_made(build, length):
     model = build("ngram")
-    model.count(np.empty(0, np.int32))  # every token has probability 1 / V
+    model.fit_counts(np.empty(0, np.int32))  # every token has probability 1 / V
     ids = np.append(V, np.arange(length) % V).astype(np.uint16)
     trainer = Trainer(build("gru"), ids, ids, TrainingSettings(), Budget(steps=1))
     trainer.model = model
@@ -203,7 +204,7 @@ def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypa
     monkeypatch.setattr(log_likelihood, "CHUNK", 8)
     model = build("ngram", V, order=2)
     easy = [0, 1] * 40
-    model.count(np.array([V, *easy], np.uint16))
+    model.fit_counts(np.array([V, *easy], np.uint16))
     ids = np.array([V, *easy, 5, 6], np.uint16)  # two surprises in a chunk of their own
     right = naive(model, ids)
     nats = stream_nats(model, ids, 2)
@@ -220,7 +221,7 @@ def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypa
 def test_validation_text_does_not_overlap_training_text(tmp_path, split, documents):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(2000))
-    corpus = load_corpus([str(file)], TextOptions(documents=documents), split)
+    corpus = load_corpus(CorpusSpec((str(file),), TextOptions(documents=documents), split))
     parts = [
         "".join(part.documents).splitlines() for part in (corpus.train, corpus.valid, corpus.test)
     ]
@@ -235,7 +236,7 @@ def test_perplexity_does_not_change_with_the_batch_size(build, stream, name):
     model, ids = build(name), stream(9000, V, start_every=700)
     nats = [stream_nats(model, ids, rows).sum(dtype=np.float64) for rows in (1, 3, 16)]
     assert nats[1:] == pytest.approx([nats[0]] * 2, rel=1e-6)
-    trained = "gru" if model.counts else name
+    trained = "gru" if model.is_count_based else name
     losses = []
     for batch in (1, 4, 32):
         settings = TrainingSettings(batch=batch)

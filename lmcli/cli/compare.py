@@ -117,11 +117,11 @@ def compare(
     from lmcli.cli.console import emit, note
     from lmcli.cli.plan import show_plan
     from lmcli.cli.progress import ProgressDisplay, preparation_bar
+    from lmcli.data.dataset import load_dataset
     from lmcli.errors import TrainingError, UsageError
     from lmcli.evaluation.comparison import compare_results
     from lmcli.evaluation.trial_result import open_runs, score_runs
     from lmcli.settings import split_pairs
-    from lmcli.training.job import load_dataset
 
     if not texts:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
@@ -137,8 +137,8 @@ def compare(
     held_out = split, valid, test
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
-    with preparation_bar(shown) as meter:
-        dataset = load_dataset(choice, tokenizer, pairs, meter)
+    with preparation_bar(shown) as on_progress:
+        dataset = load_dataset(choice, tokenizer, pairs, on_progress)
     some_seeds = range(seed, seed + seeds)
     trained = members(dataset, chosen, pairs, budget, some_seeds, device, match, folder)
     if plan:
@@ -187,7 +187,7 @@ def _protocol(
         "learning_rates": list(RACE_RATES),
         "race_share": RACE_SHARE,
         "device": job.device,
-        "split": job.dataset.corpus.split.kind,
+        "split": job.dataset.spec.split,
     }
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmcli.report.progress import Message
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,18 +76,24 @@ def warn(message: str) -> None:
     say(f"{label('warning:', 'yellow')} {message}")
 
 
+def show_message(event: object) -> None:
+    """The `on_progress` of commands without a progress bar."""
+    if isinstance(event, Message):
+        (warn if event.level == "warning" else note)(event.text)
+
+
 def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
     """Say which symbols of a text the model has never seen."""
-    from lmcli.tokenizers.base import warn_of_unknown
+    from lmcli.tokenizers.base import warn_unknown
 
-    warn_of_unknown(tokenizer, text, lambda message: warn(message.text))
+    warn_unknown(tokenizer, text, show_message)
 
 
 def warn_uncounted(score: Score, run: object) -> None:
     """Say where so many tokens are unknown that bits per character mean little."""
     from lmcli.evaluation.score import warn_of_unknown
 
-    warn_of_unknown(score, run, lambda message: warn(message.text))
+    warn_of_unknown(score, run, show_message)
 
 
 def label(word: str, color: str) -> str:

@@ -29,7 +29,7 @@ def list_members(
     from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
     families = (MODELS, TOKENIZERS, GRAMMARS, PROBES)
-    emit(_member(families, name) if name else _overview(families), as_json, quiet)
+    emit(_named(families, name) if name else _overview(families), as_json, quiet)
 
 
 def _overview(families: tuple[Any, ...]) -> Any:
@@ -45,16 +45,24 @@ def _overview(families: tuple[Any, ...]) -> Any:
     return Result("list", values, tables, ["lmcli list lstm"])
 
 
-def _member(families: tuple[Any, ...], name: str) -> Any:
-    """The settings of a member, and for an architecture those of its training."""
+def _named(families: tuple[Any, ...], name: str) -> Any:
+    """The settings of every member of that name; JSON has the first, and the rest as `others`."""
     from lmcli.errors import UnknownNameError, did_you_mean
-    from lmcli.report.result import Block, Column, Passage, Result, Table, text
-    from lmcli.settings import describe
+    from lmcli.report.result import Block, Result
 
     known = [n for family in families for n in family.names()]
-    family = next((f for f in families if name in f.names()), None)
-    if family is None:
+    if name not in known:
         raise UnknownNameError(f"nothing named '{name}'", did_you_mean(name, known))
+    blocks: list[Block] = []
+    values, *others = [_member(f, name, blocks) for f in families if name in f.names()]
+    return Result("list", values | ({"others": others} if others else {}), blocks)
+
+
+def _member(family: Any, name: str, blocks: list[Any]) -> dict[str, Any]:
+    """The settings of one member, and for an architecture those of its training."""
+    from lmcli.report.result import Column, Passage, Table, text
+    from lmcli.settings import describe
+
     groups = {name: describe(family.load(name).Settings)}
     if family.noun == "architecture":
         from lmcli.training.trainer import TrainingSettings
@@ -62,13 +70,12 @@ def _member(families: tuple[Any, ...], name: str) -> Any:
         groups["training"] = describe(TrainingSettings)
     columns = [Column("name", text("--set")), Column("kind", text("is"))]
     columns += [Column("default", text("default")), Column("about", text(""))]
-    blocks: list[Block] = [Passage(f"{name}: {family.summary(name)}")]
-    values: dict[str, Any] = {"name": name, "family": family.noun, "about": family.summary(name)}
+    about = family.summary(name)
+    blocks.append(Passage(f"{name}: {about}"))
+    values: dict[str, Any] = {"name": name, "family": family.noun, "about": about}
     for group, settings in groups.items():
-        rows = [{**vars(s), "default": s.default} for s in settings]
-        shown = [
-            {**r, "default": r["unset"] if r["default"] is None else r["default"]} for r in rows
-        ]
+        rows = [vars(s) for s in settings]
+        shown = [r | {"default": r["unset"]} if r["default"] is None else r for r in rows]
         blocks.append(Table(group, columns, shown))
         values["settings" if group == name else group] = rows
-    return Result("list", values, blocks)
+    return values

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lmcli import api
 from lmcli.cli import options as o
 
 
@@ -17,7 +17,9 @@ def make(
         Path | None,
         o.option("--output", "-o", about="The text.", default="GRAMMAR.txt", metavar="F.txt"),
     ] = None,
-    size: Annotated[str, o.option("--size", about="small, default or long.")] = "default",
+    size: Annotated[
+        str | None, o.option("--size", about="small, default or long.", default="default")
+    ] = None,
     level: Annotated[
         int | None, o.option("--level", about="france: how hard, 0 to 3.", metavar="N")
     ] = None,
@@ -29,7 +31,16 @@ def make(
         o.option("--carry-length", about="addition: longest carry in the text.", metavar="N"),
     ] = None,
     settings: o.Set = None,
-    seed: o.Seed = 0,
+    seed: Annotated[
+        int | None,
+        o.option(
+            "--seed",
+            about="Seed of all randomness.",
+            callback=o.check_seed,
+            default="0",
+            metavar="N",
+        ),
+    ] = None,
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -48,40 +59,17 @@ def make(
       lmcli make addition --digits 8
     """
     from lmcli.cli.console import emit
-    from lmcli.grammars.base import companions, read_about, write_grammar
-    from lmcli.registry import GRAMMARS
-    from lmcli.settings import check_known, split_pairs, update
+    from lmcli.settings import split_pairs
 
-    cls = GRAMMARS.load(grammar)
-    named = {"level": level, "digits": digits, "carry_length": carry_length}
-    pairs: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    pairs |= split_pairs(settings or [])
-    check_known(pairs, cls.Settings)
-    made = cls(update(cls.Settings(), {"size": size, "seed": seed, **pairs}))
-    path = output or Path(f"{grammar}.txt")
-    write_grammar(made, path, force)
-    _, about = companions(path)
-    values = {"text": str(path), "about": str(about), **read_about(about)}
-    emit(_result(values, path), as_json, quiet)
-
-
-def _result(values: dict[str, Any], path: Path) -> Any:
-    from lmcli.grammars.base import companions
-    from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
-
-    columns = [
-        Column("text", text("text")),
-        Column("shown", text("items")),
-        Column("about", text("about")),
-        Column("documents", COUNT, "documents"),
-        Column("tokens", COUNT, "tokens"),
-        Column("characters", COUNT, "characters"),
-        Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
-        Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
-        Column("amnesic.perplexity", PERPLEXITY, "without memory"),
-    ]
-    counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
-    shown = {**values, "shown": f"{companions(path)[0]} ({counts})"}
-    tokenizer = values.get("tokenizer", "word")
-    tried = f"lmcli compare {shlex.quote(str(path))} --tokenizer {tokenizer}"
-    return Result("make", values, [Facts(columns, shown)], [tried])
+    made = api.make(
+        grammar,
+        output,
+        size=size,
+        level=level,
+        digits=digits,
+        carry_length=carry_length,
+        settings=split_pairs(settings or []),
+        seed=seed,
+        force=force,
+    )
+    emit(made.result(), as_json, quiet)

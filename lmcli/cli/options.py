@@ -82,7 +82,8 @@ Set = Annotated[
     ),
 ]
 TokenizerName = Annotated[
-    str, option("--tokenizer", about="byte, char, word or bpe.", metavar="NAME")
+    str,
+    option("--tokenizer", about="byte, char, word or bpe; lmcli list shows all.", metavar="NAME"),
 ]
 Minutes = Annotated[
     float | None,
@@ -151,7 +152,7 @@ def text_options(
     texts: Sequence[str] = (),
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.data.reading import TextOptions
+    from lmcli.data.text import TextOptions
     from lmcli.grammars.base import is_made
     from lmcli.settings import update
 
@@ -175,7 +176,7 @@ def text_choice(
     documents: str | None,
 ) -> Any:
     """What is trained on and what is held out, checked."""
-    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.corpus import CorpusSpec
 
     reading = text_options(encoding, errors, newlines, documents, texts or ())
     return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))

@@ -5,50 +5,61 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmcli import api
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.generation.sampling import GenerationStats, TextChunk
+    from lmcli.generation.generate import Samples
 
-SHOWN_EVERY = 0.03
-"""Seconds between two writings: no reader sees less, and each costs as much as several tokens."""
+DEFAULT = o.defaults(api.sample)
+FLUSH_SECONDS = 0.03
+"""seconds between two writes, each of which costs as much as several tokens"""
 
 
 def sample(
-    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
     prompt: Annotated[
-        str, o.option("--prompt", "-p", about="Text to go on from; - reads standard input.")
-    ] = "",
+        str, o.option("--prompt", "-p", about="Text to continue; - reads standard input.")
+    ] = DEFAULT.prompt,
     length: Annotated[
         int, o.option("--length", about="Tokens to make; 0 = until stopped.", min=0)
-    ] = 500,
+    ] = DEFAULT.length,
     temperature: Annotated[
-        float, o.option("--temperature", about="Below 1 bolder, 0 always the likeliest.", min=0)
-    ] = 0.8,
+        float,
+        o.option(
+            "--temperature", about="Below 1 more predictable, 0 always the most likely.", min=0
+        ),
+    ] = DEFAULT.temperature,
     top_k: Annotated[
-        int | None, o.option("--top-k", about="Draw from the K likeliest.", min=1)
+        int | None, o.option("--top-k", about="Draw from the K most likely tokens.", min=1)
     ] = None,
     top_p: Annotated[
-        float | None, o.option("--top-p", about="Draw from the likeliest P of it.", min=0, max=1)
+        float | None,
+        o.option(
+            "--top-p",
+            about="Draw from the most likely tokens of total probability P.",
+            min=0,
+            max=1,
+        ),
     ] = None,
     min_p: Annotated[
-        float | None, o.option("--min-p", about="Leave out below P x the likeliest.", min=0, max=1)
+        float | None,
+        o.option("--min-p", about="Leave out tokens below P times the most likely.", min=0, max=1),
     ] = None,
     stop: Annotated[
         list[str] | None, o.option("--stop", about="Stop before this text.", metavar="TEXT")
     ] = None,
-    count: Annotated[int, o.option("--count", about="How many samples.", min=1)] = 1,
+    count: Annotated[int, o.option("--count", about="How many samples.", min=1)] = DEFAULT.count,
     seed: Annotated[
         int | None,
         o.option(
             "--seed",
-            about="Seed; another each time if not given.",
+            about="Seed; without it each text is another.",
             callback=o.check_seed,
             metavar="N",
         ),
@@ -67,79 +78,45 @@ def sample(
 
       lmcli sample runs/names --count 5 --length 30 --temperature 1
     """
-    if "numpy" not in sys.modules:  # it looks once, on loading; waking threads costs more than
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # they save in products this small
-    from lmcli.cli.console import warn_unknown
-    from lmcli.generation.numpy_models.base import open_numpy_model
-    from lmcli.generation.parallel import processes_for, spread
-    from lmcli.generation.sampling import GenerationStats, SamplingSettings, at_once, sample_batch
-    from lmcli.run import Run
+    if "numpy" not in sys.modules:  # NumPy reads it when it is loaded; more threads cost more
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # than they save in products this small
+    from lmcli.cli.console import emit_json, show_message
 
-    o.finite(temperature=temperature, top_p=top_p, min_p=min_p)
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
-    run = Run.open(run_path)
-    model, tokenizer = open_numpy_model(run) or run.model(), run.tokenizer
-    warn_unknown(tokenizer, prompt)
-    base = seed if seed is not None else time.time_ns() % 2**31
-    options = SamplingSettings(temperature, top_k, top_p, min_p)
-    end = {"line": "\n", "paragraph": "\n\n"}.get(run.record.corpus["options"]["documents"], "")
-    stops = tuple(stop or ())
-    together = at_once(count, length, tokenizer.size) * processes_for(model, count, length)
-
-    def make(
-        seeds: Sequence[int], counted: Sequence[GenerationStats] | None
-    ) -> Iterator[TextChunk]:
-        return sample_batch(model, tokenizer, prompt, length, options, seeds, stops, end, counted)
-
-    for begin in range(0, count, together):
-        seeds = range(base + begin, base + min(begin + together, count))
-        sampled = [GenerationStats() for _ in seeds] if as_json else None
-        pieces = spread(make, seeds, processes_for(model, len(seeds), length), sampled)
-        if sampled is None:
-            _print(prompt, pieces, len(seeds), separate=begin + len(seeds) < count)
-        else:
-            _emit({"run": str(run_path), "prompt": prompt}, pieces, seeds, sampled)
+    samples = api.sample(
+        run,
+        prompt,
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop=stop or (),
+        count=count,
+        seed=seed,
+        on_progress=show_message,
+    )
+    if as_json:
+        for text in samples.texts():
+            emit_json(text.to_json())
+    else:
+        _print(samples)
 
 
-def _emit(
-    values: dict[str, Any],
-    pieces: Iterator[TextChunk],
-    seeds: Sequence[int],
-    sampled: Sequence[GenerationStats],
-) -> None:
-    """An object a text, in their order."""
-    from lmcli.cli.console import emit_json
-    from lmcli.generation.sampling import in_order
-    from lmcli.report.result import Result
-
-    began, text, turn = time.perf_counter(), "", 0
-    for piece, last in in_order(pieces, len(seeds)):
-        text += piece
-        if last:
-            counted = sampled[turn]
-            made = {"text": text, "tokens": counted.tokens, "nats": counted.nats}
-            made |= {"seconds": time.perf_counter() - began, "seed": seeds[turn]}
-            emit_json(Result("sample", values | made).to_json())
-            text, turn = "", turn + 1
-
-
-def _print(prompt: str, pieces: Iterator[TextChunk], texts: int, separate: bool) -> None:
-    """Write pieces as they come, text after text, in the encoding of stdout."""
-    from lmcli.generation.sampling import in_order
-
-    page = _Page()
+def _print(samples: Samples) -> None:
+    """Write chunks as they come, text after text, in the encoding of stdout."""
+    page, left = _Page(), samples.count
     try:
-        page.begin(prompt)
-        for piece, last in in_order(pieces, texts):
-            page.write(piece)
+        page.begin(samples.prompt)
+        for chunk, last in samples.chunks():
+            page.write(chunk)
             if last:
-                texts -= 1
+                left -= 1
                 page.end_line()
-                if texts or separate:
+                if left:
                     page.hold("---\n")
-                if texts:
-                    page.begin(prompt)
+                    page.begin(samples.prompt)
         page.flush()
     except KeyboardInterrupt:
         page.hold("\n")
@@ -158,12 +135,12 @@ class _Page:
         self.written = 0.0
 
     def begin(self, prompt: str) -> None:
-        """The prompt, to be written with what it leads to."""
+        """The prompt, to be written with its continuation."""
         self.held.append(prompt)
         self.ends = prompt
 
     def hold(self, text: str) -> None:
-        """Text to be written with what comes next."""
+        """Text to be written with the next one."""
         self.held.append(text)
         self.ends = text or self.ends
 
@@ -171,17 +148,17 @@ class _Page:
         """Text to be written soon."""
         self.hold(text)
         now = time.perf_counter()
-        if now - self.written >= SHOWN_EVERY:
+        if now - self.written >= FLUSH_SECONDS:
             self.flush()
             self.written = now
 
     def end_line(self) -> None:
-        """End the line, unless the text has."""
+        """End the line, unless the text has ended it."""
         if not self.ends.endswith("\n"):
             self.hold("\n")
 
     def flush(self) -> None:
-        """Write all."""
+        """Write everything held."""
         text, self.held = "".join(self.held), []
         self.out.write(text.encode(self.encoding, "replace"))
         self.out.flush()

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmcli.data.dataset import CorpusSpec
-from lmcli.data.reading import TextOptions, read_documents
+from lmcli.data.corpus import CorpusSpec, load_corpus, read_documents
+from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.forced_choice import check_vocabulary, encode_words, normalised, score_words
 from lmcli.evaluation.item_accuracy import CONTROL, group_items, item_accuracy
@@ -30,7 +30,7 @@ from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import LOG_ODDS, PROBABILITY, WHOLE_PERCENT, Column, Result, Table
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
-from lmcli.tokenizers.base import Tokenizer, warn_of_unknown
+from lmcli.tokenizers.base import Tokenizer, warn_unknown
 
 BLANK, PLACE = "___", "..."
 FILLERS = 20
@@ -208,8 +208,8 @@ def fill_blank(
     for run in runs:
         model = run.model()
         unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
-        warn_of_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
-        warn_of_unknown(run.tokenizer, swap[1] if swap else "", on_progress)
+        warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
+        warn_unknown(run.tokenizer, swap[1] if swap else "", on_progress)
         for gap, some in fillers.items():
             texts = [blank if gap is None else blank.with_gap(f) for f in some]
             found = _candidates(model, run.tokenizer, texts, candidates, swap, top)
@@ -319,7 +319,7 @@ def _text_is_unchanged(run: Run) -> bool:
     """Whether a run's text is what it was trained on; a text that is gone has not changed."""
     with suppress(TextError):
         checksum: str = run.record.corpus["sha256"]
-        return CorpusSpec.from_json(run.record.corpus).load().sha256 == checksum
+        return load_corpus(CorpusSpec.from_json(run.record.corpus)).sha256 == checksum
     return True
 
 

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.reading import TextOptions, read_documents
+from lmcli.data.corpus import read_documents
+from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 from lmcli.evaluation.activations import Activations, loss_difference, read_inside, read_only
 from lmcli.evaluation.unit_search import Correlation, correlate

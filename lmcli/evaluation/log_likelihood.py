@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.data.texts import ProgressCounter
 from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.report.progress import ProgressCounter
 
 ROWS = 32
 CHUNK, LONGEST_CHUNK = 128, 1024

@@ -17,12 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.corpus import Split
-from lmcli.data.texts import ProgressCounter
+from lmcli.data.split import Split
 from lmcli.evaluation.log_likelihood import LONGEST_CHUNK, ROWS, carried_nats, stream_nats
 from lmcli.evaluation.score import Score, ScoreAccumulator, ScoredText, warn_of_unknown
 from lmcli.models.base import LOGITS, LanguageModel, State
-from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.report.result import (
     BITS_PER_CHAR,
     COUNT,
@@ -38,7 +37,7 @@ from lmcli.report.result import (
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
 from lmcli.settings import one_of
-from lmcli.tokenizers.base import Tokenizer, chunks_of
+from lmcli.tokenizers.base import Ids, Tokenizer, chunks_of
 
 Reset = Literal["never", "line", "document"]
 LEVELS = ("summary", "line", "token")
@@ -67,7 +66,7 @@ def score_documents(
         pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
     encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
     start = np.array([tokenizer.start], np.int32)
-    parts: list[npt.NDArray[np.int32]] = []
+    parts: list[Ids] = []
     for i, e in enumerate(encoded):
         if i == 0 or reset != "never":
             parts.append(start)

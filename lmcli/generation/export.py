@@ -1,24 +1,65 @@
-"""A run for others: a folder that can be sampled from without torch.
+"""A run for others: a folder from which text can be sampled without torch.
 
-**In:** a trained run whose architecture has a stepper.
+**In:** a trained run whose architecture has a NumPy model.
 **Out:** a run of its own, weights only, with a page that says how to use it.
 
-What is written is a run like any other, so that every command takes it; only those that need no
-more than a stepper (`lmcli sample`) do so on a machine without torch.
+The output is a run like any other, so every command reads it; those that need only the NumPy model
+(`lmcli sample`) also run on a machine without torch.
 """
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import RunError, UnknownNameError
+from lmcli.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from lmcli.registry import NUMPY_MODELS
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
 from lmcli.storage import read_tensors, remove, replacing, storage, write_bytes
 
+if TYPE_CHECKING:
+    from lmcli.report.result import Result
+
 README, TITLE = "README.txt", "A language model made by lmcli"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and where."""
+
+    run: str
+    to: str
+    output: str
+    bytes: int
+    arch: str
+
+    def result(self) -> Result:
+        """The facts, and the next command."""
+        from lmcli.report.result import COUNT, Column, Facts, Result, text
+
+        columns = [Column(name, text(name)) for name in ("output", "arch", "to")]
+        columns.append(Column("bytes", COUNT, "bytes"))
+        values = asdict(self)
+        command = f"lmcli sample {shlex.quote(self.output)}"
+        return Result("export", values, [Facts(columns, values)], [command])
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``lmcli export --json`` prints."""
+        return self.result().to_json()
+
+
+def export_run(run: Run, to: str, output: Path | None, force: bool) -> Export:
+    """Write the run in a form that others can use; `output` is RUN-numpy if not given."""
+    if to not in WRITERS:
+        raise UsageError(f"--to {to}: no such choice", did_you_mean(to, WRITERS))
+    source = run.path if run.path.name not in ("", "..") else run.path.resolve()
+    path = output or source.with_name(f"{run.name}-{to}")
+    exported = WRITERS[to](run, path, force)
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return Export(str(run.path), to, str(path), size, exported.record.arch)
 
 
 def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
@@ -35,14 +76,14 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
     check_free(path, force)
     model = run.model()
     _, about = read_tensors(run.path / WEIGHTS)
-    # an older run lacks the settings that came later; here all are written down
+    # an older run lacks settings that were added later; the export has all
     record = replace(run.record, settings=asdict(model.settings))
     with replacing(path, (*OURS, README) if _has_page(path) else OURS) as folder:
         exported = Run.create(folder, record, run.tokenizer)
         try:
             exported.save_weights(model.tensors(), int(about.get("step", 0)))
             write_bytes(folder / README, page(exported).encode("utf-8"))
-        except BaseException:  # half an export is none
+        except BaseException:  # an incomplete export is removed
             with suppress(OSError):
                 remove(folder, (*OURS, README))
             raise
@@ -57,7 +98,7 @@ def _has_page(path: Path) -> bool:
 
 
 def page(run: Run) -> str:
-    """What a reader of the folder has to know."""
+    """How to use the folder."""
     return f"""{TITLE}: {run.record.arch}, {run.record.tokenizer} tokens.
 
     run.json              architecture, settings, where it was trained
@@ -76,11 +117,8 @@ From Python, in this folder:
 
 
 SNIPPET = """\
-    from pathlib import Path
-    from lmcli.run import Run
-    from lmcli.generation.numpy_models.base import open_numpy_model
-    from lmcli.generation.sampling import SamplingSettings, sample
-    run = Run.open(Path("."))
-    model = open_numpy_model(run)
-    print(*sample(model, run.tokenizer, "The ", 200, SamplingSettings(), seed=0), sep="")
+    import lmcli
+    print(*lmcli.sample(".", "The ", length=200, seed=0), sep="")
 """
+WRITERS = {"numpy": export_numpy}
+"""writers by the name of the form"""

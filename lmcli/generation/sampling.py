@@ -1,115 +1,125 @@
-"""A run + a prompt -> text, piece by piece.
+"""A model + a prompt -> text, chunk by chunk.
 
-**In:** a stepper or a torch model, its tokenizer, a prompt, `SamplingSettings`.
-**Out:** `sample` yields pieces of text as they are made, `sample_batch` those of several texts
-at once; leaving the loop stops it.
+**In:** a NumPy model or a torch model, its tokenizer, a prompt, `SamplingSettings`.
+**Out:** `sample` yields chunks of text as they are made, `sample_batch` those of several texts
+together; leaving the loop stops it.
 
-The n-th token of a text is drawn with the n-th number of its seed's own generator, whether the text
-is made alone or together with others. So a text depends on model, settings and seed only, but for
-rounding: logits differ in the seventh digit when a text is made together with other texts, on
-another machine or by torch, because sums are taken in another order. A draw that falls that close
-to the border between two tokens may then give the other one, and the text goes on differently from
-there. The same texts made together on the same machine are always the same.
+The n-th token of a text is drawn with the n-th number of the generator of its seed, whether the
+text is made alone or with others. So a text depends on model, settings and seed only, except for
+rounding: logits differ in the seventh digit if a text is made together with others, on another
+machine or by torch, because sums are taken in another order. A draw that close to the border
+between two tokens may then give the other token, and the rest of the text differs. The same texts
+made together on the same machine are always the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from lmcli.errors import UsageError
 from lmcli.generation.numpy_models.base import NumpyModel
 from lmcli.generation.numpy_models.torch_adapter import TorchAdapter
 from lmcli.generation.stop_strings import StopStrings
 from lmcli.tokenizers.base import Decoder, Tokenizer
 
 if TYPE_CHECKING:
-    from lmcli.models.base import LanguageModel
+    from lmcli.models.base import Floats, LanguageModel
 
-Probabilities = npt.NDArray[np.float64]
 TextChunk = tuple[int, str, bool]
-"""The number of a text, what it goes on with, and whether it ends there."""
+"""The number of a text, its next characters, and whether it ends with them."""
 
-TOGETHER = 64
-"""Texts made at once, at the most: more make no text cheaper."""
-LOGITS = 1 << 23
-"""Numbers in the logits of texts made at once, at the most (64 MiB)."""
-ROLLED = 256
-"""Random numbers drawn at once from a generator."""
+MAX_BATCH = 64
+"""Texts made together, at most: more make no text cheaper."""
+MAX_LOGITS = 1 << 23
+"""Numbers in the logits of texts made together, at most (64 MiB)."""
+RANDOM_BLOCK = 256
+"""Random numbers taken from a generator in one call."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the next token is drawn; filters apply in the order they stand here."""
+    """How the next token is drawn; filters apply in this order. Else: a UsageError."""
 
-    temperature: float = 0.8
+    temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, most in (("temperature", None), ("top_k", None), ("top_p", 1), ("min_p", 1)):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and 0 <= value <= (most or value)):
+                bounds = "at least 0" if most is None else f"from 0 to {most}"
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} {value} is out of range", f"it must be {bounds}")
+
     @property
-    def cuts(self) -> bool:
+    def truncates(self) -> bool:
         """Whether any filter is on."""
         return not (self.top_k is None and self.top_p is None and self.min_p is None)
 
 
 @dataclass
 class GenerationStats:
-    """What has been sampled so far: counted while the text streams."""
+    """Figures of one text, updated while it streams."""
 
     tokens: int = 0
     nats: float = 0.0
-    """-ln p of the sampled tokens under the model itself (temperature 1, nothing filtered)"""
+    """-ln p of the sampled tokens under the model itself (temperature 1, no filter)"""
 
 
-def choose(logits: Probabilities, settings: SamplingSettings, numbers: Probabilities) -> list[int]:
-    """One token a row: where the row's number from 0 to 1 falls; at temperature 0 the likeliest.
+def sample_tokens(logits: Floats, settings: SamplingSettings, numbers: Floats) -> list[int]:
+    """One token per row by its number from 0 to 1; at temperature 0 the most likely.
 
-    `logits` are written over. Shapes: logits (K, V), numbers (K,) -> K tokens.
+    `logits` are overwritten. Shapes: logits (K, V), numbers (K,) -> K tokens.
     """
     if settings.temperature == 0:
-        likeliest: list[int] = logits.argmax(1).tolist()
-        return likeliest
+        most_likely: list[int] = logits.argmax(1).tolist()
+        return most_likely
     if len(logits) == 1:  # with arrays of one axis, which is faster
         row = logits[0]
         np.subtract(row, row.item(row.argmax()), out=row)
-        below = np.add.accumulate(_weights(row, settings), out=row)
-        return [int(below.searchsorted(numbers.item(0) * below.item(-1), "right"))]
+        cumulative = np.add.accumulate(_weights(row, settings), out=row)
+        number = numbers.item(0) * cumulative.item(-1)
+        return [int(cumulative.searchsorted(number, "right"))]
     logits -= logits.max(1, keepdims=True)
-    below = np.add.accumulate(_weights(logits, settings), axis=1, out=logits)
-    chosen: list[int] = (below > (numbers * below[:, -1])[:, None]).argmax(1).tolist()
-    return chosen
+    cumulative = np.add.accumulate(_weights(logits, settings), axis=1, out=logits)
+    bounds = numbers * cumulative[:, -1]
+    tokens: list[int] = (cumulative > bounds[:, None]).argmax(1).tolist()
+    return tokens
 
 
-def _weights(logits: Probabilities, settings: SamplingSettings) -> Probabilities:
-    """What tokens weigh in a draw, in place; the likeliest has the logit 0.
+def _weights(logits: Floats, settings: SamplingSettings) -> Floats:
+    """The weights of the tokens in a draw, in place; the most likely has the logit 0.
 
-    Shapes: (V,) or (K, V), the same back.
+    Shapes: (V,) or (K, V), unchanged.
     """
     if settings.temperature != 1:
         logits /= settings.temperature
-    if not settings.cuts:
+    if not settings.truncates:
         return np.exp(logits, out=logits)
     for row in logits.reshape(-1, logits.shape[-1]):
-        row[:] = filtered(softmax(row), settings)
+        row[:] = truncate_distribution(softmax(row), settings)
     return logits
 
 
-def softmax(logits: Probabilities) -> Probabilities:
+def softmax(logits: Floats) -> Floats:
     """Probabilities of logits. Shapes: (V,) -> (V,)."""
-    p: Probabilities = np.exp(logits - logits.max())
+    p: Floats = np.exp(logits - logits.max())
     p /= p.sum()
     return p
 
 
-def filtered(p: Probabilities, settings: SamplingSettings) -> Probabilities:
-    """Zero what top-k, top-p (Holtzman et al. 2020) and min-p leave out.
+def truncate_distribution(p: Floats, settings: SamplingSettings) -> Floats:
+    """Zero outside top-k, top-p (Holtzman et al. 2020) and min-p.
 
-    Each keeps at least the likeliest token.
+    Each keeps at least the most likely token.
     """
     keep = np.ones(len(p), bool)
     sorting = settings.top_k is not None or settings.top_p is not None
@@ -136,16 +146,16 @@ def sample(
     document_end: str = "",
     sampled: GenerationStats | None = None,
 ) -> Iterator[str]:
-    """Text that goes on from the prompt, `length` tokens of it, or without end if that is 0.
+    """Continue the prompt by `length` tokens, or without end if that is 0.
 
-    The unknown symbol is never drawn. Where documents end with `document_end` (a line end, where
-    each line is a document), the model begins a new one behind it.
+    The unknown symbol is never drawn. After `document_end` (a line end, where each line is a
+    document) the model begins a new document.
     """
-    counted = None if sampled is None else [sampled]
-    pieces = sample_batch(
-        model, tokenizer, prompt, length, settings, [seed], stops, document_end, counted
+    stats = None if sampled is None else [sampled]
+    chunks = sample_batch(
+        model, tokenizer, prompt, length, settings, [seed], stops, document_end, stats
     )
-    for _, text, _ in pieces:
+    for _, text, _ in chunks:
         if text:
             yield text
 
@@ -161,54 +171,54 @@ def sample_batch(
     document_end: str = "",
     sampled: Sequence[GenerationStats] | None = None,
 ) -> Iterator[TextChunk]:
-    """As `sample`, a text for each seed, all made side by side; one that has ended is left out."""
-    stepper = model if isinstance(model, NumpyModel) else TorchAdapter(model)
+    """As `sample`, one text per seed, all in one batch; a text that has ended leaves it."""
+    numpy_model = model if isinstance(model, NumpyModel) else TorchAdapter(model)
     prompt_ids = tokenizer.encode(prompt).tolist()
     texts = [
         _Text(i, tokenizer, prompt, prompt_ids, StopStrings(stops), document_end)
         for i in range(len(seeds))
     ]
-    plain = not texts[0].gate.stops and not document_end
-    stepper.begin(1)
-    stepper.read_all([tokenizer.start, *prompt_ids])
+    plain = not texts[0].stop_filter.stops and not document_end
+    numpy_model.reset(1)
+    numpy_model.read_all([tokenizer.start, *prompt_ids])
     if len(texts) > 1:
-        stepper.take([0] * len(texts))
-    dice, made = SeededUniforms(seeds), 0
+        numpy_model.select([0] * len(texts))
+    uniforms, made = SeededUniforms(seeds), 0
     while True:
-        tokens = _next(stepper, tokenizer, settings, dice.roll(), texts, sampled)
+        tokens = _next(numpy_model, tokenizer, settings, uniforms.draw(), texts, sampled)
         made += 1
         last = made == length
         for place, text in enumerate(texts):
-            piece = text.decode(tokens[place])
+            chunk = text.decode(tokens[place])
             if not plain:
-                piece, tokens[place] = text.pass_on(piece, tokens[place])
-            if last or text.gate.stopped:
-                yield text.number, piece + text.finish(), True
-            elif piece:
-                yield text.number, piece, False
-        left = [place for place, text in enumerate(texts) if not text.gate.stopped]
+                chunk, tokens[place] = text.pass_on(chunk, tokens[place])
+            if last or text.stop_filter.stopped:
+                yield text.number, chunk + text.finish(), True
+            elif chunk:
+                yield text.number, chunk, False
+        left = [place for place, text in enumerate(texts) if not text.stop_filter.stopped]
         if last or not left:
             return
         if len(left) < len(texts):
             texts, tokens = [texts[i] for i in left], [tokens[i] for i in left]
-            stepper.take(left)
-            dice.take(left)
-        stepper.read(tokens)
+            numpy_model.select(left)
+            uniforms.select(left)
+        numpy_model.read(tokens)
 
 
-def at_once(count: int, length: int, vocabulary: int) -> int:
-    """How many of `count` texts are best made together; texts without end, one after another."""
-    return min(count, TOGETHER, max(1, LOGITS // vocabulary)) if length else 1
+def batch_size(count: int, length: int, vocabulary: int) -> int:
+    """How many of `count` texts are made together; texts without end are made one by one."""
+    return min(count, MAX_BATCH, max(1, MAX_LOGITS // vocabulary)) if length else 1
 
 
-def in_order(pieces: Iterable[TextChunk], texts: int) -> Iterator[tuple[str, bool]]:
-    """The pieces of the first text as they come, then those of the second, and so on.
+def in_order(chunks: Iterable[TextChunk], texts: int) -> Iterator[tuple[str, bool]]:
+    """The chunks of the first text as they come, then those of the second, and so on.
 
-    With each goes whether the text ends behind it. Documents of later texts are held until then.
+    With each: whether the text ends with it. Chunks of later texts are held until their turn.
     """
     held, ended = [StringIO() for _ in range(texts)], [False] * texts
     turn = 0
-    for number, text, last in pieces:
+    for number, text, last in chunks:
         if number != turn:
             held[number].write(text)
             ended[number] = last
@@ -221,7 +231,7 @@ def in_order(pieces: Iterable[TextChunk], texts: int) -> Iterator[tuple[str, boo
 
 
 class _Text:
-    """One text on its way: decoded, cut at a stop string, parted into documents."""
+    """The state of one text: decoder, stop strings, ends of documents."""
 
     def __init__(
         self,
@@ -229,70 +239,70 @@ class _Text:
         tokenizer: Tokenizer,
         prompt: str,
         prompt_ids: list[int],
-        gate: StopStrings,
+        stop_filter: StopStrings,
         document_end: str,
     ) -> None:
-        self.number, self.gate, self.document_end = number, gate, document_end
+        self.number, self.stop_filter, self.document_end = number, stop_filter, document_end
         self.start, self.tail = tokenizer.start, prompt
         self.decoder: Decoder = tokenizer.decoder()
         for token in prompt_ids:
-            self.decoder.push(token)  # so that what follows is joined to the prompt as it should be
+            self.decoder.push(token)  # so that the text is joined to the prompt correctly
         self.decode = self.decoder.push
 
-    def pass_on(self, piece: str, token: int) -> tuple[str, int]:
-        """What may be shown of the text, and the token to read: a document's end starts another.
+    def pass_on(self, chunk: str, token: int) -> tuple[str, int]:
+        """The text that may be shown, and the token to read next.
 
-        A start id leaves the same state behind whatever was read before it, so that it may stand
-        in place of the token.
+        After the end of a document that is the start id, which resets the state, instead of the
+        token itself.
         """
-        self.tail = (self.tail + piece)[-8:]
-        ended = self.document_end and piece and self.tail.endswith(self.document_end)
-        return self.gate.push(piece), self.start if ended else token
+        self.tail = (self.tail + chunk)[-8:]
+        ended = self.document_end and chunk and self.tail.endswith(self.document_end)
+        return self.stop_filter.push(chunk), self.start if ended else token
 
     def finish(self) -> str:
-        """What is still held back at the end; nothing if a stop string has ended the text."""
-        if self.gate.stopped:
+        """The text still held back at the end; none if a stop string has ended the text."""
+        if self.stop_filter.stopped:
             return ""
-        return self.gate.push(self.decoder.finish()) + self.gate.finish()
+        return self.stop_filter.push(self.decoder.finish()) + self.stop_filter.finish()
 
 
 class SeededUniforms:
-    """Numbers from 0 to 1, for each text those of its own seed in their order."""
+    """Numbers from 0 to 1, for each text those of its own seed."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.generators = [np.random.default_rng(seed) for seed in seeds]
         self.numbers = np.empty((0, len(seeds)))
-        self.rolled = 0
+        self.used = 0
 
-    def roll(self) -> Probabilities:
+    def draw(self) -> Floats:
         """One number a text. Shapes: -> (K,)."""
-        if self.rolled == len(self.numbers):
-            self.numbers = np.stack([g.random(ROLLED) for g in self.generators], axis=1)
-            self.rolled = 0
-        self.rolled += 1
-        numbers: Probabilities = self.numbers[self.rolled - 1]
+        if self.used == len(self.numbers):
+            self.numbers = np.stack([g.random(RANDOM_BLOCK) for g in self.generators], axis=1)
+            self.used = 0
+        self.used += 1
+        numbers: Floats = self.numbers[self.used - 1]
         return numbers
 
-    def take(self, texts: list[int]) -> None:
-        """Go on with these only."""
+    def select(self, texts: list[int]) -> None:
+        """Continue with these texts only."""
         self.generators = [self.generators[i] for i in texts]
         self.numbers = self.numbers[:, texts]
 
 
 def _next(
-    stepper: NumpyModel,
+    model: NumpyModel,
     tokenizer: Tokenizer,
     settings: SamplingSettings,
-    numbers: Probabilities,
+    numbers: Floats,
     texts: Sequence[_Text],
     sampled: Sequence[GenerationStats] | None,
 ) -> list[int]:
-    """The next token of every text; counted where that is asked for."""
-    logits = stepper.logits()
+    """The next token of every text; `sampled` is updated if it is given."""
+    logits = model.logits()
     own = None if sampled is None else logits - logits.max(1, keepdims=True)
     if tokenizer.unknown is not None and tokenizer.size > 1:
         logits[:, tokenizer.unknown] = -np.inf
-    tokens = choose(logits, settings, numbers)
+    tokens = sample_tokens(logits, settings, numbers)
     if sampled is not None and own is not None:
         nats = np.log(np.exp(own).sum(1)) - own[np.arange(len(own)), tokens]
         for text, surprise in zip(texts, nats.tolist(), strict=True):

@@ -1,16 +1,16 @@
-"""Stop strings: a text ends in front of the first one that comes up in it.
+"""Stop strings: a text ends before the first one that occurs in it.
 
-**In:** pieces of a text as they come.
-**Out:** those parts of them that certainly stand before the first stop string.
+**In:** chunks of a text as they come.
+**Out:** the part of the text that certainly stands before the first stop string.
 """
 
 from __future__ import annotations
 
 
 class StopStrings:
-    """Lets text through up to the stop string that is complete first, if one is.
+    """Passes a text on up to the stop string that is complete first, if there is one.
 
-    The end of the text so far is held back where it may be the beginning of a stop string.
+    The end of the text so far is held back while it may be the beginning of a stop string.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -19,12 +19,12 @@ class StopStrings:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """The part of the text that is certain not to belong to a stop string."""
+        """The part of the text that certainly belongs to no stop string."""
         self.held += text
-        found = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
-        if found:
+        matches = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
+        if matches:
             self.stopped = True
-            _, begin = min(found)
+            _, begin = min(matches)
             text, self.held = self.held[:begin], ""
             return text
         keep = max((_overlap(self.held, s) for s in self.stops), default=0)
@@ -33,7 +33,7 @@ class StopStrings:
         return text
 
     def finish(self) -> str:
-        """What is still held back when the text is over: no stop string has come of it."""
+        """The text still held back at its end: it was no stop string."""
         text, self.held = self.held, ""
         return text
 

@@ -1,11 +1,11 @@
-"""What a grammar gives: documents without end, held-out items with known answers, and the optimum.
+"""What a grammar gives: documents, held-out items with known answers, and the optimum.
 
-**In:** a `Grammar` (a file of this folder with a line ``Member = Foo``) and a path for its text.
+**In:** a `Grammar` and a path for its text.
 **Out:** three files: ``F.txt`` (one document a line), ``F.items.jsonl`` (one `Item` a line) and
 ``F.about.json`` (recipe, seed, checksum, counts, optimum, chance).
 
-Words are separated by single blanks, so a word token is a chunk between blanks; the line end counts
-as one more token, because a model has to predict where a document ends.
+Words are separated by single blanks, so a word token is what stands between two blanks; the line
+end counts as one more token, because a model has to predict where a document ends.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import random
+import shlex
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
 from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.settings import Settings
+from lmcli.storage import storage, write_files
+
+if TYPE_CHECKING:
+    from lmcli.report.result import Result
 
 FORMAT = 1
 T = TypeVar("T")
@@ -33,7 +38,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A document with a hole: ``text + answer + rest`` is the whole of it, without the line end."""
+    """A document with a blank: ``text + answer + rest``, without the line end."""
 
     text: str
     """everything before the answer, ending in a blank"""
@@ -42,7 +47,7 @@ class Item:
     gap: int
     """word tokens strictly between the cue and the answer"""
     kind: str
-    """which memory is asked for, such as ``country``, ``pronoun`` or ``control``"""
+    """which memory it tests, such as ``country``, ``pronoun`` or ``control``"""
     rest: str = ""
     """what follows the answer in the document"""
 
@@ -53,7 +58,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Optimum:
-    """The best that any model can do on average, per document; sums, from which rates follow."""
+    """The best that any model can reach on average, as sums per document."""
 
     nats_per_document: float
     tokens_per_document: float
@@ -70,7 +75,7 @@ class Optimum:
         return self.nats_per_document / math.log(2) / self.characters_per_document
 
     def plus(self, nats: float) -> Optimum:
-        """The same documents for a model that loses `nats` more in each."""
+        """The same for a model that loses `nats` more in each document."""
         return dataclasses.replace(self, nats_per_document=self.nats_per_document + nats)
 
     def as_dict(self) -> dict[str, float]:
@@ -81,7 +86,7 @@ class Optimum:
 class Draws:
     """Random draws that are the same in every version of Python.
 
-    Built on ``random.Random(text).random()`` alone, the one stream that Python promises to keep.
+    They use ``random.Random(text).random()`` only, the one stream that Python guarantees.
 
     >>> Draws("a").index(1000) == Draws("a").index(1000)
     True
@@ -105,9 +110,10 @@ class Draws:
 
 
 class Grammar(abc.ABC):
-    """A text made by rule."""
+    """A text made by rule. Its `Settings` may have any fields; `size` and `seed` are usual."""
 
-    name: str
+    name: ClassVar[str]
+    Settings: ClassVar[type[Settings]]
 
     @abc.abstractmethod
     def documents(self) -> Iterator[str]:
@@ -115,7 +121,7 @@ class Grammar(abc.ABC):
 
     @abc.abstractmethod
     def items(self) -> Iterator[Item]:
-        """Held-out items, drawn apart from the text; the same every time."""
+        """Held-out items, none of which is in the text; the same every time."""
 
     @abc.abstractmethod
     def optimum(self) -> Optimum:
@@ -123,7 +129,7 @@ class Grammar(abc.ABC):
 
     @abc.abstractmethod
     def about(self) -> dict[str, Any]:
-        """What ``F.about.json`` says beside checksum and counts: at least `recipe` and `seed`."""
+        """Entries of ``F.about.json`` beside checksum and counts: at least `recipe` and `seed`."""
 
 
 def companions(text: Path) -> tuple[Path, Path]:
@@ -186,8 +192,42 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> None:
-    """Write the text and its two companions; each appears whole or not at all.
+@dataclasses.dataclass(frozen=True)
+class MadeText:
+    """A text of a grammar on disk, and what its about file says."""
+
+    text: Path
+    about: dict[str, Any]
+
+    def result(self) -> Result:
+        """The facts, and the next command."""
+        from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
+
+        columns = [
+            Column("text", text("text")),
+            Column("counts", text("items")),
+            Column("about", text("about")),
+            Column("documents", COUNT, "documents"),
+            Column("tokens", COUNT, "tokens"),
+            Column("characters", COUNT, "characters"),
+            Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
+            Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
+            Column("amnesic.perplexity", PERPLEXITY, "without memory"),
+        ]
+        items, about = companions(self.text)
+        values = {"text": str(self.text), "about": str(about), **self.about}
+        counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
+        facts = Facts(columns, values | {"counts": f"{items} ({counts})"})
+        path, tokenizer = shlex.quote(str(self.text)), values.get("tokenizer", "word")
+        return Result("make", values, [facts], [f"lmcli compare {path} --tokenizer {tokenizer}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``lmcli make --json`` prints."""
+        return self.result().to_json()
+
+
+def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeText:
+    """Write the text and its two companions; each appears complete or not at all.
 
     Raises StorageError if one of the three exists without `force`, or cannot be written.
     """
@@ -200,7 +240,10 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> None:
     lines = "".join(_json(dataclasses.asdict(item)) + "\n" for item in items)
     about = _about(grammar, text, items)
     contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    _replace_all(dict(zip(paths, contents, strict=True)))
+    with storage(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
+    return MadeText(output, about)
 
 
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
@@ -219,28 +262,6 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
     }
 
 
-def _replace_all(contents: dict[Path, str]) -> None:
-    """Write every file beside its place first, then rename them all."""
-    waiting = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with waiting[path].open("wb") as file:
-                file.write(content.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        for path in contents:
-            waiting[path].replace(path)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        hint = "choose another place with --output"
-        raise StorageError(f"cannot write '{path}': {reason}", hint) from error
-    finally:
-        for path in waiting.values():
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
 def read_items(path: Path) -> list[Item]:
     """The items of an ``F.items.jsonl``; a missing or damaged file is a TextError."""
     items: list[Item] = []
@@ -255,29 +276,29 @@ def read_items(path: Path) -> list[Item]:
 def read_about(path: Path) -> dict[str, Any]:
     """What an ``F.about.json`` says; a missing, damaged or newer file is a TextError."""
     try:
-        found = json.loads(_read(path))
+        about = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise TextError(f"'{path}' is not JSON", _AGAIN) from error
-    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise TextError(f"'{path}' has no format number", _AGAIN)
-    if found["format"] > FORMAT:
-        problem = f"'{path}' has format {found['format']}, this lmcli reads up to {FORMAT}"
+    if about["format"] > FORMAT:
+        problem = f"'{path}' has format {about['format']}, this lmcli reads up to {FORMAT}"
         raise TextError(problem, "install a newer lmcli")
-    return found
+    return about
 
 
 _AGAIN = "make it again with 'lmcli make'"
 _TYPES = {"text": str, "answer": str, "candidates": list, "gap": int, "kind": str, "rest": str}
 
 
-def _item(found: dict[str, Any]) -> Item:
+def _item(fields: dict[str, Any]) -> Item:
     for name, kind in _TYPES.items():
-        if not isinstance(found[name], kind):
+        if not isinstance(fields[name], kind):
             raise TypeError(name)
-    candidates = tuple(found["candidates"])
-    if found["answer"] not in candidates or not all(isinstance(c, str) for c in candidates):
+    candidates = tuple(fields["candidates"])
+    if fields["answer"] not in candidates or not all(isinstance(c, str) for c in candidates):
         raise ValueError("candidates")
-    return Item(**{name: found[name] for name in _TYPES} | {"candidates": candidates})
+    return Item(**{name: fields[name] for name in _TYPES} | {"candidates": candidates})
 
 
 def _read(path: Path) -> str:

@@ -3,13 +3,12 @@
 **In:** tokens (B, T) and a state whose tensors all have the batch on axis 0.
 **Out:** logits (B, T, V) and the state after the last token.
 
-Shape letters, used all over lmcli:
+Shape letters, in all of lmcli:
     B sequences, T tokens, V vocabulary, E embedding, H hidden, L layers.
 
-The id V (one past the vocabulary) marks the start of a document. Every model forgets all that
-came before when it reads it: the state behind a start id is the same whatever went before.
-Documents can therefore be laid end to end in one stream, and no caller needs to cut a chunk at a
-document's start.
+The id V (one past the vocabulary) marks the start of a document. When a model reads it, it forgets
+everything before it: the state after a start id does not depend on earlier tokens. Documents can
+therefore be concatenated into one stream, and no caller has to cut a chunk at a document's start.
 """
 
 from __future__ import annotations
@@ -23,29 +22,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmcli.models import current_names
 from lmcli.settings import Settings
 
 State = tuple[Tensor, ...]
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 
 LOGITS = 1 << 25
-"""Numbers in one block of logits, at the most (128 MiB)."""
+"""Numbers in one block of logits, at most (128 MiB)."""
 
 
 class ActivationRecorder:
-    """Collects named values of every step while a model reads: gates, cells, hidden vectors."""
+    """Collects named values at every step while a model reads: gates, cells, hidden vectors."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
     def __call__(self, name: str, value: Tensor) -> None:
-        """Note `value` (B, T', H) under `name`; later calls continue along T."""
+        """Append `value` (B, T', H) to those of `name` along T."""
         self.values.setdefault(name, []).append(value.detach())
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.cat(self.values[name], dim=1)  # (B, T, H)
 
     def across_layers(self, name: str) -> Tensor:
-        """The values of that name of all layers, side by side. Shapes: -> (B, T, L H)."""
+        """The values of that name in all layers, concatenated. Shapes: -> (B, T, L H)."""
         whole = [key for key in self.values if key.rpartition(".")[2] == name]
         return torch.cat([self[key] for key in whole], dim=-1)
 
@@ -53,24 +57,27 @@ class ActivationRecorder:
 def draw(weight: Tensor, deviation: float) -> None:
     """Fill from a normal distribution.
 
-    A tensor on the device `meta` has a size and nothing to fill; torch would load torch.compile
-    for it, which takes a second.
+    A tensor on the device `meta` has no values; torch would load torch.compile to fill it, which
+    takes a second.
     """
     if not weight.is_meta:
         nn.init.normal_(weight, std=deviation)
 
 
-def chrono_init_(keeping: Tensor, longest: float, writing: Tensor | None = None) -> None:
-    """Fill the biases of gates that keep for 1 to so many steps; those that write get the opposite.
+def chrono_init_(
+    forget_bias: Tensor, longest: float | None, input_bias: Tensor | None = None
+) -> None:
+    """Initialise gate biases of half of the units for memories of 1 to `longest` steps.
 
-    ln u, u uniform in 1 .. longest - 1: Tallec and Ollivier (2018), "Can recurrent neural networks
-    warp time?" On `meta` as above.
+    ln u, u uniform in 1 .. longest - 1, and the negative for input gates: Tallec and Ollivier
+    (2018), "Can recurrent neural networks warp time?" Nothing is done for None or on `meta`.
     """
-    if keeping.is_meta:
+    if longest is None or forget_bias.is_meta:
         return
-    keeping.uniform_(1, longest - 1).log_()
-    if writing is not None:
-        writing.copy_(-keeping)
+    half = (len(forget_bias) + 1) // 2
+    forget_bias[:half].uniform_(1, longest - 1).log_()
+    if input_bias is not None:
+        input_bias[:half] = -forget_bias[:half]
 
 
 class LanguageModel(nn.Module, abc.ABC):
@@ -78,8 +85,10 @@ class LanguageModel(nn.Module, abc.ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type[Settings]]
-    counts: ClassVar[bool] = False
-    """True where the model learns by counting (`count`) and not by gradient descent."""
+    is_count_based: ClassVar[bool] = False
+    """Whether the model learns by counting (`fit_counts`) instead of by gradient descent."""
+    learning_rate: ClassVar[float] = 4e-3
+    """The default peak rate at the parameters of an LSTM of width 256."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()
@@ -93,11 +102,11 @@ class LanguageModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def initial_state(self, batch: int) -> State:
-        """The state of `batch` sequences of which nothing has been read."""
+        """The state of `batch` sequences before their first token."""
 
     @abc.abstractmethod
     def forward(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
@@ -107,7 +116,7 @@ class LanguageModel(nn.Module, abc.ABC):
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """ln p(target | all before it), in nats; a target of -1 counts 0.
+        """ln p(target | all before it), in nats; 0 for a target of -1.
 
         Shapes: tokens, targets (B, T) -> (B, T) in float32.
         """
@@ -117,7 +126,7 @@ class LanguageModel(nn.Module, abc.ABC):
         return nats.masked_fill(targets < 0, 0.0), state
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
-        """What training lowers: the mean nats over targets that are not -1.
+        """The training loss: mean nats over targets that are not -1.
 
         Shapes: tokens, targets (B, T) -> (), state.
         """
@@ -127,34 +136,34 @@ class LanguageModel(nn.Module, abc.ABC):
 
     @property
     def scoring_width(self) -> int:
-        """Numbers held for each token that `log_probabilities` reads; sizes a caller's blocks."""
+        """Numbers held per token in `log_probabilities`; callers choose their block size by it."""
         return self.vocabulary
 
     def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens; predict after the last one only. Members that can, save the others' cost.
+        """Read tokens; predict after the last one only, which many models can do at less cost.
 
         Shapes: tokens (B, T) -> logits (B, V).
         """
-        most = tokens.shape[1]
-        if not torch.is_grad_enabled():  # else all steps are kept anyway
-            most = max(1, LOGITS // (len(tokens) * self.vocabulary))
-        for part in torch.split(tokens, most, dim=1):
+        block = tokens.shape[1]
+        if not torch.is_grad_enabled():  # with gradients all steps are kept anyway
+            block = max(1, LOGITS // (len(tokens) * self.vocabulary))
+        for part in torch.split(tokens, block, dim=1):
             logits, state = self(part, state)
         return logits[:, -1], state
 
-    def retention(self, tap: ActivationRecorder) -> Tensor | None:
-        """How much of each unit a step keeps, from what a forward pass has shown to `tap`.
+    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
+        """The share of each unit that a step keeps, from the gates that a forward pass recorded.
 
-        None where no gate says so. Shapes: -> (B, T, units), from 0 to 1.
+        None for models without such a gate. Shapes: -> (B, T, units), from 0 to 1.
         """
         return None
 
-    def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
-        """Learn by counting one stream of ids with start ids in it (where `counts` is true)."""
+    def fit_counts(self, ids: Ids) -> None:
+        """Learn from one stream of ids that contains start ids (where `is_count_based`)."""
         raise TypeError(f"{self.name} learns by gradient descent")
 
     def body_parameters(self) -> int:
-        """Parameters beside embedding and output layer; `--match params` makes these equal."""
+        """Parameters without embedding and output layer; `--match params` makes these equal."""
         return self.parameter_count()
 
     def parameter_count(self) -> int:
@@ -166,12 +175,12 @@ class LanguageModel(nn.Module, abc.ABC):
         """Floating point operations to read one token and predict the next (forward pass only)."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is saved of the model."""
+        """The tensors that are saved."""
         return {k: v.detach().contiguous() for k, v in self.state_dict().items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave; a missing or misshapen one raises a ValueError."""
+        """Load what `tensors` gave; a missing or misshapen one raises a ValueError."""
         try:
-            self.load_state_dict(tensors, strict=True)
+            self.load_state_dict(current_names(tensors), strict=True)
         except RuntimeError as error:
             raise ValueError(str(error)) from None

@@ -8,8 +8,8 @@
     n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c_n))  candidate
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-Cho et al. (2014), in the variant of cuDNN and PyTorch (the reset gate acts behind the product).
-At a document's start both r and z are closed, so h_t = tanh(W_n x_t + b_n), whatever went before.
+Cho et al. (2014), in the variant of cuDNN and PyTorch (the reset gate acts after the product).
+At a document's start r and z are closed, so h_t = tanh(W_n x_t + b_n), independent of the past.
 `chrono` gives b_z the values ln U(1, T - 1), for memories of all lengths up to T (Tallec and
 Ollivier 2018).
 """
@@ -22,50 +22,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import ActivationRecorder, State, chrono_init_
-from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings
+from lmcli.models.base import State, chrono_init_
+from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentSettings
 from lmcli.models.layers.recurrent_kernels import GRUScan
 from lmcli.settings import setting
 
 CLOSED = -60.0
-"""Added to a gate's input it shuts the gate: sigmoid(-60) = 9e-27."""
+"""Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
 
 
 @dataclass(frozen=True)
 class GRUSettings(RecurrentSettings):
     """Settings of the GRU."""
 
-    chrono: float | None = setting(
-        None, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
-    )
+    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, unset="none")
 
 
 class GRULayer(Layer):
-    """Gates in the order r, z, n, as torch's kernels want them."""
+    """Gates in the order r, z, n, as in torch's kernels."""
 
-    blocks = 3
+    gates = 3
     closing: Tensor
 
     def __init__(self, inputs: int, hidden: int, settings: GRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
-        if settings.chrono is not None:
-            half = (hidden + 1) // 2
-            chrono_init_(self.bias.data[hidden : hidden + half], settings.chrono)
+        chrono_init_(self.bias.data[hidden : 2 * hidden], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
         closing = torch.zeros(3 * hidden)
         closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
 
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Our own scan on a CPU, torch's fused kernel elsewhere."""
+        """`GRUScan` on a CPU, torch's fused kernel elsewhere."""
         if x.device.type != "cpu":
             return self._fused(x, is_start, state)
         inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, 3H)
         if is_start.any():
             inputs = inputs + is_start.unsqueeze(-1) * self.closing
-        low = torch.is_autocast_enabled("cpu")
+        bf16 = torch.is_autocast_enabled("cpu")
         y: Tensor = GRUScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.recurrent_weight, self.candidate_bias, low
+            inputs, state[0], self.recurrent_weight, self.candidate_bias, bf16
         )
         return y, (y[-1],)
 
@@ -80,7 +76,7 @@ class GRULayer(Layer):
         return y, (h[0],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step by the equations above."""
+        """One step of the equations above."""
         (h,) = state
         inputs = x @ self.input_weight.t() + self.bias + is_start.unsqueeze(-1) * self.closing
         from_x = inputs.chunk(3, dim=-1)
@@ -97,11 +93,9 @@ class GRU(Recurrent):
 
     name = "gru"
     Settings = GRUSettings
+    learning_rate = 2.5e-3
     Layer = GRULayer
-
-    def retention(self, tap: ActivationRecorder) -> Tensor | None:
-        """The keep gate: h_t = z_t * h_{t-1} + ..."""
-        return tap.across_layers("keep")
+    keep_gate = "keep"
 
 
 Member = GRU

@@ -6,19 +6,19 @@
     i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)     input gate: how much is written
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)     forget gate: how much is kept
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)        candidate: what is written
-    o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)     output gate: how much is shown
+    o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)     output gate: how much is read
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
 
 Hochreiter and Schmidhuber (1997); forget gate: Gers, Schmidhuber and Cummins (2000); a forget
 bias of 1 so that a new cell keeps what it holds: Jozefowicz, Zaremba and Sutskever (2015). At a
-document's start what is shown is h_t with h_{t-1} = c_{t-1} = 0, so that the first token of a
-document is predicted like any other; what is left behind is h = c = 0, whatever went before.
+document's start the output is h_t with h_{t-1} = c_{t-1} = 0, so that the first token of a document
+is predicted like any other; the state after it is h = c = 0, independent of the past.
 
 Variants, each a setting: `peepholes`, the gates see the cell: + p_i * c_{t-1} in i, + p_f * c_{t-1}
 in f, + p_o * c_t in o (Gers and Schmidhuber 2000). `coupled`: f_t = 1 - i_t (Greff et al. 2017).
-`forget=false`: f_t = 1, the cell of 1997. `attend=N`: lookback.py. `chrono`: biases for memories of
-all lengths up to a given one (Tallec and Ollivier 2018).
+`forget=false`: f_t = 1, the cell of 1997. `attend=N`: layers/local_attention.py. `chrono`:
+biases for memories of all lengths up to a given one (Tallec and Ollivier 2018).
 """
 
 from __future__ import annotations
@@ -32,37 +32,33 @@ from torch.nn import functional as F
 
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder, State, chrono_init_
-from lmcli.models.layers.local_attention import LookBack
-from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.layers.local_attention import OutputAttention
+from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentSettings, forget
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
 CLOSED = -60.0
-"""Added to a gate's input it shuts the gate: sigmoid(-60) = 9e-27."""
+"""Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
 
 
 @dataclass(frozen=True)
 class LSTMSettings(RecurrentSettings):
     """Settings of the LSTM."""
 
-    forget_bias: float = setting(
-        1.0, "bias of the forget gate at the beginning", least=-20, most=20
-    )
-    chrono: float | None = setting(
-        None, "half of the units begin with a memory of 1 to so many steps", least=3, unset="none"
-    )
-    peepholes: bool = setting(False, "the gates see the cell as well")
+    forget_bias: float = setting(1.0, "initial bias of the forget gate", least=-20, most=20)
+    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, unset="none")
+    peepholes: bool = setting(False, "the gates also read the cell")
     coupled: bool = setting(False, "one gate to write and keep: f = 1 - i")
     forget: bool = setting(True, "have a forget gate; false is the cell of 1997")
     attend: int = setting(
-        0, "one attention head over so many outputs before the present one", least=0
+        0, "one attention head over this many outputs before the present one", least=0
     )
 
 
 class LSTMLayer(Layer):
-    """Gates in the order i, f, g, o, as torch's fused kernel wants them; i, g, o without f."""
+    """Gates in the order i, f, g, o, as in torch's fused kernel; i, g, o without f."""
 
-    blocks = 4
+    gates = 4
     parts = 2
     closing: Tensor
     no_bias: Tensor
@@ -70,38 +66,37 @@ class LSTMLayer(Layer):
 
     def __init__(self, inputs: int, hidden: int, settings: LSTMSettings) -> None:
         super().__init__(inputs, hidden, settings)
-        self.keeping = "gate" if settings.forget else "all"
-        self.keeping = "coupled" if settings.coupled else self.keeping
+        self.forget_mode = "gate" if settings.forget else "all"
+        if settings.coupled:
+            self.forget_mode = "coupled"
         self._set_biases(settings)
-        if self.keeping != "gate":
+        if self.forget_mode != "gate":
             for name, parameter in list(self.named_parameters()):
                 i, _, *rest = parameter.data.chunk(4)
                 setattr(self, name, nn.Parameter(torch.cat([i, *rest])))
-        count = len(self.bias) // hidden - 1  # all blocks but g
-        seen = nn.Parameter(torch.zeros(count, hidden)) if settings.peepholes else None
-        self.register_parameter("recurrent_peepholes", seen)  # (2 or 3, H): i, (f,) o
+        count = len(self.bias) // hidden - 1  # all gates but g
+        peepholes = nn.Parameter(torch.zeros(count, hidden)) if settings.peepholes else None
+        self.register_parameter("recurrent_peepholes", peepholes)  # (2 or 3, H): i, (f,) o
         closing = torch.zeros(4 * hidden, 1)
         closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
         self.register_buffer("no_bias", torch.zeros(4 * hidden), persistent=False)
 
     def _set_biases(self, settings: LSTMSettings) -> None:
-        """Into the blocks i and f; where i decides alone it gets what f would have, negated."""
+        """Of i and f; where i also decides what is kept, it gets the negative of f's."""
         i, f = self.bias.data.chunk(4)[:2]
         f.fill_(settings.forget_bias)
-        if self.keeping == "coupled":
+        if self.forget_mode == "coupled":
             i.fill_(-settings.forget_bias)
-        if settings.chrono is not None:
-            half = (self.hidden + 1) // 2
-            chrono_init_(f[:half], settings.chrono, i[:half])
+        chrono_init_(f, settings.chrono, i)
 
     @property
     def plain(self) -> bool:
         """Whether torch's fused kernel can do it."""
-        return self.keeping == "gate" and not self.settings.peepholes
+        return self.forget_mode == "gate" and not self.settings.peepholes
 
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """The fast way for this variant."""
+        """The fastest kernel for this variant."""
         read = self._fused if self.plain else self._scanned
         y, after = read(x, is_start, state)
         if is_start.any():
@@ -110,17 +105,17 @@ class LSTMLayer(Layer):
         return y, after
 
     def _first(self, x: Tensor) -> Tensor:
-        """h behind one step from h = c = 0. Shapes: (n, E) -> (n, H)."""
+        """h after one step from h = c = 0. Shapes: (n, E) -> (n, H)."""
         total = F.linear(x, self.input_weight, self.bias)
         i, *_, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)
         c = i.sigmoid() * g.tanh()
         if self.recurrent_peepholes is not None:
             o = o + self.recurrent_peepholes[-1] * c
-        shown: Tensor = o.sigmoid() * c.tanh()
-        return shown
+        h: Tensor = o.sigmoid() * c.tanh()
+        return h
 
     def _fused(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """torch's fused LSTM; one more input column, 1 at a document's start, shuts i and f."""
+        """torch's fused LSTM; one more input column, 1 at a document's start, closes i and f."""
         weight: Tensor = self.input_weight
         if is_start.any():
             x = torch.cat([x, is_start.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
@@ -132,31 +127,31 @@ class LSTMLayer(Layer):
         return y, (h[0], c[0])
 
     def _scanned(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Our own scan, on every device."""
+        """`LSTMScan`, on every device."""
         inputs = F.linear(x, self.input_weight, self.bias).to(state[0].dtype)  # (T, B, 4H or 3H)
         stay = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
-        low = torch.is_autocast_enabled(x.device.type)
+        bf16 = torch.is_autocast_enabled(x.device.type)
         peepholes = self.recurrent_peepholes
         y, c = LSTMScan.apply(  # type: ignore[no-untyped-call]
-            inputs, *state, self.recurrent_weight, peepholes, stay, self.keeping, low
+            inputs, *state, self.recurrent_weight, peepholes, stay, self.forget_mode, bf16
         )
         return y, (y[-1], c)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step by the equations above."""
+        """One step of the equations above."""
         h, c = (forget(part, is_start) for part in state)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         i, *between, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)  # (B, H) each
-        seen = self.recurrent_peepholes
-        if seen is not None:
-            i = i + seen[0] * c
-            between = [f + seen[1] * c for f in between]
+        peepholes = self.recurrent_peepholes
+        if peepholes is not None:
+            i = i + peepholes[0] * c
+            between = [f + peepholes[1] * c for f in between]
         i, g = i.sigmoid(), g.tanh()
         values = {"input": i}
-        if self.keeping != "all":
+        if self.forget_mode != "all":
             values["forget"] = between[0].sigmoid() if between else 1 - i
         c = values.get("forget", 1.0) * c + i * g
-        o = (o if seen is None else o + seen[-1] * c).sigmoid()
+        o = (o if peepholes is None else o + peepholes[-1] * c).sigmoid()
         h = o * c.tanh()
         values |= {"candidate": g, "output": o, "cell": c, "hidden": h}
         return values, (forget(h, is_start), forget(c, is_start))
@@ -172,28 +167,27 @@ class LSTM(Recurrent):
     def __init__(self, vocabulary: int, settings: Any) -> None:
         if settings.coupled and not settings.forget:
             raise UsageError(
-                "coupled=true is a way to forget, forget=false is none", "leave one of them out"
+                "coupled=true needs a forget gate, forget=false removes it", "leave one of them out"
             )
         super().__init__(vocabulary, settings)
         if settings.attend:
-            self.layers.append(LookBack(self.hidden, settings.attend))
+            self.layers.append(OutputAttention(self.hidden, settings.attend))
 
     def initial_state(self, batch: int) -> State:
-        """All zeros, and no outputs to look back on."""
-        state = super().initial_state(batch)
-        behind = self.layers[-1]
-        return (
-            (*state[:-2], *behind.initial_state(batch)) if isinstance(behind, LookBack) else state
-        )
+        """All zeros, and no outputs to attend to."""
+        state, last = super().initial_state(batch), self.layers[-1]
+        if isinstance(last, OutputAttention):
+            return (*state[:-2], *last.initial_state(batch))
+        return state
 
-    def retention(self, tap: ActivationRecorder) -> Tensor | None:
+    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The forget gate, or 1 - i; None in the cell of 1997, which keeps all."""
-        return tap.across_layers("forget") if self.settings.forget else None
+        return recorder.across_layers("forget") if self.settings.forget else None
 
     def flops_per_token(self) -> int:
-        """Two for each weight of a matrix product, and for what the head looks at."""
-        looking: int = 4 * self.settings.attend * self.hidden
-        return super().flops_per_token() + looking
+        """Two per weight of a matrix product, and two per key and value of the head."""
+        attention: int = 4 * self.settings.attend * self.hidden
+        return super().flops_per_token() + attention
 
 
 Member = LSTM

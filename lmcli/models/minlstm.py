@@ -1,4 +1,4 @@
-"""Minimal LSTM: an input and a forget gate that share one whole, seen from the input alone.
+"""Minimal LSTM: an input and a forget gate that sum to one, computed from the input alone.
 
 **In:** tokens (B, T); state per layer: hidden h (B, H).
 **Out:** logits (B, T, V), state.
@@ -8,9 +8,9 @@
     n_t = W_n u_t + b_n                   candidate
     h_t = f_t / (f_t + i_t) * h_{t-1} + i_t / (f_t + i_t) * n_t
 
-u_t and what is done with h_t: see minimal.py. Feng et al. (2024). The state that is carried is h
-itself, and each step's gates are shared out by that step alone, so that a text may be cut anywhere.
-With l = ln f - ln i the shares are sigmoid(l) and sigmoid(-l): nothing is divided.
+u_t and the output from h_t: layers/minimal.py. Feng et al. (2024). The state that is carried is h
+itself and each step normalises its own gates, so a text may be cut anywhere. With l = ln f - ln i
+the shares are sigmoid(l) and sigmoid(-l), without a division.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmcli.models.base import ActivationRecorder, chrono_init_
+from lmcli.models.base import chrono_init_
 from lmcli.models.layers.minimal import MinimalLayer, MinimalSettings
 from lmcli.models.layers.recurrent import Recurrent
 from lmcli.settings import setting
@@ -30,25 +30,21 @@ from lmcli.settings import setting
 class MinLSTMSettings(MinimalSettings):
     """Settings of the minimal LSTM."""
 
-    forget_bias: float = setting(
-        1.0, "bias of the forget gate at the beginning", least=-20, most=20
-    )
+    forget_bias: float = setting(1.0, "initial bias of the forget gate", least=-20, most=20)
 
 
 class MinLSTMLayer(MinimalLayer):
-    """Blocks in the order f, i, n."""
+    """Gates in the order f, i, n."""
 
-    blocks = 3
+    gates = 3
 
     def __init__(self, inputs: int, hidden: int, settings: MinLSTMSettings) -> None:
         super().__init__(inputs, hidden, settings)
         self.bias.data[:hidden] = settings.forget_bias
-        if settings.chrono is not None:
-            half = (hidden + 1) // 2
-            biases = self.bias.data
-            chrono_init_(biases[:half], settings.chrono, biases[hidden : hidden + half])
+        f, i, _ = self.bias.data.chunk(3)
+        chrono_init_(f, settings.chrono, i)
 
-    def gates(self, total: Tensor) -> dict[str, Tensor]:
+    def gate_values(self, total: Tensor) -> dict[str, Tensor]:
         """The two shares and the candidate."""
         f, i, n = total.chunk(3, dim=-1)
         log_ratio = F.logsigmoid(f) - F.logsigmoid(i)
@@ -61,11 +57,9 @@ class MinLSTM(Recurrent):
 
     name = "minlstm"
     Settings = MinLSTMSettings
+    learning_rate = 8e-3
     Layer = MinLSTMLayer
-
-    def retention(self, tap: ActivationRecorder) -> Tensor | None:
-        """f_t / (f_t + i_t), the share of the past that is kept."""
-        return tap.across_layers("keep")
+    keep_gate = "keep"
 
 
 Member = MinLSTM

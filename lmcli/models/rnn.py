@@ -6,7 +6,7 @@
     h_t = f(W x_t + U h_{t-1} + b)      f = tanh or relu
 
 Elman (1990). U begins orthogonal for tanh and as the identity for relu (Le, Jaitly and Hinton
-2015), so that a is_start network neither shrinks nor grows what it holds. At a document's start
+2015), so that a new network neither shrinks nor grows what it holds. At a document's start
 h_{t-1} = 0.
 """
 
@@ -35,7 +35,7 @@ class RNNSettings(RecurrentSettings):
 class RNNLayer(Layer):
     """One product, one activation."""
 
-    blocks = 1
+    gates = 1
 
     def __init__(self, inputs: int, hidden: int, settings: RNNSettings) -> None:
         super().__init__(inputs, hidden, settings)
@@ -44,18 +44,18 @@ class RNNLayer(Layer):
             draw(self.input_weight, 0.1 * inputs**-0.5)
 
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Our own scan on every device."""
+        """`ElmanScan` on every device."""
         inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, H)
         keep = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
-        low = torch.is_autocast_enabled(x.device.type)
+        bf16 = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
         y: Tensor = ElmanScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.recurrent_weight, keep, activation, low
+            inputs, state[0], self.recurrent_weight, keep, activation, bf16
         )
         return y, (y[-1],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step by the equation above."""
+        """One step of the equation above."""
         h = forget(state[0], is_start)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         h = total.tanh() if self.settings.activation == "tanh" else total.relu()
@@ -67,6 +67,7 @@ class RNN(Recurrent):
 
     name = "rnn"
     Settings = RNNSettings
+    learning_rate = 1.5e-3
     Layer = RNNLayer
 
 

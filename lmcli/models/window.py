@@ -3,13 +3,13 @@
 **In:** tokens (B, T) and the N - 1 tokens before them, with N the window.
 **Out:** logits (B, T, V), state.
 
-    x_t = [C w_{t-N+1}; ...; C w_t]      the embeddings of the last N tokens, laid end to end
+    x_t = [C w_{t-N+1}; ...; C w_t]      the embeddings of the last N tokens, concatenated
     h_t = tanh(H x_t + d)
     y_t = U h_t + b  (+ W x_t with `direct`)
 
-Bengio, Ducharme, Vincent & Jauvin (2003), "A neural probabilistic language model". What stands
-before a document's start is read as start ids, so a window there is the same whatever went before.
-Nothing further back than N - 1 tokens before the last can change a prediction.
+Bengio, Ducharme, Vincent & Jauvin (2003), "A neural probabilistic language model". Tokens
+before a document's start are read as start ids, so the window there does not depend on the past.
+No token more than N - 1 before the last can change a prediction.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from lmcli.settings import setting
 class WindowSettings:
     """Settings of the window; None is chosen from text and budget."""
 
-    window: int = setting(8, "how many tokens N are read at once", least=1, most=1024)
+    window: int = setting(8, "tokens N that are read together", least=1, most=1024)
     hidden: int | None = setting(None, "width H of the hidden layer", least=1)
     embedding: int | None = setting(None, "size E of a token's embedding", least=1)
     dropout: float | None = setting(None, "dropout on the hidden layer", least=0, most=0.9)
-    direct: bool = setting(False, "connect embeddings and output directly as well")
+    direct: bool = setting(False, "also connect embeddings and output directly")
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
@@ -43,6 +43,7 @@ class Window(NeuralLanguageModel):
 
     name = "window"
     Settings = WindowSettings
+    learning_rate = 3e-3
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)
@@ -60,13 +61,13 @@ class Window(NeuralLanguageModel):
         return (torch.full(size, self.start_id, device=self.hidden.weight.device),)
 
     def forward(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
         """Read tokens; predict after each.
 
         Shapes: tokens (B, T), state (B, N - 1) -> logits (B, T, V).
         """
-        x, h, after = self._read(tokens, state, tap)
+        x, h, after = self._read(tokens, state, recorder)
         if isinstance(self.output, AdaptiveOutput):
             return self.output.logits(h), after
         logits = self.output(h)  # (B, T, V)
@@ -75,20 +76,20 @@ class Window(NeuralLanguageModel):
         return logits.float(), after
 
     def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); what the output layer gets (B, T, H)."""
+        """Read tokens (B, T); the input of the output layer (B, T, H)."""
         _, h, after = self._read(tokens, state, None)
         return h, after
 
     def _read(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None
     ) -> tuple[Tensor, Tensor, State]:
         """Windows and hidden layer. Shapes: tokens (B, T) -> (B, T, N E), (B, T, H), state."""
         read = torch.cat([state[0], tokens], dim=1)  # (B, N - 1 + T)
         windows = self._forget(read.unfold(1, self.settings.window, 1))  # (B, T, N)
         x = self.embed(windows).flatten(2)  # (B, T, N E)
         h = torch.tanh(self.hidden(x))  # (B, T, H)
-        if tap is not None:
-            tap("hidden", h)
+        if recorder is not None:
+            recorder("hidden", h)
         h = F.dropout(h, self.settings.dropout or 0.0, self.training)
         return x, h, (self._forget(read[:, tokens.shape[1] :]),)
 
@@ -100,8 +101,8 @@ class Window(NeuralLanguageModel):
         return logits[:, -1], after
 
     def _forget(self, tokens: Tensor) -> Tensor:
-        """Start ids in place of all that stands before one. Shapes: (..., N) -> (..., N)."""
-        starts = (tokens == self.start_id).flip(-1).cumsum(-1).flip(-1)  # here or behind
+        """Start ids in place of every token before one. Shapes: (..., N) -> (..., N)."""
+        starts = (tokens == self.start_id).flip(-1).cumsum(-1).flip(-1)  # here or later
         return tokens.masked_fill(starts > 0, self.start_id)
 
     def body_parameters(self) -> int:

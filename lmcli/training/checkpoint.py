@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.data.batches import Ids, count_targets
+from lmcli.data.token_cache import count_targets
 from lmcli.errors import RunError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel
 from lmcli.run import Run
+from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Progress, Trainer
 
 KEPT = (
@@ -136,7 +137,7 @@ def _generator(kind: str) -> Any:
 def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progress:
     """Train a model that learns by counting, and keep it."""
     began = time.perf_counter()
-    model.count(train)
+    model.fit_counts(train)
     seconds = time.perf_counter() - began
     nats = stream_nats(model, valid)
     loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model.start_id))

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lmcli.data.batches import Ids, document_lengths
+from lmcli.data.curriculum import document_lengths
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
+from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Budget, TrainingSettings
 
 N = TypeVar("N", int, float)
@@ -123,22 +124,13 @@ def most_epochs(scale: ProblemSize) -> float:
 
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
-    """Peak rate; members without a rule of their own get the LSTM's."""
-    base = LEARNING_RATES.get(arch, LEARNING_RATES[REFERENCE])
+    """Peak rate: that of the architecture at a width of 256, less for wider models."""
+    base: float = MODELS.load(arch).learning_rate
     if getattr(settings, "activation", None) == "relu":  # which has no bound to its values
         base = LEARNING_RATE_RELU
     return base * math.sqrt(256 / max(96, width(scale)))
 
 
-LEARNING_RATES = {
-    "lstm": 4e-3,
-    "gru": 2.5e-3,
-    "rnn": 1.5e-3,
-    "window": 3e-3,
-    "attention": 2e-3,
-    "mingru": 4e-3,
-    "minlstm": 8e-3,
-}
 LEARNING_RATE_RELU = 4e-4
 
 
@@ -234,7 +226,7 @@ def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> s
     default = dataclasses.asdict(type(settings)())
     shown = {k: v for k, v in dataclasses.asdict(settings).items() if v != default[k]}
     parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
-    counts = bool(MODELS.load(arch).counts)
+    counts = bool(MODELS.load(arch).is_count_based)
     line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"
     if counts:
         return f"{line}; learns by counting, once"

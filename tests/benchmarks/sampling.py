@@ -38,8 +38,8 @@ def models(arch: str, width: int) -> tuple[NumpyModel, LanguageModel]:
     sizes = {"hidden": width, "embedding": EMBEDDING}
     settings = cls.Settings(**{k: v for k, v in sizes.items() if k in names(cls.Settings)})
     model: LanguageModel = cls(VOCABULARY, settings).eval()
-    if model.counts:
-        model.count(np.random.default_rng(0).integers(1, VOCABULARY, 200_000))
+    if model.is_count_based:
+        model.fit_counts(np.random.default_rng(0).integers(1, VOCABULARY, 200_000))
     tensors = {name: tensor.numpy() for name, tensor in model.tensors().items()}
     return NUMPY_MODELS.load(arch)(VOCABULARY, settings, tensors), model
 
@@ -63,7 +63,7 @@ def measured(arch: str, width: int, repeats: int) -> Row:
         found["together"].append(speed(stepper, range(TOGETHER), LENGTHS["together"]))
         found["torch"].append(speed(model, [0], LENGTHS["torch"]))
     one, many, torchs = (statistics.median(found[n]) for n in ("stepper", "together", "torch"))
-    sized = "" if model.counts else f" {width}"
+    sized = "" if model.is_count_based else f" {width}"
     return {
         "what": f"sample {arch}{sized}, characters/s",
         "lmcli": one,
@@ -83,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for arch in options.arch:
-        widths = WIDTHS[:1] if MODELS.load(arch).counts else WIDTHS
+        widths = WIDTHS[:1] if MODELS.load(arch).is_count_based else WIDTHS
         rows += [measured(arch, width, options.repeats) for width in widths]
     sys.stdout.write(json.dumps(rows))
 

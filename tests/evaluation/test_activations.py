@@ -203,7 +203,7 @@ def test_what_the_model_has_never_seen_is_counted() -> None:
 def test_an_architecture_without_units_says_so_and_can_be_compared() -> None:
     tokenizer = tokenizer_of("char")
     model = MODELS.load("ngram")(tokenizer.size, MODELS.load("ngram").Settings())
-    model.count(np.append([tokenizer.start], tokenizer.encode(TEXT)))
+    model.fit_counts(np.append([tokenizer.start], tokenizer.encode(TEXT)))
     with pytest.raises(LmcliError, match="ngram has neither gates nor units") as caught:
         read_inside(model, tokenizer, [TEXT])
     assert "--versus" in caught.value.hint

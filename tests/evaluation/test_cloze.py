@@ -106,7 +106,7 @@ def test_a_word_does_not_win_for_being_the_beginning_of_another(build):
     tokenizer = CharTokenizer.train(["abc .\n"], CharTokenizer.Settings())
     model = build("ngram", tokenizer.size, order=4)
     ids = tokenizer.encode("abc abc abc ab abc abc abc abc " * 20)
-    model.count(np.append(tokenizer.start, ids))
+    model.fit_counts(np.append(tokenizer.start, ids))
     ab, abc = candidate_scores(model, tokenizer, Cloze.parse("abc ___"), ["ab", "abc"])
     assert abc > ab + 1
 
@@ -209,7 +209,7 @@ def test_the_likeliest_word_is_as_likely_as_it_is_as_a_candidate(
     _, tokenizer = speaker(name)
     model = build("ngram", tokenizer.size, order=6)
     start = [tokenizer.start]
-    model.count(np.concatenate([[*start, *tokenizer.encode(d)] for d in france_documents]))
+    model.fit_counts(np.concatenate([[*start, *tokenizer.encode(d)] for d in france_documents]))
     cloze = Cloze("Anna grew up in ")
     (best, probability), *_ = top_words(model, tokenizer, cloze, 3)
     (score,) = candidate_scores(model, tokenizer, cloze, [best])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lmcli import api
-from lmcli.data.dataset import CorpusSpec
-from lmcli.data.reading import TextOptions
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import load_dataset
+from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 from lmcli.evaluation.cloze import Cloze, candidate_scores
 from lmcli.evaluation.item_accuracy import ITEMS_PER_GAP, group_items, item_accuracy, item_scores
@@ -18,7 +19,7 @@ from lmcli.grammars.france.grammar import France
 from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
 from lmcli.models.base import LanguageModel
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
-from lmcli.training.job import load_dataset, prepare_job
+from lmcli.training.job import prepare_job
 from lmcli.training.trainer import Budget
 
 
@@ -90,7 +91,7 @@ def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(tokenizer
 
 def test_a_tie_is_not_right(tokenizer, items, build):
     model = build("ngram", tokenizer.size)
-    model.count(np.empty(0, np.int32))  # all tokens alike
+    model.fit_counts(np.empty(0, np.int32))  # all tokens alike
     found = item_accuracy(model, tokenizer, items[3][:20])
     assert found.right == 0
     assert found.target_nats == pytest.approx(math.log(16), rel=1e-5)
@@ -144,8 +145,8 @@ def test_cloze_and_probe_give_the_same_answers_to_the_last_digit(
     job = prepare_job(dataset, arch, settings, Budget(steps=3), 0, "cpu")
     run = job.create(tmp_path / "run")
     model = job.model().eval()
-    if model.counts:
-        model.count(dataset.tokenized.train[:20_000])
+    if model.is_count_based:
+        model.fit_counts(dataset.tokenized.train[:20_000])
     run.save_weights(model.tensors(), 0)
     cloze = api.cloze(run).to_json()["rows"]
     probe = api.probe(run, name="recall").to_json()["rows"]

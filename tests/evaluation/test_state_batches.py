@@ -24,7 +24,7 @@ def build(cls, **changes):
     settings = {} if cls is NGram else {"hidden": 6, "embedding": 4} | changes
     model = cls(V, cls.Settings(**settings)).eval()
     if cls is NGram:
-        model.count(rows_of([300])[0])
+        model.fit_counts(rows_of([300])[0])
     return model
 
 

@@ -38,7 +38,7 @@ def test_an_exported_run_is_the_same_model_with_and_without_torch(trained, tmp_p
     assert all(torch.equal(mine[key], theirs[key]) for key in mine | theirs)
     logits = []
     for stepper in (open_numpy_model(run), open_numpy_model(again)):
-        stepper.begin(1)
+        stepper.reset(1)
         stepper.read_all([again.record.vocabulary, 1, 2])
         logits.append(stepper.logits().copy())
     assert np.array_equal(*logits)

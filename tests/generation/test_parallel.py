@@ -23,8 +23,8 @@ parent = os.getpid()
 
 class Counting(NumpyModel):
     '''Likes the token after the one that was read; may die in a process that is not the first.'''
-    def begin(self, streams): self.last = np.zeros(streams, int)
-    def take(self, streams): self.last = self.last[list(streams)]
+    def reset(self, streams): self.last = np.zeros(streams, int)
+    def select(self, streams): self.last = self.last[list(streams)]
     def read(self, tokens):
         self.last = np.array(tokens) % 4
         if {deadly} and os.getpid() != parent: os.kill(os.getpid(), signal.SIGKILL)

@@ -10,19 +10,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcli.errors import UsageError
 from lmcli.generation.sampling import (
-    LOGITS,
-    TOGETHER,
+    MAX_BATCH,
+    MAX_LOGITS,
     GenerationStats,
     SamplingSettings,
     StopStrings,
-    at_once,
-    choose,
-    filtered,
+    batch_size,
     in_order,
     sample,
     sample_batch,
+    sample_tokens,
     softmax,
+    truncate_distribution,
 )
 from lmcli.models.base import LanguageModel
 from lmcli.registry import NUMPY_MODELS
@@ -46,7 +47,7 @@ class Bigram(LanguageModel):
     def initial_state(self, batch):
         return (torch.zeros(batch, 1),)
 
-    def forward(self, tokens, state, tap=None):
+    def forward(self, tokens, state, recorder=None):
         return self.table[tokens], state
 
     def flops_per_token(self):
@@ -77,7 +78,7 @@ def words(text):
 
 def draw(logits, settings, rng):
     """One token with the next number of a generator."""
-    return choose(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
+    return sample_tokens(np.array([logits], np.float64), settings, np.array([rng.random()]))[0]
 
 
 def naive_filter(p, top_k, top_p, min_p):
@@ -108,19 +109,24 @@ tables = st.lists(st.integers(1, 4), min_size=1, max_size=9).map(lambda n: np.ar
     min_p=st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]),
 )
 def test_filters_keep_what_the_naive_loop_keeps(p, top_k, top_p, min_p):
-    found = filtered(p, SamplingSettings(1.0, top_k, top_p, min_p))
+    found = truncate_distribution(p, SamplingSettings(1.0, top_k, top_p, min_p))
     assert found.tolist() == naive_filter(p.tolist(), top_k, top_p, min_p)
     assert found[p.argmax()] > 0  # the likeliest always stays
 
 
 def test_filters_by_hand():
     p = np.array([0.1, 0.4, 0.2, 0.3])
-    assert filtered(p, SamplingSettings(top_k=2)).tolist() == [0, 0.4, 0, 0.3]
-    assert filtered(p, SamplingSettings(top_p=0.6)).tolist() == [0, 0.4, 0, 0.3]
-    assert filtered(p, SamplingSettings(top_p=0.75)).tolist() == [0, 0.4, 0.2, 0.3]
-    assert filtered(p, SamplingSettings(min_p=0.5)).tolist() == [0, 0.4, 0.2, 0.3]
-    assert filtered(p, SamplingSettings(top_k=3, min_p=0.6)).tolist() == [0, 0.4, 0, 0.3]
-    assert filtered(p, SamplingSettings()).tolist() == p.tolist()
+    assert truncate_distribution(p, SamplingSettings(top_k=2)).tolist() == [0, 0.4, 0, 0.3]
+    assert truncate_distribution(p, SamplingSettings(top_p=0.6)).tolist() == [0, 0.4, 0, 0.3]
+    assert truncate_distribution(p, SamplingSettings(top_p=0.75)).tolist() == [0, 0.4, 0.2, 0.3]
+    assert truncate_distribution(p, SamplingSettings(min_p=0.5)).tolist() == [0, 0.4, 0.2, 0.3]
+    assert truncate_distribution(p, SamplingSettings(top_k=3, min_p=0.6)).tolist() == [
+        0,
+        0.4,
+        0,
+        0.3,
+    ]
+    assert truncate_distribution(p, SamplingSettings()).tolist() == p.tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -154,7 +160,7 @@ def test_what_is_filtered_out_is_never_drawn_whatever_the_random_number(weights,
     logits, settings = np.log(weights), SamplingSettings(1.0, top_k=top_k)
     rng = SimpleNamespace(random=lambda: number)
     token = draw(logits, settings, rng)
-    assert filtered(softmax(logits), settings)[token] > 0
+    assert truncate_distribution(softmax(logits), settings)[token] > 0
 
 
 # ------------------------------------------------------------------ stop strings
@@ -374,7 +380,7 @@ def test_tokens_chosen_together_are_those_chosen_alone(rows, temperature, top_k,
         draw(row, settings, SimpleNamespace(random=lambda n=n: n))
         for row, n in zip(logits, numbers, strict=True)
     ]
-    assert choose(logits.copy(), settings, numbers) == alone
+    assert sample_tokens(logits.copy(), settings, numbers) == alone
 
 
 def test_a_text_is_drawn_with_the_numbers_of_its_seed_one_by_one():
@@ -439,9 +445,26 @@ def test_the_first_of_several_texts_does_not_wait_for_the_others():
 
 
 def test_how_many_texts_are_made_at_once():
-    assert at_once(1, 500, 65) == 1
-    assert at_once(9, 500, 65) == 9
-    assert at_once(1000, 500, 65) == TOGETHER
-    assert at_once(9, 0, 65) == 1  # the others' text would have to be held for ever
-    assert at_once(64, 500, LOGITS // 2) == 2
-    assert at_once(64, 500, 2 * LOGITS) == 1
+    assert batch_size(1, 500, 65) == 1
+    assert batch_size(9, 500, 65) == 9
+    assert batch_size(1000, 500, 65) == MAX_BATCH
+    assert batch_size(9, 0, 65) == 1  # the others' text would have to be held for ever
+    assert batch_size(64, 500, MAX_LOGITS // 2) == 2
+    assert batch_size(64, 500, 2 * MAX_LOGITS) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "bounds"),
+    [
+        ({"temperature": math.nan}, "--temperature nan", "at least 0"),
+        ({"temperature": -1.0}, "--temperature -1.0", "at least 0"),
+        ({"temperature": math.inf}, "--temperature inf", "at least 0"),
+        ({"top_p": 1.5}, "--top-p 1.5", "from 0 to 1"),
+        ({"min_p": -0.1}, "--min-p -0.1", "from 0 to 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_bounds(values, option, bounds):
+    with pytest.raises(UsageError) as caught:
+        SamplingSettings(**values)
+    assert caught.value.problem == f"{option} is out of range"
+    assert caught.value.hint == f"it must be {bounds}"

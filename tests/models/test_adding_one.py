@@ -39,7 +39,7 @@ class Toy(LanguageModel):
     def initial_state(self, batch):
         return (self.table.weight.new_zeros(batch, 1),)
 
-    def forward(self, tokens, state, tap=None):
+    def forward(self, tokens, state, recorder=None):
         return self.table(tokens).float() * self.settings.scale, state
 
     def flops_per_token(self):

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from lmcli.models import attention
-from lmcli.models.attention import Attention, AttentionSettings, by_distance, documents, look
+from lmcli.models.attention import Attention, AttentionSettings
+from lmcli.models.layers.local_attention import document_mask, local_attention, relative_bias
 
 V = 5
 TOKENS = [V, 0, 3, 1, 4, V, 2, 0, 1, 1, 3, 4]
@@ -45,8 +46,8 @@ def naive_layer(layer, xs, places, heads, window):
             total = sum(math.exp(score) for score in scores)
             pairs = zip(scores, sight, strict=True)
             found.append(sum(math.exp(w) / total * read[s][2].chunk(heads)[n] for w, s in pairs))
-        x = x + layer.merge(torch.cat(found))
-        out.append(x + layer.down(F.gelu(layer.up(layer.between(x)))))
+        x = x + layer.out_proj(torch.cat(found))
+        out.append(x + layer.down(F.gelu(layer.up(layer.ffn_norm(x)))))
     return out
 
 
@@ -67,18 +68,18 @@ def test_the_bias_goes_by_distance_and_ends_with_the_window():
     bias = torch.tensor([[1.0, 2.0, 3.0]])
     out = -math.inf
     expected = [[3, 2, 1, out, out], [out, 3, 2, 1, out], [out, out, 3, 2, 1]]
-    assert by_distance(bias, 3).tolist() == [expected]
+    assert relative_bias(bias, 3).tolist() == [expected]
 
 
 def test_a_token_sees_its_own_document_only():
     marks = torch.tensor([[0.0, 1.0, 1.0]])
-    hidden, after = documents(marks, torch.tensor([[False, True, False]]))
+    hidden, after = document_mask(marks, torch.tensor([[False, True, False]]))
     assert hidden.int().tolist() == [[[1, 0, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0]]]
     assert after.tolist() == [[0, 1, 1]]
 
 
 def test_nothing_is_hidden_within_one_long_document():
-    hidden, after = documents(torch.ones(2, 3), torch.zeros(2, 5, dtype=torch.bool))
+    hidden, after = document_mask(torch.ones(2, 3), torch.zeros(2, 5, dtype=torch.bool))
     assert hidden is None
     assert after.tolist() == [[1, 1, 1]] * 2
 
@@ -145,9 +146,9 @@ def test_attention_has_the_right_gradient():
         values = torch.randn(shape, generator=generator, dtype=torch.float64)
         return values.requires_grad_()
 
-    hidden, _ = documents(torch.tensor([[0.0, 1.0]]), torch.tensor([[False, False, True]]))
+    hidden, _ = document_mask(torch.tensor([[0.0, 1.0]]), torch.tensor([[False, False, True]]))
     arguments = random(1, 3, 4), random(1, 5, 4), random(1, 5, 4), random(2, 3)
-    assert torch.autograd.gradcheck(lambda *a: look(*a, hidden), arguments)
+    assert torch.autograd.gradcheck(lambda *a: local_attention(*a, hidden), arguments)
 
 
 def test_in_bfloat16_logits_and_state_are_still_float32():

@@ -134,13 +134,13 @@ def test_the_token_read_last_matters(build, name):
 @torch.no_grad()
 def test_tapping_changes_nothing_and_sees_every_step(build, name):
     model, tokens = build(name), ids()
-    tap = ActivationRecorder()
-    tapped, after_tapped = model(tokens, model.initial_state(B), tap)
+    recorder = ActivationRecorder()
+    recorded, after_recorded = model(tokens, model.initial_state(B), recorder)
     plain, after_plain = model(tokens, model.initial_state(B))
-    assert same([tapped], [plain])
-    assert same(after_tapped, after_plain)
-    for seen in tap.values:
-        assert tap[seen].shape[:2] == (B, T)
+    assert same([recorded], [plain])
+    assert same(after_recorded, after_plain)
+    for seen in recorder.values:
+        assert recorder[seen].shape[:2] == (B, T)
 
 
 @every_architecture
@@ -245,8 +245,8 @@ def test_a_toy_text_is_learned(small_settings, name):
     model = MODELS.load(name.split()[0])(V, small_settings(name))
     text = np.array([V, *[0, 1, 2, 3, 4, 5] * 60], np.uint16)
     before = stream_nats(model, text).mean()
-    if model.counts:
-        model.count(text)
+    if model.is_count_based:
+        model.fit_counts(text)
     else:
         training = TrainingSettings(batch=4, truncation=10, learning_rate=0.03, precision="float32")
         for progress in Trainer(model, text, text, training, Budget(steps=160)).run():

@@ -9,7 +9,7 @@ import torch
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder
 from lmcli.models.gru import GRU, GRUSettings
-from lmcli.models.layers.local_attention import LookBack
+from lmcli.models.layers.local_attention import OutputAttention
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.models.lstm import LSTM, LSTMSettings
 
@@ -76,13 +76,13 @@ def test_hidden_vectors_are_those_of_the_equations(kind, peepholes):
 @with_or_without
 @torch.no_grad()
 def test_the_written_out_step_is_the_scan(kind, peepholes):
-    model, tap = small(peepholes=peepholes, layers=2, **KINDS[kind]), ActivationRecorder()
+    model, recorder = small(peepholes=peepholes, layers=2, **KINDS[kind]), ActivationRecorder()
     tokens = torch.tensor([TOKENS, TOKENS[::-1]])
     plain, after = model(tokens, model.initial_state(2))
-    tapped, state = model(tokens, model.initial_state(2), tap)
-    assert torch.allclose(plain, tapped, atol=1e-6)
+    recorded, state = model(tokens, model.initial_state(2), recorder)
+    assert torch.allclose(plain, recorded, atol=1e-6)
     assert all(torch.allclose(a, b) for a, b in zip(after, state, strict=True))
-    assert ("1.forget" in tap.values) == (kind != "all")
+    assert ("1.forget" in recorder.values) == (kind != "all")
 
 
 @every_kind
@@ -184,16 +184,16 @@ def test_chrono_of_a_gru_opens_the_keep_gate():
 @torch.no_grad()
 def test_retention_is_the_forget_gate_or_one_minus_the_input_gate():
     for kind, changes in KINDS.items():
-        model, tap = small(layers=2, **changes), ActivationRecorder()
-        model(torch.tensor([TOKENS]), model.initial_state(1), tap)
-        kept = model.retention(tap)
+        model, recorder = small(layers=2, **changes), ActivationRecorder()
+        model(torch.tensor([TOKENS]), model.initial_state(1), recorder)
+        kept = model.retention(recorder)
         if kind == "all":
             assert kept is None
         else:
-            expected = [tap[f"{n}.forget"] for n in (1, 2)]
+            expected = [recorder[f"{n}.forget"] for n in (1, 2)]
             assert torch.equal(kept, torch.cat(expected, -1))
         if kind == "coupled":
-            assert torch.allclose(kept, 1 - tap.across_layers("input"))
+            assert torch.allclose(kept, 1 - recorder.across_layers("input"))
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ def test_coupled_without_a_forget_gate_is_refused():
 @torch.no_grad()
 def test_looking_back_is_a_softmax_over_the_last_outputs_of_the_document():
     torch.manual_seed(0)
-    head = LookBack(H, 2).double()
+    head = OutputAttention(H, 2).double()
     torch.nn.init.normal_(head.distance_bias)
     x = torch.randn(6, 1, H).double()
     is_start = torch.tensor([True, False, False, True, False, False]).unsqueeze(1)

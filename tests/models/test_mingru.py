@@ -37,9 +37,9 @@ def naive(layer, xs, is_start):
 
 def naive_layer(layer, xs, is_start):
     """What a layer passes on."""
-    y = naive(layer, xs, is_start) @ layer.merge.weight.t()
+    y = naive(layer, xs, is_start) @ layer.out_proj.weight.t()
     y = y + xs if xs.shape[-1] == H else y
-    return y + layer.down(F.gelu(layer.up(layer.between(y))))
+    return y + layer.down(F.gelu(layer.up(layer.ffn_norm(y))))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -63,25 +63,28 @@ def test_the_gates_see_the_input_only():
     x, is_start = torch.randn(6, 2, E).double(), torch.zeros(6, 2, dtype=torch.bool)
     seen = []
     for state in (torch.zeros(2, H).double(), torch.randn(2, H).double()):
-        tap = ActivationRecorder()
-        layer.forward_unrolled(x, is_start, (state,), tap, "")
-        seen.append(tap)
+        recorder = ActivationRecorder()
+        layer.forward_unrolled(x, is_start, (state,), recorder, "")
+        seen.append(recorder)
     assert all(torch.equal(seen[0][n], seen[1][n]) for n in ("write", "keep", "candidate"))
     assert not torch.allclose(seen[0]["hidden"], seen[1]["hidden"])
 
 
 @torch.no_grad()
 def test_what_is_kept_is_what_is_not_written():
-    model, tap = small(layers=2), ActivationRecorder()
-    model(torch.tensor([TOKENS[1:4] + TOKENS[5:]]), model.initial_state(1), tap)
-    assert sorted(tap.values) == sorted(
+    model, recorder = small(layers=2), ActivationRecorder()
+    model(torch.tensor([TOKENS[1:4] + TOKENS[5:]]), model.initial_state(1), recorder)
+    assert sorted(recorder.values) == sorted(
         f"{layer}.{name}" for layer in (1, 2) for name in ("write", "keep", "candidate", "hidden")
     )
-    written = tap.across_layers("write")
+    written = recorder.across_layers("write")
     assert written.shape == (1, 7, 2 * H)
-    assert torch.allclose(model.retention(tap), 1 - written)
-    hidden = tap["2.hidden"]
-    again = tap["2.keep"][:, 1:] * hidden[:, :-1] + (tap["2.write"] * tap["2.candidate"])[:, 1:]
+    assert torch.allclose(model.retention(recorder), 1 - written)
+    hidden = recorder["2.hidden"]
+    again = (
+        recorder["2.keep"][:, 1:] * hidden[:, :-1]
+        + (recorder["2.write"] * recorder["2.candidate"])[:, 1:]
+    )
     assert torch.allclose(hidden[:, 1:], again)
 
 

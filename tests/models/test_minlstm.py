@@ -36,11 +36,11 @@ def naive(layer, xs, is_start):
 
 @torch.no_grad()
 def test_hidden_vectors_are_those_of_the_equations():
-    model, tap = small(layers=1, chrono=20), ActivationRecorder()
-    model(torch.tensor([TOKENS]), model.initial_state(1), tap)
+    model, recorder = small(layers=1, chrono=20), ActivationRecorder()
+    model(torch.tensor([TOKENS]), model.initial_state(1), recorder)
     xs = model.embed(torch.tensor(TOKENS))
     expected = naive(model.layers[0], xs, [token == V for token in TOKENS])
-    assert torch.allclose(tap["hidden"][0], expected)
+    assert torch.allclose(recorder["hidden"][0], expected)
     _, (h,) = model(torch.tensor([TOKENS]), model.initial_state(1))
     assert torch.allclose(h[0], expected[-1])
 
@@ -59,11 +59,11 @@ def test_a_text_may_be_cut_anywhere(cut):
 
 @torch.no_grad()
 def test_what_is_kept_and_what_is_written_make_a_whole():
-    model, tap = small(layers=2), ActivationRecorder()
-    model(torch.tensor([TOKENS[1:4]]), model.initial_state(1), tap)
-    kept = model.retention(tap)
+    model, recorder = small(layers=2), ActivationRecorder()
+    model(torch.tensor([TOKENS[1:4]]), model.initial_state(1), recorder)
+    kept = model.retention(recorder)
     assert kept.shape == (1, 3, 2 * H)
-    assert torch.allclose(kept + tap.across_layers("write"), torch.ones_like(kept))
+    assert torch.allclose(kept + recorder.across_layers("write"), torch.ones_like(kept))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_is_kept_and_what_is_written_make_a_whole():
 )
 @torch.no_grad()
 def test_the_share_kept_is_f_over_f_plus_i_at_the_extremes_too(f, i, share):
-    gates = small().layers[0].gates(torch.tensor([f, i, 0.0], dtype=torch.float32))
+    gates = small().layers[0].gate_values(torch.tensor([f, i, 0.0], dtype=torch.float32))
     assert float(gates["keep"]) == pytest.approx(share, abs=1e-6)
     assert float(gates["write"]) == pytest.approx(1 - share, abs=1e-6)
 
@@ -93,7 +93,7 @@ def test_chrono_gives_half_of_the_units_memories_of_all_lengths():
 @torch.no_grad()
 def test_the_forget_bias_sets_the_first_half_life():
     layer = small(forget_bias=3.0).layers[0]
-    keep = layer.gates(layer.bias)["keep"]
+    keep = layer.gate_values(layer.bias)["keep"]
     expected = sigmoid(3) / (sigmoid(3) + sigmoid(0))
     assert keep.tolist() == pytest.approx([expected] * H)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Reals, Weights
-from lmcli.generation.numpy_models.recurrent import SHUT, Gated, Recurrent
+from lmcli.generation.numpy_models.base import Weights
+from lmcli.generation.numpy_models.recurrent import CLOSED, Gated, Recurrent
+
+if TYPE_CHECKING:
+    from lmcli.models.base import Floats32
 
 
 class GRULayer(Gated):
@@ -22,20 +25,20 @@ class GRULayer(Gated):
         """As saved; r and z are sigmoids."""
         return (0, 1, 2), 2
 
-    def begin(self, streams: int) -> None:
+    def reset(self, streams: int) -> None:
         """h = 0; the blocks of U h by name."""
-        super().begin(streams)
+        super().reset(streams)
         H = self.hidden
         self.gates, self.r = self.total[:, : 2 * H], self.total[:, :H]
         self.z, self.n = self.total[:, H : 2 * H], self.total[:, 2 * H :]
 
-    def step(self, prepared: Reals, is_start: list[int]) -> Reals:
-        """One step; where a document begins both gates are shut."""
+    def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
+        """One step; where a document begins both gates are closed."""
         h, n, gates, split = self.h, self.n, self.gates, 2 * self.hidden
         np.dot(h, self.recurrent, out=self.total)
         np.add(gates, prepared[:, :split], out=gates)
         if is_start:
-            gates[is_start] = SHUT
+            gates[is_start] = CLOSED
         np.tanh(gates, out=gates)
         np.multiply(gates, 0.5, out=gates)
         np.add(gates, 0.5, out=gates)

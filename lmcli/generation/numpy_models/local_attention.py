@@ -1,50 +1,53 @@
-"""One attention head over the last outputs, one token at a time; see models/lookback.py.
+"""One attention head over the last outputs; equations in models/layers/local_attention.py.
 
-Keys and values are computed once and kept in a ring of N + 1 places: the output of now overwrites
-the one of N + 1 steps ago, and nothing is moved.
+Keys and values are computed once and stored in a ring buffer of N + 1 places: each output
+overwrites the one N + 1 steps before it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Array, Reals, Weights
+from lmcli.generation.numpy_models.base import Weights
 from lmcli.generation.numpy_models.recurrent import Layer
 
+if TYPE_CHECKING:
+    from lmcli.models.base import Array, Floats32
 
-class LookBack(Layer):
-    """Stands behind the recurrent layers as one more."""
+
+class OutputAttention(Layer):
+    """One more layer after the recurrent ones."""
 
     def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__(weights, inputs, hidden, settings)
         self.places = settings.attend + 1
-        query = weights.turned("query.weight", hidden, hidden) * np.float32(hidden**-0.5)
-        key_value = weights.turned("key_value.weight", 2 * hidden, hidden)
+        query = weights.transposed("query.weight", hidden, hidden) * np.float32(hidden**-0.5)
+        key_value = weights.transposed("key_value.weight", 2 * hidden, hidden)
         self.weight = np.concatenate([query, key_value], axis=1)  # (H, 3H)
         bias = weights("distance_bias", 1, self.places)[0]
-        self.bias = np.tile(bias[::-1], 2)  # the farthest first, twice: turned as the ring is
+        self.bias = np.tile(bias[::-1], 2)  # farthest first, twice: rotated like the ring buffer
 
-    def prepare(self, x: Reals) -> Reals:
-        """The outputs as they are."""
+    def prepare(self, x: Floats32) -> Floats32:
+        """The outputs themselves."""
         return x
 
-    def begin(self, streams: int) -> None:
-        """Nothing in the ring."""
+    def reset(self, streams: int) -> None:
+        """An empty ring buffer."""
         H, N = self.hidden, self.places
         self.product = np.empty((streams, 3 * H), np.float32)
         self.keys = np.zeros((streams, N, H), np.float32)
         self.values = np.zeros((streams, N, H), np.float32)
-        self.length = np.zeros(streams, np.int64)  # outputs of the document that are in the ring
-        self.here = np.zeros(streams, np.int64)  # where the output of now goes; the same for all
+        self.length = np.zeros(streams, np.int64)  # outputs of the document in the buffer
+        self.here = np.zeros(streams, np.int64)  # where the next output goes; the same for all
         self.y = np.empty((streams, H), np.float32)
 
     def state(self) -> list[Array]:
-        """The ring, and how far it is filled."""
+        """The buffer, and how far it is filled."""
         return [self.keys, self.values, self.length, self.here]
 
-    def step(self, prepared: Reals, is_start: list[int]) -> Reals:
+    def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
         """One step."""
         H, N, here = self.hidden, self.places, int(self.here[0])
         product = np.dot(prepared, self.weight, out=self.product)
@@ -59,6 +62,6 @@ class LookBack(Layer):
         scores -= scores.max(1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(1, keepdims=True)
-        found = (scores[:, None] @ self.values)[:, 0]  # (K, H)
+        mean = (scores[:, None] @ self.values)[:, 0]  # (K, H)
         self.here[:] = (here + 1) % N
-        return np.add(prepared, found, out=self.y)
+        return np.add(prepared, mean, out=self.y)

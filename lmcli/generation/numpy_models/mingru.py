@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from lmcli.generation.numpy_models.base import Reals
+from typing import TYPE_CHECKING
+
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
 
+if TYPE_CHECKING:
+    from lmcli.models.base import Floats32
+
 
 class MinGRULayer(MinimalLayer):
-    """Blocks in the order z, n."""
+    """Gates in the order z, n."""
 
-    blocks = 2
+    gates = 2
 
-    def gates(self, total: Reals) -> tuple[Reals, Reals]:
+    def gate_values(self, total: Floats32) -> tuple[Floats32, Floats32]:
         """1 - z, and z * n."""
         z, n = total[:, : self.hidden], total[:, self.hidden :]
         return sigmoid(-z), sigmoid(z) * n

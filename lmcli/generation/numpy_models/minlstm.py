@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Reals
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
 
+if TYPE_CHECKING:
+    from lmcli.models.base import Floats32
+
 
 class MinLSTMLayer(MinimalLayer):
-    """Blocks in the order f, i, n."""
+    """Gates in the order f, i, n."""
 
-    blocks = 3
+    gates = 3
 
-    def gates(self, total: Reals) -> tuple[Reals, Reals]:
+    def gate_values(self, total: Floats32) -> tuple[Floats32, Floats32]:
         """The share that is kept, and the share written times n."""
         f, i, n = (total[:, b * self.hidden : (b + 1) * self.hidden] for b in range(3))
         log_ratio = np.logaddexp(0, -i) - np.logaddexp(0, -f)  # ln f - ln i

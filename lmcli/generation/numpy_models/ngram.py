@@ -1,18 +1,21 @@
-"""N-gram counts with Kneser-Ney smoothing, one token at a time; see models/ngram.py.
+"""N-gram counts with Kneser-Ney smoothing, one token at a time; see models/ngram/.
 
-Of every stream the rank of the n-gram of each order that ends at its last token is carried, so
-that a token costs one look-up an order.
+The state of a stream is, for each order, the rank of the n-gram that ends at its last token, so a
+token costs one look-up per order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Array, ArrayModel, Logits
+from lmcli.generation.numpy_models.base import ArrayModel
 from lmcli.models.ngram.kneser_ney import KneserNey
+
+if TYPE_CHECKING:
+    from lmcli.models.base import Array, Floats
 
 
 class NGram(ArrayModel):
@@ -26,8 +29,8 @@ class NGram(ArrayModel):
         self.table = KneserNey.from_arrays(tensors, vocabulary, order)
         self.single = self.table.levels[0].probability[:vocabulary].astype(np.float64)
 
-    def begin(self, streams: int) -> None:
-        """Behind a start id."""
+    def reset(self, streams: int) -> None:
+        """The state after a start id."""
         self.ranks = np.full((streams, self.table.order - 1), -1, np.int64)
         self.ranks[:, :1] = self.vocabulary
 
@@ -47,23 +50,23 @@ class NGram(ArrayModel):
 
     def _read_one(self, token: int) -> None:
         """The same for a single stream, without the cost of arrays."""
-        found = [token]
+        ranks = [token]
         for level, context in zip(self.table.levels[1:], self.ranks[0, :-1].tolist(), strict=False):
             key = context * level.width + token
             place = int(level.keys.searchsorted(key))
             seen = context >= 0 and level.keys.item(place) == key
-            found.append(place if seen else -1)
-        self.ranks[0] = found[: self.ranks.shape[1]]
+            ranks.append(place if seen else -1)
+        self.ranks[0] = ranks[: self.ranks.shape[1]]
 
-    def logits(self) -> Logits:
-        """ln p of every token behind those read last."""
+    def logits(self) -> Floats:
+        """ln p of every token after those read last."""
         if len(self.ranks) == 1:
-            p = self._behind_one()[None]
+            p = self._after_one()[None]
         else:
-            p = self.table.behind(list(self.ranks.T), len(self.ranks))
+            p = self.table.after_contexts(list(self.ranks.T), len(self.ranks))
         return np.log(p, out=p)
 
-    def _behind_one(self) -> Logits:
+    def _after_one(self) -> Floats:
         p, levels = self.single.copy(), self.table.levels
         for below, level, rank in zip(levels, levels[1:], self.ranks[0].tolist(), strict=False):
             if rank < 0:  # then no longer context was seen either

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Reals, Weights
+from lmcli.generation.numpy_models.base import Weights
 from lmcli.generation.numpy_models.recurrent import Gated, Recurrent
+
+if TYPE_CHECKING:
+    from lmcli.models.base import Floats32
 
 
 class RNNLayer(Gated):
@@ -22,7 +25,7 @@ class RNNLayer(Gated):
         """One block, no sigmoid."""
         return (0,), 0
 
-    def step(self, prepared: Reals, is_start: list[int]) -> Reals:
+    def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
         """One step."""
         if is_start:
             self.h[is_start] = 0
@@ -35,7 +38,7 @@ class RNN(Recurrent):
     """Simple recurrent network."""
 
     name = "rnn"
-    needs = (*Recurrent.needs, "activation")
+    required_settings = (*Recurrent.required_settings, "activation")
     kind = RNNLayer
 
 

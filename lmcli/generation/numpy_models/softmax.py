@@ -1,22 +1,26 @@
-"""The first and the last step in NumPy: vectors of tokens, logits of hidden vectors.
+"""Embedding and output layer in NumPy.
 
-**In:** tensors as models/output.py names them, for a full softmax or an adaptive one.
+**In:** tensors with the names of models/layers/softmax.py, for a full or an adaptive softmax.
 **Out:** the table of embeddings (V + 1, E); logits (K, V).
 """
 
 from __future__ import annotations
 
 import abc
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Logits, Reals, Weights
+from lmcli.generation.numpy_models.base import Weights
+
+if TYPE_CHECKING:
+    from lmcli.models.base import Floats, Floats32
 
 
-def embedding_table(weights: Weights, vocabulary: int) -> Reals:
-    """Vectors of all tokens and the start id, rare words' narrow ones widened. Shapes: (V + 1, E).
+def embedding_table(weights: Weights, vocabulary: int) -> Floats32:
+    """Vectors of all tokens and the start id, narrow ones widened. Shapes: -> (V + 1, E).
 
-    Tensors that do not fit: ValueError, here and below.
+    Tensors that do not fit raise a ValueError, here and below.
     """
     tables = weights.numbered("embed.tables.")
     if not tables:
@@ -24,7 +28,7 @@ def embedding_table(weights: Weights, vocabulary: int) -> Reals:
     rows = [tables[0]("0.weight", None, None)]
     for table in tables[1:]:
         short = table("0.weight", None, None)
-        rows.append(short @ table.turned("1.weight", rows[0].shape[1], short.shape[1]))
+        rows.append(short @ table.transposed("1.weight", rows[0].shape[1], short.shape[1]))
     whole = np.concatenate(rows)
     if len(whole) != vocabulary + 1:
         raise ValueError(f"the tensors embed.tables have {len(whole)} rows")
@@ -32,11 +36,11 @@ def embedding_table(weights: Weights, vocabulary: int) -> Reals:
 
 
 def output_layer(
-    weights: Weights, vocabulary: int, hidden: int | None = None, tied: Reals | None = None
+    weights: Weights, vocabulary: int, hidden: int | None = None, tied: Floats32 | None = None
 ) -> Output:
-    """The layer that was saved, for vectors of size `hidden`, or None: of the size it was made for.
+    """The saved layer, for vectors of size `hidden` (None: any size).
 
-    `tied` (V, H) takes the place of its weights.
+    `tied` (V, H) replaces its weights.
     """
     clusters = weights.numbered("output.tail.")
     if clusters:
@@ -51,59 +55,59 @@ class Output(abc.ABC):
     hidden: int
 
     @abc.abstractmethod
-    def begin(self, streams: int) -> None:
-        """Room for so many streams."""
+    def reset(self, streams: int) -> None:
+        """Scratch space for `streams` streams."""
 
     @abc.abstractmethod
-    def __call__(self, hidden: Reals) -> Logits:
+    def __call__(self, hidden: Floats32) -> Floats:
         """Logits up to a constant, float64. Shapes: (K, H) -> (K, V)."""
 
 
 class FullOutput(Output):
     """One product."""
 
-    def __init__(self, weight: Reals, bias: Reals) -> None:
+    def __init__(self, weight: Floats32, bias: Floats32) -> None:
         self.weight = weight  # (H, V)
         self.hidden = len(weight)
         self.bias = bias.astype(np.float64)
 
-    def begin(self, streams: int) -> None:
-        """Room for so many streams."""
+    def reset(self, streams: int) -> None:
+        """Scratch space for `streams` streams."""
         size = streams, len(self.bias)
         self._product, self._logits = np.empty(size, np.float32), np.empty(size)
 
-    def __call__(self, hidden: Reals) -> Logits:
+    def __call__(self, hidden: Floats32) -> Floats:
         """h W + b."""
         np.dot(hidden, self.weight, out=self._product)
         return np.add(self._product, self.bias, out=self._logits)
 
 
 class AdaptiveOutput(Output):
-    """Shortlist and clusters; equations in models/output.py."""
+    """Shortlist and clusters; equations in models/layers/softmax.py."""
 
     def __init__(
         self, head: Weights, clusters: list[Weights], vocabulary: int, hidden: int | None
     ) -> None:
-        self.head = head.turned("weight", None, hidden)  # (H, S + clusters)
+        self.head = head.transposed("weight", None, hidden)  # (H, S + clusters)
         self.hidden, columns = self.head.shape
         self.bias = head("bias", columns).astype(np.float64)
         self.shortlist = columns - len(clusters)
         self.clusters = []
         edge = self.shortlist
         for tail in clusters:
-            narrow = tail.turned("0.weight", None, self.hidden)  # (H, n)
-            words = tail.turned("1.weight", None, narrow.shape[1])  # (n, words)
+            narrow = tail.transposed("0.weight", None, self.hidden)  # (H, n)
+            words = tail.transposed("1.weight", None, narrow.shape[1])  # (n, words)
             self.clusters.append((edge, edge + words.shape[1], narrow, words))
             edge += words.shape[1]
         if edge != vocabulary:
             raise ValueError(f"the tensors output.tail predict {edge} tokens")
 
-    def begin(self, streams: int) -> None:
-        """Room for so many streams."""
+    def reset(self, streams: int) -> None:
+        """Scratch space for `streams` streams."""
         self._logits = np.empty((streams, self.clusters[-1][1]))
 
-    def __call__(self, hidden: Reals) -> Logits:
-        """ln p: what a cluster weighs is shared out among its words."""
+    def __call__(self, hidden: Floats32) -> Floats:
+        """ln p; the probability of a cluster is shared among its words."""
         head = _normed(hidden @ self.head + self.bias)  # (K, S + clusters)
         logits = self._logits
         logits[:, : self.shortlist] = head[:, : self.shortlist]
@@ -114,7 +118,7 @@ class AdaptiveOutput(Output):
         return logits
 
 
-def _normed(logits: Logits) -> Logits:
+def _normed(logits: Floats) -> Floats:
     """Logits as ln p, in place. Shapes: (K, n)."""
     logits -= logits.max(1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))

@@ -1,6 +1,6 @@
-"""Any torch model as a stepper: for architectures that have none in NumPy.
+"""Any torch model with the interface of a NumPy model, for architectures that have none.
 
-**In:** a model; one token a stream at a time.
+**In:** a model; one token per stream and step.
 **Out:** logits (K, V).
 """
 
@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmcli.generation.numpy_models.base import Logits, NumpyModel
+from lmcli.generation.numpy_models.base import NumpyModel
 
 if TYPE_CHECKING:
-    from lmcli.models.base import LanguageModel
+    from lmcli.models.base import Floats, LanguageModel
 
-PIECE = 512
-"""Tokens of a long prompt that are read at once."""
+CHUNK = 512
+"""Tokens of a long prompt that are read together."""
 
 
 class TorchAdapter(NumpyModel):
-    """One call of the model a token."""
+    """One call of the model per token."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
 
-    def begin(self, streams: int) -> None:
-        """Turn to `streams` new streams, of which nothing has been read."""
+    def reset(self, streams: int) -> None:
+        """Begin `streams` new streams."""
         self._state = self.model.initial_state(streams)
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -36,8 +36,8 @@ class TorchAdapter(NumpyModel):
 
     def read_all(self, tokens: Sequence[int]) -> None:
         """Read several tokens of the only stream."""
-        for begin in range(0, len(tokens), PIECE):
-            self._read([list(tokens[begin : begin + PIECE])])
+        for begin in range(0, len(tokens), CHUNK):
+            self._read([list(tokens[begin : begin + CHUNK])])
 
     def _read(self, tokens: list[list[int]]) -> None:
         import torch
@@ -46,12 +46,12 @@ class TorchAdapter(NumpyModel):
             read = torch.tensor(tokens)
             self._logits, self._state = self.model.last_logits(read, self._state)
 
-    def logits(self) -> Logits:
-        """What comes behind the tokens read last."""
+    def logits(self) -> Floats:
+        """Logits after the tokens read last."""
         return self._logits.numpy().astype(np.float64)
 
-    def take(self, streams: Sequence[int]) -> None:
-        """Go on with these streams only, in this order."""
+    def select(self, streams: Sequence[int]) -> None:
+        """Continue with these streams only, in this order."""
         chosen = list(streams)
         self._state = tuple(part[chosen] for part in self._state)
         self._logits = self._logits[chosen]

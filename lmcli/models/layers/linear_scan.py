@@ -1,15 +1,15 @@
 """The linear recurrence h_t = a_t h_{t-1} + b_t with 0 <= a_t <= 1, over all steps at once.
 
-**In:** what is kept and what is added at every step, and the state before the first.
+**In:** the factors a and the terms b of all steps, and the state before the first.
 **Out:** the states of all steps.
 
-As a does not depend on h, the recurrence is associative and need not be run step by step. Where a
-launch costs more than the arithmetic (a GPU) it is done in log2(T) rounds, each of which joins
-every step with the one 1, 2, 4, ... steps before it (Hillis and Steele 1986, Blelloch 1990). On
-a CPU a plain pass, one multiply-add a step, was 3 to 8 times as fast as that and over 30 times as
-fast as a scan of logarithms (Heinsen 2023): 0.3, 0.9 to 2.4 and 12 to 28 ms for 64 steps of 16
-sequences and 256 to 512 units. Neither divides or takes a logarithm, so that a may be 0 - which
-is how a document's start forgets - and nothing can overflow.
+As a does not depend on h, the recurrence is associative and need not run step by step. On a GPU,
+where a launch costs more than the arithmetic, it takes log2(T) rounds, each of which joins every
+step with the one 1, 2, 4, ... steps before it (Hillis and Steele 1986, Blelloch 1990). On a CPU a
+plain pass, one multiply-add a step, was 3 to 8 times as fast as that and over 30 times as fast as a
+scan of logarithms (Heinsen 2023): 0.3, 0.9 to 2.4 and 12 to 28 ms for 64 steps of 16 sequences and
+256 to 512 units. Neither divides nor takes a logarithm, so a may be 0 (a document's start), and
+nothing can overflow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 
 def step_by_step(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-    """One step after the other. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
+    """Sequentially. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
     states = torch.empty_like(added)
     last = before
     for keep, add, state in zip(kept.unbind(), added.unbind(), states.unbind(), strict=True):
@@ -31,7 +31,7 @@ def step_by_step(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
 
 
 def in_rounds(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-    """log2(T) rounds over all steps. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
+    """In log2(T) rounds over all steps. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
     states = torch.cat([torch.addcmul(added[:1], kept[:1], before), added[1:]])
     reach = 1
     while reach < len(states):
@@ -44,9 +44,9 @@ def in_rounds(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
 
 
 def run(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-    """The way that is faster on the device."""
-    way = step_by_step if kept.device.type == "cpu" else in_rounds
-    return way(kept, added, before)
+    """The method that is faster on the device."""
+    scan = step_by_step if kept.device.type == "cpu" else in_rounds
+    return scan(kept, added, before)
 
 
 class LinearScan(torch.autograd.Function):
@@ -66,6 +66,6 @@ class LinearScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         kept, before, states = ctx.saved_tensors
         later = kept[1:].flip(0)  # a_{T-1}, ..., a_1
-        flow = run(torch.cat([kept[:1], later]), grad.flip(0), torch.zeros_like(before)).flip(0)
+        grad_b = run(torch.cat([kept[:1], later]), grad.flip(0), torch.zeros_like(before)).flip(0)
         earlier = torch.cat([before.unsqueeze(0), states[:-1]])  # h_{t-1}
-        return flow * earlier, flow, kept[0] * flow[0]
+        return grad_b * earlier, grad_b, kept[0] * grad_b[0]

@@ -1,11 +1,11 @@
 """What rnn, gru and lstm share: embedding, a stack of recurrent layers, output layer.
 
 **In:** tokens (B, T); state: per layer one tensor (B, H), for lstm two.
-**Out:** logits (B, T, V), state. With many words embedding and output layer may be adaptive ones
-(output.py).
+**Out:** logits (B, T, V), state. For large vocabularies embedding and output layer may be adaptive
+(softmax.py).
 
-A member supplies one `Layer`; dropout is locked in time (one mask a chunk and sequence, Gal and
-Ghahramani 2016), which costs nothing next to the recurrence and is better for language models.
+A member supplies one `Layer`. Dropout has one mask per chunk and sequence, the same at every step
+(Gal and Ghahramani 2016), which is better for language models.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from lmcli.models.base import ActivationRecorder, State, draw
 from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
 from lmcli.settings import setting
 
+CHRONO_ABOUT = "half of the units start with a memory of 1 to this many steps"
+
 
 @dataclass(frozen=True)
 class RecurrentSettings:
-    """Settings that all recurrent architectures have; None is chosen from text and budget."""
+    """Settings of all recurrent architectures; None is chosen from text and budget."""
 
     hidden: int | None = setting(None, "width H of a layer", least=1)
     embedding: int | None = setting(None, "size E of the input embedding", least=1)
-    layers: int = setting(1, "how many layers L", least=1)
+    layers: int = setting(1, "number of layers L", least=1)
     dropout: float | None = setting(
         None, "dropout between layers and on the output", least=0, most=0.9
     )
@@ -42,48 +44,52 @@ class RecurrentSettings:
 class Layer(nn.Module, abc.ABC):
     """One recurrent layer, time first inside.
 
-    `blocks` gates share one matrix product; `parts` tensors make its state.
+    `gates` blocks share one matrix product; `parts` tensors make its state.
     """
 
-    blocks: ClassVar[int]
+    gates: ClassVar[int]
     parts: ClassVar[int] = 1
 
     def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__()
         self.hidden = hidden
         self.settings = settings
-        self.input_weight = nn.Parameter(torch.empty(self.blocks * hidden, inputs))
-        self.recurrent_weight = nn.Parameter(torch.empty(self.blocks * hidden, hidden))
-        self.bias = nn.Parameter(torch.zeros(self.blocks * hidden))
+        self.input_weight = nn.Parameter(torch.empty(self.gates * hidden, inputs))
+        self.recurrent_weight = nn.Parameter(torch.empty(self.gates * hidden, hidden))
+        self.bias = nn.Parameter(torch.zeros(self.gates * hidden))
         nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
-        for block in self.recurrent_weight.data.chunk(self.blocks):
+        for block in self.recurrent_weight.data.chunk(self.gates):
             nn.init.orthogonal_(block)
 
     @abc.abstractmethod
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run all steps with the fast kernel; where `is_start` is true the past is forgotten first.
+        """Run all steps with the fast kernel; the state is reset before steps with `is_start`.
 
         Shapes: x (T, B, E), is_start (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
         """
 
     @abc.abstractmethod
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step written out, with every gate by name.
+        """One step of the equations, with every gate by name.
 
         Shapes: x (B, E), is_start (B,) bool, state `parts` x (B, H) -> values (B, H), state.
         """
 
     def forward_unrolled(
-        self, x: Tensor, is_start: Tensor, state: State, tap: ActivationRecorder, prefix: str
+        self, x: Tensor, is_start: Tensor, state: State, recorder: ActivationRecorder, prefix: str
     ) -> tuple[Tensor, State]:
-        """The same as forward, step by step, showing every gate to `tap`."""
-        outputs = []
+        """The same as forward, step by step; every gate is recorded."""
+        hidden = []
         for t in range(len(x)):
             values, state = self.step(x[t], is_start[t], state)
             for name, value in values.items():
-                tap(prefix + name, value.unsqueeze(1))
-            outputs.append(values["hidden"])
-        return torch.stack(outputs), state
+                recorder(prefix + name, value.unsqueeze(1))
+            hidden.append(values["hidden"])
+        return self.output(x, torch.stack(hidden)), state
+
+    def output(self, x: Tensor, h: Tensor) -> Tensor:
+        """What the next layer reads: h itself. Shapes: (..., E), (..., H) -> (..., H)."""
+        return h
 
 
 def forget(state: Tensor, is_start: Tensor) -> Tensor:
@@ -103,6 +109,8 @@ class Recurrent(NeuralLanguageModel):
     """Embedding, L recurrent layers, output layer."""
 
     Layer: ClassVar[type[Layer]]
+    keep_gate: ClassVar[str | None] = None
+    """The recorded gate that says which share of the state a step keeps, if there is one."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)
@@ -134,10 +142,10 @@ class Recurrent(NeuralLanguageModel):
         return tuple(like.new_zeros(batch, self.hidden) for _ in range(count))
 
     def forward(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
         """Read tokens (B, T); logits (B, T, V)."""
-        x, after = self._read(tokens, state, tap)  # (T, B, H)
+        x, after = self._read(tokens, state, recorder)  # (T, B, H)
         return self._predict(x).transpose(0, 1), after
 
     def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -146,14 +154,14 @@ class Recurrent(NeuralLanguageModel):
         return self._predict(x[-1]), after
 
     def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); what the last layer shows (B, T, H)."""
+        """Read tokens (B, T); the last layer's output (B, T, H)."""
         x, after = self._read(tokens, state, None)
         return x.transpose(0, 1), after
 
     def _read(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None
     ) -> tuple[Tensor, State]:
-        """What the last layer shows, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
+        """The last layer's output, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
         rate = self.settings.dropout or 0.0
         tokens = tokens.t()  # (T, B)
         is_start = tokens == self.start_id
@@ -163,11 +171,11 @@ class Recurrent(NeuralLanguageModel):
         parts = self.Layer.parts
         for i, layer in enumerate(self.layers):
             before = state[i * parts : (i + 1) * parts]
-            if tap is None:
+            if recorder is None:
                 x, new = layer(x, is_start, before)  # (T, B, H)
             else:
                 prefix = f"{i + 1}." if len(self.layers) > 1 else ""
-                x, new = layer.forward_unrolled(x, is_start, before, tap, prefix)  # type: ignore[operator]
+                x, new = layer.forward_unrolled(x, is_start, before, recorder, prefix)  # type: ignore[operator]
             x = locked_dropout(x, rate, self.training)
             after.extend(new)
         return x, tuple(after)
@@ -181,6 +189,10 @@ class Recurrent(NeuralLanguageModel):
         weight = self.embed.get_parameter("weight")[: self.vocabulary] if tied else output.weight
         return F.linear(x, weight, output.bias).float()
 
+    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
+        """The values of the keep gate."""
+        return None if self.keep_gate is None else recorder.across_layers(self.keep_gate)
+
     def body_parameters(self) -> int:
         """The recurrent layers."""
         return sum(p.numel() for p in self.layers.parameters())
@@ -191,6 +203,6 @@ class Recurrent(NeuralLanguageModel):
         return total - self.hidden * self.vocabulary if self.settings.tie else total
 
     def flops_per_token(self) -> int:
-        """Two for each weight of a matrix product."""
+        """Two per weight of a matrix product."""
         matrices = [p for p in self.layers.parameters() if p.dim() == 2]
         return 2 * sum(p.numel() for p in matrices) + self.end_flops(self.hidden)

@@ -3,20 +3,20 @@
 **In:** hidden vectors (..., H); for the loss and for scoring the targets (...) as well.
 **Out:** logits (..., V), or ln p of the targets (...) alone.
 
-The words are cut by frequency into a shortlist S and clusters C_1 .. C_K, each three times as big
-as all that is before it:
+The words are split by frequency into a shortlist S and clusters C_1 .. C_K, each three times as
+large as all words before it:
 
     p(w | h) = softmax(A h + a)_w                                  for w in S
     p(w | h) = softmax(A h + a)_k softmax(D_k P_k h)_w             for w in C_k
 
-The first softmax is over S and K; P_k makes h the narrower, the rarer the words are. Both factors
-sum to one, so the probabilities are exact; what is saved is the work for clusters no target is in.
-Grave, Joulin, Cisse, Grangier and Jegou (2017), "Efficient softmax approximation for GPUs", as
-torch has it. The embedding is cut likewise: rare words have narrow vectors, widened by a product
-(Baevski and Auli 2019, "Adaptive input representations for neural language modeling").
+The first softmax is over S and the K clusters; P_k projects h to fewer dimensions, the rarer the
+words, the fewer. Both factors sum to one, so the probabilities are exact; clusters without a target
+cost no work. Grave, Joulin, Cisse, Grangier and Jegou (2017), "Efficient softmax approximation for
+GPUs", as in torch. The embedding is split in the same way: rare words have narrow vectors, widened
+by a product (Baevski and Auli 2019, "Adaptive input representations for neural language modeling").
 
-Ids are taken to be ordered by falling frequency, as the word tokenizer's are. Where they are not,
-the probabilities are right all the same, but found more slowly and learnt less well.
+Ids should be ordered by falling frequency, as the word tokenizer's are. In another order the
+probabilities are still exact, but slower to compute and harder to learn.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from torch.nn import functional as F
 from lmcli.errors import UsageError
 from lmcli.models.base import LOGITS, LanguageModel, State, draw
 
-ABOUT = "output layer; adaptive is for many words, and has a narrow embedding for rare ones too"
+ABOUT = "output layer; adaptive: for large vocabularies, with narrow embeddings of rare words"
 
 FACTOR = 4
 SHORTEST = 500
-"""Words in the shortlist at least: a shorter one costs more in clusters than it saves."""
+"""Least words in the shortlist: a shorter one costs more in clusters than it saves."""
 NARROWEST = 16
-"""Width of the vectors of the rarest words, if H or E is not below that itself."""
+"""Width of the vectors of the rarest words, unless H or E is smaller."""
 
 
 def cutoffs(vocabulary: int) -> list[int]:
-    """Where shortlist and clusters end, the last one excepted.
+    """Where shortlist and clusters end, without the last one.
 
     >>> cutoffs(100_000), cutoffs(10_000)
     ([1562, 6250, 25000], [625, 2500])
@@ -55,8 +55,8 @@ def cutoffs(vocabulary: int) -> list[int]:
     return found
 
 
-def narrowing(width: int, clusters: int) -> float:
-    """How many times narrower the vectors of each cluster are than those before it."""
+def div_value(width: int, clusters: int) -> float:
+    """The factor by which the vectors of each cluster are narrower than those before it."""
     return math.exp(max(0.0, math.log(width / NARROWEST)) / clusters)
 
 
@@ -65,7 +65,7 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
 
     def __init__(self, hidden: int, vocabulary: int) -> None:
         cuts = cutoffs(vocabulary)
-        super().__init__(hidden, vocabulary, cuts, narrowing(hidden, len(cuts)), head_bias=True)
+        super().__init__(hidden, vocabulary, cuts, div_value(hidden, len(cuts)), head_bias=True)
         nn.init.zeros_(self.head.bias)
         for layer in (self.head, *self.tail):
             layer.register_forward_hook(self._at_full_precision)
@@ -80,7 +80,7 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         wanted = targets >= 0
         rows, ids = x[wanted].to(self.head.weight.dtype), targets[wanted]
         count = len(ids)
-        if torch.is_grad_enabled():  # one more row for each cluster: none is without a gradient
+        if torch.is_grad_enabled():  # one more row per cluster, so that each has a gradient
             firsts = ids.new_tensor(self.cutoffs[:-1])
             rows = torch.cat([rows, rows.new_zeros(len(firsts), self.in_features)])
             ids = torch.cat([ids, firsts])
@@ -90,11 +90,11 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         return found.new_zeros(targets.shape).masked_scatter(wanted, found).float()
 
     def _at_full_precision(self, _: nn.Module, __: Any, product: Tensor) -> Tensor:
-        """What autocast has shortened, as softmax and sums need it."""
+        """The product of autocast in the precision that softmax and sums need."""
         return product.to(self.head.weight.dtype)
 
     def flops(self) -> int:
-        """For the target alone, on average if words follow Zipf's law: p(rank r) ~ 1 / r."""
+        """For the target alone, on average under Zipf's law: p(rank r) ~ 1 / r."""
         total = 2.0 * self.head.weight.numel()
         for share, layers in zip(shares(self.cutoffs), self.tail, strict=True):
             total += share * 2 * sum(p.numel() for p in layers.parameters())
@@ -102,7 +102,7 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
 
 
 def shares(bounds: Sequence[int]) -> list[float]:
-    """The share of a text that falls on each cluster of words by Zipf's law.
+    """The share of a text in each cluster of words by Zipf's law.
 
     >>> [round(share, 3) for share in shares([9, 99, 999])]
     [0.333, 0.333]
@@ -112,7 +112,7 @@ def shares(bounds: Sequence[int]) -> list[float]:
 
 
 class AdaptiveEmbedding(nn.Module):
-    """Vectors of size E, kept narrow for rare words and widened by a product."""
+    """Vectors of size E; those of rare words are stored narrow and widened by a product."""
 
     def __init__(self, vocabulary: int, size: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class AdaptiveEmbedding(nn.Module):
         self.size, self.bounds = size, [0, *cuts, vocabulary + 1]  # with the start id
         self.tables = nn.ModuleList()
         for k, (low, high) in enumerate(pairwise(self.bounds)):
-            narrow = int(size // narrowing(size, len(cuts)) ** k)
+            narrow = int(size // div_value(size, len(cuts)) ** k)
             table = nn.Sequential(Embedding(high - low, narrow))
             if k:
                 widen = nn.Linear(narrow, size, bias=False)
@@ -139,14 +139,14 @@ class AdaptiveEmbedding(nn.Module):
         return x.view(*tokens.shape, self.size)
 
     def flops(self) -> int:
-        """To widen one vector, on average as above."""
+        """For widening one vector, on average as above."""
         layers = [m for m in self.modules() if isinstance(m, nn.Linear)]
         cost = zip(shares(self.bounds[1:]), layers, strict=True)
         return round(sum(2 * share * layer.weight.numel() for share, layer in cost))
 
 
 class Embedding(nn.Embedding):
-    """torch's own; on a CPU with a gradient that is found six times as fast."""
+    """torch's embedding, with a gradient that is six times as fast on a CPU."""
 
     def reset_parameters(self) -> None:
         """From the normal distribution."""
@@ -177,7 +177,7 @@ class _Lookup(torch.autograd.Function):
 
 
 def embedding_layer(vocabulary: int, size: int, settings: Any) -> nn.Module:
-    """Vectors for V words and the start id, as `softmax` wants them."""
+    """Vectors for V words and the start id, for the `softmax` of the settings."""
     if settings.softmax != "adaptive":
         return Embedding(vocabulary + 1, size)
     for name in ("tie", "direct"):
@@ -187,41 +187,41 @@ def embedding_layer(vocabulary: int, size: int, settings: Any) -> nn.Module:
 
 
 class NeuralLanguageModel(LanguageModel):
-    """A model with `embed` for its first step and, where it is adaptive, `output` for its last."""
+    """A model whose first layer is `embed` and whose last, where adaptive, is `output`."""
 
     @property
     def adaptive(self) -> AdaptiveOutput | None:
-        """The output layer where it is adaptive."""
+        """The output layer, None if it is not adaptive."""
         output = getattr(self, "output", None)
         return output if isinstance(output, AdaptiveOutput) else None
 
     @abc.abstractmethod
     def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """What the output layer is given. Shapes: tokens (B, T) -> (B, T, H), state."""
+        """The input of the output layer. Shapes: tokens (B, T) -> (B, T, H), state."""
 
     @property
     def scoring_width(self) -> int:
-        """V, or the shortlist: what clusters take is bounded by reading them in blocks."""
+        """V, or the shortlist: clusters are read in blocks of bounded size."""
         return super().scoring_width if self.adaptive is None else self.adaptive.head_size
 
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """ln p of the targets; the adaptive layer does without the logits (B, T, V)."""
+        """ln p of the targets; the adaptive layer needs no logits (B, T, V)."""
         if self.adaptive is None:
             return super().log_probabilities(tokens, targets, state)
         x, state = self.hidden_vectors(tokens, state)
         return self.adaptive.log_probabilities(x, targets), state
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
-        """Mean nats over targets that are not -1; without the logits likewise."""
+        """Mean nats over targets that are not -1; also without logits (B, T, V)."""
         if self.adaptive is None:
             return super().loss(tokens, targets, state)
         logs, state = self.log_probabilities(tokens, targets, state)
         return -logs.sum() / (targets >= 0).sum(), state
 
     def end_flops(self, hidden: int, vectors: int = 1) -> int:
-        """Of embedding and output layer, for so many embedded tokens and a hidden vector."""
+        """Of embedding and output layer, for `vectors` embedded tokens and one hidden vector."""
         if self.adaptive is None:
             return 2 * hidden * self.vocabulary
         embed: AdaptiveEmbedding = self.embed  # type: ignore[assignment]

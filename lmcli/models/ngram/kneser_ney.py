@@ -16,7 +16,7 @@ With a(h w) the adjusted count of the n-gram "h w", and h' = h without its first
              with n_i = how many n-grams of this order have a = i
 
 Where "h w" was not seen, p(w | h) = gamma(h) p(w | h'), with gamma = 1 if h was not seen either. A
-context ends at the start id: nothing before it is looked at.
+context ends at the start id: no token before it is read.
 
 Chen & Goodman 1998, "An empirical study of smoothing techniques for language modeling"; Heafield
 et al. 2013, "Scalable modified Kneser-Ney language model estimation", whose ``lmplz`` gives the
@@ -27,35 +27,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Integers = npt.NDArray[np.integer[Any]]
-Ranks = npt.NDArray[np.int64]
-Reals = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from lmcli.models.base import Array, Floats, Floats32, Ids
 
 FALLBACK = (0.0, 0.5, 1.0, 1.5)
-"""Discounts where the counts of counts give none: of a text too small, or unlike language."""
+"""Discounts where the counts of counts give none: a very small text, or one unlike language."""
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """All n-grams of one order, sorted by context and token. An n-gram's place is its rank.
+    """All n-grams of one order, sorted by context and token. The position of an n-gram is its rank.
 
     A context is the rank of an n-gram one order below. Level 1 has one context, the empty one, and
     holds all ids, `start` last with probability 0.
     """
 
-    children: npt.NDArray[np.int32]  # per context: how many n-grams continue it
-    token: npt.NDArray[np.int32]  # per n-gram: its last token
-    probability: npt.NDArray[np.float32]  # per n-gram: p(token | context)
-    backoff: npt.NDArray[np.float32]  # per n-gram: gamma as a context; empty in the highest level
-    width: int  # how many ids there are, `start` among them
-    first: Ranks = field(init=False, repr=False)  # per context: the rank of its first n-gram
-    keys: Ranks = field(init=False, repr=False)  # per n-gram: context * width + token, ascending
+    children: Ids  # per context: how many n-grams continue it
+    token: Ids  # per n-gram: its last token
+    probability: Floats32  # per n-gram: p(token | context)
+    backoff: Floats32  # per n-gram: gamma as a context; empty in the highest level
+    width: int  # number of ids, with `start`
+    first: Ids = field(init=False, repr=False)  # per context: the rank of its first n-gram
+    keys: Ids = field(init=False, repr=False)  # per n-gram: context * width + token, ascending
 
     def __post_init__(self) -> None:
         if np.any(self.children < 0) or self.children.sum() != len(self.token):
@@ -65,7 +62,7 @@ class Level:
         object.__setattr__(self, "first", np.cumsum(self.children, dtype=np.int64) - self.children)
         object.__setattr__(self, "keys", keys)
 
-    def find(self, context: Ranks, token: Integers) -> Ranks:
+    def find(self, context: Ids, token: Ids) -> Ids:
         """The rank of each n-gram "context token", -1 where it was not seen or context is -1."""
         rank = np.full(context.shape, -1, dtype=np.int64)
         known = context >= 0
@@ -79,7 +76,7 @@ class Level:
 class KneserNey:
     """A smoothed n-gram model, made by `estimate` or `from_arrays`.
 
-    Shapes: B rows, T tokens, V vocabulary, C tokens of context in front.
+    Shapes: B rows, T tokens, V vocabulary, C tokens of context before them.
     """
 
     vocabulary: int
@@ -92,12 +89,12 @@ class KneserNey:
 
     @property
     def size(self) -> int:
-        """How many n-grams of all orders are stored, the start id alone not counted."""
+        """The number of stored n-grams of all orders, without the start id alone."""
         return sum(len(level.token) for level in self.levels) - 1
 
     @classmethod
-    def estimate(cls, ids: Integers, vocabulary: int, order: int) -> KneserNey:
-        """Count a stream of ids; a document begins there, with a start id or without.
+    def estimate(cls, ids: Ids, vocabulary: int, order: int) -> KneserNey:
+        """Count a stream of ids; its first id begins a document, with or without a start id.
 
         An id outside 0 .. vocabulary, or an order below 1, raises a ValueError.
         """
@@ -118,26 +115,26 @@ class KneserNey:
         made = zip(counted, probabilities[1:], gammas[1:], strict=True)
         return cls(vocabulary, tuple(_level(*one) for one in made))
 
-    def contexts(self, read: Integers) -> list[Ranks]:
+    def contexts(self, read: Ids) -> list[Ids]:
         """Of each order below the highest: the rank of the n-gram that ends at each token, or -1.
 
         Shapes: read (B, C + T) -> order - 1 arrays (B, C + T).
         """
-        found = [read.astype(np.int64)] if self.order > 1 else []
+        ranks: list[Ids] = [read.astype(np.int64)] if self.order > 1 else []
         for level in self.levels[1:-1]:
             before = np.full(read.shape, -1, dtype=np.int64)
-            before[:, 1:] = found[-1][:, :-1]
-            found.append(level.find(before, read))
-        return found
+            before[:, 1:] = ranks[-1][:, :-1]
+            ranks.append(level.find(before, read))
+        return ranks
 
-    def log_probabilities(self, read: Integers, targets: Integers) -> Reals:
-        """ln p of a target behind each of the last T tokens read.
+    def log_probabilities(self, read: Ids, targets: Ids) -> Floats:
+        """ln p of a target after each of the last T tokens read.
 
         Shapes: read (B, C + T), targets (B, T) -> (B, T) in nats.
         """
-        behind = [ranks[:, read.shape[1] - targets.shape[1] :] for ranks in self.contexts(read)]
+        contexts = [ranks[:, read.shape[1] - targets.shape[1] :] for ranks in self.contexts(read)]
         p = self.levels[0].probability[targets].astype(np.float64)  # (B, T)
-        for below, level, context in zip(self.levels, self.levels[1:], behind, strict=False):
+        for below, level, context in zip(self.levels, self.levels[1:], contexts, strict=False):
             known = context >= 0
             p[known] *= below.backoff[context[known]]
             rank = level.find(context, targets)
@@ -145,16 +142,18 @@ class KneserNey:
             p[seen] = level.probability[rank[seen]]
         return np.log(p)
 
-    def distributions(self, read: Integers, last: int) -> Reals:
-        """p of every token behind each of the last T tokens read.
+    def distributions(self, read: Ids, last: int) -> Floats:
+        """p of every token after each of the last T tokens read.
 
         Shapes: read (B, C + T) -> (B, T, V); every row sums to one.
         """
-        behind = [ranks[:, read.shape[1] - last :].ravel() for ranks in self.contexts(read)]
-        return self.behind(behind, len(read) * last).reshape(len(read), last, self.vocabulary)
+        contexts = [ranks[:, read.shape[1] - last :].ravel() for ranks in self.contexts(read)]
+        return self.after_contexts(contexts, len(read) * last).reshape(
+            len(read), last, self.vocabulary
+        )
 
-    def behind(self, contexts: Sequence[Ranks], rows: int) -> Reals:
-        """p of every token behind contexts given by the ranks of each order, -1 if never seen.
+    def after_contexts(self, contexts: Sequence[Ids], rows: int) -> Floats:
+        """p of every token after contexts, given by their rank in each order, -1 if never seen.
 
         Shapes: order - 1 arrays (rows,) -> (rows, V); every row sums to one.
         """
@@ -171,7 +170,7 @@ class KneserNey:
         return p
 
     def arrays(self) -> dict[str, Array]:
-        """All that `from_arrays` needs, as named arrays of int32 and float32."""
+        """The input of `from_arrays`: named arrays of int32 and float32."""
         return {
             f"{k}.{name}": getattr(level, name)
             for k, level in enumerate(self.levels, 1)
@@ -180,7 +179,7 @@ class KneserNey:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], vocabulary: int, order: int) -> KneserNey:
-        """The model that `arrays` was called on; what cannot be one raises a ValueError."""
+        """The model that gave these `arrays`; arrays that are no model raise a ValueError."""
         wanted = {f"{k}.{name}" for k in range(1, order + 1) for name in _STORED}
         if set(arrays) != wanted:
             strange = sorted(wanted ^ set(arrays))
@@ -205,7 +204,7 @@ _STORED = {
 
 
 def _check(level: Level, below: Level | None, *, highest: bool) -> None:
-    """Raise a ValueError where a level's arrays cannot stand above those of `below`."""
+    """Raise a ValueError if the arrays of a level do not fit those of the level `below`."""
     start = level.width - 1
     if below is None:
         if not np.array_equal(level.token, np.arange(level.width)) or len(level.children) != 1:
@@ -223,7 +222,7 @@ def _check(level: Level, below: Level | None, *, highest: bool) -> None:
         raise ValueError(f"{len(level.token)} n-grams with {sizes} probabilities and weights")
 
 
-def _level(grams: _Grams, probability: Reals, backoff: Reals) -> Level:
+def _level(grams: _Grams, probability: Floats, backoff: Floats) -> Level:
     """A level in compact arrays."""
     return Level(
         np.bincount(grams.context, minlength=grams.contexts).astype(np.int32),
@@ -238,23 +237,23 @@ def _level(grams: _Grams, probability: Reals, backoff: Reals) -> Level:
 class _Grams:
     """The n-grams of one order as counted, sorted by context and token."""
 
-    width: int  # ids there are
-    contexts: int  # n-grams one order below
-    context: Ranks
-    token: Ranks
-    count: Ranks
-    suffix: Ranks  # rank of the n-gram without its first token, one order below
-    starts: npt.NDArray[np.bool_]  # whether its first token is the start id
+    width: int  # number of ids
+    contexts: int  # number of n-grams one order below
+    context: Ids
+    token: Ids
+    count: Ids
+    suffix: Ids  # rank of the n-gram without its first token, one order below
+    starts: Array  # whether its first token is the start id
 
-    def adjusted(self, above: _Grams | None) -> Ranks:
-        """Counts, or numbers of different tokens in front where an order `above` tells them."""
+    def adjusted(self, above: _Grams | None) -> Ids:
+        """Counts; below the highest order, numbers of different tokens before the n-gram."""
         if above is None:
             return self.count
-        fronts = np.bincount(above.suffix, minlength=len(self.token))
-        return np.where(self.starts, self.count, fronts)
+        preceding = np.bincount(above.suffix, minlength=len(self.token))
+        return np.where(self.starts, self.count, preceding)
 
 
-def _count(ids: Integers, vocabulary: int, order: int) -> Iterator[_Grams]:
+def _count(ids: Ids, vocabulary: int, order: int) -> Iterator[_Grams]:
     """The n-grams of orders 1, 2, ...: each is the pair of a rank one order below and a token."""
     stream = np.empty(len(ids) + 1, dtype=np.int32)
     stream[0], stream[1:] = vocabulary, ids
@@ -264,7 +263,7 @@ def _count(ids: Integers, vocabulary: int, order: int) -> Iterator[_Grams]:
     nothing = np.zeros(width, dtype=np.int64)
     starts = np.arange(width) == vocabulary
     yield _Grams(width, 1, nothing, np.arange(width), count, nothing, starts)
-    rank = stream  # of the n-gram that ends at each place, -1 where a start id is inside
+    rank = stream  # of the n-gram that ends at each id, -1 if it contains a start id
     for _ in range(2, order + 1):
         ends = np.flatnonzero((rank[:-1] >= 0) & (stream[1:] < vocabulary)) + 1
         keys = rank[ends - 1].astype(np.int64) * width + stream[ends]
@@ -281,7 +280,7 @@ def _count(ids: Integers, vocabulary: int, order: int) -> Iterator[_Grams]:
         rank[ends] = np.cumsum(new) - 1
 
 
-def _smooth(grams: _Grams, adjusted: Ranks, below: Reals) -> tuple[Reals, Reals]:
+def _smooth(grams: _Grams, adjusted: Ids, below: Floats) -> tuple[Floats, Floats]:
     """p of every n-gram, given p one order `below`; and gamma of every context."""
     taken = np.array(discounts(adjusted))[np.minimum(adjusted, 3)]
     total = np.bincount(grams.context, adjusted, minlength=grams.contexts)
@@ -291,7 +290,7 @@ def _smooth(grams: _Grams, adjusted: Ranks, below: Reals) -> tuple[Reals, Reals]
     return p + gamma[grams.context] * below[grams.suffix], gamma
 
 
-def discounts(adjusted: Integers) -> tuple[float, float, float, float]:
+def discounts(adjusted: Ids) -> tuple[float, float, float, float]:
     """D(0) = 0, D(1), D(2) and D(3 and more), from the adjusted counts of one order."""
     _, n1, n2, n3, n4, _ = np.bincount(np.minimum(adjusted, 5), minlength=6).tolist()
     if not n1 or not n2 or not n3:

@@ -1,38 +1,36 @@
-"""N-gram counts with interpolated modified Kneser-Ney smoothing: the baseline that never trains.
+"""N-gram counts with interpolated modified Kneser-Ney smoothing: the baseline without training.
 
 **In:** tokens (B, T) and the last order - 1 tokens before them.
 **Out:** ln p of every token after each, from counts of one pass over the text.
 
     p(w | h) = (a(h w) - D(a(h w))) / sum_v a(h v)  +  gamma(h) p(w | h without its first token)
 
-`kneser_ney` has the whole of it. Nothing more than order - 1 tokens back can change a prediction,
-so its memory is known before it is measured. Chen & Goodman 1998; Heafield et al. 2013 (KenLM).
+All equations: `kneser_ney`. No token more than order - 1 back can change a prediction, so the
+memory is known without measuring it. Chen & Goodman 1998; Heafield et al. 2013 (KenLM).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lmcli.errors import TrainingError
-from lmcli.models.base import ActivationRecorder, LanguageModel, State
+from lmcli.models.base import ActivationRecorder, Ids, LanguageModel, State
 from lmcli.models.ngram.kneser_ney import KneserNey
 from lmcli.settings import setting
 from lmcli.system import available_memory
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
 BYTES_PER_TOKEN = 48
-"""of memory, at least, while the n-grams of one order are sorted: ranks and places of 64 bits"""
+"""of memory, at least, to sort the n-grams of one order: ranks and positions of 64 bits"""
 
 
 @dataclass(frozen=True)
 class NGramSettings:
-    """What can be chosen about the counts."""
+    """Settings of the counts."""
 
     order: int | None = setting(
         None, "tokens in the longest n-gram (6 for characters, 5 for words)", least=1, most=32
@@ -40,11 +38,11 @@ class NGramSettings:
 
 
 class NGram(LanguageModel):
-    """A smoothed table of counts. Before `count`, every token is equally likely."""
+    """A smoothed table of counts. Before `fit_counts`, every token is equally likely."""
 
     name = "ngram"
     Settings = NGramSettings
-    counts = True
+    is_count_based = True
 
     def __init__(self, vocabulary: int, settings: NGramSettings) -> None:
         super().__init__(vocabulary, settings)
@@ -55,27 +53,27 @@ class NGram(LanguageModel):
         """Shapes: (B, order - 1), all start ids."""
         return (torch.full((batch, self.order - 1), self.start_id),)
 
-    def count(self, ids: npt.NDArray[np.integer[Any]]) -> None:
-        """Learn from one stream of ids with start ids in it; what was counted before is dropped.
+    def fit_counts(self, ids: Ids) -> None:
+        """Learn from one stream of ids that contains start ids, in place of earlier counts.
 
-        A stream that cannot be counted in the memory there is is a TrainingError.
+        A stream that is too long for the free memory is a TrainingError.
         """
         check_memory(len(ids) if self.order > 1 else 0, available_memory())
         self.table = KneserNey.estimate(ids, self.vocabulary, self.order)
 
     def forward(
-        self, tokens: Tensor, state: State, tap: ActivationRecorder | None = None
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
-        """ln p of every token as logits; nothing to tap.
+        """ln p of every token as logits; nothing is recorded.
 
         Shapes: tokens (B, T) -> logits (B, T, V).
         """
         B, T = tokens.shape
         read, after = self._read(tokens, state)
         logits = torch.empty(B, T, self.vocabulary)
-        most = max(1, 2**22 // (B * self.vocabulary))  # tokens at once, to bound the memory
-        for t in range(0, T, most):
-            some = min(most, T - t)
+        block = max(1, 2**22 // (B * self.vocabulary))  # tokens, to bound the memory
+        for t in range(0, T, block):
+            some = min(block, T - t)
             p = self.table.distributions(read[:, t : t + self.order - 1 + some], some)
             logits[:, t : t + some] = torch.from_numpy(np.log(p))  # (B, some, V)
         return logits.to(tokens.device), after
@@ -89,7 +87,7 @@ class NGram(LanguageModel):
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """ln p of each target looked up alone, without the other V - 1; a target of -1 counts 0.
+        """ln p of each target alone, without the other V - 1; 0 for a target of -1.
 
         Shapes: tokens, targets (B, T) -> (B, T) in float32.
         """
@@ -98,18 +96,18 @@ class NGram(LanguageModel):
         chosen = torch.from_numpy(nats).float().to(targets.device)  # (B, T)
         return chosen.masked_fill(targets < 0, 0.0), after
 
-    def _read(self, tokens: Tensor, state: State) -> tuple[npt.NDArray[np.int64], State]:
-        """The tokens with their context in front, and the state behind them.
+    def _read(self, tokens: Tensor, state: State) -> tuple[Ids, State]:
+        """The tokens after their context, and the state after them.
 
         Shapes: tokens (B, T) -> (B, order - 1 + T), state (B, order - 1).
         """
         read = torch.cat([state[0].to(tokens.device), tokens.long()], dim=1)
         last = read[:, tokens.shape[1] :]  # (B, order - 1)
-        starts = (last == self.start_id).flip(1).cumsum(1).flip(1)  # at each token or behind it
+        starts = (last == self.start_id).flip(1).cumsum(1).flip(1)  # at each token or later
         return read.cpu().numpy(), (last.masked_fill(starts > 0, self.start_id),)
 
     def parameter_count(self) -> int:
-        """How many n-grams are stored."""
+        """The number of stored n-grams."""
         return self.table.size
 
     def flops_per_token(self) -> int:
@@ -121,7 +119,7 @@ class NGram(LanguageModel):
         return {name: torch.from_numpy(array) for name, array in self.table.arrays().items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave; a missing or misshapen one raises a ValueError."""
+        """Load what `tensors` gave; a missing or misshapen one raises a ValueError."""
         try:
             arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
         except TypeError as error:
@@ -130,7 +128,7 @@ class NGram(LanguageModel):
 
 
 def check_memory(tokens: int, available: int | None) -> None:
-    """A TrainingError where so many tokens cannot be counted in so many bytes."""
+    """A TrainingError if counting `tokens` tokens needs more than `available` bytes."""
     needed = tokens * BYTES_PER_TOKEN
     if available is None or needed <= available:
         return

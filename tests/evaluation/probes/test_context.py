@@ -66,7 +66,7 @@ def test_the_curve_is_that_of_naive_restarts(tokenizer):
 def models(tokenizer):
     torch.manual_seed(0)
     ngram = NGram(tokenizer.size, NGram.Settings(order=N + 1))
-    ngram.count(tokenizer.encode(letters(3000, 5)))
+    ngram.fit_counts(tokenizer.encode(letters(3000, 5)))
     window = Window(tokenizer.size, Window.Settings(window=N, hidden=16, embedding=6))
     return {"ngram": ngram, "window": window}
 

@@ -77,7 +77,7 @@ def pair(build):
 
 def stepped(stepper, tokens):
     """Logits behind every token, read one by one. Shapes: (B, T) -> (B, T, V)."""
-    stepper.begin(len(tokens))
+    stepper.reset(len(tokens))
     found = []
     for column in tokens.T.tolist():
         stepper.read(column)
@@ -121,12 +121,12 @@ def test_streams_can_be_taken_apart_and_doubled(pair, name, changes):
     chosen = [2, 0, 0, 1]
     expected = stepped(stepper, np.concatenate([tokens[chosen], behind], 1))
     stepped(stepper, tokens)
-    stepper.take(chosen)
+    stepper.select(chosen)
     near(stepper.logits(), expected[:, 19])
     for place, column in enumerate(behind.T.tolist(), 20):
         stepper.read(column)
         near(stepper.logits(), expected[:, place])
-    stepper.take([3])
+    stepper.select([3])
     stepper.read([4])
     last = np.concatenate([tokens[[1]], behind[[3]], [[4]]], 1)
     near(stepper.logits(), stepped(stepper, last)[:, -1])
@@ -138,11 +138,11 @@ def test_any_model_is_a_stepper_when_wrapped(build, name):
     wrapped, tokens = TorchAdapter(model), ids()
     expected = whole(model, tokens)
     near(stepped(wrapped, tokens), expected)
-    wrapped.take([2, 2, 0])
+    wrapped.select([2, 2, 0])
     near(wrapped.logits(), expected[[2, 2, 0], -1])
     wrapped.read([1, 3, V])
     near(wrapped.logits()[1], whole(model, np.append(tokens[2], 3)[None])[0, -1])
-    wrapped.begin(1)
+    wrapped.reset(1)
     long = ids(1, length=1100)
     wrapped.read_all(long[0].tolist())
     near(wrapped.logits(), whole(model, long)[:, -1])
@@ -151,7 +151,7 @@ def test_any_model_is_a_stepper_when_wrapped(build, name):
 @every_stepper
 def test_logits_may_be_written_over(pair, name):
     _, stepper = pair(name)
-    stepper.begin(2)
+    stepper.reset(2)
     stepper.read([1, 2])
     first = stepper.logits().copy()
     stepper.logits()[:] = -np.inf
@@ -178,6 +178,6 @@ def test_tensors_that_do_not_fit_are_refused(build, name, changes, harm):
 @every_stepper
 def test_a_stepper_needs_settings_that_its_architecture_has(name):
     assert NUMPY_MODELS.load(name).name == name
-    assert set(NUMPY_MODELS.load(name).needs) <= set(
+    assert set(NUMPY_MODELS.load(name).required_settings) <= set(
         MODELS.load(name).Settings.__dataclass_fields__
     )

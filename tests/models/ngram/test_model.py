@@ -27,7 +27,7 @@ def stream(length=600, seed=0):
 
 def counted(order=4):
     model = NGram(V, NGramSettings(order=order))
-    model.count(stream())
+    model.fit_counts(stream())
     return model
 
 
@@ -73,7 +73,7 @@ def test_blocks_of_tokens_that_bound_the_memory_change_nothing():
     tokens = torch.from_numpy(stream(seed=3)[:60].astype(np.int64)).view(2, 30)
     whole, _ = model(tokens, model.initial_state(2))
     wide = NGram(900_000, NGramSettings(order=3))  # 2**22 // (2 * 900000) = 2 tokens a block
-    wide.count(np.where(stream() == V, 900_000, stream().astype(np.int64)))
+    wide.fit_counts(np.where(stream() == V, 900_000, stream().astype(np.int64)))
     logits, _ = wide(torch.where(tokens == V, 900_000, tokens)[:, :5], wide.initial_state(2))
     best = logits[..., :V].argmax(-1)
     assert torch.equal(best, whole[:, :5].argmax(-1))
@@ -128,7 +128,7 @@ def test_the_memory_asked_for_is_no_more_than_counting_takes():
     ids = np.random.default_rng(0).integers(0, V, 200_000).astype(np.uint8)
     tracemalloc.start()
     try:
-        NGram(V, NGramSettings(order=3)).count(ids)
+        NGram(V, NGramSettings(order=3)).fit_counts(ids)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
