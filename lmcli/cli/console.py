@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from lmcli.evaluation.score import Score
     from lmcli.report.result import Result
-    from lmcli.tokenizers.base import Tokenizer
 
 
 def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
@@ -80,13 +79,6 @@ def show_message(event: object) -> None:
     """The `on_progress` of commands without a progress bar."""
     if isinstance(event, Message):
         (warn if event.level == "warning" else note)(event.text)
-
-
-def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
-    """Say which symbols of a text the model has never seen."""
-    from lmcli.tokenizers.base import warn_unknown
-
-    warn_unknown(tokenizer, text, show_message)
 
 
 def warn_uncounted(score: Score, run: object) -> None:
