@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run, free_name
-from lmcli.settings import one_of, update
+from lmcli.settings import check_known, one_of, update
 from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
@@ -42,78 +42,6 @@ Settings = Mapping[str, Any] | None
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
-
-
-def sample(
-    run: RunLike,
-    prompt: str = "",
-    *,
-    length: int = 500,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    stop: Sequence[str] = (),
-    count: int = 1,
-    seed: int | None = None,
-    on_progress: OnProgress = warnings_only,
-) -> Samples:
-    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
-
-    `length` is in tokens, 0 without end. Without a seed each call gives another text.
-    """
-    from lmcli.generation.generate import Samples
-    from lmcli.generation.sampling import SamplingSettings
-
-    settings = SamplingSettings(temperature, top_k, top_p, min_p)
-    return Samples(
-        load(run),
-        prompt,
-        settings,
-        length=length,
-        stops=stop,
-        count=count,
-        seed=seed,
-        on_progress=on_progress,
-    )
-
-
-def make(
-    grammar: str,
-    output: str | Path | None = None,
-    *,
-    size: str | None = None,
-    level: int | None = None,
-    digits: int | None = None,
-    carry_length: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    force: bool = False,
-) -> MadeText:
-    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
-
-    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
-    """
-    from lmcli.grammars.base import write_grammar
-    from lmcli.registry import GRAMMARS
-    from lmcli.settings import check_known, update
-
-    cls = GRAMMARS.load(grammar)
-    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
-    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
-    given |= settings or {}
-    check_known(given, cls.Settings)
-    made = cls(update(cls.Settings(), given))
-    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
-
-
-def export(
-    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
-) -> Export:
-    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
-    from lmcli.generation.export import export_run
-
-    return export_run(load(run), to, None if output is None else Path(output), force)
 
 
 def _names(texts: Texts | None) -> list[str]:
@@ -292,7 +220,7 @@ def _recorded_split(
 
     one_of("split", split, ("train", "valid", "test"))
     corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
-    part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
+    part = corpus.parts().get(split)
     if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
@@ -315,8 +243,8 @@ def _read(
 
     unit = documents or run.record.corpus["options"]["documents"]
     options = update(TextOptions(), {**how, "documents": unit})
-    names, documents_ = find_documents(texts, options, on_progress)
-    return list(islice(names, 100)), documents_
+    names, pieces = find_documents(texts, options, on_progress)
+    return list(islice(names, 100)), pieces
 
 
 def cloze(
@@ -412,9 +340,8 @@ def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgre
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return ProbeData.of_corpus(
-        first.texts, reopen_corpus(runs[0].record.corpus, runs[0].path), on_progress
-    )
+    corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
+    return ProbeData.of_corpus(corpus, on_progress)
 
 
 def inspect(
@@ -451,3 +378,77 @@ def _check_one(**options: object) -> None:
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")
+
+
+# ------------------------------------------------------------------ making
+
+
+def sample(
+    run: RunLike,
+    prompt: str = "",
+    *,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Sequence[str] = (),
+    count: int = 1,
+    seed: int | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Samples:
+    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
+
+    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    """
+    from lmcli.generation.generate import Samples
+    from lmcli.generation.sampling import SamplingSettings
+
+    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    return Samples(
+        load(run),
+        prompt,
+        settings,
+        length=length,
+        stops=stop,
+        count=count,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def make(
+    grammar: str,
+    output: str | Path | None = None,
+    *,
+    size: str | None = None,
+    level: int | None = None,
+    digits: int | None = None,
+    carry_length: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    force: bool = False,
+) -> MadeText:
+    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
+
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
+    """
+    from lmcli.grammars.base import write_grammar
+    from lmcli.registry import GRAMMARS
+
+    cls = GRAMMARS.load(grammar)
+    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
+    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
+    given |= settings or {}
+    check_known(given, cls.Settings)
+    made = cls(update(cls.Settings(), given))
+    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
+
+
+def export(
+    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
+) -> Export:
+    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    from lmcli.generation.export import export_run
+
+    return export_run(load(run), to, None if output is None else Path(output), force)
