@@ -38,7 +38,7 @@ from lmcli.evaluation import log_likelihood
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
-from lmcli.generation.sampling import SamplingSettings, sample
+from lmcli.generation.sampling import SamplingSettings, sample_batch
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
@@ -281,5 +281,6 @@ def test_sampling_applies_the_output_layer(build, name):
         with torch.no_grad():
             model.output.bias.zero_()
             model.output.bias[tokenizer.encode(symbol)[0]] = 100
-        text = "".join(sample(model, tokenizer, "bd", 5, SamplingSettings(1.0), 0))
+        chunks = sample_batch(model, tokenizer, "bd", 5, SamplingSettings(1.0), [0])
+        text = "".join(chunk for _, chunk, _ in chunks)
         assert text == symbol * 5

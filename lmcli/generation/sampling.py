@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmcli.arrays import Floats
 from lmcli.errors import UsageError
 from lmcli.generation.numpy_models.base import NumpyModel
 from lmcli.generation.numpy_models.torch_adapter import TorchAdapter
-from lmcli.generation.stop_strings import StopStrings
-from lmcli.tokenizers.base import Decoder, Tokenizer
+from lmcli.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
-    from lmcli.models.base import Floats, LanguageModel
+    from lmcli.models.base import LanguageModel
 
 TextChunk = tuple[int, str, bool]
 """The number of a text, its next characters, and whether it ends with them."""
@@ -135,31 +135,6 @@ def truncate_distribution(p: Floats, settings: SamplingSettings) -> Floats:
     return np.where(keep, p, 0.0)
 
 
-def sample(
-    model: NumpyModel | LanguageModel,
-    tokenizer: Tokenizer,
-    prompt: str,
-    length: int,
-    settings: SamplingSettings,
-    seed: int,
-    stops: tuple[str, ...] = (),
-    document_end: str = "",
-    sampled: GenerationStats | None = None,
-) -> Iterator[str]:
-    """Continue the prompt by `length` tokens, or without end if that is 0.
-
-    The unknown symbol is never drawn. After `document_end` (a line end, where each line is a
-    document) the model begins a new document.
-    """
-    stats = None if sampled is None else [sampled]
-    chunks = sample_batch(
-        model, tokenizer, prompt, length, settings, [seed], stops, document_end, stats
-    )
-    for _, text, _ in chunks:
-        if text:
-            yield text
-
-
 def sample_batch(
     model: NumpyModel | LanguageModel,
     tokenizer: Tokenizer,
@@ -171,14 +146,17 @@ def sample_batch(
     document_end: str = "",
     sampled: Sequence[GenerationStats] | None = None,
 ) -> Iterator[TextChunk]:
-    """As `sample`, one text per seed, all in one batch; a text that has ended leaves it."""
+    """Continue the prompt once per seed by `length` tokens, or without end if that is 0.
+
+    All texts are made in one batch; one that has ended leaves it. The unknown symbol is never
+    drawn. After `document_end` (a line end, where each line is a document) the model begins a new
+    document.
+    """
     numpy_model = model if isinstance(model, NumpyModel) else TorchAdapter(model)
     prompt_ids = tokenizer.encode(prompt).tolist()
     texts = [
-        _Text(i, tokenizer, prompt, prompt_ids, StopStrings(stops), document_end)
-        for i in range(len(seeds))
+        _Text(i, tokenizer, prompt, prompt_ids, stops, document_end) for i in range(len(seeds))
     ]
-    plain = not texts[0].stop_filter.stops and not document_end
     numpy_model.reset(1)
     numpy_model.read_all([tokenizer.start, *prompt_ids])
     if len(texts) > 1:
@@ -189,20 +167,18 @@ def sample_batch(
         made += 1
         last = made == length
         for place, text in enumerate(texts):
-            chunk = text.decode(tokens[place])
-            if not plain:
-                chunk, tokens[place] = text.pass_on(chunk, tokens[place])
+            chunk, tokens[place] = text.push(tokens[place])
             if last or text.stop_filter.stopped:
                 yield text.number, chunk + text.finish(), True
             elif chunk:
                 yield text.number, chunk, False
-        left = [place for place, text in enumerate(texts) if not text.stop_filter.stopped]
-        if last or not left:
+        running = [place for place, text in enumerate(texts) if not text.stop_filter.stopped]
+        if last or not running:
             return
-        if len(left) < len(texts):
-            texts, tokens = [texts[i] for i in left], [tokens[i] for i in left]
-            numpy_model.select(left)
-            uniforms.select(left)
+        if len(running) < len(texts):
+            texts, tokens = [texts[i] for i in running], [tokens[i] for i in running]
+            numpy_model.select(running)
+            uniforms.select(running)
         numpy_model.read(tokens)
 
 
@@ -230,6 +206,47 @@ def in_order(chunks: Iterable[TextChunk], texts: int) -> Iterator[tuple[str, boo
             held[turn].close()
 
 
+class StopStrings:
+    """Passes a text on up to the stop string that is complete first, if there is one.
+
+    The end of the text so far is held back while it may be the beginning of a stop string.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops = tuple(s for s in stops if s)
+        self.held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The part of the text that certainly belongs to no stop string."""
+        if not self.stops:
+            return text
+        self.held += text
+        matches = [(i + len(s), i) for s in self.stops if (i := self.held.find(s)) >= 0]
+        if matches:
+            self.stopped = True
+            text, self.held = self.held[: min(matches)[1]], ""
+            return text
+        cut = len(self.held) - max(_overlap(self.held, s) for s in self.stops)
+        text, self.held = self.held[:cut], self.held[cut:]
+        return text
+
+    def finish(self) -> str:
+        """The text still held back at its end: it was no stop string."""
+        text, self.held = self.held, ""
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` begin `stop`.
+
+    >>> _overlap("a fine En", "End"), _overlap("no", "End")
+    (2, 0)
+    """
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
 class _Text:
     """The state of one text: decoder, stop strings, ends of documents."""
 
@@ -239,25 +256,27 @@ class _Text:
         tokenizer: Tokenizer,
         prompt: str,
         prompt_ids: list[int],
-        stop_filter: StopStrings,
+        stops: tuple[str, ...],
         document_end: str,
     ) -> None:
-        self.number, self.stop_filter, self.document_end = number, stop_filter, document_end
+        self.number, self.stop_filter, self.document_end = number, StopStrings(stops), document_end
         self.start, self.tail = tokenizer.start, prompt
-        self.decoder: Decoder = tokenizer.decoder()
+        self.decoder = tokenizer.decoder()
         for token in prompt_ids:
             self.decoder.push(token)  # so that the text is joined to the prompt correctly
-        self.decode = self.decoder.push
 
-    def pass_on(self, chunk: str, token: int) -> tuple[str, int]:
-        """The text that may be shown, and the token to read next.
+    def push(self, token: int) -> tuple[str, int]:
+        """The text that may be shown after this token, and the token to read next.
 
         After the end of a document that is the start id, which resets the state, instead of the
         token itself.
         """
-        self.tail = (self.tail + chunk)[-8:]
-        ended = self.document_end and chunk and self.tail.endswith(self.document_end)
-        return self.stop_filter.push(chunk), self.start if ended else token
+        chunk = self.decoder.push(token)
+        if self.document_end:
+            self.tail = (self.tail + chunk)[-8:]
+            if chunk and self.tail.endswith(self.document_end):
+                token = self.start
+        return self.stop_filter.push(chunk), token
 
     def finish(self) -> str:
         """The text still held back at the end; none if a stop string has ended the text."""

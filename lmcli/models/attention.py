@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import ActivationRecorder, State, draw
+from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, draw
 from lmcli.models.layers.local_attention import BLOCK, document_mask, local_attention
-from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
+from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, embedding_layer
 from lmcli.settings import setting
 
 STEEPEST, FLATTEST = 2.0**-1, 2.0**-8
@@ -131,32 +131,15 @@ class Attention(NeuralLanguageModel):
         count = 2 * len(self.layers)
         return marks, *[marks.new_zeros(*size, self.inner) for _ in range(count)]
 
-    def forward(
+    def hidden_vectors(
         self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
-        """Read tokens (B, T); logits (B, T, V)."""
-        x, state = self._read(tokens, state, recorder)  # (B, T, H)
-        return self._predict(x), state
-
-    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); logits (B, V) after the last."""
-        x, state = self._read(tokens, state, None)
-        return self._predict(x[:, -1]), state
-
-    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); the normalised output of the last layer (B, T, H)."""
-        x, state = self._read(tokens, state, None)
-        return self.norm(x), state
-
-    def _read(
-        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None
-    ) -> tuple[Tensor, State]:
-        """The output of the last layer, block by block. Shapes: tokens (B, T) -> (B, T, H)."""
-        read = []
+        """The normalised output of the last layer, read block by block."""
+        blocks = []
         for part in torch.split(tokens, BLOCK, dim=1):
             x, state = self._read_block(part, state, recorder)
-            read.append(x)
-        return torch.cat(read, dim=1), state
+            blocks.append(x)
+        return self.norm(torch.cat(blocks, dim=1)), state
 
     def _read_block(
         self, tokens: Tensor, state: State, recorder: ActivationRecorder | None
@@ -171,19 +154,14 @@ class Attention(NeuralLanguageModel):
                 recorder(f"{i + 1}.hidden" if len(self.layers) > 1 else "hidden", x)
         return x, tuple(after)
 
-    def _predict(self, x: Tensor) -> Tensor:
-        """The output layer. Shapes: (..., H) -> (..., V)."""
-        if self.adaptive is not None:
-            return self.adaptive.logits(self.norm(x))
-        weight: Tensor | None = self.output_weight
-        if weight is None:
-            weight = self.embed.get_parameter("weight")[:-1]
-        return F.linear(self.norm(x), weight, self.output_bias).float()
+    def output_parameters(self) -> tuple[Tensor, Tensor]:
+        if self.output_weight is None:
+            return self.embed.get_parameter("weight")[:-1], self.output_bias
+        return self.output_weight, self.output_bias
 
     def body_parameters(self) -> int:
         """All but embedding and output layer."""
-        body = (*self.layers.parameters(), *self.norm.parameters())
-        return sum(p.numel() for p in body)
+        return sum(p.numel() for p in (*self.layers.parameters(), *self.norm.parameters()))
 
     def flops_per_token(self) -> int:
         """Two per weight of a matrix product, and two per key and value of a full window."""

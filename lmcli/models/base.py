@@ -14,22 +14,20 @@ therefore be concatenated into one stream, and no caller has to cut a chunk at a
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmcli.arrays import Ids
 from lmcli.models import current_names
 from lmcli.settings import Settings
 
+if TYPE_CHECKING:
+    from lmcli.models.layers.softmax import AdaptiveOutput
+
 State = tuple[Tensor, ...]
-Array = npt.NDArray[Any]
-Ids = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.float64]
-Floats32 = npt.NDArray[np.float32]
 
 LOGITS = 1 << 25
 """Numbers in one block of logits, at most (128 MiB)."""
@@ -50,8 +48,8 @@ class ActivationRecorder:
 
     def across_layers(self, name: str) -> Tensor:
         """The values of that name in all layers, concatenated. Shapes: -> (B, T, L H)."""
-        whole = [key for key in self.values if key.rpartition(".")[2] == name]
-        return torch.cat([self[key] for key in whole], dim=-1)
+        keys = (key for key in self.values if key.rpartition(".")[2] == name)
+        return torch.cat([self[key] for key in keys], dim=-1)
 
 
 def draw(weight: Tensor, deviation: float) -> None:
@@ -93,12 +91,9 @@ class LanguageModel(nn.Module, abc.ABC):
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.settings = settings
-
-    @property
-    def start_id(self) -> int:
+        self.start_id: int = vocabulary
         """The id that begins a document: one past the vocabulary."""
-        return self.vocabulary
+        self.settings = settings
 
     @abc.abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -184,3 +179,104 @@ class LanguageModel(nn.Module, abc.ABC):
             self.load_state_dict(current_names(tensors), strict=True)
         except RuntimeError as error:
             raise ValueError(str(error)) from None
+
+
+class FixedContext(LanguageModel):
+    """A model that reads the last `context` tokens before the present one, and none before."""
+
+    context: int
+
+    def initial_state(self, batch: int) -> State:
+        """Shapes: (B, context), all start ids."""
+        device = next((p.device for p in self.parameters()), None)
+        return (torch.full((batch, self.context), self.start_id, device=device),)
+
+    def with_context(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """The tokens after their context, and the state after them.
+
+        Shapes: tokens (B, T), state (B, context) -> (B, context + T), (B, context).
+        """
+        read = torch.cat([state[0].to(tokens.device), tokens.long()], dim=1)
+        return read, (self.forget(read[:, tokens.shape[1] :]),)
+
+    def forget(self, tokens: Tensor) -> Tensor:
+        """Start ids in place of every token before one. Shapes: (..., N) -> (..., N)."""
+        starts = (tokens == self.start_id).flip(-1).cumsum(-1).flip(-1)  # here or later
+        return tokens.masked_fill(starts > 0, self.start_id)
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Only the last token and its context matter. Shapes: tokens (B, T) -> logits (B, V)."""
+        _, before = self.with_context(tokens[:, :-1], state)
+        logits, after = self(tokens[:, -1:], before)
+        return logits[:, -1], after
+
+
+class NeuralLanguageModel(LanguageModel):
+    """A model whose first layer is `embed` and whose last is `output`, full or adaptive."""
+
+    embed: Any
+    output: Any
+
+    @property
+    def adaptive(self) -> AdaptiveOutput | None:
+        """The output layer, None if it is not adaptive."""
+        return self.output if self.settings.softmax == "adaptive" else None
+
+    @abc.abstractmethod
+    def hidden_vectors(
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
+        """The input of the output layer. Shapes: tokens (B, T) -> (B, T, H), state."""
+
+    def forward(
+        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
+    ) -> tuple[Tensor, State]:
+        x, state = self.hidden_vectors(tokens, state, recorder)
+        return self.predict(x), state
+
+    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T); logits (B, V) after the last."""
+        x, state = self.hidden_vectors(tokens, state)
+        return self.predict(x[:, -1].contiguous()), state
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The output layer, in the order of memory. Shapes: (B, T, H) or (B, H) -> (..., V)."""
+        if not x.is_contiguous():  # time is first in memory
+            return self.predict(x.transpose(0, 1)).transpose(0, 1)
+        if self.adaptive is not None:
+            return self.adaptive.logits(x)
+        return F.linear(x, *self.output_parameters()).float()
+
+    def output_parameters(self) -> tuple[Tensor, Tensor]:
+        """Weights and bias of a full output layer. Shapes: (V, H), (V,)."""
+        tied = getattr(self.settings, "tie", False)
+        weight = self.embed.weight[: self.vocabulary] if tied else self.output.weight
+        return weight, self.output.bias
+
+    @property
+    def scoring_width(self) -> int:
+        """V, or the shortlist: clusters are read in blocks of bounded size."""
+        return super().scoring_width if self.adaptive is None else self.adaptive.head_size
+
+    def log_probabilities(
+        self, tokens: Tensor, targets: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """ln p of the targets; the adaptive layer needs no logits (B, T, V)."""
+        if self.adaptive is None:
+            return super().log_probabilities(tokens, targets, state)
+        x, state = self.hidden_vectors(tokens, state)
+        return self.adaptive.log_probabilities(x, targets), state
+
+    def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
+        """Mean nats over targets that are not -1; also without logits (B, T, V)."""
+        if self.adaptive is None:
+            return super().loss(tokens, targets, state)
+        logs, state = self.log_probabilities(tokens, targets, state)
+        return -logs.sum() / (targets >= 0).sum(), state
+
+    def end_flops(self, hidden: int, vectors: int = 1) -> int:
+        """Of embedding and output layer, for `vectors` embedded tokens and one hidden vector."""
+        if self.adaptive is None:
+            return 2 * hidden * self.vocabulary
+        embedding: int = self.embed.flops()
+        return self.adaptive.flops() + vectors * embedding

@@ -19,7 +19,6 @@ from lmcli.generation.sampling import (
     StopStrings,
     batch_size,
     in_order,
-    sample,
     sample_batch,
     sample_tokens,
     softmax,
@@ -63,6 +62,13 @@ def follows(tokenizer, pairs, otherwise):
         table[ids[before]] = -50
         table[ids[before], ids[behind]] = 0
     return Bigram(table)
+
+
+def sample(model, tokenizer, prompt, length, settings, seed, stops=(), end="", sampled=None):
+    """The chunks of one text."""
+    stats = None if sampled is None else [sampled]
+    chunks = sample_batch(model, tokenizer, prompt, length, settings, [seed], stops, end, stats)
+    return (text for _, text, _ in chunks if text)
 
 
 def characters(text):
@@ -327,7 +333,7 @@ def test_behind_a_documents_end_a_new_one_begins(end):
         table[newline, newline] = 0
         model = Bigram(table)
     one = "a" + end
-    assert "".join(sample(model, tokenizer, "", 12, COLD, 0, document_end=end)) == (one * 12)[:12]
+    assert "".join(sample(model, tokenizer, "", 12, COLD, 0, end=end)) == (one * 12)[:12]
     without = "".join(sample(model, tokenizer, "", 12, COLD, 0))
     assert without == ("a\nb\nb\nb\nb\nb\n" if end == "\n" else "a" + "\n" * 11)
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lmcli.arrays import Array, Floats, Floats32
 from lmcli.models import current_names
 from lmcli.registry import NUMPY_MODELS
 from lmcli.storage import damaged, read_arrays
 
 if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats, Floats32
     from lmcli.run import Run
 
 TABLE = 1 << 23
@@ -60,7 +60,22 @@ class NumpyModel(abc.ABC):
             self.read([token])
 
 
-class ArrayModel(NumpyModel):
+class Stateful(abc.ABC):
+    """Has arrays that are carried from token to token, with the streams on axis 0."""
+
+    carried: ClassVar[tuple[str, ...]] = ("h",)
+    """Their names."""
+
+    @abc.abstractmethod
+    def reset(self, streams: int) -> None:
+        """State and scratch arrays for `streams` new streams."""
+
+    def state(self) -> list[Array]:
+        """The arrays themselves."""
+        return [getattr(self, name) for name in self.carried]
+
+
+class ArrayModel(Stateful, NumpyModel):
     """A member of this folder, made from the tensors of a run; a ValueError if they do not fit."""
 
     name: ClassVar[str]
@@ -71,23 +86,18 @@ class ArrayModel(NumpyModel):
     def __init__(self, vocabulary: int, settings: Any, tensors: Mapping[str, Array]) -> None:
         """`settings` has the `required_settings`; `tensors` are those that the model saved."""
 
-    @abc.abstractmethod
-    def state(self) -> list[Array]:
-        """All arrays carried from token to token, with the streams on axis 0."""
-
     def select(self, streams: Sequence[int]) -> None:
-        """Continue with these streams only, in this order; a stream may be repeated."""
-        kept = [part[list(streams)] for part in self.state()]
+        before = [part[list(streams)] for part in self.state()]
         self.reset(len(streams))
-        for part, old in zip(self.state(), kept, strict=True):
-            part[...] = old
+        for part, values in zip(self.state(), before, strict=True):
+            part[...] = values
 
 
 def open_numpy_model(run: Run) -> NumpyModel | None:
     """The run's model with its best weights, without torch.
 
     None where the architecture has no NumPy model, or where the run is older than a setting that
-    it required_settings; `Run.model` knows that setting's default.
+    it needs; `Run.model` knows that setting's default.
     """
     if run.record.arch not in NUMPY_MODELS.names():
         return None
@@ -136,20 +146,3 @@ class Weights:
         while any(name.startswith(f"{self.prefix}{prefix}{len(parts)}.") for name in self.tensors):
             parts.append(self.part(f"{prefix}{len(parts)}."))
         return parts
-
-
-class Rows:
-    """Rows of a table by token, one per stream."""
-
-    def __init__(self, table: Floats32) -> None:
-        self.table = table
-
-    def reset(self, streams: int) -> None:
-        """Scratch space for `streams` streams."""
-        self._rows = np.empty((streams, self.table.shape[1]), np.float32)
-
-    def __call__(self, tokens: Sequence[int]) -> Floats32:
-        """Shapes: (K,) -> (K, columns)."""
-        if len(tokens) == 1:
-            return self.table[tokens[0] : tokens[0] + 1]
-        return np.take(self.table, tokens, axis=0, out=self._rows, mode="clip")

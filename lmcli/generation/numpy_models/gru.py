@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.base import Weights
-from lmcli.generation.numpy_models.recurrent import CLOSED, Gated, Recurrent
+from lmcli.generation.numpy_models.recurrent import Gated, Recurrent, to_sigmoid
 
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats32
+CLOSED = -60.0
+"""As the input of a halved sigmoid: tanh(-60) = -1 exactly, so the gate is 0."""
 
 
 class GRULayer(Gated):
     """Gates in the order r, z, n."""
 
+    order, sigmoids = (0, 1, 2), 2
+
     def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__(weights, inputs, hidden, settings)
         self.candidate_bias = weights("candidate_bias", hidden)  # c_n
-
-    def order(self, settings: Any) -> tuple[Sequence[int], int]:
-        """As saved; r and z are sigmoids."""
-        return (0, 1, 2), 2
 
     def reset(self, streams: int) -> None:
         """h = 0; the blocks of U h by name."""
@@ -39,9 +37,7 @@ class GRULayer(Gated):
         np.add(gates, prepared[:, :split], out=gates)
         if is_start:
             gates[is_start] = CLOSED
-        np.tanh(gates, out=gates)
-        np.multiply(gates, 0.5, out=gates)
-        np.add(gates, 0.5, out=gates)
+        to_sigmoid(np.tanh(gates, out=gates))
         np.add(n, self.candidate_bias, out=n)
         np.multiply(n, self.r, out=n)
         np.add(n, prepared[:, split:], out=n)

@@ -6,44 +6,39 @@ f * c are one product, and the new cell is their sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.base import Weights
-from lmcli.generation.numpy_models.local_attention import OutputAttention
-from lmcli.generation.numpy_models.recurrent import Gated, Layer, Recurrent
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats32
+from lmcli.generation.numpy_models.recurrent import Gated, Layer, Recurrent, to_sigmoid
 
 MANY = 8
 """streams from which on U h is computed as (U h)^T, which is the faster product then"""
 
 
 class LSTMLayer(Gated):
-    """One LSTM layer."""
+    """Saved as i, f, g, o or i, g, o; here o, i, (f,) g, all but g sigmoids."""
+
+    carried = ("h", "c")
 
     def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
-        super().__init__(weights, inputs, hidden, settings)
         self.coupled, self.forget = settings.coupled, settings.forget and not settings.coupled
+        self.order, self.sigmoids = ((3, 0, 1, 2), 3) if self.forget else ((2, 0, 1), 2)
+        super().__init__(weights, inputs, hidden, settings)
         self.peepholes: Floats32 | None = None
         if settings.peepholes:  # saved as i, (f,) o; halved for the sigmoids
-            peepholes = weights("recurrent_peepholes", 3 if self.forget else 2, hidden)
+            peepholes = weights("recurrent_peepholes", self.sigmoids, hidden)
             self.peepholes = np.multiply(peepholes, np.float32(0.5))
-
-    def order(self, settings: Any) -> tuple[Sequence[int], int]:
-        """Saved as i, f, g, o or i, g, o; here o, i, (f,) g, all but g sigmoids."""
-        return ((3, 0, 1, 2), 3) if settings.forget and not settings.coupled else ((2, 0, 1), 2)
 
     def reset(self, streams: int) -> None:
         """h = c = 0; the blocks of the array by name."""
         super().reset(streams)
         H, blocks = self.hidden, self.total.shape[1] // self.hidden
         whole = np.zeros((streams, (blocks + 1) * H), np.float32)  # o, i, (f,) g, c
-        self.gates, self.sigmoids = whole[:, : blocks * H], whole[:, : (blocks - 1) * H]
+        self.gates, self.all_but_g = whole[:, : blocks * H], whole[:, : (blocks - 1) * H]
         self.output, self.early = whole[:, :H], whole[:, H : (blocks - 1) * H]  # early: i, (f)
         self.late = whole[:, H : blocks * H]  # i, (f,) g
         self.i, self.g, self.c = whole[:, H : 2 * H], whole[:, -2 * H : -H], whole[:, -H:]
@@ -59,10 +54,6 @@ class LSTMLayer(Gated):
         """U in the shape it was saved in: (GH, H)."""
         return np.ascontiguousarray(self.recurrent.T)
 
-    def state(self) -> list[np.ndarray[Any, Any]]:
-        """Hidden vector and cell."""
-        return [self.h, self.c]
-
     def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
         """One step; where a document begins it starts from h = c = 0 and ends in h = c = 0."""
         if is_start:
@@ -70,16 +61,17 @@ class LSTMLayer(Gated):
         np.add(self._recurrent_part(), prepared, out=self.gates)
         if self.peepholes is None:
             np.tanh(self.gates, out=self.gates)
-            _to_sigmoid(self.sigmoids)
+            to_sigmoid(self.all_but_g)
         else:
-            self._add_peepholes(self.peepholes[:-1])
+            H = self.hidden
+            for number, weight in enumerate(self.peepholes[:-1]):  # of i and f
+                self.early[:, number * H : (number + 1) * H] += weight * self.c
             np.tanh(self.late, out=self.late)
-            _to_sigmoid(self.early)
+            to_sigmoid(self.early)
         self._write()
         if self.peepholes is not None:
             self.output += self.peepholes[-1] * self.c
-            np.tanh(self.output, out=self.output)
-            _to_sigmoid(self.output)
+            to_sigmoid(np.tanh(self.output, out=self.output))
         np.tanh(self.c, out=self.tanh_c)
         np.multiply(self.output, self.tanh_c, out=self.h)
         if not is_start:
@@ -99,12 +91,6 @@ class LSTMLayer(Gated):
             return np.dot(self.h, self.recurrent, out=self.total)
         return np.dot(self.transposed, self.h.T, out=self.room).T
 
-    def _add_peepholes(self, weights: Floats32) -> None:
-        """Add the peepholes of i and f."""
-        for number, weight in enumerate(weights):
-            block = self.early[:, number * self.hidden : (number + 1) * self.hidden]
-            block += weight * self.c
-
     def _write(self) -> None:
         """The new cell."""
         c = self.c
@@ -118,10 +104,47 @@ class LSTMLayer(Gated):
         np.add(c, self.g, out=c)
 
 
-def _to_sigmoid(tanh: Floats32) -> None:
-    """tanh(x / 2) -> sigmoid(x), in place."""
-    np.multiply(tanh, 0.5, out=tanh)
-    np.add(tanh, 0.5, out=tanh)
+class OutputAttention(Layer):
+    """One attention head over the last outputs; equations in models/layers/local_attention.py.
+
+    Keys and values are computed once and stored in a ring buffer of N + 1 places: each output
+    overwrites the one N + 1 steps before it.
+    """
+
+    carried = ("keys", "values", "length", "here")
+
+    def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
+        super().__init__(weights, inputs, hidden, settings)
+        self.places = settings.attend + 1
+        query = weights.transposed("query.weight", hidden, hidden) * np.float32(hidden**-0.5)
+        key_value = weights.transposed("key_value.weight", 2 * hidden, hidden)
+        self.weight = np.concatenate([query, key_value], axis=1)  # (H, 3H)
+        bias = weights("distance_bias", 1, self.places)[0]
+        self.bias = np.tile(bias[::-1], 2)  # farthest first, twice: rotated like the ring buffer
+
+    def reset(self, streams: int) -> None:
+        """An empty ring buffer."""
+        self.keys, self.values = np.zeros((2, streams, self.places, self.hidden), np.float32)
+        self.length = np.zeros(streams, np.int64)  # outputs of the document in the buffer
+        self.here = np.zeros(streams, np.int64)  # where the next output goes; the same for all
+
+    def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
+        H, N, here = self.hidden, self.places, int(self.here[0])
+        product = np.dot(prepared, self.weight)  # (K, 3H)
+        self.keys[:, here], self.values[:, here] = product[:, H : 2 * H], product[:, 2 * H :]
+        self.length[is_start] = 0
+        np.minimum(self.length + 1, N, out=self.length)
+        scores = (self.keys @ product[:, :H, None])[:, :, 0]  # (K, N)
+        scores += self.bias[N - 1 - here : 2 * N - 1 - here]
+        if self.length.min() < N:
+            ago = (here - np.arange(N)) % N
+            scores[ago >= self.length[:, None]] = -np.inf
+        scores -= scores.max(1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(1, keepdims=True)
+        mean: Floats32 = (scores[:, None] @ self.values)[:, 0]  # (K, H)
+        self.here[:] = (here + 1) % N
+        return prepared + mean
 
 
 class LSTM(Recurrent):
@@ -131,9 +154,9 @@ class LSTM(Recurrent):
     required_settings = (*Recurrent.required_settings, "peepholes", "coupled", "forget", "attend")
     kind = LSTMLayer
 
-    def stack(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> Iterable[Layer]:
+    def stack(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> list[Layer]:
         """The layers, and after them the attention head."""
-        layers = list(super().stack(weights, inputs, hidden, settings))
+        layers = super().stack(weights, inputs, hidden, settings)
         if settings.attend:
             part = weights.part(f"layers.{len(layers)}.")
             layers.append(OutputAttention(part, hidden, hidden, settings))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats32
 
 
 class MinGRULayer(MinimalLayer):

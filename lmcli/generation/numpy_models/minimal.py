@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.base import Weights
-from lmcli.generation.numpy_models.recurrent import Layer
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats32
+from lmcli.generation.numpy_models.recurrent import Layer, to_sigmoid
 
 EPSILON = 1e-5
 """Added to the variance by torch's LayerNorm."""
@@ -56,31 +54,19 @@ class MinimalLayer(Layer):
         kept, added = self.gate_values(normed(x) @ self.weight + self.bias)
         return np.concatenate([kept, added, x] if self.residual else [kept, added], axis=1)
 
-    def reset(self, streams: int) -> None:
-        """h = 0."""
-        self.h = np.zeros((streams, self.hidden), np.float32)
-        self.y = np.empty((streams, self.hidden), np.float32)
-        self.ffn = np.empty((streams, self.hidden), np.float32)
-        self.inner = np.empty((streams, 2 * self.hidden), np.float32)
-
-    def state(self) -> list[Array]:
-        """The hidden vector."""
-        return [self.h]
-
     def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
         """One step; where a document begins h is 0 before it."""
-        H, h, y = self.hidden, self.h, self.y
+        H, h = self.hidden, self.h
         if is_start:
             h[is_start] = 0
         h *= prepared[:, :H]
         h += prepared[:, H : 2 * H]
-        np.dot(h, self.out_proj, out=y)
+        y: Floats32 = np.dot(h, self.out_proj)
         if self.residual:
             y += prepared[:, 2 * H :]
-        np.dot(normed(y), self.up, out=self.inner)
-        self.inner += self.up_bias
-        np.dot(gelu(self.inner), self.down, out=self.ffn)
-        y += self.ffn
+        inner = np.dot(normed(y), self.up)
+        inner += self.up_bias
+        y += np.dot(gelu(inner), self.down)
         y += self.down_bias
         return y
 
@@ -113,7 +99,4 @@ def gelu(x: Floats32) -> Floats32:
 
 def sigmoid(x: Floats32) -> Floats32:
     """1 / (1 + exp(-x)), without overflow."""
-    gate: Floats32 = np.tanh(x * np.float32(0.5))
-    gate *= np.float32(0.5)
-    gate += np.float32(0.5)
-    return gate
+    return to_sigmoid(np.tanh(x * np.float32(0.5)))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats32
 
 
 class MinLSTMLayer(MinimalLayer):

@@ -7,21 +7,20 @@ token costs one look-up per order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Array, Floats
 from lmcli.generation.numpy_models.base import ArrayModel
 from lmcli.models.ngram.kneser_ney import KneserNey
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats
 
 
 class NGram(ArrayModel):
     """A smoothed table of counts."""
 
     name = "ngram"
+    carried = ("ranks",)
 
     def __init__(self, vocabulary: int, settings: Any, tensors: Mapping[str, Array]) -> None:
         self.vocabulary = vocabulary
@@ -30,16 +29,11 @@ class NGram(ArrayModel):
         self.single = self.table.levels[0].probability[:vocabulary].astype(np.float64)
 
     def reset(self, streams: int) -> None:
-        """The state after a start id."""
+        """Ranks of the orders below the highest, -1 where an n-gram was never counted."""
         self.ranks = np.full((streams, self.table.order - 1), -1, np.int64)
         self.ranks[:, :1] = self.vocabulary
 
-    def state(self) -> list[Array]:
-        """Ranks of the orders below the highest, -1 where an n-gram was never seen."""
-        return [self.ranks]
-
     def read(self, tokens: Sequence[int]) -> None:
-        """Read the next token of every stream."""
         if len(tokens) == 1:
             self._read_one(tokens[0])
             return
@@ -53,9 +47,9 @@ class NGram(ArrayModel):
         ranks = [token]
         for level, context in zip(self.table.levels[1:], self.ranks[0, :-1].tolist(), strict=False):
             key = context * level.width + token
-            place = int(level.keys.searchsorted(key))
-            seen = context >= 0 and level.keys.item(place) == key
-            ranks.append(place if seen else -1)
+            rank = int(level.keys.searchsorted(key))
+            counted = context >= 0 and level.keys.item(rank) == key
+            ranks.append(rank if counted else -1)
         self.ranks[0] = ranks[: self.ranks.shape[1]]
 
     def logits(self) -> Floats:
@@ -69,7 +63,7 @@ class NGram(ArrayModel):
     def _after_one(self) -> Floats:
         p, levels = self.single.copy(), self.table.levels
         for below, level, rank in zip(levels, levels[1:], self.ranks[0].tolist(), strict=False):
-            if rank < 0:  # then no longer context was seen either
+            if rank < 0:  # then no longer context was counted either
                 break
             p *= below.backoff[rank]
             first = level.first.item(rank)

@@ -12,39 +12,32 @@ all gates of a step.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
+from lmcli.arrays import Array, Floats, Floats32
 from lmcli.generation.numpy_models import base
-from lmcli.generation.numpy_models.base import ArrayModel, Rows, Weights
+from lmcli.generation.numpy_models.base import ArrayModel, Stateful, Weights
 from lmcli.generation.numpy_models.softmax import embedding_table, output_layer
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats, Floats32
 
 CLOSED = -60.0
 """As the input of a halved sigmoid: tanh(-60) = -1 exactly, so the gate is 0."""
 
 
-class Layer(abc.ABC):
-    """One recurrent layer of K streams."""
+class Layer(Stateful):
+    """One recurrent layer of K streams with the hidden vectors `h`."""
 
     def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
         self.hidden = hidden
 
-    @abc.abstractmethod
     def prepare(self, x: Floats32) -> Floats32:
         """The part that depends on the layer's input alone. Shapes: (n, inputs) -> (n, columns)."""
+        return x
 
-    @abc.abstractmethod
     def reset(self, streams: int) -> None:
-        """State and scratch arrays for new streams."""
-
-    @abc.abstractmethod
-    def state(self) -> list[Array]:
-        """All arrays carried from step to step, with the streams on axis 0."""
+        self.h = np.zeros((streams, self.hidden), np.float32)
 
     @abc.abstractmethod
     def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
@@ -52,29 +45,24 @@ class Layer(abc.ABC):
 
 
 class Gated(Layer):
-    """A layer with W x + b and U h, whose blocks are reordered for the step.
+    """A layer with W x + b and U h, whose blocks are reordered for the step."""
 
-    `order` of a member gives the order, and how many of the first blocks are sigmoids.
-    """
+    order: tuple[int, ...] = (0,)
+    """The saved blocks in the order of the step."""
+    sigmoids: int = 0
+    """How many of the first are sigmoids."""
 
     def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__(weights, inputs, hidden, settings)
-        order, sigmoids = self.order(settings)
-        rows = len(order) * hidden
-        scale = np.ones((len(order), hidden), np.float32)
-        scale[:sigmoids] = 0.5
-        places = np.arange(rows).reshape(-1, hidden)[list(order)].ravel()
-        self.scale, self.places = scale.ravel(), places
-        self.weight = self._arranged(weights("input_weight", rows, inputs))  # (E, GH)
-        self.recurrent = self._arranged(weights("recurrent_weight", rows, hidden))  # (H, GH)
-        self.bias = weights("bias", rows)[places] * self.scale
-
-    def _arranged(self, weight: Floats32) -> Floats32:
-        return np.ascontiguousarray((weight[self.places] * self.scale[:, None]).T)
-
-    @abc.abstractmethod
-    def order(self, settings: Any) -> tuple[Sequence[int], int]:
-        """The saved blocks in the order of the step; how many of the first are sigmoids."""
+        rows = len(self.order) * hidden
+        scale = np.ones((rows, 1), np.float32)
+        scale[: self.sigmoids * hidden] = 0.5
+        places = np.arange(rows).reshape(-1, hidden)[list(self.order)].ravel()
+        self.weight, self.recurrent = (  # (E, GH), (H, GH)
+            np.ascontiguousarray((weights(name, rows, size)[places] * scale).T)
+            for name, size in (("input_weight", inputs), ("recurrent_weight", hidden))
+        )
+        self.bias = weights("bias", rows)[places] * scale[:, 0]
 
     def prepare(self, x: Floats32) -> Floats32:
         """W x + b."""
@@ -84,12 +72,8 @@ class Gated(Layer):
 
     def reset(self, streams: int) -> None:
         """h = 0, and scratch space for U h."""
-        self.h = np.zeros((streams, self.hidden), np.float32)
+        super().reset(streams)
         self.total = np.empty((streams, self.recurrent.shape[1]), np.float32)
-
-    def state(self) -> list[Array]:
-        """The hidden vector."""
-        return [self.h]
 
 
 class Recurrent(ArrayModel):
@@ -104,22 +88,18 @@ class Recurrent(ArrayModel):
         embed = embedding_table(weights, vocabulary)
         tied = embed[:vocabulary] if settings.tie else None
         self.output = output_layer(weights, vocabulary, tied=tied)
-        hidden = self.output.hidden
-        self.layers = list(self.stack(weights, embed.shape[1], hidden, settings))
+        self.layers = self.stack(weights, embed.shape[1], self.output.hidden, settings)
         columns = self.layers[0].prepare(embed[:1]).shape[1]
         self.tabulated = len(embed) * columns <= base.TABLE
-        self.rows = Rows(self.layers[0].prepare(embed) if self.tabulated else embed)
+        self.table = self.layers[0].prepare(embed) if self.tabulated else embed
 
-    def stack(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> Iterable[Layer]:
+    def stack(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> list[Layer]:
         """The layers, from the first to the last."""
-        for number in range(settings.layers):
-            part = weights.part(f"layers.{number}.")
-            yield self.kind(part, hidden if number else inputs, hidden, settings)
+        sizes = [inputs, *[hidden] * (settings.layers - 1)]
+        parts = [weights.part(f"layers.{number}.") for number in range(settings.layers)]
+        return [self.kind(p, n, hidden, settings) for p, n in zip(parts, sizes, strict=True)]
 
     def reset(self, streams: int) -> None:
-        """Begin `streams` new streams."""
-        self.rows.reset(streams)
-        self.output.reset(streams)
         for layer in self.layers:
             layer.reset(streams)
         self.h = np.zeros((streams, self.output.hidden), np.float32)
@@ -129,18 +109,22 @@ class Recurrent(ArrayModel):
         return [self.h, *(part for layer in self.layers for part in layer.state())]
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Read the next token of every stream."""
-        start = self.start_id
-        is_start = (
-            [i for i, token in enumerate(tokens) if token == start] if start in tokens else []
-        )
-        x = self.rows(tokens)
-        tabulated = self.tabulated
-        for layer in self.layers:
-            x = layer.step(x if tabulated else layer.prepare(x), is_start)
-            tabulated = False
+        start, table = self.start_id, self.table
+        is_start = [i for i, token in enumerate(tokens) if token == start]
+        if len(tokens) == 1:  # a view, which is faster
+            x = table[tokens[0] : tokens[0] + 1]
+        else:
+            x = table.take(tokens, axis=0, mode="clip")
+        for number, layer in enumerate(self.layers):
+            prepared = x if number == 0 and self.tabulated else layer.prepare(x)
+            x = layer.step(prepared, is_start)
         self.h = x
 
     def logits(self) -> Floats:
-        """Logits after the tokens read last."""
         return self.output(self.h)
+
+
+def to_sigmoid(tanh: Floats32) -> Floats32:
+    """tanh(x / 2) -> sigmoid(x), in place."""
+    np.multiply(tanh, 0.5, out=tanh)
+    return np.add(tanh, 0.5, out=tanh)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Floats32
 from lmcli.generation.numpy_models.base import Weights
 from lmcli.generation.numpy_models.recurrent import Gated, Recurrent
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats32
 
 
 class RNNLayer(Gated):
@@ -21,12 +18,7 @@ class RNNLayer(Gated):
         super().__init__(weights, inputs, hidden, settings)
         self.rectified = settings.activation == "relu"
 
-    def order(self, settings: Any) -> tuple[Sequence[int], int]:
-        """One block, no sigmoid."""
-        return (0,), 0
-
     def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
-        """One step."""
         if is_start:
             self.h[is_start] = 0
         total = np.dot(self.h, self.recurrent, out=self.total)

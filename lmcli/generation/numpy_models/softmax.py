@@ -7,14 +7,11 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmcli.arrays import Floats, Floats32
 from lmcli.generation.numpy_models.base import Weights
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Floats, Floats32
 
 
 def embedding_table(weights: Weights, vocabulary: int) -> Floats32:
@@ -55,10 +52,6 @@ class Output(abc.ABC):
     hidden: int
 
     @abc.abstractmethod
-    def reset(self, streams: int) -> None:
-        """Scratch space for `streams` streams."""
-
-    @abc.abstractmethod
     def __call__(self, hidden: Floats32) -> Floats:
         """Logits up to a constant, float64. Shapes: (K, H) -> (K, V)."""
 
@@ -71,15 +64,10 @@ class FullOutput(Output):
         self.hidden = len(weight)
         self.bias = bias.astype(np.float64)
 
-    def reset(self, streams: int) -> None:
-        """Scratch space for `streams` streams."""
-        size = streams, len(self.bias)
-        self._product, self._logits = np.empty(size, np.float32), np.empty(size)
-
     def __call__(self, hidden: Floats32) -> Floats:
         """h W + b."""
-        np.dot(hidden, self.weight, out=self._product)
-        return np.add(self._product, self.bias, out=self._logits)
+        logits: Floats = np.dot(hidden, self.weight) + self.bias
+        return logits
 
 
 class AdaptiveOutput(Output):
@@ -102,14 +90,10 @@ class AdaptiveOutput(Output):
         if edge != vocabulary:
             raise ValueError(f"the tensors output.tail predict {edge} tokens")
 
-    def reset(self, streams: int) -> None:
-        """Scratch space for `streams` streams."""
-        self._logits = np.empty((streams, self.clusters[-1][1]))
-
     def __call__(self, hidden: Floats32) -> Floats:
         """ln p; the probability of a cluster is shared among its words."""
         head = _normed(hidden @ self.head + self.bias)  # (K, S + clusters)
-        logits = self._logits
+        logits = np.empty((len(hidden), self.clusters[-1][1]))
         logits[:, : self.shortlist] = head[:, : self.shortlist]
         for number, (low, high, narrow, words) in enumerate(self.clusters, self.shortlist):
             logits[:, low:high] = hidden @ narrow @ words

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmcli.arrays import Floats
 from lmcli.generation.numpy_models.base import NumpyModel
 
 if TYPE_CHECKING:
-    from lmcli.models.base import Floats, LanguageModel
+    from lmcli.models.base import LanguageModel
 
 CHUNK = 512
 """Tokens of a long prompt that are read together."""
@@ -27,15 +28,12 @@ class TorchAdapter(NumpyModel):
         self.model = model
 
     def reset(self, streams: int) -> None:
-        """Begin `streams` new streams."""
         self._state = self.model.initial_state(streams)
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Read the next token of every stream."""
         self._read([[token] for token in tokens])
 
     def read_all(self, tokens: Sequence[int]) -> None:
-        """Read several tokens of the only stream."""
         for begin in range(0, len(tokens), CHUNK):
             self._read([list(tokens[begin : begin + CHUNK])])
 
@@ -47,11 +45,9 @@ class TorchAdapter(NumpyModel):
             self._logits, self._state = self.model.last_logits(read, self._state)
 
     def logits(self) -> Floats:
-        """Logits after the tokens read last."""
         return self._logits.numpy().astype(np.float64)
 
     def select(self, streams: Sequence[int]) -> None:
-        """Continue with these streams only, in this order."""
         chosen = list(streams)
         self._state = tuple(part[chosen] for part in self._state)
         self._logits = self._logits[chosen]

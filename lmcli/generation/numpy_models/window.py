@@ -8,16 +8,14 @@ that table is too large.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lmcli.arrays import Array, Floats, Floats32
 from lmcli.generation.numpy_models import base
 from lmcli.generation.numpy_models.base import ArrayModel, Weights
 from lmcli.generation.numpy_models.softmax import embedding_table, output_layer
-
-if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats, Floats32
 
 
 class Window(ArrayModel):
@@ -25,6 +23,7 @@ class Window(ArrayModel):
 
     name = "window"
     required_settings = ("window", "direct")
+    carried = ("tokens",)
 
     def __init__(self, vocabulary: int, settings: Any, tensors: Mapping[str, Array]) -> None:
         weights = Weights(tensors)
@@ -47,12 +46,7 @@ class Window(ArrayModel):
 
     def reset(self, streams: int) -> None:
         """All start ids."""
-        self.output.reset(streams)
         self.tokens = np.full((streams, self.places), self.start_id)
-
-    def state(self) -> list[Array]:
-        """The last N tokens."""
-        return [self.tokens]
 
     def read(self, tokens: Sequence[int]) -> None:
         """Read the next token of every stream; all tokens before a start id become start ids."""
@@ -62,7 +56,6 @@ class Window(ArrayModel):
             self.tokens[self.tokens[:, -1] == self.start_id] = self.start_id
 
     def logits(self) -> Floats:
-        """Logits after the tokens read last."""
         total = self._total()  # (K, H) or (K, H + V)
         hidden = total[:, : self.hidden] + self.bias
         logits = self.output(np.tanh(hidden, out=hidden))

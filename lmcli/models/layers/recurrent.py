@@ -16,11 +16,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import ActivationRecorder, State, draw
-from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, NeuralLanguageModel, embedding_layer
+from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, draw
+from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, embedding_layer
 from lmcli.settings import setting
 
 CHRONO_ABOUT = "half of the units start with a memory of 1 to this many steps"
@@ -126,11 +125,9 @@ class Recurrent(NeuralLanguageModel):
             self.Layer(embedding if i == 0 else hidden, hidden, settings)
             for i in range(settings.layers)
         )
-        self.output: AdaptiveOutput | nn.Linear
-        if settings.softmax == "adaptive":
-            self.output = AdaptiveOutput(hidden, vocabulary)
-        else:
-            self.output = nn.Linear(hidden, vocabulary)
+        adaptive = settings.softmax == "adaptive"
+        self.output = (AdaptiveOutput if adaptive else nn.Linear)(hidden, vocabulary)
+        if not adaptive:
             nn.init.zeros_(self.output.bias)
         if settings.tie:
             draw(self.embed.get_parameter("weight"), hidden**-0.5)
@@ -141,34 +138,16 @@ class Recurrent(NeuralLanguageModel):
         like = next(self.parameters())
         return tuple(like.new_zeros(batch, self.hidden) for _ in range(count))
 
-    def forward(
+    def hidden_vectors(
         self, tokens: Tensor, state: State, recorder: ActivationRecorder | None = None
     ) -> tuple[Tensor, State]:
-        """Read tokens (B, T); logits (B, T, V)."""
-        x, after = self._read(tokens, state, recorder)  # (T, B, H)
-        return self._predict(x).transpose(0, 1), after
-
-    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); logits (B, V) after the last."""
-        x, after = self._read(tokens, state, None)  # (T, B, H)
-        return self._predict(x[-1]), after
-
-    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens (B, T); the last layer's output (B, T, H)."""
-        x, after = self._read(tokens, state, None)
-        return x.transpose(0, 1), after
-
-    def _read(
-        self, tokens: Tensor, state: State, recorder: ActivationRecorder | None
-    ) -> tuple[Tensor, State]:
-        """The last layer's output, time first. Shapes: tokens (B, T) -> (T, B, H), state."""
-        rate = self.settings.dropout or 0.0
+        """The last layer's output, with time first in memory."""
+        rate, parts = self.settings.dropout or 0.0, self.Layer.parts
         tokens = tokens.t()  # (T, B)
         is_start = tokens == self.start_id
         x = self.embed(tokens)  # (T, B, E)
         x = locked_dropout(x, self.settings.input_dropout, self.training)
         after: list[Tensor] = []
-        parts = self.Layer.parts
         for i, layer in enumerate(self.layers):
             before = state[i * parts : (i + 1) * parts]
             if recorder is None:
@@ -178,16 +157,7 @@ class Recurrent(NeuralLanguageModel):
                 x, new = layer.forward_unrolled(x, is_start, before, recorder, prefix)  # type: ignore[operator]
             x = locked_dropout(x, rate, self.training)
             after.extend(new)
-        return x, tuple(after)
-
-    def _predict(self, x: Tensor) -> Tensor:
-        """The output layer. Shapes: (..., H) -> (..., V)."""
-        output = self.output
-        if isinstance(output, AdaptiveOutput):
-            return output.logits(x)
-        tied = self.settings.tie
-        weight = self.embed.get_parameter("weight")[: self.vocabulary] if tied else output.weight
-        return F.linear(x, weight, output.bias).float()
+        return x.transpose(0, 1), tuple(after)
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The values of the keep gate."""

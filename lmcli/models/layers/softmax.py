@@ -21,7 +21,6 @@ probabilities are still exact, but slower to compute and harder to learn.
 
 from __future__ import annotations
 
-import abc
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.base import LOGITS, LanguageModel, State, draw
+from lmcli.models.base import LOGITS, draw
 
 ABOUT = "output layer; adaptive: for large vocabularies, with narrow embeddings of rare words"
 
@@ -49,10 +48,10 @@ def cutoffs(vocabulary: int) -> list[int]:
     >>> cutoffs(100_000), cutoffs(10_000)
     ([1562, 6250, 25000], [625, 2500])
     """
-    found = [max(1, vocabulary // FACTOR)]
-    while found[0] >= FACTOR * SHORTEST:
-        found.insert(0, found[0] // FACTOR)
-    return found
+    ends = [max(1, vocabulary // FACTOR)]
+    while ends[0] >= FACTOR * SHORTEST:
+        ends.insert(0, ends[0] // FACTOR)
+    return ends
 
 
 def div_value(width: int, clusters: int) -> float:
@@ -86,8 +85,8 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
             ids = torch.cat([ids, firsts])
         biggest = max(self.head_size, *(high - low for low, high in pairwise(self.cutoffs)))
         parts = (torch.split(part, max(1, LOGITS // biggest)) for part in (rows, ids))
-        found = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
-        return found.new_zeros(targets.shape).masked_scatter(wanted, found).float()
+        nats = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
+        return nats.new_zeros(targets.shape).masked_scatter(wanted, nats).float()
 
     def _at_full_precision(self, _: nn.Module, __: Any, product: Tensor) -> Tensor:
         """The product of autocast in the precision that softmax and sums need."""
@@ -156,13 +155,10 @@ class Embedding(nn.Embedding):
         """Shapes: (...) -> (..., E)."""
         if self.weight.device.type != "cpu":
             return super().forward(tokens)
-        found: Tensor = _Lookup.apply(self.weight, tokens)  # type: ignore[no-untyped-call]
-        return found
+        return _Lookup.apply(self.weight, tokens)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of a table by number."""
-
     @staticmethod
     def forward(ctx: Any, weight: Tensor, tokens: Tensor) -> Tensor:
         ctx.save_for_backward(tokens)
@@ -184,45 +180,3 @@ def embedding_layer(vocabulary: int, size: int, settings: Any) -> nn.Module:
         if getattr(settings, name, False):
             raise UsageError(f"{name}=true needs a full softmax", "--set softmax=full")
     return AdaptiveEmbedding(vocabulary, size)
-
-
-class NeuralLanguageModel(LanguageModel):
-    """A model whose first layer is `embed` and whose last, where adaptive, is `output`."""
-
-    @property
-    def adaptive(self) -> AdaptiveOutput | None:
-        """The output layer, None if it is not adaptive."""
-        output = getattr(self, "output", None)
-        return output if isinstance(output, AdaptiveOutput) else None
-
-    @abc.abstractmethod
-    def hidden_vectors(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The input of the output layer. Shapes: tokens (B, T) -> (B, T, H), state."""
-
-    @property
-    def scoring_width(self) -> int:
-        """V, or the shortlist: clusters are read in blocks of bounded size."""
-        return super().scoring_width if self.adaptive is None else self.adaptive.head_size
-
-    def log_probabilities(
-        self, tokens: Tensor, targets: Tensor, state: State
-    ) -> tuple[Tensor, State]:
-        """ln p of the targets; the adaptive layer needs no logits (B, T, V)."""
-        if self.adaptive is None:
-            return super().log_probabilities(tokens, targets, state)
-        x, state = self.hidden_vectors(tokens, state)
-        return self.adaptive.log_probabilities(x, targets), state
-
-    def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
-        """Mean nats over targets that are not -1; also without logits (B, T, V)."""
-        if self.adaptive is None:
-            return super().loss(tokens, targets, state)
-        logs, state = self.log_probabilities(tokens, targets, state)
-        return -logs.sum() / (targets >= 0).sum(), state
-
-    def end_flops(self, hidden: int, vectors: int = 1) -> int:
-        """Of embedding and output layer, for `vectors` embedded tokens and one hidden vector."""
-        if self.adaptive is None:
-            return 2 * hidden * self.vocabulary
-        embed: AdaptiveEmbedding = self.embed  # type: ignore[assignment]
-        return self.adaptive.flops() + vectors * embed.flops()

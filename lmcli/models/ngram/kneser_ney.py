@@ -27,12 +27,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lmcli.models.base import Array, Floats, Floats32, Ids
+from lmcli.arrays import Array, Floats, Floats32, Ids
 
 FALLBACK = (0.0, 0.5, 1.0, 1.5)
 """Discounts where the counts of counts give none: a very small text, or one unlike language."""

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmcli.arrays import Ids
 from lmcli.errors import TrainingError
-from lmcli.models.base import ActivationRecorder, Ids, LanguageModel, State
+from lmcli.models.base import ActivationRecorder, FixedContext, State
 from lmcli.models.ngram.kneser_ney import KneserNey
 from lmcli.settings import setting
 from lmcli.system import available_memory
@@ -37,7 +38,7 @@ class NGramSettings:
     )
 
 
-class NGram(LanguageModel):
+class NGram(FixedContext):
     """A smoothed table of counts. Before `fit_counts`, every token is equally likely."""
 
     name = "ngram"
@@ -47,11 +48,8 @@ class NGram(LanguageModel):
     def __init__(self, vocabulary: int, settings: NGramSettings) -> None:
         super().__init__(vocabulary, settings)
         self.order = settings.order or (6 if vocabulary < 400 else 5)
+        self.context = self.order - 1
         self.table = KneserNey.estimate(NO_TOKENS, vocabulary, self.order)
-
-    def initial_state(self, batch: int) -> State:
-        """Shapes: (B, order - 1), all start ids."""
-        return (torch.full((batch, self.order - 1), self.start_id),)
 
     def fit_counts(self, ids: Ids) -> None:
         """Learn from one stream of ids that contains start ids, in place of earlier counts.
@@ -69,42 +67,24 @@ class NGram(LanguageModel):
         Shapes: tokens (B, T) -> logits (B, T, V).
         """
         B, T = tokens.shape
-        read, after = self._read(tokens, state)
+        read, after = self.with_context(tokens, state)
+        ids = read.cpu().numpy()
         logits = torch.empty(B, T, self.vocabulary)
         block = max(1, 2**22 // (B * self.vocabulary))  # tokens, to bound the memory
         for t in range(0, T, block):
             some = min(block, T - t)
-            p = self.table.distributions(read[:, t : t + self.order - 1 + some], some)
+            p = self.table.distributions(ids[:, t : t + self.order - 1 + some], some)
             logits[:, t : t + some] = torch.from_numpy(np.log(p))  # (B, some, V)
         return logits.to(tokens.device), after
-
-    def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Only the last order - 1 tokens matter. Shapes: tokens (B, T) -> logits (B, V)."""
-        _, before = self._read(tokens[:, :-1], state)
-        logits, after = self(tokens[:, -1:], before)
-        return logits[:, -1], after
 
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """ln p of each target alone, without the other V - 1; 0 for a target of -1.
-
-        Shapes: tokens, targets (B, T) -> (B, T) in float32.
-        """
-        read, after = self._read(tokens, state)
-        nats = self.table.log_probabilities(read, targets.clamp_min(0).cpu().numpy())
+        """ln p of each target alone, without the other V - 1."""
+        read, after = self.with_context(tokens, state)
+        nats = self.table.log_probabilities(read.cpu().numpy(), targets.clamp_min(0).cpu().numpy())
         chosen = torch.from_numpy(nats).float().to(targets.device)  # (B, T)
         return chosen.masked_fill(targets < 0, 0.0), after
-
-    def _read(self, tokens: Tensor, state: State) -> tuple[Ids, State]:
-        """The tokens after their context, and the state after them.
-
-        Shapes: tokens (B, T) -> (B, order - 1 + T), state (B, order - 1).
-        """
-        read = torch.cat([state[0].to(tokens.device), tokens.long()], dim=1)
-        last = read[:, tokens.shape[1] :]  # (B, order - 1)
-        starts = (last == self.start_id).flip(1).cumsum(1).flip(1)  # at each token or later
-        return read.cpu().numpy(), (last.masked_fill(starts > 0, self.start_id),)
 
     def parameter_count(self) -> int:
         """The number of stored n-grams."""
