@@ -159,10 +159,6 @@ class Attention(NeuralLanguageModel):
             return self.embed.get_parameter("weight")[:-1], self.output_bias
         return self.output_weight, self.output_bias
 
-    def body_parameters(self) -> int:
-        """All but embedding and output layer."""
-        return sum(p.numel() for p in (*self.layers.parameters(), *self.norm.parameters()))
-
     def flops_per_token(self) -> int:
         """Two per weight of a matrix product, and two per key and value of a full window."""
         products = [m for m in self.layers.modules() if isinstance(m, nn.Linear)]

@@ -274,6 +274,12 @@ class NeuralLanguageModel(LanguageModel):
         logs, state = self.log_probabilities(tokens, targets, state)
         return -logs.sum() / (targets >= 0).sum(), state
 
+    def body_parameters(self) -> int:
+        body = (
+            p for name, p in self.named_parameters() if not name.startswith(("embed.", "output"))
+        )
+        return sum(p.numel() for p in body)
+
     def end_flops(self, hidden: int, vectors: int = 1) -> int:
         """Of embedding and output layer, for `vectors` embedded tokens and one hidden vector."""
         if self.adaptive is None:

@@ -81,11 +81,6 @@ class Window(FixedContext, NeuralLanguageModel):
             recorder("hidden", h)
         return x, F.dropout(h, self.settings.dropout or 0.0, self.training), after
 
-    def body_parameters(self) -> int:
-        """All but embedding and output layer."""
-        ends = (self.embed, self.output)
-        return self.parameter_count() - sum(p.numel() for e in ends for p in e.parameters())
-
     def flops_per_token(self) -> int:
         """A multiplication and an addition for each weight but the embedding's."""
         layers = (self.hidden, self.direct)

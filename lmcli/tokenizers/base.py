@@ -15,13 +15,11 @@ from itertools import pairwise
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
+from lmcli.arrays import Ids as Ids
+from lmcli.arrays import Offsets as Offsets
 from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import Settings
-
-Ids = npt.NDArray[np.integer[Any]]
-Offsets = npt.NDArray[np.int64]
 
 UNKNOWN = "<unk>"
 SAFE_SPLIT = re.compile(r"(?<=\S)(?=[ \n]\S)")
@@ -52,15 +50,13 @@ class Chunk:
 
     def lines(self) -> Iterator[Chunk]:
         """The same in parts within which documents begin after line ends and nowhere else."""
-        edges = self.begins.tolist()
-        text = self.text
+        edges, text = self.begins.tolist(), self.text
         cuts = [i for i, begin in enumerate(edges) if begin and text[begin - 1] != "\n"]
-        first = 0
-        for low, high in pairwise([0, *cuts, len(edges)]):
-            begin = edges[low] if first else 0
-            end = edges[high] if high < len(edges) else len(text)
+        begins = [0, *(edges[i] for i in cuts), len(text)]
+        for (low, high), (begin, end) in zip(
+            pairwise([0, *cuts, len(edges)]), pairwise(begins), strict=True
+        ):
             yield Chunk(text[begin:end], self.begins[low:high] - begin)
-            first = 1
 
 
 @runtime_checkable
@@ -75,21 +71,13 @@ def chunks_of(documents: Iterable[str]) -> Iterator[Chunk]:
     if isinstance(documents, Chunked):
         yield from documents.chunks()
         return
-    held: list[str] = []
-    chars = 0
-    for document in documents:
-        held.append(document)
-        chars += len(document)
-        if chars >= _JOINED:
-            yield _joined(held)
-            held, chars = [], 0
-    if held:
-        yield _joined(held)
-
-
-def _joined(documents: list[str]) -> Chunk:
-    begins = np.cumsum([0, *map(len, documents[:-1])], dtype=np.int64)
-    return Chunk("".join(documents), begins)
+    remaining = iter(documents)
+    for document in remaining:
+        joined, chars = [document], len(document)
+        while chars < _JOINED and (following := next(remaining, None)) is not None:
+            joined.append(following)
+            chars += len(following)
+        yield Chunk("".join(joined), np.cumsum([0, *map(len, joined[:-1])], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -123,6 +111,14 @@ class Tokenizer(abc.ABC):
     Settings: ClassVar[type[Settings]]
     spells: ClassVar[bool] = False
     """True where words are spelled out of smaller tokens, so that a word has no end of its own."""
+    unknown: ClassVar[int | None] = None
+    """The id of the unknown symbol, or None where every text can be encoded."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        """How many tokens can be predicted: ids 0 .. size - 1."""
+        self.start = size
+        """The id that marks the beginning of a document; read, never predicted."""
 
     @classmethod
     @abc.abstractmethod
@@ -131,21 +127,6 @@ class Tokenizer(abc.ABC):
 
         They may be more than the memory holds: `chunks_of` gives some at a time.
         """
-
-    @property
-    @abc.abstractmethod
-    def size(self) -> int:
-        """How many tokens can be predicted: ids 0 .. size - 1."""
-
-    @property
-    def start(self) -> int:
-        """The id that marks the beginning of a document; read, never predicted."""
-        return self.size
-
-    @property
-    @abc.abstractmethod
-    def unknown(self) -> int | None:
-        """The id of the unknown symbol, or None where every text can be encoded."""
 
     @abc.abstractmethod
     def encode(self, text: str) -> Ids:

@@ -41,8 +41,8 @@ class BpeTokenizer(Tokenizer):
     Settings = BpeSettings
 
     def __init__(self, vocabulary: list[str], merges: list[tuple[str, str]]) -> None:
-        self._vocabulary = vocabulary
-        self._merges = merges
+        super().__init__(len(vocabulary))
+        self._vocabulary, self._merges = vocabulary, merges
         ids = {token: number for number, token in enumerate(vocabulary)}
         self._library = _library(tokenizers.models.BPE(vocab=ids, merges=merges))
         byte_of = _byte_of_letter()
@@ -64,20 +64,8 @@ class BpeTokenizer(Tokenizer):
         merges = json.loads(library.to_str())["model"]["merges"]
         return cls(sorted(vocabulary, key=vocabulary.__getitem__), [(a, b) for a, b in merges])
 
-    @property
-    def size(self) -> int:
-        return len(self._vocabulary)
-
-    @property
-    def unknown(self) -> None:
-        return None
-
     def encode(self, text: str) -> Ids:
-        ids = [np.empty(0, np.int32)]
-        parts = _parts(_writable(text))
-        while batch := list(itertools.islice(parts, _BATCH)):
-            ids += [np.array(e.ids, np.int32) for e in self._library.encode_batch_fast(batch)]
-        return np.concatenate(ids)
+        return np.concatenate(list(self.encode_all([Chunk(text, np.empty(0, np.int64))])))
 
     def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         for parts, opens in _batches(chunks):
@@ -151,16 +139,16 @@ def _batches(chunks: Iterable[Chunk]) -> Iterator[tuple[list[str], list[bool]]]:
     """Parts for the library, some at a time, and which of them begin a document."""
     parts: list[str] = []
     opens: list[bool] = []
-    held = 0
+    chars = 0
     for chunk in chunks:
         for number, text in enumerate(chunk.texts()):
             for place, part in enumerate(_parts(_writable(text)) if text else [""]):
                 parts.append(part)
                 opens.append(number > 0 and place == 0)
-                held += len(part)
-                if held >= _BATCH * _CHUNK:
+                chars += len(part)
+                if chars >= _BATCH * _CHUNK:
                     yield parts, opens
-                    parts, opens, held = [], [], 0
+                    parts, opens, chars = [], [], 0
     if parts:
         yield parts, opens
 

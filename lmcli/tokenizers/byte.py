@@ -28,17 +28,12 @@ class ByteTokenizer(Tokenizer):
     spells = True
     Settings = ByteSettings
 
+    def __init__(self) -> None:
+        super().__init__(256)
+
     @classmethod
     def train(cls, documents: Iterable[str], settings: ByteSettings) -> ByteTokenizer:
         return cls()
-
-    @property
-    def size(self) -> int:
-        return 256
-
-    @property
-    def unknown(self) -> None:
-        return None
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
@@ -48,8 +43,7 @@ class ByteTokenizer(Tokenizer):
             ids = np.frombuffer(utf8(chunk.text), np.uint8)
             begins = chunk.begins
             if len(ids) > len(chunk.text):  # some characters are several bytes
-                firsts = np.append(np.flatnonzero((ids & 0xC0) != 0x80), len(ids))
-                begins = firsts[begins]
+                begins = np.append(np.flatnonzero((ids & 0xC0) != 0x80), len(ids))[begins]
             yield np.insert(ids.astype(np.uint16), begins, self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:
@@ -99,9 +93,8 @@ def character_ends(data: bytes) -> Offsets:
     >>> character_ends("aé".encode()).tolist()
     [1, 1, 2]
     """
-    begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
-    begun = np.cumsum(begins, dtype=np.int64)
-    return np.append(begun[1:] - 1, begun[-1:])
+    counts = np.cumsum((np.frombuffer(data, np.uint8) & 0xC0) != 0x80, dtype=np.int64)
+    return np.append(counts[1:] - 1, counts[-1:])
 
 
 def printable(data: bytes) -> str:

@@ -14,15 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.settings import setting
-from lmcli.tokenizers.base import (
-    UNKNOWN,
-    Chunk,
-    Decoder,
-    Encoded,
-    Ids,
-    Tokenizer,
-    chunks_of,
-)
+from lmcli.tokenizers.base import UNKNOWN, Chunk, Decoder, Encoded, Ids, Tokenizer, chunks_of
 from lmcli.tokenizers.byte import printable
 
 _CODE_POINTS = 0x110000
@@ -42,9 +34,11 @@ class CharTokenizer(Tokenizer):
 
     name = "char"
     spells = True
+    unknown = 0
     Settings = CharSettings
 
     def __init__(self, characters: str) -> None:
+        super().__init__(1 + len(characters))
         self._characters = characters
         self._ids = np.zeros(_CODE_POINTS, np.int32)
         self._ids[_code_points(characters)] = np.arange(1, len(characters) + 1)
@@ -54,18 +48,10 @@ class CharTokenizer(Tokenizer):
         counts = np.zeros(_CODE_POINTS, np.int64)
         for chunk in chunks_of(documents):
             for begin in range(0, len(chunk.text), _SLICE):
-                found = np.bincount(_code_points(chunk.text[begin : begin + _SLICE]))
-                counts[: len(found)] += found
+                part = np.bincount(_code_points(chunk.text[begin : begin + _SLICE]))
+                counts[: len(part)] += part
         counts[_SURROGATES] = 0
         return cls("".join(map(chr, np.flatnonzero(counts >= settings.min_count).tolist())))
-
-    @property
-    def size(self) -> int:
-        return 1 + len(self._characters)
-
-    @property
-    def unknown(self) -> int:
-        return 0
 
     def encode(self, text: str) -> Ids:
         ids = np.empty(len(text), np.int32)

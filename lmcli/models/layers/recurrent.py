@@ -163,10 +163,6 @@ class Recurrent(NeuralLanguageModel):
         """The values of the keep gate."""
         return None if self.keep_gate is None else recorder.across_layers(self.keep_gate)
 
-    def body_parameters(self) -> int:
-        """The recurrent layers."""
-        return sum(p.numel() for p in self.layers.parameters())
-
     def parameter_count(self) -> int:
         """All trained numbers; tied weights count once."""
         total = super().parameter_count()

@@ -44,8 +44,8 @@ class Spacing:
 class _Numbers(dict[str, int]):
     """Texts numbered in the order in which they are first looked up."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__({text: number for number, text in enumerate(known)})
+    def __init__(self, first: Iterable[str] = ()) -> None:
+        super().__init__({text: number for number, text in enumerate(first)})
         self.new: list[str] = []
         """those that came since this list was last emptied"""
 
@@ -67,7 +67,7 @@ class TokenCounts:
         self._gaps = _Numbers(["", " "])
         self._classes = _Numbers([_PLAIN, "", *BREAKS])  # and each mark
         self._kinds: dict[tuple[int, int], int] = {}  # gap and class of a token -> number
-        self._of_pair = np.empty((0, 3), np.int32)  # symbol, class, kind
+        self._of_pair = np.empty((3, 0), np.int32)  # symbol, class, kind
         self._counts = np.zeros(0, np.int64)  # of pairs
         self._table: Counter[tuple[int, int]] = Counter()  # by class before and kind
         previous = self._classes[""]
@@ -81,7 +81,7 @@ class TokenCounts:
             places = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
             self._describe()
             np.add.at(self._counts, places, 1)
-            _, classes, kinds = self._of_pair[places].T
+            classes, kinds = (row.take(places) for row in self._of_pair[1:])
             before = np.concatenate([[previous], classes[:-1]])
             before[firsts] = self._classes[""]
             self._tabulate(before * len(self._kinds) + kinds)
@@ -96,32 +96,32 @@ class TokenCounts:
             of_token = self._classes[symbol if own else _PLAIN]
             kind = self._kinds.setdefault((self._gaps[gap], of_token), len(self._kinds))
             rows.append((self._symbols[symbol], of_token, kind))
-        known, self._pairs.new = len(self._pairs) - len(rows), []
+        first, self._pairs.new = len(self._pairs) - len(rows), []
         if len(self._pairs) > len(self._counts):  # twice as many, so that it happens rarely
             more = 2 * len(self._pairs) - len(self._counts)
             self._counts = np.pad(self._counts, (0, more))
-            self._of_pair = np.pad(self._of_pair, ((0, more), (0, 0)))
+            self._of_pair = np.pad(self._of_pair, ((0, 0), (0, more)))
         if rows:
-            self._of_pair[known : known + len(rows)] = rows
+            self._of_pair[:, first : first + len(rows)] = np.transpose(rows)
 
     def _tabulate(self, codes: Ids) -> None:
         width = len(self._kinds)
         if width * len(self._classes) <= _FEW:
             counts = np.bincount(codes)
-            found = np.flatnonzero(counts)
-            counts = counts[found]
+            codes = np.flatnonzero(counts)
+            counts = counts[codes]
         else:
-            found, counts = np.unique(codes, return_counts=True)
-        for code, count in zip(found.tolist(), counts.tolist(), strict=True):
+            codes, counts = np.unique(codes, return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
             self._table[divmod(code, width)] += count
 
     def words(self) -> list[tuple[str, int]]:
         """All tokens with their counts, by falling count."""
-        known = len(self._pairs)
+        pairs = len(self._pairs)
         counts = np.zeros(len(self._symbols), np.int64)
-        np.add.at(counts, self._of_pair[:known, 0], self._counts[:known])
-        found = list(zip(self._symbols, counts.tolist(), strict=True))[1:]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+        np.add.at(counts, self._of_pair[0, :pairs], self._counts[:pairs])
+        counted = list(zip(self._symbols, counts.tolist(), strict=True))[1:]
+        return sorted(counted, key=lambda pair: (-pair[1], pair[0]))
 
     def _gaps_between(self) -> Iterable[tuple[str, int, str, int]]:
         """Class before, number of the gap, class of the token, and how often."""
@@ -151,16 +151,16 @@ class TokenCounts:
             ends[True] > ends[False],
         )
 
-    def unexpected_gaps(self, spacing: Spacing, known: set[str]) -> dict[str, int]:
+    def unexpected_gaps(self, spacing: Spacing, words: set[str]) -> dict[str, int]:
         """How often each gap stands where another is expected."""
-        gaps, found = list(self._gaps), Counter[str]()
+        gaps, unexpected = list(self._gaps), Counter[str]()
+        known_marks = words - {_PLAIN}
         for before, gap, token, count in self._gaps_between():
-            after = (
-                spacing.line_start
-                if before == ""
-                else (before not in known or before == _PLAIN or spacing.after(before))
-            )
-            ahead = token != "" and (token not in known or token == _PLAIN or spacing.before(token))
+            if before == "":
+                after = spacing.line_start
+            else:
+                after = before not in known_marks or spacing.after(before)
+            ahead = token != "" and (token not in known_marks or spacing.before(token))
             if gap != (after and ahead):
-                found[gaps[gap]] += count
-        return dict(found)
+                unexpected[gaps[gap]] += count
+        return dict(unexpected)

@@ -21,7 +21,7 @@ BREAKS = ("\n", "\r\n", "\r")
 
 _GAP = re.compile(r"[^\S\r\n]*")
 _SLICE = 1 << 15  # characters split at a time: their tokens fit into the cache
-_LOOKED_AT = 1 << 24  # characters that split=auto looks at, or a little more
+_LOOKED_AT = 1 << 22  # characters that split=auto looks at
 _COMMON = r" ?(?:[A-Za-z0-9]++(?=[ \n;:!?]|[.,](?!\d))|[.,;:!?\n])"
 """a plain word that surely ends there, or a common mark, after at most one space"""
 _AUTO_SHARE = 0.05  # of the words between white space, cut by punctuation: less means space
@@ -64,10 +64,10 @@ def _gap_length(pair: str) -> int:
 
 def pair_ends(found: list[str]) -> Offsets:
     """Where the gap and where the token of each pair ends. Shapes: (pairs, 2)."""
-    ends = np.cumsum(np.fromiter(map(len, found), np.int64, len(found)))
+    lengths = np.fromiter(map(len, found), np.int64, len(found))
     gaps = np.fromiter(map(_gap_length, found), np.int64, len(found))
-    begins = np.append(0, ends[:-1])
-    return np.stack([begins + gaps, ends], axis=1)
+    ends = np.cumsum(lengths)
+    return np.stack([ends - lengths + gaps, ends], axis=1)
 
 
 def is_mark(symbol: str) -> bool:
@@ -77,11 +77,11 @@ def is_mark(symbol: str) -> bool:
 
 def find_split(documents: Iterable[str]) -> Literal["punctuation", "space"]:
     """`space` if the punctuation rule would cut hardly any of the words between white space."""
-    counts, seen = Counter[str](), 0
+    counts, chars = Counter[str](), 0
     for part in (part for chunk in chunks_of(documents) for part in chunk.lines()):
-        counts.update(part.text.split())
-        seen += len(part.text)
-        if seen >= _LOOKED_AT:
+        counts.update(part.text[: _LOOKED_AT - chars].split())
+        chars += len(part.text)
+        if chars >= _LOOKED_AT:
             break
     whole = re.compile(_token("punctuation"))
     cut = sum(n for word, n in counts.items() if not whole.fullmatch(word))

@@ -20,16 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.settings import setting
-from lmcli.tokenizers.base import (
-    UNKNOWN,
-    Chunk,
-    Chunked,
-    Decoder,
-    Encoded,
-    Ids,
-    Offsets,
-    Tokenizer,
-)
+from lmcli.tokenizers.base import UNKNOWN, Chunk, Chunked, Decoder, Encoded, Ids, Tokenizer
 from lmcli.tokenizers.byte import printable
 from lmcli.tokenizers.word.spacing import Spacing, TokenCounts
 from lmcli.tokenizers.word.splitting import find_in, find_pairs, find_split, pair_ends, parted
@@ -57,6 +48,7 @@ class WordTokenizer(Tokenizer):
     """A word, a punctuation mark or a line end is a token."""
 
     name = "word"
+    unknown = 0
     Settings = WordSettings
 
     def __init__(
@@ -65,6 +57,7 @@ class WordTokenizer(Tokenizer):
         self._split, self._words, self._separators = split, words, separators
         self._spacing = spacing
         self._symbols = [UNKNOWN, *separators, *words]
+        super().__init__(len(self._symbols))
         ids = {symbol: number for number, symbol in enumerate(self._symbols)}
         self._pairs = _Pairs(ids, len(self._symbols))
         # arrays over token ids and, last, the start id: a document begins like a line
@@ -85,28 +78,15 @@ class WordTokenizer(Tokenizer):
         separators = [gap for gap, n in sorted(gaps.items()) if n >= settings.min_count]
         return cls(split, words, separators, spacing)
 
-    @property
-    def size(self) -> int:
-        return len(self._symbols)
-
-    @property
-    def unknown(self) -> int:
-        return 0
-
     def encode(self, text: str) -> Ids:
-        ids: list[Ids] = [np.empty(0, np.int32)]
-        previous = self.start
-        for found in find_pairs(text, self._split):
-            pairs, written = self._read(self._packed(found), previous, _NONE)
-            ids.append(pairs[written])
-            previous = int(pairs[-1, 1])
-        return np.concatenate(ids)
+        ids = (ids for _, ids, _ in self._encoded(text, self.start))
+        return np.concatenate([np.empty(0, np.int32), *ids])
 
     def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         previous = self.start
         for part in (part for chunk in chunks for part in chunk.lines()):
             for found, firsts in find_in(part, self._split):
-                pairs, written = self._read(self._packed(found), previous, firsts)
+                pairs, written = self._read(found, previous, firsts)
                 ids = pairs[written]
                 if len(firsts):  # a start id where a document begins
                     places = np.cumsum(np.append(0, written.sum(1)))[firsts]
@@ -122,25 +102,27 @@ class WordTokenizer(Tokenizer):
 
     def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
         ids: list[Ids] = [np.empty(0, np.int32)]
-        ends = [np.empty(0, np.int64)]
-        offset = 0
-        for found in find_pairs(text, self._split):
-            pairs, written = self._read(self._packed(found), previous, _NONE)
-            ids.append(pairs[written])
+        ends, offset = [np.empty(0, np.int64)], 0
+        for found, some, written in self._encoded(text, previous):
+            ids.append(some)
             ends.append(offset + pair_ends(found)[written])
-            previous, offset = int(pairs[-1, 1]), offset + sum(map(len, found))
+            offset += sum(map(len, found))
         return Encoded(np.concatenate(ids), np.concatenate(ends))
 
-    def _packed(self, found: list[str]) -> Offsets:
-        """The numbers that `_Pairs` gives. Shapes: -> (pairs,)."""
-        return np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+    def _encoded(self, text: str, previous: int) -> Iterator[tuple[list[str], Ids, Flags]]:
+        """Some pairs at a time, their ids, and which gaps and tokens of them are written."""
+        for found in find_pairs(text, self._split):
+            pairs, written = self._read(found, previous, _NONE)
+            yield found, pairs[written], written
+            previous = int(pairs[-1, 1])
 
-    def _read(self, packed: Offsets, previous: int, firsts: Ids) -> tuple[Ids, Flags]:
+    def _read(self, found: list[str], previous: int, firsts: Ids) -> tuple[Ids, Flags]:
         """Gap id and token id of each pair, and which of them are written as tokens.
 
         The `firsts` are pairs at which a document begins.
         Shapes: (pairs, 2) both.
         """
+        packed = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
         gaps, tokens = np.divmod(packed, self.size + 1)
         expected = self._before[tokens]
         expected[0] &= self._after[previous]
