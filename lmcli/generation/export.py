@@ -113,12 +113,10 @@ It needs Python with lmcli, numpy and safetensors (and tokenizers, for bpe), but
 
 From Python, in this folder:
 
-{SNIPPET}"""
-
-
-SNIPPET = """\
     import lmcli
     print(*lmcli.sample(".", "The ", length=200, seed=0), sep="")
 """
+
+
 WRITERS = {"numpy": export_numpy}
 """writers by the name of the form"""

@@ -14,6 +14,7 @@ made together on the same machine are always the same.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,8 @@ import numpy as np
 
 from lmcli.arrays import Floats
 from lmcli.errors import UsageError
-from lmcli.generation.numpy_models.base import NumpyModel
-from lmcli.generation.numpy_models.torch_adapter import TorchAdapter
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.generation.numpy_models.base import NumpyModel, TorchAdapter
+from lmcli.tokenizers.base import Decoder, Tokenizer
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
@@ -105,15 +105,9 @@ def _weights(logits: Floats, settings: SamplingSettings) -> Floats:
     if not settings.truncates:
         return np.exp(logits, out=logits)
     for row in logits.reshape(-1, logits.shape[-1]):
-        row[:] = truncate_distribution(softmax(row), settings)
+        p = np.exp(row)
+        row[:] = truncate_distribution(p / p.sum(), settings)
     return logits
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities of logits. Shapes: (V,) -> (V,)."""
-    p: Floats = np.exp(logits - logits.max())
-    p /= p.sum()
-    return p
 
 
 def truncate_distribution(p: Floats, settings: SamplingSettings) -> Floats:
@@ -154,31 +148,37 @@ def sample_batch(
     """
     numpy_model = model if isinstance(model, NumpyModel) else TorchAdapter(model)
     prompt_ids = tokenizer.encode(prompt).tolist()
-    texts = [
-        _Text(i, tokenizer, prompt, prompt_ids, stops, document_end) for i in range(len(seeds))
-    ]
+    texts = []
+    for number in range(len(seeds)):
+        decoder = tokenizer.decoder()
+        for token in prompt_ids:
+            decoder.push(token)  # so that the text is joined to the prompt correctly
+        end = document_end, tokenizer.start, prompt
+        texts.append(_Text(number, decoder, StopStrings(stops), *end))
     numpy_model.reset(1)
     numpy_model.read_all([tokenizer.start, *prompt_ids])
     if len(texts) > 1:
         numpy_model.select([0] * len(texts))
-    uniforms, made = SeededUniforms(seeds), 0
-    while True:
-        tokens = _next(numpy_model, tokenizer, settings, uniforms.draw(), texts, sampled)
-        made += 1
-        last = made == length
-        for place, text in enumerate(texts):
-            chunk, tokens[place] = text.push(tokens[place])
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    for made in itertools.count():
+        place = made % RANDOM_BLOCK
+        if place == 0:
+            uniforms = np.stack([g.random(RANDOM_BLOCK) for g in generators], axis=1)
+        tokens = _next(numpy_model, tokenizer, settings, uniforms[place], texts, sampled)
+        last = made + 1 == length
+        for i, text in enumerate(texts):
+            chunk, tokens[i] = text.push(tokens[i])
             if last or text.stop_filter.stopped:
                 yield text.number, chunk + text.finish(), True
             elif chunk:
                 yield text.number, chunk, False
-        running = [place for place, text in enumerate(texts) if not text.stop_filter.stopped]
+        running = [i for i, text in enumerate(texts) if not text.stop_filter.stopped]
         if last or not running:
             return
         if len(running) < len(texts):
             texts, tokens = [texts[i] for i in running], [tokens[i] for i in running]
+            generators, uniforms = [generators[i] for i in running], uniforms[:, running]
             numpy_model.select(running)
-            uniforms.select(running)
         numpy_model.read(tokens)
 
 
@@ -247,23 +247,16 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
+@dataclass
 class _Text:
     """The state of one text: decoder, stop strings, ends of documents."""
 
-    def __init__(
-        self,
-        number: int,
-        tokenizer: Tokenizer,
-        prompt: str,
-        prompt_ids: list[int],
-        stops: tuple[str, ...],
-        document_end: str,
-    ) -> None:
-        self.number, self.stop_filter, self.document_end = number, StopStrings(stops), document_end
-        self.start, self.tail = tokenizer.start, prompt
-        self.decoder = tokenizer.decoder()
-        for token in prompt_ids:
-            self.decoder.push(token)  # so that the text is joined to the prompt correctly
+    number: int
+    decoder: Decoder
+    stop_filter: StopStrings
+    document_end: str
+    start: int
+    tail: str
 
     def push(self, token: int) -> tuple[str, int]:
         """The text that may be shown after this token, and the token to read next.
@@ -283,29 +276,6 @@ class _Text:
         if self.stop_filter.stopped:
             return ""
         return self.stop_filter.push(self.decoder.finish()) + self.stop_filter.finish()
-
-
-class SeededUniforms:
-    """Numbers from 0 to 1, for each text those of its own seed."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.numbers = np.empty((0, len(seeds)))
-        self.used = 0
-
-    def draw(self) -> Floats:
-        """One number a text. Shapes: -> (K,)."""
-        if self.used == len(self.numbers):
-            self.numbers = np.stack([g.random(RANDOM_BLOCK) for g in self.generators], axis=1)
-            self.used = 0
-        self.used += 1
-        numbers: Floats = self.numbers[self.used - 1]
-        return numbers
-
-    def select(self, texts: list[int]) -> None:
-        """Continue with these texts only."""
-        self.generators = [self.generators[i] for i in texts]
-        self.numbers = self.numbers[:, texts]
 
 
 def _next(

@@ -21,7 +21,6 @@ from lmcli.generation.sampling import (
     in_order,
     sample_batch,
     sample_tokens,
-    softmax,
     truncate_distribution,
 )
 from lmcli.models.base import LanguageModel
@@ -69,6 +68,11 @@ def sample(model, tokenizer, prompt, length, settings, seed, stops=(), end="", s
     stats = None if sampled is None else [sampled]
     chunks = sample_batch(model, tokenizer, prompt, length, settings, [seed], stops, end, stats)
     return (text for _, text, _ in chunks if text)
+
+
+def softmax(logits):
+    p = np.exp(logits - logits.max())
+    return p / p.sum()
 
 
 def characters(text):

@@ -5,7 +5,8 @@
 
 A NumPy model has the name of an architecture and computes the same without torch: loading torch
 takes longer than sampling a page, and its overhead per token is many times the arithmetic. State
-and scratch arrays are allocated once and overwritten at every token.
+arrays are allocated once and overwritten at every token. `TorchAdapter` gives any torch model the
+same interface, for architectures that have no NumPy model.
 
 Shape letters as in models/base.py, and K streams. The id V (one past the vocabulary) starts a
 document: the stream's state is reset.
@@ -26,10 +27,13 @@ from lmcli.registry import NUMPY_MODELS
 from lmcli.storage import damaged, read_arrays
 
 if TYPE_CHECKING:
+    from lmcli.models.base import LanguageModel
     from lmcli.run import Run
 
 TABLE = 1 << 23
 """Numbers in a table of values computed for each token in advance, at most (32 MiB)."""
+CHUNK = 512
+"""Tokens of a long prompt that a torch model reads together."""
 
 
 class NumpyModel(abc.ABC):
@@ -125,10 +129,8 @@ class Weights:
         tensor = self.tensors.get(self.prefix + name)
         if tensor is None:
             raise ValueError(f"tensor {self.prefix}{name} is missing")
-        fits = len(tensor.shape) == len(shape) and all(
-            wanted in (None, size) for wanted, size in zip(shape, tensor.shape, strict=True)
-        )
-        if not fits:
+        sizes = zip(shape, tensor.shape, strict=False)
+        if tensor.ndim != len(shape) or any(wanted not in (None, size) for wanted, size in sizes):
             raise ValueError(f"tensor {self.prefix}{name} has the shape {tensor.shape}")
         return np.ascontiguousarray(tensor, np.float32)
 
@@ -146,3 +148,35 @@ class Weights:
         while any(name.startswith(f"{self.prefix}{prefix}{len(parts)}.") for name in self.tensors):
             parts.append(self.part(f"{prefix}{len(parts)}."))
         return parts
+
+
+class TorchAdapter(NumpyModel):
+    """One call of the model per token."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def reset(self, streams: int) -> None:
+        self._state = self.model.initial_state(streams)
+
+    def read(self, tokens: Sequence[int]) -> None:
+        self._read([[token] for token in tokens])
+
+    def read_all(self, tokens: Sequence[int]) -> None:
+        for begin in range(0, len(tokens), CHUNK):
+            self._read([list(tokens[begin : begin + CHUNK])])
+
+    def _read(self, tokens: list[list[int]]) -> None:
+        import torch
+
+        with torch.inference_mode():
+            read = torch.tensor(tokens)
+            self._logits, self._state = self.model.last_logits(read, self._state)
+
+    def logits(self) -> Floats:
+        return self._logits.numpy().astype(np.float64)
+
+    def select(self, streams: Sequence[int]) -> None:
+        chosen = list(streams)
+        self._state = tuple(part[chosen] for part in self._state)
+        self._logits = self._logits[chosen]

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import abc
-
 import numpy as np
 
 from lmcli.arrays import Floats, Floats32
@@ -34,10 +32,10 @@ def embedding_table(weights: Weights, vocabulary: int) -> Floats32:
 
 def output_layer(
     weights: Weights, vocabulary: int, hidden: int | None = None, tied: Floats32 | None = None
-) -> Output:
+) -> FullOutput | AdaptiveOutput:
     """The saved layer, for vectors of size `hidden` (None: any size).
 
-    `tied` (V, H) replaces its weights.
+    `tied` (V, H) replaces its weights. Shapes: (K, H) -> logits (K, V) in float64, up to a constant.
     """
     clusters = weights.numbered("output.tail.")
     if clusters:
@@ -46,17 +44,7 @@ def output_layer(
     return FullOutput(np.ascontiguousarray(weight.T), weights("output.bias", vocabulary))
 
 
-class Output(abc.ABC):
-    """An output layer for hidden vectors of size H."""
-
-    hidden: int
-
-    @abc.abstractmethod
-    def __call__(self, hidden: Floats32) -> Floats:
-        """Logits up to a constant, float64. Shapes: (K, H) -> (K, V)."""
-
-
-class FullOutput(Output):
+class FullOutput:
     """One product."""
 
     def __init__(self, weight: Floats32, bias: Floats32) -> None:
@@ -70,7 +58,7 @@ class FullOutput(Output):
         return logits
 
 
-class AdaptiveOutput(Output):
+class AdaptiveOutput:
     """Shortlist and clusters; equations in models/layers/softmax.py."""
 
     def __init__(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lmcli.generation.numpy_models import base
-from lmcli.generation.numpy_models.torch_adapter import TorchAdapter
+from lmcli.generation.numpy_models.base import TorchAdapter
 from lmcli.registry import MODELS, NUMPY_MODELS
 
 V, B, T = 7, 3, 31
