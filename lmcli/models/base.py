@@ -261,14 +261,13 @@ class NeuralLanguageModel(LanguageModel):
     def log_probabilities(
         self, tokens: Tensor, targets: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """ln p of the targets; the adaptive layer needs no logits (B, T, V)."""
+        """The adaptive layer needs no logits (B, T, V)."""
         if self.adaptive is None:
             return super().log_probabilities(tokens, targets, state)
         x, state = self.hidden_vectors(tokens, state)
         return self.adaptive.log_probabilities(x, targets), state
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
-        """Mean nats over targets that are not -1; also without logits (B, T, V)."""
         if self.adaptive is None:
             return super().loss(tokens, targets, state)
         logs, state = self.log_probabilities(tokens, targets, state)

@@ -27,9 +27,6 @@ from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, Recurr
 from lmcli.models.layers.recurrent_kernels import GRUScan
 from lmcli.settings import setting
 
-CLOSED = -60.0
-"""Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
-
 
 @dataclass(frozen=True)
 class GRUSettings(RecurrentSettings):
@@ -42,15 +39,11 @@ class GRULayer(Layer):
     """Gates in the order r, z, n, as in torch's kernels."""
 
     gates = 3
-    closing: Tensor
 
     def __init__(self, inputs: int, hidden: int, settings: GRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
         chrono_init_(self.bias.data[hidden : 2 * hidden], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
-        closing = torch.zeros(3 * hidden)
-        closing[: 2 * hidden] = CLOSED
-        self.register_buffer("closing", closing, persistent=False)
 
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """`GRUScan` on a CPU, torch's fused kernel elsewhere."""
@@ -76,13 +69,11 @@ class GRULayer(Layer):
         return y, (h[0],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of the equations above."""
         (h,) = state
         inputs = x @ self.input_weight.t() + self.bias + is_start.unsqueeze(-1) * self.closing
         from_x = inputs.chunk(3, dim=-1)
         from_h = (h @ self.recurrent_weight.t()).chunk(3, dim=-1)
-        r = (from_x[0] + from_h[0]).sigmoid()
-        z = (from_x[1] + from_h[1]).sigmoid()
+        r, z = (from_x[gate].add(from_h[gate]).sigmoid() for gate in range(2))
         n = (from_x[2] + r * (from_h[2] + self.candidate_bias)).tanh()
         h = (1 - z) * n + z * h
         return {"reset": r, "keep": z, "candidate": n, "hidden": h}, (h,)

@@ -37,9 +37,6 @@ from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, Recurr
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
-CLOSED = -60.0
-"""Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
-
 
 @dataclass(frozen=True)
 class LSTMSettings(RecurrentSettings):
@@ -60,15 +57,12 @@ class LSTMLayer(Layer):
 
     gates = 4
     parts = 2
-    closing: Tensor
     no_bias: Tensor
     recurrent_peepholes: Tensor | None
 
     def __init__(self, inputs: int, hidden: int, settings: LSTMSettings) -> None:
         super().__init__(inputs, hidden, settings)
-        self.forget_mode = "gate" if settings.forget else "all"
-        if settings.coupled:
-            self.forget_mode = "coupled"
+        self.forget_mode = "coupled" if settings.coupled else "gate" if settings.forget else "all"
         self._set_biases(settings)
         if self.forget_mode != "gate":
             for name, parameter in list(self.named_parameters()):
@@ -77,9 +71,6 @@ class LSTMLayer(Layer):
         count = len(self.bias) // hidden - 1  # all gates but g
         peepholes = nn.Parameter(torch.zeros(count, hidden)) if settings.peepholes else None
         self.register_parameter("recurrent_peepholes", peepholes)  # (2 or 3, H): i, (f,) o
-        closing = torch.zeros(4 * hidden, 1)
-        closing[: 2 * hidden] = CLOSED
-        self.register_buffer("closing", closing, persistent=False)
         self.register_buffer("no_bias", torch.zeros(4 * hidden), persistent=False)
 
     def _set_biases(self, settings: LSTMSettings) -> None:
@@ -119,7 +110,7 @@ class LSTMLayer(Layer):
         weight: Tensor = self.input_weight
         if is_start.any():
             x = torch.cat([x, is_start.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
-            weight = torch.cat([weight, self.closing], dim=1)
+            weight = torch.cat([weight, self.closing.unsqueeze(-1)], dim=1)
         weights = [weight, self.recurrent_weight, self.bias, self.no_bias]
         before = [part.unsqueeze(0) for part in state]  # (1, B, H)
         train = self.training and torch.is_grad_enabled()
@@ -138,7 +129,6 @@ class LSTMLayer(Layer):
         return y, (y[-1], c)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of the equations above."""
         h, c = (forget(part, is_start) for part in state)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         i, *between, g, o = total.chunk(total.shape[-1] // self.hidden, dim=-1)  # (B, H) each
@@ -166,9 +156,8 @@ class LSTM(Recurrent):
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         if settings.coupled and not settings.forget:
-            raise UsageError(
-                "coupled=true needs a forget gate, forget=false removes it", "leave one of them out"
-            )
+            problem = "coupled=true needs a forget gate, forget=false removes it"
+            raise UsageError(problem, "leave one of them out")
         super().__init__(vocabulary, settings)
         if settings.attend:
             self.layers.append(OutputAttention(self.hidden, settings.attend))

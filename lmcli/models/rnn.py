@@ -55,7 +55,6 @@ class RNNLayer(Layer):
         return y, (y[-1],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of the equation above."""
         h = forget(state[0], is_start)
         total = x @ self.input_weight.t() + h @ self.recurrent_weight.t() + self.bias
         h = total.tanh() if self.settings.activation == "tanh" else total.relu()

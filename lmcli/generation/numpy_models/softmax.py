@@ -35,7 +35,7 @@ def output_layer(
 ) -> FullOutput | AdaptiveOutput:
     """The saved layer, for vectors of size `hidden` (None: any size).
 
-    `tied` (V, H) replaces its weights. Shapes: (K, H) -> logits (K, V) in float64, up to a constant.
+    `tied` (V, H) replaces its weights. Shapes: (K, H) -> logits (K, V) in float64.
     """
     clusters = weights.numbered("output.tail.")
     if clusters:

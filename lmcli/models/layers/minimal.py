@@ -86,7 +86,6 @@ class MinimalLayer(Layer):
         return y + ffn
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of the equations above."""
         values = self.gate_values(self.norm(x) @ self.input_weight.t() + self.bias)
         values["keep"] = values["keep"].masked_fill(is_start.unsqueeze(-1), 0.0)
         h = values["keep"] * state[0] + values["write"] * values["candidate"]

@@ -22,6 +22,8 @@ from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, dr
 from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, embedding_layer
 from lmcli.settings import setting
 
+CLOSED = -60.0
+"""Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
 CHRONO_ABOUT = "half of the units start with a memory of 1 to this many steps"
 
 
@@ -43,11 +45,13 @@ class RecurrentSettings:
 class Layer(nn.Module, abc.ABC):
     """One recurrent layer, time first inside.
 
-    `gates` blocks share one matrix product; `parts` tensors make its state.
+    `gates` blocks share one matrix product; `parts` tensors make its state. `closing`, added to
+    the inputs of all blocks, closes the first two.
     """
 
     gates: ClassVar[int]
     parts: ClassVar[int] = 1
+    closing: Tensor
 
     def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__()
@@ -59,6 +63,8 @@ class Layer(nn.Module, abc.ABC):
         nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
         for block in self.recurrent_weight.data.chunk(self.gates):
             nn.init.orthogonal_(block)
+        closing = torch.where(torch.arange(self.gates * hidden) < 2 * hidden, CLOSED, 0.0)
+        self.register_buffer("closing", closing, persistent=False)
 
     @abc.abstractmethod
     def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
@@ -115,15 +121,12 @@ class Recurrent(NeuralLanguageModel):
         super().__init__(vocabulary, settings)
         hidden, embedding = settings.hidden or 256, settings.embedding or 64
         if settings.tie and hidden != embedding:
-            raise UsageError(
-                f"tie=true needs embedding = hidden, not {embedding} and {hidden}",
-                f"--set embedding={hidden}",
-            )
+            problem = f"tie=true needs embedding = hidden, not {embedding} and {hidden}"
+            raise UsageError(problem, f"--set embedding={hidden}")
         self.hidden = hidden
         self.embed = embedding_layer(vocabulary, embedding, settings)
         self.layers = nn.ModuleList(
-            self.Layer(embedding if i == 0 else hidden, hidden, settings)
-            for i in range(settings.layers)
+            self.Layer(hidden if i else embedding, hidden, settings) for i in range(settings.layers)
         )
         adaptive = settings.softmax == "adaptive"
         self.output = (AdaptiveOutput if adaptive else nn.Linear)(hidden, vocabulary)

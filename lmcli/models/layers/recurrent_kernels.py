@@ -131,15 +131,14 @@ class ElmanScan(torch.autograd.Function):
         steps, batch, width = inputs.shape
         read = inputs.new_empty(steps, batch, width)  # h_{t-1} as read by the step
         hidden = inputs.new_empty(steps, batch, width)
-        step = _Step(weight.t(), batch, bf16)
-        last = before
+        step, last = _Step(weight.t(), batch, bf16), before
+        apply = torch.tanh_ if activation == "tanh" else torch.relu_
         for t in range(steps):
-            if keep is None:
-                read[t] = last
-            else:
-                torch.mul(last, keep[t], out=read[t])
+            read[t] = last
+            if keep is not None:
+                read[t] *= keep[t]
             last = torch.add(inputs[t], step(read[t]), out=hidden[t])
-            last = last.tanh_() if activation == "tanh" else last.relu_()
+            apply(last)
         ctx.save_for_backward(hidden, read, weight, keep)
         ctx.activation, ctx.bf16 = activation, bf16
         return hidden
@@ -149,18 +148,16 @@ class ElmanScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, read, weight, keep = ctx.saved_tensors
         steps, batch = grad.shape[:2]
-        act_grad = (
-            1 - hidden * hidden if ctx.activation == "tanh" else (hidden > 0).to(hidden.dtype)
-        )
+        tanh = ctx.activation == "tanh"
+        act_grad = 1 - hidden * hidden if tanh else (hidden > 0).to(hidden.dtype)
         grad_preact = torch.empty_like(hidden)
         grad_h = torch.zeros_like(hidden[0])
         step = _Step(weight, batch, ctx.bf16)
         for t in range(steps - 1, -1, -1):
             torch.add(grad[t], grad_h, out=grad_preact[t]).mul_(act_grad[t])
-            product = step(grad_preact[t])
-            grad_h = (
-                grad_h.copy_(product) if keep is None else torch.mul(product, keep[t], out=grad_h)
-            )
+            grad_h.copy_(step(grad_preact[t]))
+            if keep is not None:
+                grad_h.mul_(keep[t])
         grad_weight = _product(grad_preact.flatten(0, 1).t(), read.flatten(0, 1), ctx.bf16)
         return grad_preact, grad_h, grad_weight, None, None, None
 

@@ -1,7 +1,7 @@
 """Interpolated modified Kneser-Ney smoothing: n-gram probabilities from counts, in NumPy.
 
 **In:** one stream of ids below V; the id V (`start`) begins a document and is never predicted.
-**Out:** for every n-gram seen its probability, for every context seen its back-off weight; from
+**Out:** for every n-gram its probability, for every context its back-off weight; from
 these ln p of given tokens, or p of all V tokens, after any context.
 
 With a(h w) the adjusted count of the n-gram "h w", and h' = h without its first token::
@@ -61,13 +61,10 @@ class Level:
         object.__setattr__(self, "keys", keys)
 
     def find(self, context: Ids, token: Ids) -> Ids:
-        """The rank of each n-gram "context token", -1 where it was not seen or context is -1."""
-        rank = np.full(context.shape, -1, dtype=np.int64)
-        known = context >= 0
-        wanted = context[known] * self.width + token[known]
-        found = np.searchsorted(self.keys, wanted)
-        rank[known] = np.where(self.keys[found] == wanted, found, -1)
-        return rank
+        """The rank of each n-gram "context token", -1 where it was not counted or context is -1."""
+        keys = context * self.width + token  # negative where context is
+        rank = np.searchsorted(self.keys, keys)
+        return np.where(self.keys[rank] == keys, rank, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +130,10 @@ class KneserNey:
         contexts = [ranks[:, read.shape[1] - targets.shape[1] :] for ranks in self.contexts(read)]
         p = self.levels[0].probability[targets].astype(np.float64)  # (B, T)
         for below, level, context in zip(self.levels, self.levels[1:], contexts, strict=False):
-            known = context >= 0
-            p[known] *= below.backoff[context[known]]
+            counted = context >= 0
+            p[counted] *= below.backoff[context[counted]]
             rank = level.find(context, targets)
-            seen = rank >= 0
-            p[seen] = level.probability[rank[seen]]
+            p[rank >= 0] = level.probability[rank[rank >= 0]]
         return np.log(p)
 
     def distributions(self, read: Ids, last: int) -> Floats:
@@ -146,25 +142,24 @@ class KneserNey:
         Shapes: read (B, C + T) -> (B, T, V); every row sums to one.
         """
         contexts = [ranks[:, read.shape[1] - last :].ravel() for ranks in self.contexts(read)]
-        return self.after_contexts(contexts, len(read) * last).reshape(
-            len(read), last, self.vocabulary
-        )
+        p = self.after_contexts(contexts, len(read) * last)
+        return p.reshape(len(read), last, self.vocabulary)
 
     def after_contexts(self, contexts: Sequence[Ids], rows: int) -> Floats:
-        """p of every token after contexts, given by their rank in each order, -1 if never seen.
+        """p of every token after contexts, given by their rank in each order, -1 if never counted.
 
         Shapes: order - 1 arrays (rows,) -> (rows, V); every row sums to one.
         """
         p = np.empty((rows, self.vocabulary))  # (rows, V)
         p[:] = self.levels[0].probability[: self.vocabulary]
         for below, level, context in zip(self.levels, self.levels[1:], contexts, strict=False):
-            known = np.flatnonzero(context >= 0)
-            rank = context[known]
-            p[known] *= below.backoff[rank, None]
+            counted = np.flatnonzero(context >= 0)
+            rank = context[counted]
+            p[counted] *= below.backoff[rank, None]
             several = level.children[rank]
             skipped = np.cumsum(several, dtype=np.int64) - several
-            seen = np.arange(several.sum()) + np.repeat(level.first[rank] - skipped, several)
-            p[np.repeat(known, several), level.token[seen]] = level.probability[seen]
+            grams = np.arange(several.sum()) + np.repeat(level.first[rank] - skipped, several)
+            p[np.repeat(counted, several), level.token[grams]] = level.probability[grams]
         return p
 
     def arrays(self) -> dict[str, Array]:
@@ -294,7 +289,7 @@ def discounts(adjusted: Ids) -> tuple[float, float, float, float]:
     if not n1 or not n2 or not n3:
         return FALLBACK
     y = n1 / (n1 + 2 * n2)
-    found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-    if any(not 0 < d <= i for i, d in enumerate(found, 1)):  # at 0 some token would have no chance
+    estimated = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    if any(not 0 < d <= i for i, d in enumerate(estimated, 1)):  # at 0 a token would have no chance
         return FALLBACK
-    return (0.0, *found)
+    return (0.0, *estimated)
