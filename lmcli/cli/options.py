@@ -1,6 +1,7 @@
 """Options that several commands share: the same name, help and environment variable everywhere.
 
-Precedence: flag, then ``LMCLI_<COMMAND>_<NAME>``, ``LMCLI_<NAME>``, then ``--config FILE.toml``, then the default.
+Precedence: flag, then ``LMCLI_<COMMAND>_<NAME>``, then ``LMCLI_<NAME>``, then
+``--config FILE.toml``, then the default.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def check_seed(seed: int | None) -> int | None:
 
 
 def option(*flags: str, about: str, default: str = "", **more: Any) -> Any:
-    """A typer option that also reads LMCLI_<NAME> and LMCLI_<COMMAND>_<NAME>; the name is that of the first long flag.
+    """A typer option that also reads LMCLI_<NAME>; the name is that of the first long flag.
 
     `default` is shown where the default is found out later.
     """
