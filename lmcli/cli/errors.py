@@ -40,9 +40,10 @@ class LazyCommands(dict[str, Any]):
             app.command(name)(getattr(importlib.import_module(f"lmcli.cli.{file}"), function))
             command = self[name] = typer.main.get_command(app)
             for option in command.params:
-                if isinstance(option.envvar, str):  # the variable of this command goes first
-                    own = option.envvar.replace("LMCLI_", f"LMCLI_{name.upper()}_")
-                    option.envvar = [own, option.envvar]
+                if option.envvar:  # the variable of this command goes first
+                    names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+                    own = names[0].replace("LMCLI_", f"LMCLI_{name.upper()}_")
+                    option.envvar = [own, *names]
         return command
 
     def get(self, name: str, default: Any = None) -> Any:
