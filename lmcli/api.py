@@ -5,6 +5,30 @@
 `on_progress` (see `lmcli.report.progress`). Errors are `LmcliError`s with a problem and a hint.
 
 Importing this file loads neither torch nor numpy; each function imports the stage that it calls.
+
+>>> from tempfile import mkdtemp
+>>> folder = Path(mkdtemp())
+>>> text = folder / "my.txt"
+>>> _ = text.write_text("the old cat sees a dog .\\nthe dog hears the old cat .\\n" * 40)
+>>> run = train(text, arch="ngram", tokenizer="word", output=folder / "ngram")
+>>> run.result("train")["vocabulary"]
+10
+>>> "".join(sample(run, "the dog hears", length=4, temperature=0, seed=0))
+' the old cat .'
+>>> found = evaluate(run, split="test")
+>>> found.score.tokens, found.to_json()["unknown_tokens"]
+(32, 0)
+>>> answer, *_ = cloze(run, text="the old cat sees a ___").to_json()["rows"][0]["candidates"]
+>>> answer["text"]
+'dog'
+>>> net = train(text, arch="gru", tokenizer="word", steps=2, output=folder / "gru")
+>>> both = compare(text, run=[run, net], tokenizer="word", output=folder / "both")
+>>> [row["arch"] for row in both.to_json()["rows"]]
+['ngram', 'gru']
+>>> probe(net, name="halflife").to_json()["probe"], inspect(net, "a dog").to_json()["tokens"]
+('halflife', 2)
+>>> make("addition", folder / "sums.txt", size="small").text.name, load(net.path).name
+('sums.txt', 'gru')
 """
 
 from __future__ import annotations
