@@ -80,9 +80,8 @@ class Samples(Iterator[str]):
     ) -> None:
         for name, value, least in (("length", length, 0), ("count", count, 1)):
             if value < least:
-                raise UsageError(
-                    f"--{name} {value} is out of range", f"it must be at least {least}"
-                )
+                problem = f"--{name} {value} is out of range"
+                raise UsageError(problem, f"it must be at least {least}")
         self.run, self.prompt, self.settings = run, prompt, settings
         self.length, self.stops, self.count = length, tuple(stops), count
         self.seed = time.time_ns() % 2**31 if seed is None else seed
@@ -104,11 +103,11 @@ class Samples(Iterator[str]):
         """Whole texts in the order of their seeds."""
         for seeds in self._batches():
             began, text, stats = time.perf_counter(), "", [GenerationStats() for _ in seeds]
-            finished = iter(zip(seeds, stats, strict=True))
+            ended = iter(zip(seeds, stats, strict=True))
             for chunk, last in in_order(self._batch(seeds, stats), len(seeds)):
                 text += chunk
                 if last:
-                    seed, own = next(finished)
+                    seed, own = next(ended)
                     figures = own.tokens, own.nats, time.perf_counter() - began, seed
                     yield Sample(str(self.run.path), self.prompt, text, *figures)
                     text = ""

@@ -4,7 +4,7 @@
 **Out:** logits (B, T, V), state.
 
     i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)     input gate: how much is written
-    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)     forget gate: how much is kept
+    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)     forget gate: the share that stays
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)        candidate: what is written
     o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)     output gate: how much is read
     c_t = f_t * c_{t-1} + i_t * g_t

@@ -3,7 +3,7 @@
 **In:** tokens (B, T); state per layer: hidden h (B, H).
 **Out:** logits (B, T, V), state.
 
-    f_t = sigmoid(W_f u_t + b_f)          what would be kept
+    f_t = sigmoid(W_f u_t + b_f)          what would stay
     i_t = sigmoid(W_i u_t + b_i)          what would be written
     n_t = W_n u_t + b_n                   candidate
     h_t = f_t / (f_t + i_t) * h_{t-1} + i_t / (f_t + i_t) * n_t

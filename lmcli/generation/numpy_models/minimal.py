@@ -47,12 +47,12 @@ class MinimalLayer(Layer):
 
     @abc.abstractmethod
     def gate_values(self, total: Floats32) -> tuple[Floats32, Floats32]:
-        """The factor of h and the term added to it. Shapes: (n, GH) -> (n, H), (n, H)."""
+        """The factor of h and the term term to it. Shapes: (n, GH) -> (n, H), (n, H)."""
 
     def prepare(self, x: Floats32) -> Floats32:
         """Factor, term, and x where there is a residual path. Shapes: -> (n, 2H or 3H)."""
-        kept, added = self.gate_values(normed(x) @ self.weight + self.bias)
-        return np.concatenate([kept, added, x] if self.residual else [kept, added], axis=1)
+        factor, term = self.gate_values(normed(x) @ self.weight + self.bias)
+        return np.concatenate([factor, term, x] if self.residual else [factor, term], axis=1)
 
     def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
         """One step; where a document begins h is 0 before it."""

@@ -6,7 +6,7 @@
 As a does not depend on h, the recurrence is associative and need not run step by step. On a GPU,
 where a launch costs more than the arithmetic, it takes log2(T) rounds, each of which joins every
 step with the one 1, 2, 4, ... steps before it (Hillis and Steele 1986, Blelloch 1990). On a CPU a
-plain pass, one multiply-add a step, was 3 to 8 times as fast as that and over 30 times as fast as a
+plain pass, one multiply-term a step, was 3 to 8 times as fast as that and over 30 times as fast as a
 scan of logarithms (Heinsen 2023): 0.3, 0.9 to 2.4 and 12 to 28 ms for 64 steps of 16 sequences and
 256 to 512 units. Neither divides nor takes a logarithm, so a may be 0 (a document's start), and
 nothing can overflow.
@@ -21,51 +21,53 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def step_by_step(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
+def step_by_step(factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
     """Sequentially. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
-    states = torch.empty_like(added)
+    states = torch.empty_like(terms)
     last = before
-    for keep, add, state in zip(kept.unbind(), added.unbind(), states.unbind(), strict=True):
-        last = torch.addcmul(add, keep, last, out=state)
+    for factor, term, state in zip(factors.unbind(), terms.unbind(), states.unbind(), strict=True):
+        last = torch.addcmul(term, factor, last, out=state)
     return states
 
 
-def in_rounds(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
+def in_rounds(factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
     """In log2(T) rounds over all steps. Shapes: (T, B, H), (T, B, H), (B, H) -> (T, B, H)."""
-    states = torch.cat([torch.addcmul(added[:1], kept[:1], before), added[1:]])
+    states = torch.cat([torch.addcmul(terms[:1], factors[:1], before), terms[1:]])
     reach = 1
     while reach < len(states):
         states = torch.cat(
-            [states[:reach], torch.addcmul(states[reach:], kept[reach:], states[:-reach])]
+            [states[:reach], torch.addcmul(states[reach:], factors[reach:], states[:-reach])]
         )
-        kept = torch.cat([kept[:reach], kept[reach:] * kept[:-reach]])
+        factors = torch.cat([factors[:reach], factors[reach:] * factors[:-reach]])
         reach *= 2
     return states
 
 
-def run(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
+def run(factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
     """The method that is faster on the device."""
-    scan = step_by_step if kept.device.type == "cpu" else in_rounds
-    return scan(kept, added, before)
+    scan = step_by_step if factors.device.type == "cpu" else in_rounds
+    return scan(factors, terms, before)
 
 
 class LinearScan(torch.autograd.Function):
     """h_t = a_t h_{t-1} + b_t; the gradient is the same recurrence backwards.
 
-    Shapes: kept a (T, B, H), added b (T, B, H), before (B, H) -> (T, B, H).
+    Shapes: factors a (T, B, H), terms b (T, B, H), before (B, H) -> (T, B, H).
     """
 
     @staticmethod
-    def forward(ctx: Any, kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-        states = run(kept, added, before)
-        ctx.save_for_backward(kept, before, states)
+    def forward(ctx: Any, factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
+        states = run(factors, terms, before)
+        ctx.save_for_backward(factors, before, states)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        kept, before, states = ctx.saved_tensors
-        later = kept[1:].flip(0)  # a_{T-1}, ..., a_1
-        grad_b = run(torch.cat([kept[:1], later]), grad.flip(0), torch.zeros_like(before)).flip(0)
+        factors, before, states = ctx.saved_tensors
+        later = factors[1:].flip(0)  # a_{T-1}, ..., a_1
+        grad_b = run(torch.cat([factors[:1], later]), grad.flip(0), torch.zeros_like(before)).flip(
+            0
+        )
         earlier = torch.cat([before.unsqueeze(0), states[:-1]])  # h_{t-1}
-        return grad_b * earlier, grad_b, kept[0] * grad_b[0]
+        return grad_b * earlier, grad_b, factors[0] * grad_b[0]

@@ -216,7 +216,7 @@ class LSTMScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_cell: Tensor) -> tuple[Tensor | None, ...]:
         hidden, cells, gates, weight, peepholes, stay = ctx.saved_tensors
         steps, batch, width = grad.shape
-        gate_grad, cell_grad, kept = _lstm_gate_grads(gates, cells, stay, ctx.forget_mode)
+        gate_grad, cell_grad, carried = _lstm_gate_grads(gates, cells, stay, ctx.forget_mode)
         grad_preact = torch.empty_like(gates)  # (T, B, GH) gradient of U h
         grad_h = torch.zeros_like(hidden[0])  # (B, H) gradient of h_t from later steps
         step = _Step(weight, batch, ctx.bf16)
@@ -230,7 +230,7 @@ class LSTMScan(torch.autograd.Function):
             early = early.view(batch, -1, width)  # (B, G - 1, H)
             early_grad = gate_grad[t, :, :-width].view(batch, -1, width)
             torch.mul(at_cell.unsqueeze(1), early_grad, out=early)
-            grad_cell = at_cell * kept[t]
+            grad_cell = at_cell * carried[t]
             if peepholes is not None:
                 for index, weight_c in enumerate(peepholes[:-1]):
                     grad_cell.addcmul_(early[:, index], weight_c)
@@ -258,7 +258,7 @@ def _lstm_gate_grads(
     grads = [written * i * (1 - i), i * (1 - g * g)]
     if forget_mode == "gate":
         grads.insert(1, before * f[0] * (1 - f[0]))
-    kept = {"gate": f[0] if f else i, "coupled": 1 - i, "all": torch.ones_like(i)}[forget_mode]
+    carried = {"gate": f[0] if f else i, "coupled": 1 - i, "all": torch.ones_like(i)}[forget_mode]
     if stay is not None:
-        grads, kept = [g * stay for g in grads], kept * stay
-    return torch.cat([*grads, tanh_c * o * (1 - o)], dim=-1), o * (1 - tanh_c * tanh_c), kept
+        grads, carried = [g * stay for g in grads], carried * stay
+    return torch.cat([*grads, tanh_c * o * (1 - o)], dim=-1), o * (1 - tanh_c * tanh_c), carried

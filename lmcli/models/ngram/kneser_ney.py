@@ -15,7 +15,7 @@ With a(h w) the adjusted count of the n-gram "h w", and h' = h without its first
     y = n1 / (n1 + 2 n2);  D1 = 1 - 2 y n2 / n1,  D2 = 2 - 3 y n3 / n2,  D3 = 3 - 4 y n4 / n3
              with n_i = how many n-grams of this order have a = i
 
-Where "h w" was not seen, p(w | h) = gamma(h) p(w | h'), with gamma = 1 if h was not seen either. A
+Where "h w" was not counted, p(w | h) = gamma(h) p(w | h'), with gamma = 1 if h was not either. A
 context ends at the start id: no token before it is read.
 
 Chen & Goodman 1998, "An empirical study of smoothing techniques for language modeling"; Heafield

@@ -77,8 +77,8 @@ class TokenCounts:
 
     def _count(self, part: Chunk, previous: int) -> int:
         """Count what is between documents' edges; the class of the last token."""
-        for found, firsts in find_in(part, self._split):
-            places = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+        for pairs, firsts in find_in(part, self._split):
+            places = np.fromiter(map(self._pairs.__getitem__, pairs), np.int64, len(pairs))
             self._describe()
             np.add.at(self._counts, places, 1)
             classes, kinds = (row.take(places) for row in self._of_pair[1:])

@@ -40,14 +40,14 @@ def find_pairs(text: str, split: str) -> Iterator[list[str]]:
 def find_in(part: Chunk, split: str) -> Iterator[tuple[list[str], Offsets]]:
     """The same of documents that begin after line ends, and at which of the pairs one begins."""
     begins, offset = part.begins, 0
-    for found in find_pairs(part.text, split):
+    for pairs in find_pairs(part.text, split):
         if not len(begins) or begins[-1] == offset:  # no document begins after the first pair
-            yield found, np.zeros(len(begins), np.int64)
+            yield pairs, np.zeros(len(begins), np.int64)
             begins = begins[:0]
             continue
-        ends = offset + np.cumsum(np.fromiter(map(len, found), np.int64, len(found)))
+        ends = offset + np.cumsum(np.fromiter(map(len, pairs), np.int64, len(pairs)))
         mine, begins = np.split(begins, [np.searchsorted(begins, ends[-1])])
-        yield found, np.searchsorted(ends, mine, "right")
+        yield pairs, np.searchsorted(ends, mine, "right")
         offset = int(ends[-1])
 
 
@@ -58,14 +58,13 @@ def parted(pair: str) -> tuple[str, str]:
 
 
 def _gap_length(pair: str) -> int:
-    found = _GAP.match(pair)
-    return found.end() if found else 0
+    return len(_GAP.match(pair)[0])  # type: ignore[index]
 
 
-def pair_ends(found: list[str]) -> Offsets:
+def pair_ends(pairs: list[str]) -> Offsets:
     """Where the gap and where the token of each pair ends. Shapes: (pairs, 2)."""
-    lengths = np.fromiter(map(len, found), np.int64, len(found))
-    gaps = np.fromiter(map(_gap_length, found), np.int64, len(found))
+    lengths = np.fromiter(map(len, pairs), np.int64, len(pairs))
+    gaps = np.fromiter(map(_gap_length, pairs), np.int64, len(pairs))
     ends = np.cumsum(lengths)
     return np.stack([ends - lengths + gaps, ends], axis=1)
 

@@ -85,14 +85,14 @@ class WordTokenizer(Tokenizer):
     def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         previous = self.start
         for part in (part for chunk in chunks for part in chunk.lines()):
-            for found, firsts in find_in(part, self._split):
-                pairs, written = self._read(found, previous, firsts)
-                ids = pairs[written]
+            for pairs, firsts in find_in(part, self._split):
+                numbers, written = self._read(pairs, previous, firsts)
+                ids = numbers[written]
                 if len(firsts):  # a start id where a document begins
                     places = np.cumsum(np.append(0, written.sum(1)))[firsts]
                     ids = np.insert(ids, places, self.start)
                 yield ids
-                previous = int(pairs[-1, 1])
+                previous = int(numbers[-1, 1])
             if empty := part.empty_at_end():
                 yield np.full(empty, self.start, np.int32)
                 previous = self.start
@@ -103,26 +103,26 @@ class WordTokenizer(Tokenizer):
     def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
         ids: list[Ids] = [np.empty(0, np.int32)]
         ends, offset = [np.empty(0, np.int64)], 0
-        for found, some, written in self._encoded(text, previous):
+        for pairs, some, written in self._encoded(text, previous):
             ids.append(some)
-            ends.append(offset + pair_ends(found)[written])
-            offset += sum(map(len, found))
+            ends.append(offset + pair_ends(pairs)[written])
+            offset += sum(map(len, pairs))
         return Encoded(np.concatenate(ids), np.concatenate(ends))
 
     def _encoded(self, text: str, previous: int) -> Iterator[tuple[list[str], Ids, Flags]]:
         """Some pairs at a time, their ids, and which gaps and tokens of them are written."""
-        for found in find_pairs(text, self._split):
-            pairs, written = self._read(found, previous, _NONE)
-            yield found, pairs[written], written
-            previous = int(pairs[-1, 1])
+        for pairs in find_pairs(text, self._split):
+            numbers, written = self._read(pairs, previous, _NONE)
+            yield pairs, numbers[written], written
+            previous = int(numbers[-1, 1])
 
-    def _read(self, found: list[str], previous: int, firsts: Ids) -> tuple[Ids, Flags]:
+    def _read(self, pairs: list[str], previous: int, firsts: Ids) -> tuple[Ids, Flags]:
         """Gap id and token id of each pair, and which of them are written as tokens.
 
         The `firsts` are pairs at which a document begins.
         Shapes: (pairs, 2) both.
         """
-        packed = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
+        packed = np.fromiter(map(self._pairs.__getitem__, pairs), np.int64, len(pairs))
         gaps, tokens = np.divmod(packed, self.size + 1)
         expected = self._before[tokens]
         expected[0] &= self._after[previous]
