@@ -40,7 +40,7 @@ class Chunk:
     begins: Offsets
 
     def texts(self) -> list[str]:
-        """The documents one by one; the first may be the rest of one of the chunk before, or nothing."""
+        """The documents; the first may be the rest of the last one before, or nothing."""
         edges = [0, *self.begins.tolist(), len(self.text)]
         return [self.text[a:b] for a, b in pairwise(edges)]
 
@@ -135,7 +135,7 @@ class Tokenizer(abc.ABC):
     def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         """The ids of all documents end to end, the start id before each; some at a time.
 
-        What goes on with a document of the chunk before is encoded as if it began here: members whose
+        The rest of a document of the chunk before is encoded as if it began here: members whose
         tokens depend on those before override this.
         """
         start = np.array([self.start], np.int32)

@@ -1,7 +1,7 @@
 """Characters: one token for each Unicode character of the training part, in code point order.
 
 **In:** the training part of a text.
-**Out:** one id a character; id 0 is a character that is not in the training part, decoded as U+FFFD.
+**Out:** one id a character; id 0 is any other character, decoded as U+FFFD.
 """
 
 from __future__ import annotations

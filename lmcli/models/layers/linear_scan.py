@@ -6,7 +6,7 @@
 As a does not depend on h, the recurrence is associative and need not run step by step. On a GPU,
 where a launch costs more than the arithmetic, it takes log2(T) rounds, each of which joins every
 step with the one 1, 2, 4, ... steps before it (Hillis and Steele 1986, Blelloch 1990). On a CPU a
-plain pass, one multiply-term a step, was 3 to 8 times as fast as that and over 30 times as fast as a
+plain pass, one multiply-add a step, was 3 to 8 times as fast as that and over 30 times as fast as a
 scan of logarithms (Heinsen 2023): 0.3, 0.9 to 2.4 and 12 to 28 ms for 64 steps of 16 sequences and
 256 to 512 units. Neither divides nor takes a logarithm, so a may be 0 (a document's start), and
 nothing can overflow.
@@ -65,9 +65,7 @@ class LinearScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         factors, before, states = ctx.saved_tensors
-        later = factors[1:].flip(0)  # a_{T-1}, ..., a_1
-        grad_b = run(torch.cat([factors[:1], later]), grad.flip(0), torch.zeros_like(before)).flip(
-            0
-        )
+        later = torch.cat([factors[:1], factors[1:].flip(0)])  # then a_{T-1}, ..., a_1
+        grad_b = run(later, grad.flip(0), torch.zeros_like(before)).flip(0)
         earlier = torch.cat([before.unsqueeze(0), states[:-1]])  # h_{t-1}
         return grad_b * earlier, grad_b, factors[0] * grad_b[0]

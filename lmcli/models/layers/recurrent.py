@@ -63,7 +63,8 @@ class Layer(nn.Module, abc.ABC):
         nn.init.uniform_(self.input_weight, -(hidden**-0.5), hidden**-0.5)
         for block in self.recurrent_weight.data.chunk(self.gates):
             nn.init.orthogonal_(block)
-        closing = torch.where(torch.arange(self.gates * hidden) < 2 * hidden, CLOSED, 0.0)
+        closing = torch.zeros(self.gates * hidden)
+        closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
 
     @abc.abstractmethod
