@@ -202,7 +202,7 @@ def fill_blank(
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
+        words = "\n".join(read_documents([filler], TextOptions()))
         fillers = {g: filler_stretches(words, g, FILLERS if g else 1, seed) for g in gaps}
     rows = []
     for run in runs:
