@@ -76,11 +76,6 @@ class Corpus:
     texts: tuple[Text, ...] = ()
     """of all parts"""
 
-    @property
-    def sha256(self) -> str:
-        """Of the content of TEXT, never of its path."""
-        return self.spec.sha256 or ""
-
     def parts(self) -> dict[str, Split]:
         """Those that there are, by name."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

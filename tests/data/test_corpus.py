@@ -174,7 +174,7 @@ def test_parts_are_those_of_texts_read_whole(
         assert caught.value.problem == problem
         return
     corpus = load_corpus(spec, limits=limits)
-    assert corpus.sha256 == sha256
+    assert corpus.spec.sha256 == sha256
     assert corpus.test is not None
     for part, documents in zip((corpus.train, corpus.valid, corpus.test), parts, strict=True):
         assert list(part.documents) == documents
@@ -197,7 +197,7 @@ def test_a_text_of_many_blocks_is_split_as_if_read_whole(
     options = TextOptions(documents=documents)  # type: ignore[arg-type]
     corpus = load_corpus(CorpusSpec(tuple(names), options, split), limits=Limits(5000, 200_000))
     assert corpus.test is not None
-    assert corpus.sha256 == sha256
+    assert corpus.spec.sha256 == sha256
     found = [list(part.documents) for part in (corpus.train, corpus.valid, corpus.test)]
     assert found == parts
 
@@ -245,11 +245,11 @@ def test_the_same_text_in_two_parts_is_an_error(folder: Path) -> None:
 def test_the_sha256_is_of_the_content_and_not_of_the_path(folder: Path) -> None:
     text = numbered_lines(50)
     write("a.txt", text), write("elsewhere/b.txt", text)
-    assert load("a.txt").sha256 == load("elsewhere/b.txt").sha256
-    assert load("a.txt").sha256 == hashlib.sha256(text.encode()).hexdigest()
-    before = load("a.txt").sha256
+    assert load("a.txt").spec.sha256 == load("elsewhere/b.txt").spec.sha256
+    assert load("a.txt").spec.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    before = load("a.txt").spec.sha256
     write("a.txt", text.replace("000007", "000008"))
-    assert load("a.txt").sha256 != before
+    assert load("a.txt").spec.sha256 != before
 
 
 def test_where_one_file_ends_and_the_next_begins_counts(folder: Path) -> None:
@@ -257,7 +257,7 @@ def test_where_one_file_ends_and_the_next_begins_counts(folder: Path) -> None:
     for folder_name, cut in (("one", 20), ("two", 30)):
         write(f"{folder_name}/a.txt", "".join(lines[:cut]))
         write(f"{folder_name}/b.txt", "".join(lines[cut:]))
-    assert load("one").sha256 != load("two").sha256
+    assert load("one").spec.sha256 != load("two").spec.sha256
 
 
 def test_the_spec_of_a_corpus_goes_through_json(folder: Path) -> None:
