@@ -319,7 +319,7 @@ def _text_is_unchanged(run: Run) -> bool:
     """Whether a run's text is what it was trained on; a text that is gone has not changed."""
     with suppress(TextError):
         checksum: str = run.record.corpus["sha256"]
-        return load_corpus(CorpusSpec.from_json(run.record.corpus)).sha256 == checksum
+        return load_corpus(CorpusSpec.from_json(run.record.corpus)).spec.sha256 == checksum
     return True
 
 

@@ -70,15 +70,14 @@ class France(Grammar):
         """The documents of the text, up to its size."""
         draws, words = self._draws("text"), 0
         while words < WORDS[self.settings.size]:
-            draft = self.rules.draft(draws)
+            draft = self.rules.draft(draws, self.rules.pairs)
             words += len(draft.words)
             yield str(draft)
 
     def items(self) -> Iterator[Item]:
         """Held-out items: ``country`` and ``pronoun`` at every exact gap, and ``control``."""
-        return Items(self.rules, self._draws("items"), set(self.documents())).all(
-            self.settings.size
-        )
+        items = Items(self.rules, self._draws("items"), set(self.documents()))
+        return items.all(self.settings.size)
 
     def optimum(self) -> Optimum:
         """The optimum of a model that knows the grammar and forgets nothing."""
@@ -86,7 +85,9 @@ class France(Grammar):
 
     def amnesic(self) -> Optimum:
         """The optimum of a model that knows the grammar and forgets the cue before the query."""
-        return optimum(self.rules).plus(amnesia(self.rules))
+        best = self.optimum()
+        nats = best.nats_per_document + amnesia(self.rules)
+        return dataclasses.replace(best, nats_per_document=nats)
 
     def chance(self) -> dict[str, float]:
         """The accuracy of a guess, by kind of item."""
@@ -166,15 +167,6 @@ def _mean(templates: tuple[Template, ...], measure: Any) -> float:
     return float(sum(t.weight * measure(t) for t in templates) / total)
 
 
-_CUE_SLOTS = {"{name}": NAMES, "{asked}": NAMES, "{country}": tuple(COUNTRIES)}
-_TARGET_SLOTS = {
-    "{language}": LANGUAGES,
-    "{noun}": tuple(PLACES),
-    "{place}": tuple(PLACES.values()),
-}
-_CHOICES = SLOTS | _CUE_SLOTS | _TARGET_SLOTS | PRONOUNS
-
-
 def _entropy_of_slots(filler: Template) -> float:
     """The place of the control sentence follows from its noun and adds no entropy."""
     free = SLOTS | {"{noun}": tuple(PLACES)}
@@ -183,5 +175,8 @@ def _entropy_of_slots(filler: Template) -> float:
 
 def _characters(template: Template) -> float:
     """The mean number of characters, with one blank or line end after every word."""
-    options = [_CHOICES.get(word, (word,)) for word in template.words]
+    choices = SLOTS | PRONOUNS | {"{name}": NAMES, "{asked}": NAMES, "{language}": LANGUAGES}
+    choices |= {"{country}": tuple(COUNTRIES), "{noun}": tuple(PLACES)}
+    choices |= {"{place}": tuple(PLACES.values())}
+    options = [choices.get(word, (word,)) for word in template.words]
     return sum(1 + sum(map(len, words)) / len(words) for words in options)

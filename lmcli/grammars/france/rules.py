@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, product
 
 from lmcli.grammars.base import Draws, Item
 from lmcli.grammars.france.sentences import (
@@ -97,13 +97,19 @@ class Rules:
     def length_sums(self) -> list[float]:
         return list(accumulate(self.length_weights))
 
-    def draft(self, draws: Draws) -> Draft:
-        """One document from the distribution of the text."""
-        draft, people = Draft(), self.cast(draws, draws.choose(self.pairs), self.pairs)
+    def draft(self, draws: Draws, pairs: tuple[Person, ...], noun: str = "") -> Draft:
+        """One document about `pairs`, drawn as in the text.
+
+        With a noun, its last filler is the control sentence about it.
+        """
+        draft, people = Draft(), self.cast(draws, draws.choose(pairs), pairs)
         for person in people:
             self.add_cue(draft, draws.choose(self.cues), person, draws)
-        for _ in range(self.draw_length(draws)):
-            self.add_filler(draft, self.draw_filler(draws), draws)
+        fillers = draws.weighted(self.length_sums)
+        for _ in range(fillers - 1 if noun else fillers):
+            self.add_filler(draft, self.fillers[draws.weighted(self.filler_sums)], draws)
+        if noun:
+            self.add_filler(draft, CONTROL, draws, noun)
         self.add_query(draft, draws.choose(self.queries), draws.choose(people), draws)
         return draft
 
@@ -115,13 +121,6 @@ class Rules:
             if all(map(other.differs, people)):
                 people.append(other)
         return people
-
-    def draw_length(self, draws: Draws) -> int:
-        """How many fillers a document has."""
-        return draws.weighted(self.length_sums)
-
-    def draw_filler(self, draws: Draws) -> Template:
-        return self.fillers[draws.weighted(self.filler_sums)]
 
     def add_cue(self, draft: Draft, cue: Template, person: Person, draws: Draws) -> None:
         draft.add(cue, {"{name}": person.name, "{country}": person.country}, draws)
@@ -143,19 +142,14 @@ class Rules:
 
 def rules(level: int, size: str) -> Rules:
     """The rules of a level (0 to 3) and a size."""
-    pairs = [(n, c) for n in range(len(NAMES)) for c in range(len(COUNTRIES))]
-    kept = [(n, c) for n, c in pairs if level != 3 or (n + c) % 4]
-    held_out = [(n, c) for n, c in pairs if level != 3 or (n + c) % 4 == 0]
+    places = product(enumerate(NAMES), enumerate(COUNTRIES))
+    remainders = {Person(name, country): (n + c) % 4 for (n, name), (c, country) in places}
     return Rules(
         people=2 if level == 2 else 1,
-        pairs=_people(kept),
-        item_pairs=_people(held_out),
+        pairs=tuple(p for p, remainder in remainders.items() if level != 3 or remainder),
+        item_pairs=tuple(p for p, remainder in remainders.items() if level != 3 or not remainder),
         cues=CUES,
         fillers=FILLERS + (DISTRACTORS if level else ()),
         queries=NAMED_QUERIES if level == 2 else QUERIES,
         length_weights=tuple(1 / (k + 1) for k in range(MOST_FILLERS[size] + 1)),
     )
-
-
-def _people(pairs: list[tuple[int, int]]) -> tuple[Person, ...]:
-    return tuple(Person(NAMES[n], tuple(COUNTRIES)[c]) for n, c in pairs)
