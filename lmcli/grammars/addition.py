@@ -11,18 +11,16 @@ as in written addition, and the same sum is ``010+110=101``. Characters are the 
 
 A carry starts where both operands have a 1, continues where exactly one has, and ends where neither
 or both have. Its length is the number of digits of the sum that it changes. For uniform operands
-the longest carry is about the logarithm of their digits, and long ones are very rare (Burks,
-Goldstine and von Neumann 1946). So the length of the longest carry is drawn first, from 0 to the
-longest possible, all equally likely, and then the operands, all pairs with exactly that longest
-carry equally likely. The length follows from the operands, so the entropies of both draws add up
-to that of a document: the sum is certain.
+long ones are very rare (Burks, Goldstine and von Neumann 1946). So the length of the longest carry
+is drawn first, from 0 to the longest possible, all equally likely, and then the operands, all pairs
+with exactly that longest carry equally likely. The length follows from the operands, so the
+entropies of both draws add up to that of a document: the sum is certain.
 
 Items come in twins, which test the same two sums: where in one problem the longest carry starts
 (1 and 1), the other has 0 and 0, and all other digits are equal. The sums differ in exactly the
 digits that the carry changes. Without the operands a model is right in one of two twins: 50 %. At
-length 0, the control, twins differ in one digit of one operand and nothing carries. Length is not
-all that makes a carry hard: a longer one leaves less choice for where it starts and for the other
-digits.
+length 0, the control, twins differ in one digit of one operand and nothing carries. A longer carry
+is also harder in that it leaves less choice for where it starts and for the other digits.
 """
 
 from __future__ import annotations

@@ -14,16 +14,9 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, product
 
 from lmcli.grammars.base import Draws, Item
+from lmcli.grammars.france import sentences
 from lmcli.grammars.france.rules import Draft, Person, Rules
-from lmcli.grammars.france.sentences import (
-    CONTROL,
-    COUNTRIES,
-    LANGUAGES,
-    PLACES,
-    PRONOUNS,
-    WOMEN,
-    Template,
-)
+from lmcli.grammars.france.sentences import Template
 
 ALL_GAPS = (3, 5, 10, 20, 30, 50, 100, 200, 400, 700, 1000, 2000)
 GAPS = {
@@ -61,19 +54,25 @@ class Items:
     def all(self, size: str) -> Iterator[Item]:
         """The items of a size, balanced over answers; gaps that cannot be met are left out."""
         people = self.rules.item_pairs
-        by_country = [[p for p in people if p.country == country] for country in COUNTRIES]
-        by_pronoun = [[p for p in people if (p.name in WOMEN) == woman] for woman in (True, False)]
+        by_country = [
+            [p for p in people if p.country == country] for country in sentences.COUNTRIES
+        ]
+        by_pronoun = [
+            [p for p in people if (p.name in sentences.WOMEN) == woman] for woman in (True, False)
+        ]
         for gap in GAPS[size]:
             frames = self._frames("{country}", ("{language}",), gap)
             for number in range(ITEMS_PER_GAP if frames else 0):
-                yield from self._item(gap, frames, by_country[number % len(COUNTRIES)], "country")
+                yield from self._item(
+                    gap, frames, by_country[number % len(sentences.COUNTRIES)], "country"
+                )
         for gap in GAPS[size]:
-            frames = self._frames("{name}", tuple(PRONOUNS), gap)
+            frames = self._frames("{name}", tuple(sentences.PRONOUNS), gap)
             wanted = PRONOUN_ITEMS_PER_GAP[size] if gap <= LARGEST_PRONOUN_GAP else 0
             for number in range(wanted if frames else 0):
                 yield from self._item(gap, frames, by_pronoun[number % 2], "pronoun")
         for number in range(ITEMS_PER_GAP):
-            yield from self._control(tuple(PLACES)[number % len(PLACES)])
+            yield from self._control(tuple(sentences.PLACES)[number % len(sentences.PLACES)])
 
     def _frames(self, cue_slot: str, targets: tuple[str, ...], gap: int) -> list[Frame]:
         """All cues and queries between which whole sentences can fill the gap."""
@@ -119,18 +118,20 @@ class Items:
         def draw() -> Item:
             frame = self.draws.choose(frames)
             draft = self._asking(gap, frame, self.draws.choose(people))
-            candidates = LANGUAGES if kind == "country" else PRONOUNS[frame.slot]
+            candidates = (
+                sentences.LANGUAGES if kind == "country" else sentences.PRONOUNS[frame.slot]
+            )
             return draft.item(frame.slot, gap, candidates, kind)
 
         return self._new(draw)
 
     def _control(self, noun: str) -> Iterator[Item]:
         """An item about a noun of the control sentence."""
-        gap = CONTROL.words.index("{place}") - CONTROL.words.index("{noun}") - 1
+        gap = sentences.CONTROL.words.index("{place}") - sentences.CONTROL.words.index("{noun}") - 1
 
         def draw() -> Item:
             draft = self.rules.draft(self.draws, self.rules.item_pairs, noun)
-            return draft.item("{place}", gap, tuple(PLACES.values()), "control")
+            return draft.item("{place}", gap, tuple(sentences.PLACES.values()), "control")
 
         return self._new(draw)
 
