@@ -3,8 +3,8 @@
 **In:** the batches of a whole text, and the share of the budget that short documents get.
 **Out:** `LengthCurriculum`: the batch of a step, from the stage that the budget has reached.
 
-What to remember is learnt from short documents, where it is needed every few tokens; in longer ones
-it has only to be kept (curriculum learning: Bengio et al. 2009).
+What to remember is learnt from short documents, where it is needed every few tokens; longer ones
+only need it for longer (curriculum learning: Bengio et al. 2009).
 """
 
 from __future__ import annotations

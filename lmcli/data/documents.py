@@ -147,8 +147,8 @@ class DocumentOffsets:
     def _up_to_safe_split(self, data: bytes, begin: int) -> bytes:
         """The data before the last safe split point, nothing if there is none."""
         text = self.text.decode(data, begin)
-        found = _UP_TO_SAFE_SPLIT.match(text)
-        rest = text[found.end() if found else 0 :]
+        safe = _UP_TO_SAFE_SPLIT.match(text)
+        rest = text[safe.end() if safe else 0 :]
         return data[: len(data) - len(rest.encode("utf-8", "surrogatepass"))]
 
 

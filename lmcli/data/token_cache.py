@@ -168,13 +168,8 @@ def _hold(parts: Iterator[Ids], dtype: np.dtype[Any], memory: int) -> Ids:
 
 
 def _key(corpus: Corpus, tokenizer_name: str, settings: Settings) -> str:
-    parts = [
-        FORMAT,
-        lmcli.__version__,
-        corpus.spec.identity(),
-        tokenizer_name,
-        dataclasses.asdict(settings),
-    ]
+    text, chosen = corpus.spec.identity(), dataclasses.asdict(settings)
+    parts = [FORMAT, lmcli.__version__, text, tokenizer_name, chosen]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -191,7 +186,7 @@ def _save(entry: Path, corpus: Corpus, tokenizer: Tokenizer, counter: ProgressCo
             corpus.check_unchanged()  # or these ids would be taken for those of its sha256
             text = json.dumps(tokenizer.to_json())
             about = {"tokenizer": text, "tokenizer_checksum": zlib.crc32(text.encode())}
-            about["checksums"] = checksums
+            about |= {"checksums": checksums}
             (new / "about.json").write_text(json.dumps(about), encoding="utf-8")
             shutil.rmtree(entry, ignore_errors=True)  # a damaged one
             new.rename(entry)

@@ -36,7 +36,8 @@ class Frame:
 
     cues: tuple[Template, ...]
     query: Template
-    asked: int
+    person: int
+    """which of the cues names the person of the query"""
     slot: str
     words: int
 
@@ -79,11 +80,11 @@ class Items:
         rules, frames = self.rules, []
         choices = product(product(rules.cues, repeat=rules.people), rules.queries, targets)
         for cues, query, target in choices:
-            for asked in range(rules.people if target in query.words else 0):
-                after_cue = sum(map(len, cues[asked:])) - cues[asked].words.index(cue_slot) - 1
+            for person in range(rules.people if target in query.words else 0):
+                after_cue = sum(map(len, cues[person:])) - cues[person].words.index(cue_slot) - 1
                 words = after_cue + query.words.index(target)
                 if words <= gap and self._ways_to_fill(gap - words) > 0:
-                    frames.append(Frame(cues, query, asked, target, words))
+                    frames.append(Frame(cues, query, person, target, words))
         return frames
 
     def _ways_to_fill(self, words: int) -> float:
@@ -148,7 +149,7 @@ class Items:
         """A document about `person` in the frame, with the gap filled exactly."""
         rules, draws, draft = self.rules, self.draws, Draft()
         people = rules.cast(draws, person, rules.item_pairs)
-        people[0], people[frame.asked] = people[frame.asked], people[0]
+        people[0], people[frame.person] = people[frame.person], people[0]
         for cue, someone in zip(frame.cues, people, strict=True):
             rules.add_cue(draft, cue, someone, draws)
         for filler in self._fillers(gap - frame.words):
