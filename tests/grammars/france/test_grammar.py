@@ -436,7 +436,7 @@ def test_larger_sizes_ask_at_larger_gaps() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_answers_are_balanced_and_chance_is_one_in_the_candidates(level: int) -> None:
-    chance = small(level).chance()
+    chance = small(level).about()["chance"]
     for (kind, gap), group in grouped(items(level)).items():
         assert {1 / len(i.candidates) for i in group} == {chance[kind]}, (kind, gap)
         counts = Counter(i.candidates.index(i.answer) for i in group)
