@@ -359,7 +359,7 @@ def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgre
             train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
         except LmcliError:
             train = None
-        documents = [d.text for d in read_documents(texts, first.options)]
+        documents = read_documents(texts, first.options)
         return ProbeData.of(texts, documents, train, on_progress)
     for run in runs[1:]:
         same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]

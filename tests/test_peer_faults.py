@@ -155,7 +155,7 @@ def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
     shown = after.tokenized.tokenizer.decode(ids[ids != after.tokenized.tokenizer.start])
     assert "tale" in shown
     assert "text" not in shown
-    assert before.corpus.sha256 != after.corpus.sha256
+    assert before.corpus.spec.sha256 != after.corpus.spec.sha256
 
 
 def words_with_unknown(build):

@@ -43,27 +43,21 @@ class Batch:
     reset_mask: Tensor
 
 
+@dataclass(eq=False)
 class ContiguousBatches:
     """B parallel streams over a circle of ids, T tokens a step."""
 
-    def __init__(
-        self,
-        ids: Ids,
-        start: int,
-        batch: int,
-        truncation: int,
-        reset_probability: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        self.ids = ids
-        self.start = start
-        self.batch = batch
-        self.truncation = truncation
-        self.reset_probability = reset_probability
-        self.seed = seed
-        self.stream_length = -(-len(ids) // batch)
-        self.steps_per_epoch = -(-self.stream_length // truncation)
-        self.begins = self.stream_length * np.arange(batch)[:, None]  # (B, 1)
+    ids: Ids
+    start: int
+    batch: int
+    truncation: int
+    reset_probability: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.stream_length = -(-len(self.ids) // self.batch)
+        self.steps_per_epoch = -(-self.stream_length // self.truncation)
+        self.begins = self.stream_length * np.arange(self.batch)[:, None]  # (B, 1)
         self.turn = functools.lru_cache(maxsize=2)(self._turn)
         self.gathered = functools.lru_cache(maxsize=2)(self._gathered)
         self.resets = functools.lru_cache(maxsize=2)(self._resets)
@@ -77,11 +71,11 @@ class ContiguousBatches:
         length = min(self.truncation, self.stream_length - first)
         inputs, targets = self.gathered(epoch, chunk // PREFETCH)
         begin = chunk % PREFETCH * self.truncation
-        return Batch(
-            inputs=inputs[:, begin : begin + length],
-            targets=targets[:, begin : begin + length],
-            reset_mask=self._reset_mask(step, chunk),
-        )
+        mine = slice(begin, begin + length)
+        resets = self.resets(step // DRAWN)[step % DRAWN]
+        if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
+            resets = torch.ones_like(resets)
+        return Batch(inputs[:, mine], targets[:, mine], resets)
 
     def _gathered(self, epoch: int, block: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `PREFETCH` chunks in one go. Shapes: (B, PREFETCH T) both."""
@@ -91,11 +85,6 @@ class ContiguousBatches:
         window = torch.from_numpy(self.ids.take(places, mode="wrap").astype(np.int64))
         targets = window[:, 1:]
         return window[:, :-1], targets.masked_fill(targets == self.start, IGNORED)
-
-    def _reset_mask(self, step: int, chunk: int) -> Tensor:
-        if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
-            return torch.ones(self.batch, dtype=torch.bool)
-        return self.resets(step // DRAWN)[step % DRAWN]
 
     def _turn(self, epoch: int) -> int:
         return int(np.random.default_rng([self.seed, epoch, 0]).integers(len(self.ids)))

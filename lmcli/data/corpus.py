@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
-from typing import Any, NamedTuple
+from itertools import chain, combinations, product
+from typing import Any
 
-from lmcli.data.documents import DocumentOffsets, Documents, find_offsets
+from lmcli.data.documents import Digest, DocumentOffsets, Documents, find_offsets
 from lmcli.data.files import find_files
 from lmcli.data.split import Split, split_documents, whole
-from lmcli.data.text import Digest, Limits, Text, TextOptions, open_texts
+from lmcli.data.text import Limits, Text, TextOptions, open_texts
 from lmcli.errors import TextError
 from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 
@@ -76,11 +76,6 @@ class Corpus:
     texts: tuple[Text, ...] = ()
     """of all parts"""
 
-    @property
-    def sha256(self) -> str:
-        """Of the content of TEXT, never of its path."""
-        return self.spec.sha256 or ""
-
     def parts(self) -> dict[str, Split]:
         """Those that there are, by name."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
@@ -92,28 +87,18 @@ class Corpus:
             text.check_unchanged()
 
 
-class Document(NamedTuple):
-    """A text that is read from the start state. The name is a file, or file:line."""
-
-    name: str
-    text: str
-
-
-def read_documents(texts: Sequence[str], options: TextOptions) -> list[Document]:
+def read_documents(texts: Sequence[str], options: TextOptions) -> list[str]:
     """The documents of TEXT arguments in order; a text that cannot be read is a TextError."""
-    names, documents = find_documents(texts, options)
-    return [Document(name, text) for name, text in zip(names, documents, strict=True)]
+    return list(find_documents(texts, options)[1])
 
 
 def find_documents(
     texts: Sequence[str], options: TextOptions, on_progress: OnProgress = warnings_only
 ) -> tuple[Iterator[str], Documents]:
-    """Names of the documents of TEXT, and the documents, each read when it is taken."""
-    found = _find(texts, options, Limits(), ProgressCounter(on_progress))
-    names = ([f.text.name] if options.documents == "file" else f.names() for f in found)
-    documents = whole(found, options.documents == "file").documents
-    assert isinstance(documents, Documents)
-    return chain.from_iterable(names), documents
+    """Names, ``file`` or ``file:line``, of the documents, and these, each read when it is taken."""
+    files = _find(texts, options, Limits(), ProgressCounter(on_progress))
+    names = ([f.text.name] if options.documents == "file" else f.names() for f in files)
+    return chain.from_iterable(names), whole(files, options.documents == "file")
 
 
 def load_corpus(
@@ -121,27 +106,23 @@ def load_corpus(
 ) -> Corpus:
     """Read and split."""
     limits, counter = limits or Limits(), ProgressCounter(on_progress)
-    options, blocks = spec.options, spec.options.documents == "file"
-    given = {"train": spec.texts, "valid": spec.valid, "test": spec.test}
-    given = {name: texts for name, texts in given.items() if texts or name == "train"}
-    digests = {name: Digest() for name in given}
-    found = {
-        name: _find(texts, options, limits, counter, digests[name]) for name, texts in given.items()
-    }
-    texts = {name: tuple(f.text for f in files) for name, files in found.items()}
+    blocks = spec.options.documents == "file"
+    named = {"train": spec.texts, "valid": spec.valid, "test": spec.test}
+    files, texts = dict[str, list[DocumentOffsets]](), dict[str, tuple[Text, ...]]()
+    checksums: dict[str, Any] = dict.fromkeys(CHECKSUMS)
+    for name, field_name in zip(named, CHECKSUMS, strict=True):
+        if named[name] or name == "train":
+            digest = Digest()
+            files[name] = _find(named[name], spec.options, limits, counter, digest)
+            texts[name] = tuple(f.text for f in files[name])
+            checksums[field_name] = digest.hexdigest()
     _check_apart(texts)
-    checksums = {name: digest.hexdigest() for name, digest in digests.items()}
     own = () if spec.valid else ("valid",) if spec.test else ("valid", "test")
-    parts = split_documents(found["train"], blocks, spec.split, ("train", *own))
-    parts |= {name: whole(files, blocks) for name, files in found.items() if name != "train"}
-    spec = replace(
-        spec,
-        sha256=checksums["train"],
-        valid_sha256=checksums.get("valid"),
-        test_sha256=checksums.get("test"),
-    )
+    parts = split_documents(files.pop("train"), blocks, spec.split, ("train", *own))
+    parts |= {name: Split(whole(offsets, blocks)) for name, offsets in files.items()}
     names = tuple(text.name for text in texts["train"])
     opened = tuple(chain.from_iterable(texts.values()))
+    spec = replace(spec, **checksums)
     return Corpus(spec, names, parts["train"], parts["valid"], parts.get("test"), opened)
 
 
@@ -186,13 +167,10 @@ def _find(
 
 def _check_apart(parts: Mapping[str, Sequence[Text]]) -> None:
     """A file in two parts would be trained and tested on; files are compared by content."""
-    seen: list[tuple[str, Text]] = []
-    for part, texts in parts.items():
-        for text in texts:
-            for other_part, other in seen:
-                if part != other_part and text.equals(other):
-                    raise TextError(
-                        f"the same text is in two parts: '{other.name}' and '{text.name}'",
-                        "training, validation and test texts must differ: leave it out of one",
-                    )
-        seen += [(part, text) for text in texts]
+    for one, other in combinations(parts.values(), 2):
+        for text, twin in product(one, other):
+            if text.equals(twin):
+                raise TextError(
+                    f"the same text is in two parts: '{text.name}' and '{twin.name}'",
+                    "training, validation and test texts must differ: leave it out of one",
+                )

@@ -3,11 +3,13 @@
 **In:** the batches of a whole text, and the share of the budget that short documents get.
 **Out:** `LengthCurriculum`: the batch of a step, from the stage that the budget has reached.
 
-What to remember is learnt from short documents, where it is needed every few tokens; in longer ones
-it has only to be kept (curriculum learning: Bengio et al. 2009).
+What to remember is learnt from short documents, where it is needed every few tokens; longer ones
+only need it for longer (curriculum learning: Bengio et al. 2009).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +31,7 @@ class LengthCurriculum:
         lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
         ids = np.asarray(whole.ids[: lengths.sum()])
         bounds = stage_bounds(lengths, whole.batch * whole.truncation)
-        short = [replace_ids(whole, ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        short = [replace(whole, ids=ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
         self.stages = [*short, whole]
         self.share = share
 
@@ -39,20 +41,8 @@ class LengthCurriculum:
         After a change of stage the streams carry a state from elsewhere up to the next start id,
         as they do at every reset.
         """
-        past = used / self.share if self.share else 1.0
-        return self.stages[min(int(past * (len(self.stages) - 1)), len(self.stages) - 1)][step]
-
-
-def replace_ids(streams: ContiguousBatches, ids: Ids) -> ContiguousBatches:
-    """The same streams over other ids."""
-    return ContiguousBatches(
-        ids,
-        streams.start,
-        streams.batch,
-        streams.truncation,
-        streams.reset_probability,
-        streams.seed,
-    )
+        last = len(self.stages) - 1
+        return self.stages[min(int(used / self.share * last), last) if self.share else last][step]
 
 
 def document_lengths(ids: Ids, start: int) -> Offsets:

@@ -8,14 +8,17 @@ its file when it is taken, or all of them end to end as `Chunk`s.
 from __future__ import annotations
 
 import bisect
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.text import Digest, Text, last_whole
+from lmcli.data.text import Text, last_whole
 from lmcli.errors import TextError
 from lmcli.report.progress import ProgressCounter
 from lmcli.tokenizers.base import SAFE_SPLIT, Chunk, Ids, Offsets
@@ -27,7 +30,7 @@ ENDINGS = {"file": "", "line": "\n", "paragraph": "\n\n"}
 _FAR = 1 << 16  # bytes between two documents that are not worth reading
 _MANY = 1 << 16  # documents looked at together
 _LONGEST = 64  # windows read in search of a safe split point
-_TAILS = (1 << 12, 1 << 18)  # last bytes of a window in which one is looked for first
+_UP_TO_SAFE_SPLIT = re.compile(f"(?s:.*){SAFE_SPLIT.pattern}")
 _BLANK_BYTES = (*range(9, 14), *range(28, 33), 0xC2, 0xE1, 0xE2, 0xE3)
 _MAY_BE_BLANK = np.isin(np.arange(256), _BLANK_BYTES)
 """of the first byte of a line: white space, or the first of several bytes that are"""
@@ -55,11 +58,11 @@ class DocumentOffsets:
         return DocumentOffsets(self.text, begins, lengths, chars, self.ending)
 
     def merge(self, firsts: Offsets) -> DocumentOffsets:
-        """Blocks of one text that follow each other as larger ones, which begin with `firsts`."""
-        ends = np.append(firsts[1:], len(self.begins)) - 1
+        """Those that follow each other as larger ones, which begin with `firsts`."""
+        lasts = np.append(firsts[1:], len(self.begins))[: len(firsts)] - 1
         begins = self.begins[firsts]
-        lengths = self.begins[ends] + self.lengths[ends] - begins
-        chars = np.add.reduceat(self.chars, firsts, dtype=np.int64)
+        lengths = _narrow(self.begins[lasts] + self.lengths[lasts] - begins)
+        chars = _narrow(np.add.reduceat(self.chars, firsts, dtype=np.int64))
         return DocumentOffsets(self.text, begins, lengths, chars, self.ending)
 
     def names(self) -> Iterator[str]:
@@ -101,23 +104,20 @@ class DocumentOffsets:
 
     def byte_chunks(self) -> Iterator[tuple[int, bytes, Offsets]]:
         """The same as bytes: where they begin in the text, and at which of them documents begin."""
+        window = self.text.window
         for first in range(0, len(self.begins), _MANY):
             begins = self.begins[first : first + _MANY]
             ends = begins + self.lengths[first : first + _MANY]
-            far = np.flatnonzero(begins[1:] - ends[:-1] > _FAR) + 1
-            low = 0
-            while low < len(begins):
-                within = int(np.searchsorted(ends, begins[low] + self.text.window, "right"))
-                later = far[np.searchsorted(far, low, "right") :][:1].tolist()
-                high = min([max(within, low + 1), *later])
-                if ends[low] - begins[low] > self.text.window:
+            long = ends - begins > window
+            apart = (begins[1:] - ends[:-1] > _FAR) | (np.diff(ends // window) > 0) | long[:-1]
+            for low, high in pairwise([0, *(np.flatnonzero(apart) + 1).tolist(), len(begins)]):
+                if long[low]:
                     yield from self._long(int(begins[low]), int(ends[low]))
                 else:
                     yield self._short(begins[low:high], ends[low:high])
-                low = high
 
     def _short(self, begins: Offsets, ends: Offsets) -> tuple[int, bytes, Offsets]:
-        """Documents that fit into a window together."""
+        """Documents that are read together."""
         first, ending = int(begins[0]), self.ending.encode()
         data = self.text.read(first, int(ends[-1]))
         starts = begins - first
@@ -130,34 +130,26 @@ class DocumentOffsets:
 
     def _long(self, begin: int, end: int) -> Iterator[tuple[int, bytes, Offsets]]:
         """One document, cut at safe split points, or anywhere if there are none far and wide."""
-        starts = np.zeros(1, np.int64)
-        window = self.text.window
+        starts, window = np.zeros(1, np.int64), self.text.window
         while begin < end:
-            stop = min(begin + window, end)
-            data = self.text.read(begin, stop)
-            if stop < end:
+            data = self.text.read(begin, min(begin + window, end))
+            if begin + len(data) < end:
                 data = data[: last_whole(data)]
                 if window < _LONGEST * self.text.window:
-                    cut = self._last_safe_split(data, begin)
-                    if not cut:
+                    data = self._up_to_safe_split(data, begin)
+                    if not data:
                         window *= 2
                         continue
-                    data = data[:cut]
             place, begin = begin, begin + len(data)
             yield place, data if begin < end else data + self.ending.encode(), starts
             starts, window = starts[:0], self.text.window
 
-    def _last_safe_split(self, data: bytes, begin: int) -> int:
-        """The last byte before which the data can be cut, 0 if there is none."""
-        for size in (*_TAILS, len(data)):
-            first = max(0, len(data) - size)
-            while data[first] & 0xC0 == 0x80:
-                first += 1
-            text = self.text.decode(data[first:], begin + first)
-            places = [match.start() for match in SAFE_SPLIT.finditer(text)]
-            if places:
-                return len(data) - len(text[places[-1] :].encode("utf-8", "surrogatepass"))
-        return 0
+    def _up_to_safe_split(self, data: bytes, begin: int) -> bytes:
+        """The data before the last safe split point, nothing if there is none."""
+        text = self.text.decode(data, begin)
+        safe = _UP_TO_SAFE_SPLIT.match(text)
+        rest = text[safe.end() if safe else 0 :]
+        return data[: len(data) - len(rest.encode("utf-8", "surrogatepass"))]
 
 
 class Documents(Sequence[str]):
@@ -179,29 +171,20 @@ class Documents(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(index)
+        number = range(len(self))[index]
         owner = bisect.bisect_right(self._firsts, number) - 1
         return self.offsets[owner].document(number - self._firsts[owner])
 
     def __iter__(self) -> Iterator[str]:
-        held: list[str] = []
+        document: list[str] = []  # the last one so far, in parts
         for chunk in self.chunks():
             rest, *texts = chunk.texts()
-            held.append(rest)
+            document.append(rest)
             if texts:
-                yield from ["".join(held)] if any(held) else []
+                yield from ["".join(document)] if any(document) else []
                 yield from texts[:-1]
-                held = [texts[-1]]
-        yield from ["".join(held)] if held else []
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
+                document = [texts[-1]]
+        yield from ["".join(document)] if document else []
 
     def excerpts(self, count: int, chars: int) -> tuple[str, ...]:
         """At most `count` texts of at most `chars` characters, spread evenly, none twice.
@@ -209,8 +192,7 @@ class Documents(Sequence[str]):
         They are whole lines where there are any; an excerpt ends where its document ends.
         """
         texts = []
-        sizes = [int(o.lengths.sum(dtype=np.int64)) for o in self.offsets]
-        edges = np.cumsum([0, *sizes])
+        edges = np.cumsum([0, *(int(o.lengths.sum(dtype=np.int64)) for o in self.offsets)])
         reach = min(int(edges[-1]) // count, 8 * chars)
         for place in (np.arange(count) * edges[-1] // count).tolist():
             owner = int(np.searchsorted(edges, place, "right")) - 1
@@ -239,157 +221,143 @@ def character_offsets(data: bytes, places: Offsets) -> Offsets:
 # ------------------------------------------------------------------ where documents begin and end
 
 
+class Digest:
+    """The sha256 of documents, with a zero byte between two."""
+
+    def __init__(self) -> None:
+        self._sha256, self._empty = hashlib.sha256(), True
+
+    def update(self, data: bytes, starts: Offsets) -> None:
+        """More bytes, and at which of them documents begin."""
+        if len(starts):
+            data = np.insert(np.frombuffer(data, np.uint8), starts, 0).tobytes()
+            data = data[1:] if self._empty else data
+        self._sha256.update(data)
+        self._empty = False
+
+    def hexdigest(self) -> str:
+        """Of all bytes so far."""
+        return self._sha256.hexdigest()
+
+
 def find_offsets(
-    text: Text, unit: str, counter: ProgressCounter, digest: Digest | None = None
+    text: Text,
+    unit: str,
+    counter: ProgressCounter,
+    digest: Digest | None = None,
+    block: int = BLOCK,
 ) -> DocumentOffsets:
     """Where the documents of a text lie: its lines, its paragraphs, or the blocks of a file.
 
-    The digest is updated with the documents, a zero byte between two. A text that is empty or not
-    UTF-8 is a TextError.
+    A block has at most `block` characters. The digest is updated with the documents. A text that
+    is empty or not UTF-8 is a TextError.
     """
-    segmenter = _Blocks(BLOCK) if unit == "file" else _Lines(unit)
-    blank = True
-    counter.begin("reading", text.size)
-    for begin, data in text.windows():
-        decoded = text.decode(data, begin)
-        blank = blank and decoded.isspace()
-        segmenter.feed(data, decoded)
-        if digest and unit == "file":
-            digest.update(data, np.arange(1 if begin == 0 else 0))
-        counter.add(len(data))
-    if blank:
-        raise TextError(f"'{text.name}' is empty", "a text needs words in it")
-    offsets = segmenter.finish(text)
-    if digest and unit != "file":
+    windows = _read(text, counter, digest if unit == "file" else None)
+    if unit == "file":
+        lengths, chars = _joined(_block_sizes(windows, block))
+        return DocumentOffsets(text, np.cumsum(lengths, dtype=np.int64) - lengths, lengths, chars)
+    parts = _find_lines(text, windows)
+    if unit == "paragraph":
+        parts = map(_merge_lines, parts)
+    begins, lengths, chars = _joined((p.begins, p.lengths, p.chars) for p in parts)
+    offsets = DocumentOffsets(text, begins, lengths, chars, ENDINGS[unit])
+    if unit == "paragraph":  # it may go on in the next window, and ends in a blank line
+        offsets = _merge_lines(offsets)
+        offsets = replace(offsets, chars=offsets.chars + 1)
+    if digest:
         for _, data, starts in offsets.byte_chunks():
             digest.update(data, starts)
     return offsets
 
 
-def cut_blocks(text: Text, size: int) -> DocumentOffsets:
-    """A text in blocks of at most `size` characters."""
-    blocks = _Blocks(size)
+def _read(
+    text: Text, counter: ProgressCounter, digest: Digest | None
+) -> Iterator[tuple[bytes, str]]:
+    """The windows of a text, as bytes and as characters."""
+    blank = True
+    counter.begin("reading", text.size)
     for begin, data in text.windows():
-        blocks.feed(data, text.decode(data, begin))
-    return blocks.finish(text)
+        decoded = text.decode(data, begin)
+        blank = blank and decoded.isspace()
+        if digest:
+            digest.update(data, np.arange(int(begin == 0)))
+        yield data, decoded
+        counter.add(len(data))
+    if blank:
+        raise TextError(f"'{text.name}' is empty", "a text needs words in it")
 
 
-class _Blocks:
-    """Cuts blocks of at most `size` characters, after a line end, else before a blank."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._parts: list[tuple[Ids, Ids]] = []  # lengths, characters
-        self._held = ""  # characters that are in no block yet
-
-    def feed(self, data: bytes, decoded: str) -> None:
-        held = self._held + decoded
+def _block_sizes(windows: Iterable[tuple[bytes, str]], size: int) -> Iterator[tuple[Ids, Ids]]:
+    """Bytes and characters of blocks, which end after a line end, else before a blank."""
+    held = ""  # characters that are in no block yet
+    for _, decoded in windows:
+        held += decoded
         begin, blocks = 0, []
-        while begin + self._size < len(held):
-            end = begin + self._size
-            least = begin + (self._size + 1) // 2
+        while begin + size < len(held):
+            end = begin + size
+            least = begin + (size + 1) // 2
             end = held.rfind("\n", least, end) + 1 or max(0, held.rfind(" ", least, end)) or end
             blocks.append(held[begin:end])
             begin = end
-        self._held = held[begin:]
-        self._add(blocks)
-
-    def finish(self, text: Text) -> DocumentOffsets:
-        self._add([self._held] if self._held else [])
-        lengths, chars = _joined(self._parts)
-        return DocumentOffsets(text, np.cumsum(lengths, dtype=np.int64) - lengths, lengths, chars)
-
-    def _add(self, blocks: list[str]) -> None:
-        lengths = [
-            len(b) if b.isascii() else len(b.encode("utf-8", "surrogatepass")) for b in blocks
-        ]
-        self._parts.append((_narrow(lengths), _narrow([len(b) for b in blocks])))
+        held = held[begin:]
+        yield _sizes(blocks)
+    yield _sizes([held])
 
 
-class _Lines:
-    """Finds lines that are not blank, or paragraphs, which are runs of such lines."""
+def _sizes(blocks: list[str]) -> tuple[Ids, Ids]:
+    lengths = [len(b) if b.isascii() else len(b.encode("utf-8", "surrogatepass")) for b in blocks]
+    return _narrow(lengths), _narrow([len(b) for b in blocks])
 
-    def __init__(self, unit: str) -> None:
-        self._paragraphs, self._ending = unit == "paragraph", ENDINGS[unit]
-        self._parts: list[tuple[Offsets, Ids, Ids]] = []  # begins, lengths, characters
-        self._held: list[bytes] = []  # of a line whose end is still to come
-        self._place = 0  # in bytes, of what is held
-        self._open: list[int] = []  # begin, end, characters of a paragraph that may go on
 
-    def feed(self, data: bytes, decoded: str) -> None:
+def _find_lines(text: Text, windows: Iterable[tuple[bytes, str]]) -> Iterator[DocumentOffsets]:
+    """Lines that are not blank, those of a window at a time."""
+    place = 0
+    for data in _whole_lines(windows):
+        begins, ends = _full_lines(data)
+        edges = character_offsets(data, np.concatenate([begins, ends]))
+        chars = edges[len(begins) :] - edges[: len(begins)] + 1
+        yield DocumentOffsets(text, begins + place, _narrow(ends - begins), _narrow(chars))
+        place += len(data)
+
+
+def _whole_lines(windows: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
+    held: list[bytes] = []  # of a line whose end is still to come
+    for data, _ in windows:
         cut = data.rfind(b"\n") + 1
         if cut:
-            self._take(b"".join([*self._held, data[:cut]]))
-            self._held = []
-        self._held.append(data[cut:])
+            yield b"".join([*held, data[:cut]])
+            held = []
+        held.append(data[cut:])
+    if any(held):
+        yield b"".join(held)
 
-    def finish(self, text: Text) -> DocumentOffsets:
-        if rest := b"".join(self._held):
-            self._take(rest)
-        self._add(*([value] for value in self._open))
-        begins, lengths, chars = _joined(self._parts)
-        return DocumentOffsets(text, begins, lengths, chars, self._ending)
 
-    def _take(self, data: bytes) -> None:
-        """Lines that are whole."""
-        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-        if not data.endswith(b"\n"):
-            ends = np.append(ends, len(data))
-        begins = np.concatenate([[0], ends[:-1] + 1])
-        full = ~_blank_lines(data, begins, ends)
-        firsts = lasts = np.flatnonzero(full)
-        if self._paragraphs:
-            edges = np.flatnonzero(np.diff(full, prepend=False, append=False))
-            firsts, lasts = edges[::2], edges[1::2] - 1
-        begins, ends = begins[firsts], ends[lasts]
-        places = character_offsets(data, np.concatenate([begins, ends]))
-        chars = places[len(begins) :] - places[: len(begins)]
-        begins, ends = begins + self._place, ends + self._place
-        if self._paragraphs:
-            begins, ends, chars = self._merge(begins, ends, chars, bool(full[0]), bool(full[-1]))
-        self._add(begins, ends, chars)
-        self._place += len(data)
+def _full_lines(data: bytes) -> tuple[Offsets, Offsets]:
+    """Begins and ends of the lines that are neither empty nor white space."""
+    signs = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(signs == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    begins = np.append(0, ends[:-1] + 1)
+    full = begins < ends
+    for i in np.flatnonzero(_MAY_BE_BLANK[signs[begins]] & full).tolist():
+        full[i] = not data[begins[i] : ends[i]].decode("utf-8", "surrogatepass").isspace()
+    return begins[full], ends[full]
 
-    def _merge(
-        self, begins: Offsets, ends: Offsets, chars: Offsets, goes_on: bool, may_go_on: bool
-    ) -> tuple[Offsets, Offsets, Offsets]:
-        """Paragraphs with the one left open before them, without the one that they leave open."""
-        if self._open and goes_on:  # the line end between the two is one character more
-            begins[0], chars[0] = self._open[0], chars[0] + self._open[2] + 1
-        elif self._open:
-            rows = zip(self._open, (begins, ends, chars), strict=True)
-            begins, ends, chars = (np.concatenate([[value], row]) for value, row in rows)
-        self._open = []
-        if may_go_on:
-            self._open = [int(row[-1]) for row in (begins, ends, chars)]
-            begins, ends, chars = begins[:-1], ends[:-1], chars[:-1]
-        return begins, ends, chars
 
-    def _add(self, begins: Any = (), ends: Any = (), chars: Any = ()) -> None:
-        begins, ends, chars = (np.asarray(row, np.int64) for row in (begins, ends, chars))
-        self._parts.append((begins, _narrow(ends - begins), _narrow(chars + len(self._ending))))
+def _merge_lines(lines: DocumentOffsets) -> DocumentOffsets:
+    """Lines, or paragraphs in parts, with nothing but a line end between two of them as one."""
+    ends = lines.begins + lines.lengths
+    return lines.merge(np.flatnonzero(lines.begins > np.append(-2, ends)[:-1] + 1))
 
 
 def _narrow(values: Any) -> Ids:
     """Counts as small integers where all fit: there may be many millions."""
     wide = np.asarray(values, np.int64)
-    return wide if len(wide) and int(wide.max()) >= 1 << 31 else wide.astype(np.int32)
+    return wide if wide.max(initial=0) >= 1 << 31 else wide.astype(np.int32)
 
 
-def _joined(parts: list[Any]) -> Iterator[Any]:
-    """Each column of the rows as one array; the rows are given back at once."""
-    columns = [list(column) for column in zip(*parts, strict=True)]
-    parts.clear()
-    for column in columns:
-        yield np.concatenate(column)
-        column.clear()
-
-
-def _blank_lines(data: bytes, begins: Offsets, ends: Offsets) -> Flags:
-    """Which lines of a text are empty or white space."""
-    blank: Flags = begins == ends
-    firsts = np.frombuffer(data, np.uint8)[np.minimum(begins, len(data) - 1)]
-    for i in np.flatnonzero(_MAY_BE_BLANK[firsts] & ~blank).tolist():
-        line = data[begins[i] : ends[i]]
-        blank[i] = line.decode("utf-8", "surrogatepass").isspace()
-    return blank
+def _joined(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Each column as one array; its parts are given back at once."""
+    columns = list(zip(*rows, strict=True))
+    return [np.concatenate(columns.pop(0)) for _ in range(len(columns))]

@@ -83,14 +83,12 @@ def _find(text: str) -> list[str]:
 
 
 def _find_in_folder(folder: Path) -> list[str]:
-    names = sorted(file.name for file in folder.iterdir() if file.is_file())
-    texts = [name for name in names if name.endswith(_SUFFIXES) and not name.startswith(".")]
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    texts = [str(f) for f in files if f.name.endswith(_SUFFIXES) and not f.name.startswith(".")]
     if not texts:
-        raise TextError(
-            f"no texts in folder '{folder}'",
-            f"of a folder, files {', '.join(f'*{suffix}' for suffix in _SUFFIXES)} are read",
-        )
-    return [str(folder / name) for name in texts]
+        patterns = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+        raise TextError(f"no texts in folder '{folder}'", f"of a folder, files {patterns} are read")
+    return texts
 
 
 def _find_urls(pattern: str) -> list[str]:
@@ -107,67 +105,47 @@ def _find_urls(pattern: str) -> list[str]:
 
 def fetch(name: str, step: int) -> Iterator[bytes]:
     """The unpacked bytes of a file, of standard input or of a URL, `step` at a time."""
-    if name == "-":
-        yield from _steps(name, nullcontext(sys.stdin.buffer), step)
-    elif not is_packed(name):
-        yield from _steps(name, _open(name), step)
-    elif not is_special(name):
-        yield from _unpacked(name, _open_file(name), step)
-    else:  # downloaded first, so that a network that fails does not look like a damaged file
-        with tempfile.TemporaryFile() as packed:
-            for data in _steps(name, _open(name), step):
-                packed.write(data)
-            packed.seek(0)
-            yield from _unpacked(name, packed, step)
+    if not is_packed(name):
+        yield from _read(name, step)
+        return
+    with tempfile.TemporaryFile() as packed:  # a network that fails is no damaged file
+        for data in _read(name, step):
+            packed.write(data)
+        packed.seek(0)
+        try:
+            with _OPEN[Path(name).suffix](packed) as file:
+                while data := file.read(step):
+                    yield data
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
+            raise TextError(
+                f"'{name}' is damaged: it does not unpack", "make or download it again"
+            ) from None
 
 
-def _steps(name: str, opened: AbstractContextManager[IO[bytes]], step: int) -> Iterator[bytes]:
+def _read(name: str, step: int) -> Iterator[bytes]:
     try:
-        with opened as file:
+        with _open(name) as file:
             while data := file.read(step):
                 yield data
-    except OSError as error:
-        raise unreadable(name, error) from None
-    except Exception as error:
-        if not is_special(name):
+    except Exception as error:  # file systems of fsspec raise exceptions of any class
+        if not is_special(name) and not isinstance(error, OSError):
             raise
-        raise unreadable(name, error) from None  # file systems raise exceptions of any class
-
-
-def _unpacked(name: str, packed: IO[bytes], step: int) -> Iterator[bytes]:
-    try:
-        with packed, _OPEN[Path(name).suffix](packed) as file:
-            while data := file.read(step):
-                yield data
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        if getattr(error, "errno", None):  # the disk, not the content
-            raise unreadable(name, error) from None
-        raise TextError(
-            f"'{name}' is damaged: it does not unpack", "make or download it again"
-        ) from None
-
-
-def _open_file(name: str) -> IO[bytes]:
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
         raise unreadable(name, error) from None
 
 
 def _open(name: str) -> AbstractContextManager[IO[bytes]]:
     """http(s) by the standard library, as fsspec needs more packages for it; the rest by fsspec."""
-    if not is_special(name):
-        return _open_file(name)
-    try:
-        if name.startswith(("http://", "https://")):
-            from urllib.request import urlopen
+    opened: AbstractContextManager[IO[bytes]]
+    if name == "-":
+        opened = nullcontext(sys.stdin.buffer)
+    elif not is_special(name):
+        opened = Path(name).open("rb")  # noqa: SIM115
+    elif name.startswith(("http://", "https://")):
+        from urllib.request import urlopen
 
-            reply: AbstractContextManager[IO[bytes]] = urlopen(name, timeout=_TIMEOUT)
-            return reply
+        opened = urlopen(name, timeout=_TIMEOUT)
+    else:
         import fsspec
 
-        compression = None if is_packed(name) else "infer"
-        opened: AbstractContextManager[IO[bytes]] = fsspec.open(name, "rb", compression=compression)
-        return opened
-    except Exception as error:  # file systems of fsspec raise exceptions of any class
-        raise unreadable(name, error) from None
+        opened = fsspec.open(name, "rb", compression=None if is_packed(name) else "infer")
+    return opened

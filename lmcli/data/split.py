@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.documents import BLOCK, DocumentOffsets, Documents, cut_blocks
+from lmcli.data.documents import BLOCK, DocumentOffsets, Documents, find_offsets
 from lmcli.errors import TextError
-from lmcli.tokenizers.base import Ids, Offsets, chunks_of
+from lmcli.report.progress import ProgressCounter
+from lmcli.tokenizers.base import Ids, Offsets
 
 MINIMUM_CHARACTERS = 400
 CYCLE = 20  # of this many blocks one goes to each held-out part
@@ -40,23 +41,6 @@ class Split:
             return self.documents.chars
         return sum(map(len, self.documents))
 
-    @cached_property
-    def bytes(self) -> int:
-        """Bytes in UTF-8."""
-        texts = (chunk.text for chunk in chunks_of(self.documents))
-        return sum(len(t) if t.isascii() else len(t.encode("utf-8", "replace")) for t in texts)
-
-    @cached_property
-    def words(self) -> int:
-        """Runs of characters between white space."""
-        count, inside = 0, False  # whether the text so far ends within a word of a document
-        for chunk in chunks_of(self.documents):
-            rest, *texts = chunk.texts()
-            count += len(rest.split()) - (inside and rest[:1].strip() != "")
-            count += sum(len(text.split()) for text in texts)
-            inside = chunk.text[-1:].strip() != ""
-        return count
-
     def sample(self, chars: int) -> Split:
         """The part itself, or about `chars` characters of a bigger one, evenly spread.
 
@@ -79,7 +63,7 @@ def split_documents(
     `blocks` says that a text is one document in blocks. `kind` is "interleaved" or "tail".
     """
     if len(names) == 1:
-        return {names[0]: whole(texts, blocks)}
+        return {names[0]: Split(whole(texts, blocks))}
     total = sum(int(t.chars.sum(dtype=np.int64)) for t in texts)
     if total < MINIMUM_CHARACTERS:
         raise TextError(
@@ -88,7 +72,7 @@ def split_documents(
         )
     size = min(BLOCK, total // (CYCLE if kind == "interleaved" else 2 * CYCLE))
     if size < BLOCK and blocks:
-        texts[:] = [cut_blocks(t.text, size) for t in texts]
+        texts[:] = [find_offsets(t.text, "file", ProgressCounter(), block=size) for t in texts]
     chars = np.concatenate([t.chars for t in texts])
     held_out = len(names) - 1
     if kind == "tail":
@@ -105,10 +89,10 @@ def split_documents(
     return _parts(texts, blocks, labels, names)
 
 
-def whole(texts: list[DocumentOffsets], blocks: bool) -> Split:
-    """All documents as one part."""
+def whole(texts: list[DocumentOffsets], blocks: bool) -> Documents:
+    """All documents; `blocks` says that a text is one document in blocks."""
     first = np.zeros(1, np.int64)
-    return Split(Documents([t.merge(first) if blocks else t for t in texts]))
+    return Documents([t.merge(first) if blocks else t for t in texts])
 
 
 def _parts(

@@ -21,10 +21,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.settings import Settings
 from lmcli.tokenizers.base import Chunk, Ids, Tokenizer, chunks_of
 
-FORMAT = 4
+FORMAT = 5
 COUNTED = 1 << 20
 """tokens counted at once: of a memory-mapped array no more need be in memory"""
 _STEP = 1 << 20  # bytes checked at a time
@@ -54,31 +53,15 @@ class TokenizedCorpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the same files."""
-        arrays = [_Mapped.of(ids) for ids in (self.train, self.valid, self.test)]
-        return _unreduced, (self.tokenizer, *arrays)
+        arrays = [
+            (ids.filename, ids.dtype) if isinstance(ids, np.memmap) and ids.filename else ids
+            for ids in (self.train, self.valid, self.test)
+        ]
+        return _opened, (self.tokenizer, *arrays)
 
 
-@dataclass(frozen=True)
-class _Mapped:
-    """Where a memory-mapped array lies."""
-
-    path: str
-    dtype: str
-    offset: int
-    length: int
-
-    @classmethod
-    def of(cls, ids: Ids | None) -> Ids | _Mapped | None:
-        if not isinstance(ids, np.memmap) or not ids.filename:
-            return ids
-        return cls(str(ids.filename), ids.dtype.str, ids.offset, len(ids))
-
-    def open(self) -> Ids:
-        return np.memmap(self.path, self.dtype, "r", self.offset, (self.length,))
-
-
-def _unreduced(tokenizer: Tokenizer, *arrays: Any) -> TokenizedCorpus:
-    opened = [a.open() if isinstance(a, _Mapped) else a for a in arrays]
+def _opened(tokenizer: Tokenizer, *arrays: Any) -> TokenizedCorpus:
+    opened = [np.memmap(a[0], a[1], "r") if isinstance(a, tuple) else a for a in arrays]
     return TokenizedCorpus(tokenizer, *opened)
 
 
@@ -102,17 +85,21 @@ def tokenize_corpus(
     Without a cache, or with one that cannot be read or written, they are held in memory while they
     are few, else in a temporary file.
     """
-    encoder = _Encoder(corpus, tokenizer_name, settings, on_progress)
-    if cache is not None:
-        entry = cache / "encoded" / _key(corpus, tokenizer_name, settings)
-        cached = _load(entry, tokenizer_name)
-        cached = cached or (_save(encoder, entry) and _load(entry, tokenizer_name)) or None
-        if cached:
-            return cached
+    entry = cache and cache / "encoded" / _key(corpus, tokenizer_name, settings)
+    if entry and (cached := _load(entry, tokenizer_name)):
+        return cached
+    counter, train = ProgressCounter(on_progress), corpus.train
+    counter.begin("vocabulary", train.chars)
+    cls: type[Tokenizer] = TOKENIZERS.load(tokenizer_name)
+    tokenizer = cls.train(_CountedDocuments(train.documents, counter), settings)
+    saved = entry and _save(entry, corpus, tokenizer, counter)
+    if entry and saved and (cached := _load(entry, tokenizer_name)):
+        return cached
     memory = (limits or Limits()).memory
-    ids = {name: _held(parts, encoder.dtype, memory) for name, parts in encoder.parts()}
+    parts = _encode(corpus, tokenizer, counter)
+    ids = {name: _hold(part, smallest_dtype(tokenizer), memory) for name, part in parts}
     corpus.check_unchanged()
-    return TokenizedCorpus(encoder.tokenizer, ids["train"], ids["valid"], ids.get("test"))
+    return TokenizedCorpus(tokenizer, ids["train"], ids["valid"], ids.get("test"))
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[str]) -> Ids:
@@ -135,34 +122,15 @@ def count_targets(ids: Ids, start: int) -> int:
     return sum(int(np.count_nonzero(part != start)) for part in parts)
 
 
-class _Encoder:
-    """A corpus on its way to ids; the tokenizer is trained when it is first needed."""
-
-    def __init__(
-        self, corpus: Corpus, tokenizer_name: str, settings: Settings, on_progress: OnProgress
-    ) -> None:
-        self.corpus = corpus
-        self._name, self._settings = tokenizer_name, settings
-        self._counter = ProgressCounter(on_progress)
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        cls: type[Tokenizer] = TOKENIZERS.load(self._name)
-        train = self.corpus.train
-        self._counter.begin("vocabulary", train.chars)
-        return cls.train(_CountedDocuments(train.documents, self._counter), self._settings)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return smallest_dtype(self.tokenizer)
-
-    def parts(self) -> Iterator[tuple[str, Iterator[Ids]]]:
-        """The name of each part, and its ids some at a time."""
-        tokenizer, dtype = self.tokenizer, self.dtype
-        for name, part in self.corpus.parts().items():
-            self._counter.begin("tokens", part.chars)
-            chunks = _CountedDocuments(part.documents, self._counter).chunks()
-            yield name, (ids.astype(dtype) for ids in tokenizer.encode_all(chunks))
+def _encode(
+    corpus: Corpus, tokenizer: Tokenizer, counter: ProgressCounter
+) -> Iterator[tuple[str, Iterator[Ids]]]:
+    """The name of each part, and its ids some at a time."""
+    dtype = smallest_dtype(tokenizer)
+    for name, part in corpus.parts().items():
+        counter.begin("tokens", part.chars)
+        chunks = _CountedDocuments(part.documents, counter).chunks()
+        yield name, (ids.astype(dtype) for ids in tokenizer.encode_all(chunks))
 
 
 class _CountedDocuments:
@@ -172,9 +140,7 @@ class _CountedDocuments:
         self._documents, self._counter = documents, counter
 
     def __iter__(self) -> Iterator[str]:
-        for document in self._documents:
-            self._counter.add(len(document))
-            yield document
+        return iter(self._documents)
 
     def chunks(self) -> Iterator[Chunk]:
         """Those of the documents; each reading moves the counter from the beginning."""
@@ -184,36 +150,30 @@ class _CountedDocuments:
             self._counter.add(len(chunk.text))
 
 
-def _held(parts: Iterable[Ids], dtype: np.dtype[Any], memory: int) -> Ids:
+def _hold(parts: Iterator[Ids], dtype: np.dtype[Any], memory: int) -> Ids:
     """Ids in memory while they are few, else in a temporary file."""
-    held, size, parts = [np.empty(0, dtype)], 0, iter(parts)
-    while size <= memory:
-        ids = next(parts, None)
-        if ids is None:
-            return np.concatenate(held)
+    held, size = [np.empty(0, dtype)], 0
+    for ids in parts:
         held.append(ids)
         size += ids.nbytes
+        if size > memory:
+            break
+    else:
+        return np.concatenate(held)
     with tempfile.TemporaryFile() as file:
-        length = 0
         for ids in chain(held, parts):
             file.write(ids.data)
-            length += len(ids)
         file.flush()
-        return np.memmap(file, dtype, "r", 0, (length,))
+        return np.memmap(file, dtype, "r")
 
 
 def _key(corpus: Corpus, tokenizer_name: str, settings: Settings) -> str:
-    parts = [
-        FORMAT,
-        lmcli.__version__,
-        corpus.spec.identity(),
-        tokenizer_name,
-        dataclasses.asdict(settings),
-    ]
+    text, chosen = corpus.spec.identity(), dataclasses.asdict(settings)
+    parts = [FORMAT, lmcli.__version__, text, tokenizer_name, chosen]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _save(encoder: _Encoder, entry: Path) -> bool:
+def _save(entry: Path, corpus: Corpus, tokenizer: Tokenizer, counter: ProgressCounter) -> bool:
     """Write a cache entry whole or not at all; whether it is there now."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -221,17 +181,12 @@ def _save(encoder: _Encoder, entry: Path) -> bool:
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder:
             new = Path(folder) / "entry"
             new.mkdir()
-            checksums = {
-                name: _write_ids(new / f"{name}.npy", ids, encoder.dtype)
-                for name, ids in encoder.parts()
-            }
-            encoder.corpus.check_unchanged()  # or these ids would be taken for those of its sha256
-            tokenizer = json.dumps(encoder.tokenizer.to_json())
-            about = {
-                "tokenizer": tokenizer,
-                "tokenizer_checksum": zlib.crc32(tokenizer.encode()),
-                "checksums": checksums,
-            }
+            parts = _encode(corpus, tokenizer, counter)
+            checksums = {name: _write(new / f"{name}.ids", ids) for name, ids in parts}
+            corpus.check_unchanged()  # or these ids would be taken for those of its sha256
+            text = json.dumps(tokenizer.to_json())
+            about = {"tokenizer": text, "tokenizer_checksum": zlib.crc32(text.encode())}
+            about |= {"checksums": checksums}
             (new / "about.json").write_text(json.dumps(about), encoding="utf-8")
             shutil.rmtree(entry, ignore_errors=True)  # a damaged one
             new.rename(entry)
@@ -248,27 +203,14 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _write_ids(path: Path, parts: Iterable[Ids], dtype: np.dtype[Any]) -> int:
-    """Write ids as an ``.npy`` file as they come; their checksum."""
-    length = checksum = 0
+def _write(path: Path, parts: Iterable[Ids]) -> int:
+    """Write ids as they come; their checksum."""
+    checksum = 0
     with path.open("wb") as file:
-        _write_header(file, dtype, 0)
-        begin = file.tell()
         for ids in parts:
             file.write(ids.data)
             checksum = zlib.crc32(ids.data, checksum)
-            length += len(ids)
-        file.seek(0)
-        _write_header(file, dtype, length)
-        if file.tell() != begin:  # the format leaves room for the length
-            raise OSError("the header has outgrown its place")
     return checksum
-
-
-def _write_header(file: IO[bytes], dtype: np.dtype[Any], length: int) -> None:
-    descr = np.lib.format.dtype_to_descr(dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
@@ -278,20 +220,20 @@ def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
         if zlib.crc32(about["tokenizer"].encode()) != about["tokenizer_checksum"]:
             return None
         tokenizer = TOKENIZERS.load(tokenizer_name).from_json(json.loads(about["tokenizer"]))
-        ids = {name: _load_ids(entry, name, n) for name, n in about["checksums"].items()}
+        ids = {
+            name: _map(entry / f"{name}.ids", smallest_dtype(tokenizer), checksum)
+            for name, checksum in about["checksums"].items()
+        }
         return TokenizedCorpus(tokenizer, ids["train"], ids["valid"], ids.get("test"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _load_ids(entry: Path, name: str, expected: int) -> Ids:
-    path = entry / f"{name}.npy"
-    ids = np.load(path, mmap_mode="r", allow_pickle=False)
+def _map(path: Path, dtype: np.dtype[Any], expected: int) -> Ids:
     checksum = 0
     with path.open("rb") as file:  # not through the map: what is read there stays in memory
-        file.seek(ids.offset)
         while data := file.read(_STEP):
             checksum = zlib.crc32(data, checksum)
     if checksum != expected:
         raise ValueError("the checksum differs")
-    return cast("Ids", ids)
+    return np.memmap(path, dtype, "r")

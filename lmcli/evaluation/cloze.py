@@ -202,7 +202,7 @@ def fill_blank(
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
+        words = "\n".join(read_documents([filler], TextOptions()))
         fillers = {g: filler_stretches(words, g, FILLERS if g else 1, seed) for g in gaps}
     rows = []
     for run in runs:
@@ -319,7 +319,7 @@ def _text_is_unchanged(run: Run) -> bool:
     """Whether a run's text is what it was trained on; a text that is gone has not changed."""
     with suppress(TextError):
         checksum: str = run.record.corpus["sha256"]
-        return load_corpus(CorpusSpec.from_json(run.record.corpus)).sha256 == checksum
+        return load_corpus(CorpusSpec.from_json(run.record.corpus)).spec.sha256 == checksum
     return True
 
 

@@ -253,7 +253,7 @@ def _corpus(dataset: Dataset) -> dict[str, Any]:
     parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
     return {
-        "sha256": corpus.sha256,
+        "sha256": corpus.spec.sha256,
         "chars": sum(p.chars for p in parts),
         "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
         "tokenizer": dataset.tokenizer,

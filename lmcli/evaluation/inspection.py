@@ -163,7 +163,7 @@ def _documents(run: Run, text: str, on_progress: OnProgress) -> list[str]:
     if _names_a_file(text):
         unit = run.record.corpus.get("options", {}).get("documents", "file")
         options = update(TextOptions(), {"documents": unit})
-        documents = [document.text for document in read_documents([text], options)]
+        documents = read_documents([text], options)
     if not "".join(documents):
         raise TextError("the text is empty", "give a few words, or a file")
     cut, left = list[str](), LONGEST

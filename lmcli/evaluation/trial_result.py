@@ -110,7 +110,7 @@ def score_runs(
     names = _row_names([run for run, _ in opened], taken)
     results = []
     for (run, model), name in zip(opened, names, strict=True):
-        if run.record.corpus["sha256"] != dataset.corpus.sha256:
+        if run.record.corpus["sha256"] != dataset.spec.sha256:
             seen = f"'{run.path}' was trained on another text and may have seen what is held out"
             on_progress(Message(f"{seen} here", "warning"))
         trained = run.result("train") or {}

@@ -11,18 +11,16 @@ as in written addition, and the same sum is ``010+110=101``. Characters are the 
 
 A carry starts where both operands have a 1, continues where exactly one has, and ends where neither
 or both have. Its length is the number of digits of the sum that it changes. For uniform operands
-the longest carry is about the logarithm of their digits, and long ones are very rare (Burks,
-Goldstine and von Neumann 1946). So the length of the longest carry is drawn first, from 0 to the
-longest possible, all equally likely, and then the operands, all pairs with exactly that longest
-carry equally likely. The length follows from the operands, so the entropies of both draws add up
-to that of a document: the sum is certain.
+long ones are very rare (Burks, Goldstine and von Neumann 1946). So the length of the longest carry
+is drawn first, from 0 to the longest possible, all equally likely, and then the operands, all pairs
+with exactly that longest carry equally likely. The length follows from the operands, so the
+entropies of both draws add up to that of a document: the sum is certain.
 
 Items come in twins, which test the same two sums: where in one problem the longest carry starts
 (1 and 1), the other has 0 and 0, and all other digits are equal. The sums differ in exactly the
 digits that the carry changes. Without the operands a model is right in one of two twins: 50 %. At
-length 0, the control, twins differ in one digit of one operand and nothing carries. Length is not
-all that makes a carry hard: a longer one leaves less choice for where it starts and for the other
-digits.
+length 0, the control, twins differ in one digit of one operand and nothing carries. A longer carry
+is also harder in that it leaves less choice for where it starts and for the other digits.
 """
 
 from __future__ import annotations
@@ -76,12 +74,10 @@ class Addition(Grammar):
         self.places = self.settings.digits - 1  # digits of an operand after the leading 0
         wanted = self.settings.carry_length
         self.longest = self.places if wanted is None else min(wanted, self.places)
-        self._sums: dict[tuple[int, int, int, bool], list[int]] = {}
 
     def _draws(self, stream: str) -> Draws:
         s = self.settings
-        recipe = f"{s.digits} {s.order} {self.longest} {s.seed}"
-        return Draws(f"addition {stream} {recipe}")
+        return Draws(f"addition {stream} {s.digits} {s.order} {self.longest} {s.seed}")
 
     # -------------------------------------------------------------- the text
 
@@ -97,20 +93,11 @@ class Addition(Grammar):
         reached = length == 0
         for place in range(self.places):
             left = self.places - place - 1
-            first, second = PAIRS[draws.weighted(self._weights(length, left, carry, reached))]
+            first, second = PAIRS[draws.weighted(_cumulated_ways(length, left, carry, reached))]
             carry = run_on(carry, first, second)
             reached = reached or carry == length
             a, b = a | first << place, b | second << place
         return a, b
-
-    def _weights(self, length: int, left: int, carry: int, reached: bool) -> list[int]:
-        """Cumulated numbers of operands by their next digits, in the order of `PAIRS`."""
-        key = length, left, carry, reached
-        if key not in self._sums:
-            runs = [run_on(carry, *pair) for pair in PAIRS]
-            ways = (_ways(length, left, r, reached or r == length) for r in runs)
-            self._sums[key] = list(accumulate(ways))
-        return self._sums[key]
 
     def write(self, number: int) -> str:
         """A number in binary digits, in the order of the text."""
@@ -249,10 +236,14 @@ def _ways(length: int, left: int, carry: int, reached: bool) -> int:
     """
     if carry > length:
         return 0
-    if left == 0:
-        return int(reached)
+    return _cumulated_ways(length, left - 1, carry, reached)[-1] if left else int(reached)
+
+
+@cache
+def _cumulated_ways(length: int, left: int, carry: int, reached: bool) -> tuple[int, ...]:
+    """The same by the digits at the next position, in the order of `PAIRS`, `left` after it."""
     runs = [run_on(carry, *pair) for pair in PAIRS]
-    return sum(_ways(length, left - 1, r, reached or r == length) for r in runs)
+    return tuple(accumulate(_ways(length, left, r, reached or r == length) for r in runs))
 
 
 def _count(options: Sequence[Sequence[Pair]], most: int) -> int:

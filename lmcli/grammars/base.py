@@ -74,10 +74,6 @@ class Optimum:
     def bits_per_char(self) -> float:
         return self.nats_per_document / math.log(2) / self.characters_per_document
 
-    def plus(self, nats: float) -> Optimum:
-        """The same for a model that loses `nats` more in each document."""
-        return dataclasses.replace(self, nats_per_document=self.nats_per_document + nats)
-
     def as_dict(self) -> dict[str, float]:
         rates = {"perplexity": self.perplexity, "bits_per_char": self.bits_per_char}
         return dataclasses.asdict(self) | rates
@@ -154,20 +150,17 @@ def find_companions(texts: Iterable[str], on_progress: OnProgress = warnings_onl
 
     Those of a text that has been edited or made again since are left out, with a warning.
     """
-    for text in texts:
-        if not _has_name(text):
+    for path in map(Path, filter(_has_name, texts)):
+        items, about_path = companions(path)
+        about = read_about(about_path) if _is_file(about_path) else None
+        if about is None and not _is_file(items):
             continue
-        path = Path(text)
-        items, about = companions(path)
-        if not (_is_file(items) or _is_file(about)):
-            continue
-        told = read_about(about) if _is_file(about) else None
-        checksum = told.get("sha256") if told else None
+        checksum = about.get("sha256") if about else None
         if isinstance(checksum, str) and _is_file(path) and checksum != _sha256(path):
-            problem = f"'{text}' is not the text that '{about}' was made with"
+            problem = f"'{path}' is not the text that '{about_path}' was made with"
             on_progress(Message(f"{problem}: its items and its optimum are left out", "warning"))
             continue
-        return Companions(items if _is_file(items) else None, told)
+        return Companions(items if _is_file(items) else None, about)
     return Companions()
 
 
@@ -237,7 +230,8 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
             raise StorageError(f"'{path}' exists", "--force overwrites it")
     text = "".join(document + "\n" for document in grammar.documents())
     items = list(grammar.items())
-    lines = "".join(_json(dataclasses.asdict(item)) + "\n" for item in items)
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+    lines = "".join(encode(dataclasses.asdict(item)) + "\n" for item in items)
     about = _about(grammar, text, items)
     contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     with storage(output):
@@ -247,8 +241,7 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
 
 
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
-    words = text.split()
-    documents = text.count("\n")
+    words, documents = text.split(), text.count("\n")
     return {
         "format": FORMAT,
         **grammar.about(),
@@ -265,11 +258,11 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
 def read_items(path: Path) -> list[Item]:
     """The items of an ``F.items.jsonl``; a missing or damaged file is a TextError."""
     items: list[Item] = []
-    for number, line in enumerate(_read(path).removesuffix("\n").split("\n"), start=1):
+    for line in _read(path).removesuffix("\n").split("\n"):
         try:
             items.append(_item(json.loads(line)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise TextError(f"'{path}' line {number} is not an item", _AGAIN) from error
+            raise TextError(f"'{path}' line {len(items) + 1} is not an item", _AGAIN) from error
     return items
 
 
@@ -309,10 +302,6 @@ def _read(path: Path) -> str:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise TextError(f"cannot read '{path}': {reason}", _AGAIN) from error
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def entropy(weights: Iterable[float]) -> float:

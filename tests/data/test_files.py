@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from lmcli.data.corpus import Document, read_documents
+from lmcli.data.corpus import find_documents, read_documents
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 
@@ -23,7 +23,12 @@ def write(path: str, text: str | bytes) -> str:
 
 
 def texts_of(*texts: str, **options: str) -> list[str]:
-    return [d.text for d in read_documents(texts, TextOptions(**options))]
+    return read_documents(texts, TextOptions(**options))
+
+
+def named(*texts: str) -> list[tuple[str, str]]:
+    """Names and documents."""
+    return list(zip(*find_documents(texts, TextOptions()), strict=True))
 
 
 def problem(*texts: str, **options: str) -> TextError:
@@ -37,10 +42,7 @@ def problem(*texts: str, **options: str) -> TextError:
 
 def test_several_files_are_documents_in_the_given_order(folder: Path) -> None:
     write("b.txt", "second"), write("a.txt", "first")
-    assert read_documents(["b.txt", "a.txt"], TextOptions()) == [
-        Document("b.txt", "second"),
-        Document("a.txt", "first"),
-    ]
+    assert named("b.txt", "a.txt") == [("b.txt", "second"), ("a.txt", "first")]
 
 
 def test_a_file_named_twice_is_read_once(folder: Path) -> None:
@@ -75,7 +77,7 @@ def test_compressed_files_are_unpacked(folder: Path, suffix: str, pack) -> None:
 def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     stdin = io.TextIOWrapper(io.BytesIO("from a pipe é".encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert read_documents(["-"], TextOptions()) == [Document("-", "from a pipe é")]
+    assert named("-") == [("-", "from a pipe é")]
 
 
 def test_urls_go_through_fsspec_compressed_or_not() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.data.corpus import read_documents
-from lmcli.data.text import Limits, Text, TextFile, TextOptions, open_texts
+from lmcli.data.text import Limits, Text, TextOptions, open_texts
 from lmcli.errors import StorageError, TextError
 from lmcli.report.progress import ProgressCounter
 
@@ -26,7 +26,7 @@ def write(path: str, text: str | bytes) -> str:
 
 
 def texts_of(*texts: str, **options: str) -> list[str]:
-    return [d.text for d in read_documents(texts, TextOptions(**options))]
+    return read_documents(texts, TextOptions(**options))
 
 
 def problem(*texts: str, **options: str) -> TextError:
@@ -78,8 +78,12 @@ def test_an_unknown_encoding_is_an_error(folder: Path, encoding: str) -> None:
 
 
 @given(st.text("aé日\U0001f600", max_size=30), st.integers(4, 9))
-def test_windows_hold_whole_characters(content: str, window: int) -> None:
-    text = Text("a.txt", b"xx" + content.encode(), skipped=2, window=window)
+def test_windows_hold_whole_characters(
+    tmp_path_factory: pytest.TempPathFactory, content: str, window: int
+) -> None:
+    path = tmp_path_factory.mktemp("files") / "a.txt"
+    path.write_text("\ufeff" + content, encoding="utf-8")
+    text = Text("a.txt", path, Limits(window))
     parts = [text.decode(data, begin) for begin, data in text.windows()]
     assert "".join(parts) == content
     assert all(len(part.encode()) <= window for part in parts)
@@ -93,9 +97,9 @@ def test_any_range_of_a_file_is_read(
     path.write_bytes(content)
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.integers(begin, len(content)))
-    source = TextFile("a.txt", str(path), hold)
-    assert source.size == len(content)
-    assert source.read(begin, end) == content[begin:end]
+    text = Text("a.txt", path, Limits(memory=100 * hold), decoded=True)
+    assert text.size == len(content)
+    assert text.read(begin, end) == content[begin:end]
 
 
 def opened(name: str, memory: int = 0, **options: str) -> Text:
@@ -112,7 +116,7 @@ def whole(text: Text) -> bytes:
 def test_small_files_are_held_in_memory_up_to_a_size_in_all(folder: Path) -> None:
     names = [write(f"{n}.txt", "abc") for n in range(4)]
     texts = list(open_texts(names, TextOptions(), Limits(memory=7), ProgressCounter()))
-    assert [text.source.held is not None for text in texts] == [True, True, False, False]
+    assert [text.held is not None for text in texts] == [True, True, False, False]
     for name in names:
         Path(name).write_text("changed")
     assert [whole(text) for text in texts[:2]] == [b"abc", b"abc"]
@@ -132,8 +136,8 @@ def test_a_file_that_changes_while_it_is_used_is_an_error(
     path = tmp_path / "a.txt"
     path.write_bytes(b"0123456789")
     os.utime(path, ns=(1, 1))
-    source = TextFile("a.txt", str(path))
-    assert source.read(2, 5) == b"234"
+    text = Text("a.txt", path, Limits(memory=0))
+    assert text.read(2, 5) == b"234"
     if change == "gone":
         path.unlink()
     else:
@@ -144,13 +148,13 @@ def test_a_file_that_changes_while_it_is_used_is_an_error(
         else:
             path.write_bytes(new)
     with pytest.raises(TextError, match=r"'a.txt' has changed while it was read"):
-        source.read(2, 5)
+        text.read(2, 5)
 
 
 def test_a_file_that_changes_between_two_reads_of_a_window_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"0123456789" * 10)
-    windows = Text("a.txt", TextFile("a.txt", str(path)), window=10).windows()
+    windows = Text("a.txt", path, Limits(window=10, memory=0)).windows()
     assert next(windows) == (0, b"0123456789")
     os.truncate(path, 50)
     with pytest.raises(TextError, match="has changed while it was read"):
@@ -182,7 +186,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def test_a_plain_file_is_used_where_it_lies(folder: Path, temporary: Path) -> None:
     text = opened(write("a.txt", "abc"))
-    assert (text.source.path, text.decoded) == (folder / "a.txt", False)
+    assert (text.path, text.decoded) == (folder / "a.txt", False)
     assert list(temporary.iterdir()) == []
 
 
@@ -195,7 +199,7 @@ def test_other_texts_are_copied_to_a_temporary_file_that_goes_with_them(
     name = write("a.txt", "a\nb") if options else write("a.txt.bz2", bz2.compress(b"a\nb"))
     text = opened(name, **options)
     (copy,) = temporary.iterdir()
-    assert text.source.path == copy
+    assert text.path == copy
     assert whole(text) == copy.read_bytes() == b"a\nb"
     del text
     gc.collect()

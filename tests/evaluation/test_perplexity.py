@@ -1,6 +1,8 @@
 """A text scored segment by segment has the score that it has when it is scored at once."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from lmcli.data.documents import DocumentOffsets, Documents
-from lmcli.data.text import Text
+from lmcli.data.text import Limits, Text
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.perplexity import score_documents, score_long
 from lmcli.evaluation.score import Score
@@ -23,9 +25,17 @@ LONG = "".join(WORDS.tolist()) + "end of it."
 PIECES = (LONG, "short one.\n", LONG[:100], "x")
 
 
+def text_of(content: bytes, window: int) -> Text:
+    """A text that is held in memory."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return Text("a.txt", Path(file.name), Limits(window), decoded=True)
+
+
 def lying(texts: tuple[str, ...], window: int) -> Documents:
     """The same pieces, read some bytes at a time."""
-    text = Text("a.txt", "".join(texts).encode(), window=window)
+    text = text_of("".join(texts).encode(), window)
     lengths, chars = np.array([len(t.encode()) for t in texts]), np.array([*map(len, texts)])
     begins = np.cumsum(lengths) - lengths
     return Documents([DocumentOffsets(text, begins, lengths, chars)])

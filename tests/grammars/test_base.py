@@ -153,7 +153,6 @@ def test_the_optimum_derives_its_rates_from_sums() -> None:
     optimum = Coin().optimum()
     assert optimum.perplexity == pytest.approx(math.sqrt(2))
     assert optimum.bits_per_char == pytest.approx(1 / 6)
-    assert optimum.plus(math.log(2)).perplexity == pytest.approx(2)
     assert json.loads(json.dumps(optimum.as_dict()))["tokens_per_document"] == 2
 
 

@@ -22,18 +22,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from lmcli.grammars.base import Draws, Grammar, Item, Optimum, entropy
+from lmcli.grammars.france import sentences
 from lmcli.grammars.france.items import GAPS, Items
 from lmcli.grammars.france.oracle import Filter
 from lmcli.grammars.france.rules import Rules, rules
-from lmcli.grammars.france.sentences import (
-    COUNTRIES,
-    LANGUAGES,
-    NAMES,
-    PLACES,
-    PRONOUNS,
-    SLOTS,
-    Template,
-)
+from lmcli.grammars.france.sentences import Template
 from lmcli.settings import setting
 
 WORDS = {"small": 236_000, "default": 1_200_000, "long": 4_000_000}
@@ -70,36 +63,60 @@ class France(Grammar):
         """The documents of the text, up to its size."""
         draws, words = self._draws("text"), 0
         while words < WORDS[self.settings.size]:
-            draft = self.rules.draft(draws)
+            draft = self.rules.draft(draws, self.rules.pairs)
             words += len(draft.words)
             yield str(draft)
 
     def items(self) -> Iterator[Item]:
         """Held-out items: ``country`` and ``pronoun`` at every exact gap, and ``control``."""
-        return Items(self.rules, self._draws("items"), set(self.documents())).all(
-            self.settings.size
-        )
+        items = Items(self.rules, self._draws("items"), set(self.documents()))
+        return items.all(self.settings.size)
 
     def optimum(self) -> Optimum:
-        """The optimum of a model that knows the grammar and forgets nothing."""
-        return optimum(self.rules)
+        """The optimum of a model that knows the grammar and forgets nothing.
+
+        The entropy of a document is the sum of the entropies of its draws.
+        """
+        rules, lengths = self.rules, self.rules.length_weights
+        fillers = sum(k * weight for k, weight in enumerate(lengths)) / sum(lengths)
+        nats = [
+            rules.people * math.log(len(rules.cues)),
+            _entropy_of_people(rules),
+            entropy(lengths),
+            fillers * (entropy(f.weight for f in rules.fillers) + _mean(rules.fillers, _slots)),
+            math.log(rules.people),
+            math.log(len(rules.queries)),
+        ]
+        sizes = [
+            rules.people * _mean(rules.cues, measure)
+            + fillers * _mean(rules.fillers, measure)
+            + _mean(rules.queries, measure)
+            for measure in (len, _characters)
+        ]
+        return Optimum(sum(nats), sizes[0] + 1, sizes[1])
 
     def amnesic(self) -> Optimum:
-        """The optimum of a model that knows the grammar and forgets the cue before the query."""
-        return optimum(self.rules).plus(amnesia(self.rules))
+        """The optimum of a model that knows the grammar and forgets the cue before the query.
 
-    def chance(self) -> dict[str, float]:
-        """The accuracy of a guess, by kind of item."""
-        chance = {"country": 1 / len(LANGUAGES), "pronoun": 1 / 2, "control": 1 / len(PLACES)}
-        return {k: v for k, v in chance.items() if k != "pronoun" or self.rules.people == 1}
+        The language costs ln 16 more, the pronoun ln 2; where the query names one of two people,
+        their name costs ln 16 instead of ln 2.
+        """
+        best, people = self.optimum(), self.rules.people
+        person = math.log(2) if people == 1 else math.log(len(sentences.NAMES) / people)
+        lost = math.log(len(sentences.LANGUAGES)) + person
+        return dataclasses.replace(best, nats_per_document=best.nats_per_document + lost)
 
     def about(self) -> dict[str, Any]:
+        chance = {"country": 1 / len(sentences.LANGUAGES), "pronoun": 1 / 2}
+        chance |= {"control": 1 / len(sentences.PLACES)}
+        if self.rules.people > 1:
+            del chance["pronoun"]
         return {
             "recipe": {"grammar": self.name} | dataclasses.asdict(self.settings),
             "seed": self.settings.seed,
             "most_fillers": len(self.rules.length_weights) - 1,
             "gaps": list(GAPS[self.settings.size]),
-            "chance": self.chance(),
+            "chance": chance,
             "amnesic": self.amnesic().as_dict(),
         }
 
@@ -110,45 +127,6 @@ class France(Grammar):
         """
         oracle = Filter(self.rules)
         return [oracle.read(word) for word in [*document.split(" "), "\n"]]
-
-    def next_words(self, beginning: str) -> dict[str, float]:
-        """The oracle's probability of every word that can follow the beginning of a document."""
-        oracle = Filter(self.rules)
-        for word in beginning.split():
-            oracle.read(word)
-        return oracle.next_words()
-
-
-def optimum(rules: Rules) -> Optimum:
-    """The entropy of a document, the sum of the entropies of its draws, and its mean size."""
-    lengths, total = rules.length_weights, sum(rules.length_weights)
-    fillers = sum(k * weight for k, weight in enumerate(lengths)) / total
-    filler_weights = [filler.weight for filler in rules.fillers]
-    nats = [
-        rules.people * math.log(len(rules.cues)),
-        _entropy_of_people(rules),
-        entropy(lengths),
-        fillers * (entropy(filler_weights) + _mean(rules.fillers, _entropy_of_slots)),
-        math.log(rules.people),
-        math.log(len(rules.queries)),
-    ]
-    sizes = [
-        rules.people * _mean(rules.cues, measure)
-        + fillers * _mean(rules.fillers, measure)
-        + _mean(rules.queries, measure)
-        for measure in (len, _characters)
-    ]
-    return Optimum(sum(nats), sizes[0] + 1, sizes[1])
-
-
-def amnesia(rules: Rules) -> float:
-    """Nats that a model loses in a document if it has forgotten the cue at the query.
-
-    The language costs ln 16. The pronoun costs ln 2; where the query names one of two people, their
-    name costs ln 16 instead of ln 2.
-    """
-    person = math.log(2) if rules.people == 1 else math.log(len(NAMES) / rules.people)
-    return math.log(len(LANGUAGES)) + person
 
 
 def _entropy_of_people(rules: Rules) -> float:
@@ -166,22 +144,17 @@ def _mean(templates: tuple[Template, ...], measure: Any) -> float:
     return float(sum(t.weight * measure(t) for t in templates) / total)
 
 
-_CUE_SLOTS = {"{name}": NAMES, "{asked}": NAMES, "{country}": tuple(COUNTRIES)}
-_TARGET_SLOTS = {
-    "{language}": LANGUAGES,
-    "{noun}": tuple(PLACES),
-    "{place}": tuple(PLACES.values()),
-}
-_CHOICES = SLOTS | _CUE_SLOTS | _TARGET_SLOTS | PRONOUNS
-
-
-def _entropy_of_slots(filler: Template) -> float:
-    """The place of the control sentence follows from its noun and adds no entropy."""
-    free = SLOTS | {"{noun}": tuple(PLACES)}
+def _slots(filler: Template) -> float:
+    """The entropy of the slots; a place follows from its noun and adds none."""
+    free = sentences.SLOTS | {"{noun}": tuple(sentences.PLACES)}
     return sum(math.log(len(free[word])) for word in filler.words if word in free)
 
 
 def _characters(template: Template) -> float:
     """The mean number of characters, with one blank or line end after every word."""
-    options = [_CHOICES.get(word, (word,)) for word in template.words]
+    s = sentences
+    choices = s.SLOTS | s.PRONOUNS | dict.fromkeys(("{name}", "{asked}"), s.NAMES)
+    choices |= {"{country}": tuple(s.COUNTRIES), "{language}": s.LANGUAGES}
+    choices |= {"{noun}": tuple(s.PLACES), "{place}": tuple(s.PLACES.values())}
+    options = [choices.get(word, (word,)) for word in template.words]
     return sum(1 + sum(map(len, words)) / len(words) for words in options)

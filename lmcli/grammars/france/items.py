@@ -14,16 +14,9 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, product
 
 from lmcli.grammars.base import Draws, Item
+from lmcli.grammars.france import sentences
 from lmcli.grammars.france.rules import Draft, Person, Rules
-from lmcli.grammars.france.sentences import (
-    CONTROL,
-    COUNTRIES,
-    LANGUAGES,
-    PLACES,
-    PRONOUNS,
-    WOMEN,
-    Template,
-)
+from lmcli.grammars.france.sentences import Template
 
 ALL_GAPS = (3, 5, 10, 20, 30, 50, 100, 200, 400, 700, 1000, 2000)
 GAPS = {
@@ -43,7 +36,8 @@ class Frame:
 
     cues: tuple[Template, ...]
     query: Template
-    asked: int
+    person: int
+    """which of the cues names the person of the query"""
     slot: str
     words: int
 
@@ -60,42 +54,46 @@ class Items:
 
     def all(self, size: str) -> Iterator[Item]:
         """The items of a size, balanced over answers; gaps that cannot be met are left out."""
+        people = self.rules.item_pairs
+        by_country = [
+            [p for p in people if p.country == country] for country in sentences.COUNTRIES
+        ]
+        by_pronoun = [
+            [p for p in people if (p.name in sentences.WOMEN) == woman] for woman in (True, False)
+        ]
         for gap in GAPS[size]:
             frames = self._frames("{country}", ("{language}",), gap)
             for number in range(ITEMS_PER_GAP if frames else 0):
-                country = tuple(COUNTRIES)[number % len(COUNTRIES)]
-                people = [p for p in self.rules.item_pairs if p.country == country]
-                yield from self._item(gap, frames, people, "country")
+                yield from self._item(
+                    gap, frames, by_country[number % len(sentences.COUNTRIES)], "country"
+                )
         for gap in GAPS[size]:
-            frames = self._frames("{name}", tuple(PRONOUNS), gap)
+            frames = self._frames("{name}", tuple(sentences.PRONOUNS), gap)
             wanted = PRONOUN_ITEMS_PER_GAP[size] if gap <= LARGEST_PRONOUN_GAP else 0
             for number in range(wanted if frames else 0):
-                woman = number % 2 == 0
-                people = [p for p in self.rules.item_pairs if (p.name in WOMEN) == woman]
-                yield from self._item(gap, frames, people, "pronoun")
+                yield from self._item(gap, frames, by_pronoun[number % 2], "pronoun")
         for number in range(ITEMS_PER_GAP):
-            yield from self._control(tuple(PLACES)[number % len(PLACES)])
+            yield from self._control(tuple(sentences.PLACES)[number % len(sentences.PLACES)])
 
     def _frames(self, cue_slot: str, targets: tuple[str, ...], gap: int) -> list[Frame]:
         """All cues and queries between which whole sentences can fill the gap."""
         rules, frames = self.rules, []
         choices = product(product(rules.cues, repeat=rules.people), rules.queries, targets)
         for cues, query, target in choices:
-            for asked in range(rules.people if target in query.words else 0):
-                after_cue = sum(map(len, cues[asked:])) - cues[asked].words.index(cue_slot) - 1
+            for person in range(rules.people if target in query.words else 0):
+                after_cue = sum(map(len, cues[person:])) - cues[person].words.index(cue_slot) - 1
                 words = after_cue + query.words.index(target)
                 if words <= gap and self._ways_to_fill(gap - words) > 0:
-                    frames.append(Frame(cues, query, asked, target, words))
+                    frames.append(Frame(cues, query, person, target, words))
         return frames
 
     def _ways_to_fill(self, words: int) -> float:
         """The probability that a sentence ends exactly after `words` words of random sentences."""
-        rules = self.rules
+        fillers, total = self.rules.fillers, self.rules.filler_sums[-1]
         for end in range(len(self._ways), words + 1):
-            total = rules.filler_sums[-1]
             shares = (
                 f.weight / total * self._ways[end - len(f)] if len(f) <= end else 0.0
-                for f in rules.fillers
+                for f in fillers
             )
             self._ways.append(sum(shares))
         return self._ways[words]
@@ -117,51 +115,44 @@ class Items:
         self, gap: int, frames: list[Frame], people: list[Person], kind: str
     ) -> Iterator[Item]:
         """One new item about one of `people`, if there is one."""
-        draws = self.draws
 
-        def draw() -> tuple[Draft, str]:
-            frame = draws.choose(frames)
-            return self._asking(gap, frame, draws.choose(people)), frame.slot
+        def draw() -> Item:
+            frame = self.draws.choose(frames)
+            draft = self._asking(gap, frame, self.draws.choose(people))
+            candidates = (
+                sentences.LANGUAGES if kind == "country" else sentences.PRONOUNS[frame.slot]
+            )
+            return draft.item(frame.slot, gap, candidates, kind)
 
-        for draft, slot in self._new(draw):
-            candidates = LANGUAGES if kind == "country" else PRONOUNS[slot]
-            yield draft.item(slot, gap, candidates, kind)
+        return self._new(draw)
 
-    def _new(self, draw: Callable[[], tuple[Draft, str]]) -> Iterator[tuple[Draft, str]]:
+    def _control(self, noun: str) -> Iterator[Item]:
+        """An item about a noun of the control sentence."""
+        gap = sentences.CONTROL.words.index("{place}") - sentences.CONTROL.words.index("{noun}") - 1
+
+        def draw() -> Item:
+            draft = self.rules.draft(self.draws, self.rules.item_pairs, noun)
+            return draft.item("{place}", gap, tuple(sentences.PLACES.values()), "control")
+
+        return self._new(draw)
+
+    def _new(self, draw: Callable[[], Item]) -> Iterator[Item]:
         """The first draw that is new; none if there seem to be none left."""
         for _ in range(TRIES):
-            draft, slot = draw()
-            if str(draft) not in self.used:
-                self.used.add(str(draft))
-                yield draft, slot
+            item = draw()
+            if item.document not in self.used:
+                self.used.add(item.document)
+                yield item
                 return
 
     def _asking(self, gap: int, frame: Frame, person: Person) -> Draft:
         """A document about `person` in the frame, with the gap filled exactly."""
         rules, draws, draft = self.rules, self.draws, Draft()
         people = rules.cast(draws, person, rules.item_pairs)
-        people[0], people[frame.asked] = people[frame.asked], people[0]
+        people[0], people[frame.person] = people[frame.person], people[0]
         for cue, someone in zip(frame.cues, people, strict=True):
             rules.add_cue(draft, cue, someone, draws)
         for filler in self._fillers(gap - frame.words):
             rules.add_filler(draft, filler, draws)
         rules.add_query(draft, frame.query, person, draws)
-        return draft
-
-    def _control(self, noun: str) -> Iterator[Item]:
-        """An item about a noun of the control sentence."""
-        gap = CONTROL.words.index("{place}") - CONTROL.words.index("{noun}") - 1
-        for draft, slot in self._new(lambda: (self._ending_in_control(noun), "{place}")):
-            yield draft.item(slot, gap, tuple(PLACES.values()), "control")
-
-    def _ending_in_control(self, noun: str) -> Draft:
-        """A document as in the text, but its last filler is the control sentence."""
-        rules, draws, draft = self.rules, self.draws, Draft()
-        people = rules.cast(draws, draws.choose(rules.item_pairs), rules.item_pairs)
-        for person in people:
-            rules.add_cue(draft, draws.choose(rules.cues), person, draws)
-        for _ in range(rules.draw_length(draws) - 1):
-            rules.add_filler(draft, rules.draw_filler(draws), draws)
-        rules.add_filler(draft, CONTROL, draws, noun)
-        rules.add_query(draft, draws.choose(rules.queries), draws.choose(people), draws)
         return draft

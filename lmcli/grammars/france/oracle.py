@@ -40,7 +40,7 @@ class Hypothesis:
     slots: tuple[tuple[str, str], ...] = ()
     """the words of those slots of this sentence that matter later"""
 
-    def asked(self) -> Person:
+    def person(self) -> Person:
         """The person that the query is about."""
         name = dict(self.slots).get("{asked}", self.people[0].name)
         return next(person for person in self.people if person.name == name)
@@ -124,9 +124,9 @@ class Filter:
         if slot == "{asked}":
             return {person.name: 1 / len(hypothesis.people) for person in hypothesis.people}
         if slot == "{language}":
-            return {hypothesis.asked().language: 1.0}
+            return {hypothesis.person().language: 1.0}
         if slot in PRONOUNS:
-            return {PRONOUNS[slot][hypothesis.asked().name not in WOMEN]: 1.0}
+            return {PRONOUNS[slot][hypothesis.person().name not in WOMEN]: 1.0}
         return {slot: 1.0}
 
     def _introduced(self, hypothesis: Hypothesis, field: str) -> dict[str, float]:

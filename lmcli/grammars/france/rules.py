@@ -9,24 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, product
 
 from lmcli.grammars.base import Draws, Item
-from lmcli.grammars.france.sentences import (
-    CONTROL,
-    COUNTRIES,
-    CUES,
-    DISTRACTORS,
-    FILLERS,
-    NAMED_QUERIES,
-    NAMES,
-    PLACES,
-    PRONOUNS,
-    QUERIES,
-    SLOTS,
-    WOMEN,
-    Template,
-)
+from lmcli.grammars.france import sentences
+from lmcli.grammars.france.sentences import Template
 
 MOST_FILLERS = {"small": 12, "default": 12, "long": 128}
 
@@ -40,7 +27,7 @@ class Person:
 
     @property
     def language(self) -> str:
-        return COUNTRIES[self.country]
+        return sentences.COUNTRIES[self.country]
 
     def differs(self, other: Person) -> bool:
         """Whether the two share neither name nor country."""
@@ -61,7 +48,8 @@ class Draft:
                 self.at[word] = len(self.words)
                 self.words.append(given[word])
             else:
-                self.words.append(draws.choose(SLOTS[word]) if word in SLOTS else word)
+                options = sentences.SLOTS.get(word)
+                self.words.append(draws.choose(options) if options else word)
 
     def item(self, slot: str, gap: int, candidates: tuple[str, ...], kind: str) -> Item:
         """The document with a blank at the last word that filled `slot`."""
@@ -97,13 +85,19 @@ class Rules:
     def length_sums(self) -> list[float]:
         return list(accumulate(self.length_weights))
 
-    def draft(self, draws: Draws) -> Draft:
-        """One document from the distribution of the text."""
-        draft, people = Draft(), self.cast(draws, draws.choose(self.pairs), self.pairs)
+    def draft(self, draws: Draws, pairs: tuple[Person, ...], noun: str = "") -> Draft:
+        """One document about `pairs`, drawn as in the text.
+
+        With a noun, its last filler is the control sentence about it.
+        """
+        draft, people = Draft(), self.cast(draws, draws.choose(pairs), pairs)
         for person in people:
             self.add_cue(draft, draws.choose(self.cues), person, draws)
-        for _ in range(self.draw_length(draws)):
-            self.add_filler(draft, self.draw_filler(draws), draws)
+        fillers = draws.weighted(self.length_sums)
+        for _ in range(fillers - 1 if noun else fillers):
+            self.add_filler(draft, self.fillers[draws.weighted(self.filler_sums)], draws)
+        if noun:
+            self.add_filler(draft, sentences.CONTROL, draws, noun)
         self.add_query(draft, draws.choose(self.queries), draws.choose(people), draws)
         return draft
 
@@ -116,46 +110,34 @@ class Rules:
                 people.append(other)
         return people
 
-    def draw_length(self, draws: Draws) -> int:
-        """How many fillers a document has."""
-        return draws.weighted(self.length_sums)
-
-    def draw_filler(self, draws: Draws) -> Template:
-        return self.fillers[draws.weighted(self.filler_sums)]
-
     def add_cue(self, draft: Draft, cue: Template, person: Person, draws: Draws) -> None:
         draft.add(cue, {"{name}": person.name, "{country}": person.country}, draws)
 
     def add_filler(self, draft: Draft, filler: Template, draws: Draws, noun: str = "") -> None:
         """Append a filler; in the control sentence the noun determines the place."""
         given = {}
-        if filler is CONTROL:
-            noun = noun or draws.choose(tuple(PLACES))
-            given = {"{noun}": noun, "{place}": PLACES[noun]}
+        if filler is sentences.CONTROL:
+            noun = noun or draws.choose(tuple(sentences.PLACES))
+            given = {"{noun}": noun, "{place}": sentences.PLACES[noun]}
         draft.add(filler, given, draws)
 
     def add_query(self, draft: Draft, query: Template, person: Person, draws: Draws) -> None:
         given = {"{asked}": person.name, "{language}": person.language}
-        for slot, (hers, his) in PRONOUNS.items():
-            given[slot] = hers if person.name in WOMEN else his
+        for slot, (hers, his) in sentences.PRONOUNS.items():
+            given[slot] = hers if person.name in sentences.WOMEN else his
         draft.add(query, given, draws)
 
 
 def rules(level: int, size: str) -> Rules:
     """The rules of a level (0 to 3) and a size."""
-    pairs = [(n, c) for n in range(len(NAMES)) for c in range(len(COUNTRIES))]
-    kept = [(n, c) for n, c in pairs if level != 3 or (n + c) % 4]
-    held_out = [(n, c) for n, c in pairs if level != 3 or (n + c) % 4 == 0]
+    places = product(enumerate(sentences.NAMES), enumerate(sentences.COUNTRIES))
+    remainders = {Person(name, country): (n + c) % 4 for (n, name), (c, country) in places}
     return Rules(
         people=2 if level == 2 else 1,
-        pairs=_people(kept),
-        item_pairs=_people(held_out),
-        cues=CUES,
-        fillers=FILLERS + (DISTRACTORS if level else ()),
-        queries=NAMED_QUERIES if level == 2 else QUERIES,
+        pairs=tuple(p for p, remainder in remainders.items() if level != 3 or remainder),
+        item_pairs=tuple(p for p, remainder in remainders.items() if level != 3 or not remainder),
+        cues=sentences.CUES,
+        fillers=sentences.FILLERS + (sentences.DISTRACTORS if level else ()),
+        queries=sentences.NAMED_QUERIES if level == 2 else sentences.QUERIES,
         length_weights=tuple(1 / (k + 1) for k in range(MOST_FILLERS[size] + 1)),
     )
-
-
-def _people(pairs: list[tuple[int, int]]) -> tuple[Person, ...]:
-    return tuple(Person(NAMES[n], tuple(COUNTRIES)[c]) for n, c in pairs)

@@ -15,7 +15,7 @@ import pytest
 
 from lmcli import registry
 from lmcli.grammars.base import Item, read_about, read_items
-from lmcli.grammars.france.grammar import WORDS, France, FranceSettings, amnesia, optimum
+from lmcli.grammars.france.grammar import WORDS, France, FranceSettings
 from lmcli.grammars.france.items import ALL_GAPS, GAPS, Items
 from lmcli.grammars.france.oracle import Filter
 from lmcli.grammars.france.rules import Rules, rules
@@ -309,7 +309,9 @@ def test_over_all_documents_of_a_tiny_grammar_oracle_and_closed_form_agree_exact
     level: int,
 ) -> None:
     documents = every_document(Filter(tiny(level)))
-    expected = optimum(tiny(level))
+    france = small(level)
+    france.rules = tiny(level)
+    expected = france.optimum()
     chances = {document: math.exp(p) for document, p in documents.items()}
     assert sum(chances.values()) == pytest.approx(1)
     nats = -sum(chances[d] * documents[d] for d in documents)
@@ -330,15 +332,22 @@ def test_the_oracles_next_words_sum_to_one_and_hold_the_word_that_comes(level: i
         assert oracle.next_words() == {}
 
 
+def next_words(france: France, beginning: str) -> dict[str, float]:
+    oracle = Filter(france.rules)
+    for word in beginning.split():
+        oracle.read(word)
+    return oracle.next_words()
+
+
 def test_the_oracle_knows_the_answer_and_not_the_distractor() -> None:
     france = small(1)
     beginning = "Anna grew up in France . the radio played a Greek song at six . her fluent"
-    assert france.next_words(beginning) == {"French": pytest.approx(1)}
+    assert next_words(france, beginning) == {"French": pytest.approx(1)}
 
 
 def test_after_the_most_fillers_the_query_is_certain() -> None:
     sentence = "the clouds are in the sky . "
-    words = small(1).next_words("Anna grew up in France . " + 12 * sentence)
+    words = next_words(small(1), "Anna grew up in France . " + 12 * sentence)
     assert words == pytest.approx(
         {
             "her": 1 / 7,
@@ -376,7 +385,8 @@ def test_forgetting_the_cue_costs_the_language_and_the_person(level: int, nats: 
     """ln 16 + ln 2; with two people their name costs ln 16 where it cost ln 2."""
     france = small(level)
     best, amnesic = france.optimum(), france.amnesic()
-    assert amnesia(france.rules) == pytest.approx(math.log(nats))
+    lost = amnesic.nats_per_document - best.nats_per_document
+    assert lost == pytest.approx(math.log(nats))
     tokens = best.tokens_per_document
     ratio = math.log(amnesic.perplexity / best.perplexity)
     assert ratio == pytest.approx(math.log(nats) / tokens)
@@ -426,7 +436,7 @@ def test_larger_sizes_ask_at_larger_gaps() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_answers_are_balanced_and_chance_is_one_in_the_candidates(level: int) -> None:
-    chance = small(level).chance()
+    chance = small(level).about()["chance"]
     for (kind, gap), group in grouped(items(level)).items():
         assert {1 / len(i.candidates) for i in group} == {chance[kind]}, (kind, gap)
         counts = Counter(i.candidates.index(i.answer) for i in group)
