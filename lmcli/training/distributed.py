@@ -33,6 +33,7 @@ from lmcli.system import world_size
 
 PATIENCE = timedelta(hours=1)
 """how long a process waits for one that is alive: the main one may be reading a large text"""
+RESUME = "lmcli train --resume -o RUN goes on from the last checkpoint"
 
 
 class SingleProcess:
@@ -222,7 +223,7 @@ class ProcessGroup(SingleProcess):
 
 @contextmanager
 def joined(
-    rendezvous: str | None = None, hint: Callable[[], str] = lambda: ""
+    rendezvous: str | None = None, hint: Callable[[], str] = lambda: RESUME
 ) -> Iterator[SingleProcess]:
     """Within, this process is connected to the others that a launcher has started, if any.
 
@@ -268,4 +269,4 @@ def contact() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2].partition("\n")[0][:120].rstrip(". ")
         problem = f"lost contact with another worker: {reason[:1].lower()}{reason[1:]}"
-        raise LostWorkerError(problem) from None
+        raise LostWorkerError(problem, RESUME) from None
