@@ -90,7 +90,7 @@ def _others(folder: Path, names: Collection[str]) -> list[Path]:
 def new_folder(path: Path) -> Iterator[None]:
     """Make a folder and its parents; after a failure in the block, those made go again.
 
-    But only if they are empty: another process may have begun something in one of them.
+    But only if they are empty: another process may have written to one of them.
     """
     made: list[Path] = []
     try:

@@ -69,7 +69,7 @@ def pick_precision(wanted: str, device: str) -> str:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 HELD = 1 << 30
-"""bytes; up to this size, what is freed at the heap's end is kept for the next step"""
+"""bytes; up to this size, what is freed at the heap's end is held for the next step"""
 
 
 @functools.cache

@@ -160,7 +160,7 @@ def dropout(scale: ProblemSize) -> float:
 
 
 def embedding(scale: ProblemSize) -> int:
-    """The embedding size E: small in front of a wide net, a little more for many words."""
+    """The embedding size E: small before a wide net, a little more for many words."""
     return 64 if scale.vocabulary <= 2000 else 128
 
 

@@ -125,7 +125,6 @@ class ProcessGroup(SingleProcess):
             torch.manual_seed(int(drawn[0]))
 
     def shard_batch(self, batch: Batch) -> Batch:
-        """Rows r B/W to (r + 1) B/W."""
         return Batch(*map(self.shard, (batch.inputs, batch.targets, batch.reset_mask)))
 
     def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
@@ -161,7 +160,6 @@ class ProcessGroup(SingleProcess):
         return self.stopping
 
     def broadcast(self, measure: Callable[[], float]) -> float:
-        """Measured once and sent to all."""
         value = torch.tensor([measure() if self.is_main else 0.0], dtype=torch.float64)
         with contact():
             dist.broadcast(value, 0)
@@ -180,14 +178,12 @@ class ProcessGroup(SingleProcess):
         return torch.cat([p.view(part.dtype).view(part.shape) for p in parts]) if parts else part
 
     def shard(self, whole: Tensor) -> Tensor:
-        """Equal parts of axis 0."""
         each, rest = divmod(len(whole), self.size)
         if rest:
             raise ValueError(f"{len(whole)} rows cannot be shared evenly by {self.size} workers")
         return whole[self.rank * each : (self.rank + 1) * each]
 
     def check_same(self, describe: Callable[[], str]) -> None:
-        """Checksums are compared."""
         digest = hashlib.sha256(describe().encode("utf-8", "surrogatepass")).digest()[:8]
         own = torch.tensor([int.from_bytes(digest, "big", signed=True)])
         checksums = [torch.empty_like(own) for _ in range(self.size)]
@@ -201,7 +197,6 @@ class ProcessGroup(SingleProcess):
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """A barrier on either side."""
         if self.local:
             self._barrier()
         yield

@@ -189,7 +189,6 @@ def prepare_job(
     seed: int,
     device: str,
     match: str = "params",
-    command: str = "",
     width: int | None = None,
     workers: int = 1,
 ) -> Job:
@@ -203,9 +202,8 @@ def prepare_job(
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
-    job = Job(
-        arch, settings, training, budget, seed, pick_device(device), dataset, command, workers
-    )
+    device, command = pick_device(device), command_line()
+    job = Job(arch, settings, training, budget, seed, device, dataset, command, workers)
     return _shared_evenly(job, "batch" in pairs) if workers > 1 else job
 
 
@@ -253,8 +251,8 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     spec = corpus_spec(options)
     check_pairs(pairs, [arch], tokenizer)
     dataset = load_dataset(spec, tokenizer, pairs, on_progress)
-    seed, device, command = options["seed"], options["device"], command_line()
-    return prepare_job(dataset, arch, pairs, budget, seed, device, command=command, workers=workers)
+    seed, device = options["seed"], options["device"]
+    return prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
 
 
 def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:

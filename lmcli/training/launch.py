@@ -30,7 +30,7 @@ from lmcli.system import ChildProcesses, Ended, available_cores, world_size
 GRACE = 5.0
 """seconds that the others have to end when a worker has failed"""
 POLL = 0.2
-"""seconds after which the callback is asked again whether to stop"""
+"""seconds after which the callback is called again, so that it can stop"""
 
 
 def train(options: Mapping[str, Any], on_progress: OnProgress) -> Run:
@@ -130,7 +130,7 @@ def _train(
 
 
 def _only_training(on_progress: OnProgress) -> OnProgress:
-    """A callback that gets Training events only: its answer may be to stop."""
+    """The callback of a process that does not report: its answer may be to stop."""
     return lambda event: isinstance(event, Training) and on_progress(event)
 
 
@@ -148,7 +148,7 @@ def _launch(options: Mapping[str, Any], count: int, path: Path, on_progress: OnP
     """Run all workers to their ends; a stop is passed on once."""
     errors: dict[int, LmcliError] = {}
     codes: dict[int, int] = {}
-    last, stopped, deadline = None, False, float("inf")
+    last, wanted, stopped, deadline = None, False, False, float("inf")
     directory = tempfile.TemporaryDirectory(prefix="lmcli-")
     with directory as folder, ChildProcesses("lmcli.training.job") as workers:
         for rank in range(count):
@@ -161,22 +161,19 @@ def _launch(options: Mapping[str, Any], count: int, path: Path, on_progress: OnP
                 elif isinstance(event, LmcliError):
                     errors[rank] = event
                 else:
-                    last = event if isinstance(event, Training) else last
-                    wanted = on_progress(event) and event is last
-                    stopped = _stop_once(workers, stopped, bool(wanted))
+                    answer = on_progress(event)
+                    if isinstance(event, Training):
+                        last, wanted = event, wanted or bool(answer)
             if last and not events:
-                stopped = _stop_once(workers, stopped, bool(on_progress(last)))
+                wanted = bool(on_progress(last))
+            if wanted and not stopped:
+                workers.terminate()
+                stopped = True
             if deadline == float("inf") and (errors or any(codes.values())):
                 deadline = time.monotonic() + GRACE
     if codes.get(0) != 0 or 0 in errors:  # else the run is complete, or stopped
         raise _failure(errors, codes, count, path)
     return Run.open(path)
-
-
-def _stop_once(workers: ChildProcesses, stopped: bool, wanted: bool) -> bool:
-    if wanted and not stopped:
-        workers.terminate()
-    return stopped or wanted
 
 
 def _failure(

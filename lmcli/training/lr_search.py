@@ -1,4 +1,4 @@
-"""A learning rate, found within the budget of the training that uses it.
+"""A search for the learning rate, within the budget of the training that uses it.
 
 **In:** a job.
 **Out:** the trainer whose rate did best on validation after a small share of the budget; it

@@ -3,7 +3,7 @@
 **In:** parameters in groups, each with its weight decay; a learning rate at every step.
 **Out:** the parameters, changed in place.
 
-The arithmetic is torch's fused kernel, by the function behind `torch.optim.AdamW`. That class
+The arithmetic is torch's fused kernel, by the function that `torch.optim.AdamW` calls. That class
 itself loads all of torch.compile at its first step, which takes a second.
 """
 

@@ -30,20 +30,13 @@ from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
-from lmcli.training.job import (
-    Job,
-    check_pairs,
-    command_line,
-    corpus_spec,
-    prepare_job,
-    throttled,
-)
+from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job, throttled
 from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 """trained unless others are named"""
 POLL = 0.5
-"""seconds after which the callback is asked again whether to stop"""
+"""seconds after which the callback is called again, so that it can stop"""
 
 # ------------------------------------------------------------------ what is trained
 
@@ -91,7 +84,7 @@ class Trial:
     job: Job
     path: Path
     learning_rate_search: bool
-    """whether the learning rate is to be found"""
+    """whether the learning rate is searched"""
 
     @property
     def row(self) -> str:
@@ -108,7 +101,6 @@ def _trials(
     """
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
     seeds = range(options["seed"], options["seed"] + options["seeds"])
-    device, command = options["device"], command_line()
     width = None
     if match == "params" and "hidden" in pairs:
         width = update(LSTMSettings(), pairs).hidden
@@ -117,7 +109,8 @@ def _trials(
     for spec in specs:
         own = {**pairs, **spec.pairs}
         for seed in seeds:
-            job = prepare_job(dataset, spec.arch, own, budget, seed, device, match, command, width)
+            device = options["device"]
+            job = prepare_job(dataset, spec.arch, own, budget, seed, device, match, width)
             if job.is_count_based and seed != seeds[0]:
                 continue
             name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"

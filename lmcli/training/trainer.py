@@ -317,11 +317,10 @@ class Trainer:
         """
         if self.fraction >= 1.0:
             return True
-        steps = self.step - self.validated_step
-        learnt = steps * self.streams.batch * self.streams.truncation
+        steps, streams = self.step - self.validated_step, self.streams
+        learnt = steps * streams.batch * streams.truncation
         share = self.fraction - self.validated >= 1 / self.settings.validations - 1e-9
-        often = steps >= 2 * self.streams.steps_per_epoch
-        return (share or often) and learnt >= 2 * len(self.valid)
+        return (share or steps >= 2 * streams.steps_per_epoch) and learnt >= 2 * len(self.valid)
 
     def _validate_and_compare(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""
@@ -331,9 +330,8 @@ class Trainer:
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, None if it is not."""
-        if self.early_stopping.out_of_patience:
-            return "patience"
-        return "budget" if self.fraction >= 1.0 else None
+        over = "budget" if self.fraction >= 1.0 else None
+        return "patience" if self.early_stopping.out_of_patience else over
 
 
 def reset_state(state: State, start: State, reset_mask: Tensor) -> State:
