@@ -1,4 +1,4 @@
-"""A run: one folder on disk that holds a model and all that is known of its making.
+"""A run: one folder on disk that holds a model and the record of how it was made.
 
 **In:** a record, a tokenizer, tensors, results.
 **Out:** the same, later; a folder that is damaged, unfinished or newer is a RunError that says so.
@@ -47,12 +47,8 @@ if TYPE_CHECKING:
     from lmcli.tokenizers.base import Tokenizer
 
 RECORD, TOKENIZER, WEIGHTS = "run.json", "tokenizer.json", "weights.safetensors"
-TRAINING, TRAINING_COPY, LOG, RESULTS = (
-    "training.safetensors",
-    "training.json",
-    "log.jsonl",
-    "results",
-)
+TRAINING, TRAINING_COPY = "training.safetensors", "training.json"
+LOG, RESULTS = "log.jsonl", "results"
 OURS = (WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS, TOKENIZER, RECORD)
 """the names that may be replaced and deleted in a run; other files there are the user's"""
 
@@ -107,9 +103,9 @@ class Run:
         return run
 
     def _begin(self, folder: Path) -> None:
-        """What every run has from the beginning, or nothing of it."""
+        """Write what every run has from the beginning, or nothing of it."""
         with storage(folder):
-            (folder / RESULTS).mkdir()  # fails where another process has begun a run meanwhile
+            (folder / RESULTS).mkdir()  # fails where another process has made a run meanwhile
         try:
             write_json(folder / RECORD, vars(self.record))
             write_json(folder / TOKENIZER, self.tokenizer.to_json())
@@ -120,7 +116,7 @@ class Run:
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        """Where to save; the first to be saved takes the place of the run that is replaced."""
+        """Where to save; the first file that is saved replaces the old run."""
         if not self._replaces:
             yield self.path
             return
@@ -137,9 +133,9 @@ class Run:
             raise RunError(f"no run at '{path}'", "lmcli train my.txt -o RUN makes one")
         if not (path / RECORD).is_file():
             raise RunError(f"'{path}' is not a run", f"a run is a folder with a {RECORD} in it")
-        data = read_json(path / RECORD)
+        record_json = read_json(path / RECORD)
         try:
-            record = Record(**data)
+            record = Record(**record_json)
             tokenizer = TOKENIZERS.load(record.tokenizer).from_json(read_json(path / TOKENIZER))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise damaged(path / RECORD, error) from None
@@ -155,7 +151,7 @@ class Run:
         return model
 
     def model(self, device: str = "cpu") -> LanguageModel:
-        """The model with its best weights, and a process that is ready to compute with it."""
+        """The model with its best weights; the process holds freed memory from now on."""
         from lmcli.system import hold_freed_memory
 
         hold_freed_memory()
@@ -172,13 +168,9 @@ class Run:
         """Where the best weights are; a run without them is a RunError."""
         file = self.path / WEIGHTS
         if not file.is_file():
-            raise RunError(
-                f"'{self.path}' is unfinished: it has no {WEIGHTS}",
-                f"lmcli train --resume -o {self.path} goes on with it",
-            )
+            problem = f"'{self.path}' is unfinished: it has no {WEIGHTS}"
+            raise RunError(problem, f"lmcli train --resume -o {self.path} goes on with it")
         return file
-
-    # -------------------------------------------------------------- while it is trained
 
     def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """The best weights so far."""
@@ -191,7 +183,7 @@ class Run:
         state: dict[str, Any],
         clock: Mapping[str, Any] | None = None,
     ) -> None:
-        """All that is needed to go on exactly; `clock` is what differs from time to time."""
+        """All that is needed to go on exactly; `clock` is what differs between equal trainings."""
         with self._folder() as folder:
             write_tensors(folder / TRAINING, tensors, state)
             write_json(folder / TRAINING_COPY, {**(clock or {}), **state})
@@ -200,10 +192,8 @@ class Run:
         """What `save_training` wrote last."""
         file = self.path / TRAINING
         if not file.is_file():
-            raise RunError(
-                f"'{self.path}' cannot be resumed: it has no {TRAINING}",
-                "train it again, with --force to replace it",
-            )
+            problem = f"'{self.path}' cannot be resumed: it has no {TRAINING}"
+            raise RunError(problem, "train it again, with --force to replace it")
         tensors, state = read_tensors(file)
         with suppress(RunError):
             state = read_json(self.path / TRAINING_COPY) | state
@@ -242,22 +232,10 @@ class Run:
 class ReadOnlyRun(Run):
     """A run that another process writes: what a training would write is dropped."""
 
-    def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
+    def _drop(self, *_: object, **__: object) -> None:
         """Writes nothing."""
 
-    def save_training(
-        self,
-        tensors: Mapping[str, Tensor],
-        state: dict[str, Any],
-        clock: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Writes nothing."""
-
-    def cut_log(self, lines: int) -> None:
-        """Writes nothing."""
-
-    def append_log(self, entry: Mapping[str, Any]) -> None:
-        """Writes nothing."""
+    save_weights = save_training = cut_log = append_log = _drop
 
 
 def check_free(path: Path, force: bool) -> None:

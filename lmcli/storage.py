@@ -34,16 +34,15 @@ FORMAT = 1
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turns what the disk has to say into a StorageError."""
+    """Within, an OSError becomes a StorageError that names `path`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left for '{path}'", "free some, or choose -o") from None
         what = os.strerror(error.errno).lower() if error.errno else str(error).lower()
-        raise StorageError(
-            f"cannot write '{path}': {what}", "choose another place with -o"
-        ) from None
+        hint = "choose another place with -o"
+        raise StorageError(f"cannot write '{path}': {what}", hint) from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -56,21 +55,21 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
         for path, content in contents.items():
-            with storage(path), temporary[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with storage(path), temporary[path].open("wb") as opened:
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
         for path in contents:
             with storage(path):
                 temporary[path].replace(path)
     finally:
-        for file_left in temporary.values():
+        for file in temporary.values():
             with suppress(OSError):
-                file_left.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
 
 
 def remove(folder: Path, names: Collection[str]) -> None:
-    """Delete what has these names in a folder, in this order, and what was to have them."""
+    """Delete what has these names in a folder, in this order, and unfinished writes of them."""
     for path in _named(folder, names):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -79,7 +78,7 @@ def remove(folder: Path, names: Collection[str]) -> None:
 
 
 def _named(folder: Path, names: Collection[str]) -> list[Path]:
-    """What has or may have these names in a folder, and what `write_bytes` did not finish."""
+    """The paths of these names in a folder, and what `write_bytes` did not finish."""
     return [p for name in names for p in (folder / name, *folder.glob(f".{name}.*.tmp"))]
 
 
@@ -91,7 +90,7 @@ def _others(folder: Path, names: Collection[str]) -> list[Path]:
 def new_folder(path: Path) -> Iterator[None]:
     """Make a folder and its parents; after a failure in the block, those made go again.
 
-    But only if they are empty: another process may have begun something in one of them.
+    But only if they are empty: another process may have written to one of them.
     """
     made: list[Path] = []
     try:
@@ -116,23 +115,23 @@ def replacing(path: Path, names: Collection[str]) -> Iterator[Path]:
     then, or for good if anything fails; what it holds beside these names moves to the new one.
     """
     restore(path)
-    shown, path = path, path.resolve()
+    given, path = path, path.resolve()
     if not path.exists() or not any(path.iterdir()):
-        with new_folder(shown):
+        with new_folder(given):
             yield path
         return
     new, old = _beside(path)
-    with storage(shown):
+    with storage(given):
         if old.exists():
             _settle(path, old, names)
         if new.exists():  # of a process that was killed
             shutil.rmtree(new)
         new.mkdir()
     try:
-        with storage(shown):
+        with storage(given):
             shutil.copymode(path, new)
         yield new
-        with storage(shown):
+        with storage(given):
             _swap(path, new, old, names)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -183,57 +182,57 @@ def _settle(path: Path, old: Path, names: Collection[str]) -> None:
     old.rmdir()
 
 
-def _canonical(payload: Any) -> str:
-    return json.dumps(payload, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
     """A JSON object with a format number and a checksum of the rest."""
     body = {"format": FORMAT, **payload}
-    body["checksum"] = _checksum(_canonical(body).encode("utf-8", "surrogatepass"))
+    body["checksum"] = _json_checksum(body)
     text = json.dumps(body, ensure_ascii=False, indent=1)
     write_bytes(path, text.encode("utf-8", "surrogatepass"))
 
 
+def _json_checksum(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote; anything else is a RunError."""
-    try:
-        body = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    with _reading(path):
+        body: dict[str, Any] = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
         _check_format(path, body["format"])
-        checksum = body.pop("checksum")
-        matches = checksum == _checksum(_canonical(body).encode("utf-8", "surrogatepass"))
+        if body.pop("checksum") != _json_checksum(body):
+            raise ValueError("its checksum does not match")
+        del body["format"]
+    return body
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within, whatever is wrong with a file is a RunError that names it."""
+    try:
+        yield
     except FileNotFoundError:
         raise RunError(f"'{path.parent}' has no {path.name}", "train the run again") from None
     except OSError as error:
         raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, error) from None
-    if not matches:
-        raise damaged(path, "its checksum does not match")
-    body.pop("format")
-    return dict(body)
 
 
-def _check_format(path: Path, found: Any) -> None:
+def _check_format(path: Path, number: Any) -> None:
     """A RunError for a file from a newer lmcli."""
-    if not isinstance(found, int):
+    if not isinstance(number, int):
         raise TypeError("format is not a number")
-    if found > FORMAT:
-        raise RunError(
-            f"'{path}' has format {found}, this lmcli reads up to {FORMAT}", "upgrade lmcli"
-        )
+    if number > FORMAT:
+        problem = f"'{path}' has format {number}, this lmcli reads up to {FORMAT}"
+        raise RunError(problem, "upgrade lmcli")
 
 
 def damaged(path: Path, why: object) -> RunError:
     """The error for a file that is not what was written."""
     reason = str(why).partition("\n")[0].strip()[:120] or type(why).__name__
-    return RunError(
-        f"'{path}' is damaged: {reason}", "restore it from a copy, or train the run again"
-    )
+    hint = "restore it from a copy, or train the run again"
+    return RunError(f"'{path}' is damaged: {reason}", hint)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
@@ -241,8 +240,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, An
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"about": json.dumps(about), "format": FORMAT}
-    header["checksum"] = _digest(plain, str(header["about"]))
+    written = json.dumps(about)
+    header = {"about": written, "format": FORMAT, "checksum": _digest(plain, written)}
     # one entry only: safetensors writes several in random order, and equal runs are equal files
     write_bytes(path, save(plain, metadata={"lmcli": json.dumps(header)}))
 
@@ -260,19 +259,17 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]
 def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework=framework) as file:
-            header = json.loads((file.metadata() or {})["lmcli"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with _reading(path):
+        try:
+            with safe_open(path, framework=framework) as file:
+                header = json.loads((file.metadata() or {})["lmcli"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(error) from None
         _check_format(path, int(header["format"]))
-        about = json.loads(header["about"])
-        matches = header["checksum"] == _digest(tensors, header["about"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path, error) from None
-    except OSError as error:
-        raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
-    if not matches:
-        raise damaged(path, "its checksum does not match")
+        about: dict[str, Any] = json.loads(header["about"])
+        if header["checksum"] != _digest(tensors, header["about"]):
+            raise ValueError("its checksum does not match")
     return tensors, about
 
 

@@ -69,7 +69,7 @@ def pick_precision(wanted: str, device: str) -> str:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 HELD = 1 << 30
-"""bytes; up to this size, what is freed at the heap's end is kept for the next step"""
+"""bytes; up to this size, what is freed at the heap's end is held for the next step"""
 
 
 @functools.cache
@@ -97,10 +97,10 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
     None where the system does not say; then nothing should be refused.
     """
-    found = list(_container_memory(root))
+    limits = list(_container_memory(root))
     with suppress(OSError, ValueError, KeyError):
-        found.append(1024 * _number_table(root / "proc/meminfo")["MemAvailable:"])
-    return min(found, default=None)
+        limits.append(1024 * _number_table(root / "proc/meminfo")["MemAvailable:"])
+    return min(limits, default=None)
 
 
 def _container_memory(root: Path) -> Iterator[int]:
@@ -184,31 +184,22 @@ def world_size(environment: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Block SIGINT, where the system can; a process started within does not get Ctrl-C."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def starting_child() -> Iterator[None]:
+    """Within, a new process ignores Ctrl-C and imports nothing from the working folder.
 
-
-@contextmanager
-def _starting_child() -> Iterator[None]:
-    """Within, a new process ignores Ctrl-C and imports nothing from the working folder."""
+    Where the system can, SIGINT is blocked, and delivered to this process at the end.
+    """
+    has_masks = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if has_masks else set()
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        with sigint_blocked():
-            yield
+        yield
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        del os.environ["PYTHONSAFEPATH"]
+        os.environ.update({"PYTHONSAFEPATH": before} if before is not None else {})
+        if has_masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def preloaded_context(module: str) -> Any:
@@ -227,7 +218,7 @@ def preloaded_context(module: str) -> Any:
     resource_tracker.ensure_running()  # started within, it would leave SIGINT unblocked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    with _starting_child():
+    with starting_child():
         forkserver.ensure_running()
     return context
 
@@ -247,9 +238,14 @@ class ChildProcesses:
     other. None outlives this process: it gets SIGTERM when this one has ended.
     """
 
-    def __init__(self, module: str) -> None:
-        """`module` holds what the processes run and is imported before they start."""
-        self.context = preloaded_context(module)
+    def __init__(self, module: str | None) -> None:
+        """`module` holds what the processes run and is imported before they start.
+
+        Without one they are forks of this process, which may have no other threads.
+        """
+        from multiprocessing import get_context
+
+        self.context: Any = preloaded_context(module) if module else get_context("fork")
         self.running: dict[Any, tuple[Any, Any]] = {}
         """the receiving end of a pipe -> name and process"""
 
@@ -269,7 +265,7 @@ class ChildProcesses:
         process = self.context.Process(
             target=_run_child, args=(target, arguments, sender), daemon=True
         )
-        with _starting_child():
+        with starting_child():
             process.start()
         sender.close()
         self.running[receiver] = name, process
@@ -279,7 +275,7 @@ class ChildProcesses:
         for _, process in self.running.values():
             process.terminate()
 
-    def events(self, seconds: float) -> Iterator[tuple[Any, Any]]:
+    def events(self, seconds: float | None = None) -> Iterator[tuple[Any, Any]]:
         """Names and events that arrive within this time: sent ones, an LmcliError, `Ended`."""
         from multiprocessing.connection import wait
 
@@ -299,7 +295,7 @@ class ChildProcesses:
 
 
 def _run_child(target: Callable[..., object], arguments: Sequence[Any], sender: Any) -> None:
-    """The other process."""
+    """What the child process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_terminate_with_parent, daemon=True).start()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.system import SPIN_COUNT, available_cores, available_memory, sigint_blocked
+from lmcli.system import SPIN_COUNT, available_cores, available_memory, starting_child
 
 FAULTS = """
 import resource, torch
@@ -102,7 +102,7 @@ def test_there_is_a_core_and_none_comes_twice():
 def test_ctrl_c_waits_until_the_moment_is_over():
     reached = []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        with sigint_blocked():
+        with starting_child():
             signal.raise_signal(signal.SIGINT)
             reached.append("the end of it")
         reached.append("what comes after")

@@ -1,4 +1,4 @@
-"""A training kept in its run's folder, so that it can stop at any moment and resume exactly.
+"""A training saved in its run's folder, so that it can stop at any moment and resume exactly.
 
 **In:** a run and a trainer, or a model that counts.
 **Out:** the trainer's Progress, after it is saved: weights when they are the best, the log, a
@@ -8,7 +8,6 @@ results/train.json, which is what ``lmcli train --json`` prints.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ def train_into(
 ) -> Generator[Progress, None, None]:
     """Train and save everything in the run's folder; leaving the loop saves the current state.
 
-    `log_lines` lines of the log are kept: those that were written before the trainer's checkpoint.
+    The first `log_lines` lines of the log stay: those written before the trainer's checkpoint.
     Checkpoints go by the trainer's seconds, which are the same in all processes of the training.
     """
     lines = log_lines
@@ -52,7 +51,7 @@ def train_into(
                 saved = trainer.seconds
             yield progress
     except GeneratorExit:
-        if not trainer.best_step:
+        if not trainer.early_stopping.best_step:
             run.save_weights(trainer.model.tensors(), trainer.step)
         save(run, trainer, lines)
         raise
@@ -61,37 +60,35 @@ def train_into(
 def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     """A checkpoint of the trainer, with the length of the log."""
     tensors, values = trainer.state_dict()
-    clock = {}
-    if trainer.total_steps is not None:  # then it decides nothing
-        clock["seconds"] = values.pop("seconds")
+    decides = trainer.total_steps is None
+    clock = {} if decides else {"seconds": values.pop("seconds")}
     run.save_training(tensors, values | {"log_lines": log_lines}, clock)
 
 
 def resume(run: Run, trainer: Trainer) -> int:
-    """Bring a new trainer to the run's checkpoint; the length that the log had then."""
+    """Bring a new trainer to the run's checkpoint; the number of lines that the log had then."""
     tensors, values = run.load_training()
     try:
         trainer.load_state_dict(tensors, values)
         return int(values["log_lines"])
     except (KeyError, ValueError, RuntimeError) as error:
-        raise RunError(
-            f"'{run.path}' cannot be resumed: {error}", "train it again with --force"
-        ) from None
+        problem = f"'{run.path}' cannot be resumed: {error}"
+        raise RunError(problem, "train it again with --force") from None
 
 
-def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progress:
+def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Trained:
     """Train a model that learns by counting, and save it."""
     began = time.perf_counter()
     model.fit_counts(train)
-    seconds = time.perf_counter() - began
+    seconds, start_id = time.perf_counter() - began, model.start_id
     nats = stream_nats(model, valid)
-    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model.start_id))
-    tokens = count_targets(train, model.start_id)
-    progress = Progress(1, 1.0, tokens, seconds, math.nan, 0.0, loss, True, True, "counted")
+    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, start_id))
+    tokens = count_targets(train, start_id)
     run.save_weights(model.tensors(), 1)
     run.cut_log(0)
-    run.append_log(progress.entry() | {"loss": None})
-    return progress
+    entry = {"step": 1, "tokens": tokens, "loss": None, "learning_rate": 0.0, "valid": loss}
+    run.append_log(entry)
+    return Trained(tokens, epochs=1.0, steps=1, seconds=seconds, best_step=1, stopped="counted")
 
 
 # ------------------------------------------------------------------ the result
@@ -101,11 +98,11 @@ def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Progre
 class Trained:
     """What a training took, a search for its learning rate included."""
 
+    tokens_seen: int
+    epochs: float
     steps: int
-    tokens: int
     seconds: float
     best_step: int
-    epochs: float
     stopped: str | None
     """why it ended: "budget", "patience", "counted" """
 
@@ -113,18 +110,13 @@ class Trained:
     def by(cls, trainer: Trainer, search_tokens: int = 0, search_seconds: float = 0.0) -> Trained:
         """What a trainer has done, after a search."""
         return cls(
-            steps=trainer.step,
-            tokens=trainer.tokens + search_tokens,
-            seconds=trainer.seconds + search_seconds,
-            best_step=trainer.best_step,
+            tokens_seen=trainer.tokens + search_tokens,
             epochs=trainer.step / trainer.streams.steps_per_epoch,
+            steps=trainer.step,
+            seconds=trainer.seconds + search_seconds,
+            best_step=trainer.early_stopping.best_step,
             stopped=trainer.reason_to_stop(),
         )
-
-    @classmethod
-    def by_counting(cls, last: Progress) -> Trained:
-        """What a model that counts has done."""
-        return cls(1, last.tokens, last.seconds, 1, 1.0, last.done)
 
 
 def save_result(
@@ -133,6 +125,7 @@ def save_result(
     """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score."""
     record = run.record
     precision = pick_precision(record.training["precision"], record.device)
+    figures = ("nats_per_token", "bits_per_char", "perplexity", "standard_error", "tokens")
     values = {
         "run": str(run.path),
         "arch": record.arch,
@@ -140,21 +133,9 @@ def save_result(
         "parameters": model.parameter_count(),
         "vocabulary": record.vocabulary,
         "train_tokens": dataset.targets(),
-        "tokens_seen": trained.tokens,
-        "epochs": trained.epochs,
-        "steps": trained.steps,
-        "seconds": trained.seconds,
-        "tokens_per_second": trained.tokens / max(trained.seconds, 1e-9),
-        "valid": {
-            "nats_per_token": valid.nats_per_token,
-            "bits_per_char": valid.bits_per_char,
-            "perplexity": valid.perplexity,
-            "standard_error": valid.standard_error,
-            "tokens": valid.tokens,
-            "share": dataset.valid.share,
-        },
-        "best_step": trained.best_step,
-        "stopped": trained.stopped,
+        **vars(trained),
+        "tokens_per_second": trained.tokens_seen / max(trained.seconds, 1e-9),
+        "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},
         "device": record.device,
         "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,

@@ -10,7 +10,7 @@ that of the comparison it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ def check_folder(folder: Path, force: bool, taken: Collection[Path], plan: bool)
     A folder of runs that are all taken is as good as an empty one: nothing is lost. The commands of
     a plan replace a run each, and need no comparison.
     """
-
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
@@ -52,16 +51,15 @@ def claimed(
     Yields what comparison.json is to say of its runs. When the block ends, the runs of a comparison
     that is replaced are deleted; when it fails before a member was written, nothing has changed.
     """
-
-    own, kept, marker = _own(folder), _resolved(taken), folder / UNFINISHED
-    _check_members(folder, members, own, kept)
+    own, others, marker = _own(folder), _resolved(taken), folder / UNFINISHED
+    _check_members(folder, members, own, others)
     files = [path / RECORD for path in members]
     before, old = _stamps(files), marker.read_bytes() if marker.is_file() else None
     names = {path.name for path in members}
     with new_folder(folder):
         write_json(marker, {"members": sorted(own | names)})
         try:
-            yield {"members": sorted(names | {n for n in own if (folder / n).resolve() in kept})}
+            yield {"members": sorted(names | {n for n in own if (folder / n).resolve() in others})}
         except BaseException:
             if _stamps(files) == before:
                 with suppress(OSError, StorageError):
@@ -72,7 +70,7 @@ def claimed(
             raise
     with storage(folder):
         for path in [folder / name for name in own - names]:
-            if (path / RECORD).is_file() and path.resolve() not in kept:
+            if (path / RECORD).is_file() and path.resolve() not in others:
                 remove(path, OURS)
                 with suppress(OSError):
                     path.rmdir()  # unless it holds files of the user's
@@ -80,26 +78,23 @@ def claimed(
 
 
 def _check_members(
-    folder: Path, members: Sequence[Path], own: Collection[str], kept: Collection[Path]
+    folder: Path, members: Sequence[Path], own: Collection[str], others: Collection[Path]
 ) -> None:
-    """A RunError for a member in whose place something else is than an old one."""
-
+    """A RunError for a member whose place is taken by something that is not the comparison's."""
     for path in members:
         check_free(path, force=True)
-        if path.resolve() in kept:
+        if path.resolve() in others:
             raise RunError(f"'{path}' is taken by --run", "-o takes another folder")
         if (path / RECORD).exists() and path.name not in own:
-            raise RunError(
-                f"'{path}' is not a run of the comparison in '{folder}'", "-o takes another folder"
-            )
+            problem = f"'{path}' is not a run of the comparison in '{folder}'"
+            raise RunError(problem, "-o takes another folder")
 
 
 def _own(folder: Path) -> set[str]:
-    """The names of the comparison's own runs; one that leads out of the folder is none."""
-
+    """The names of the comparison's own runs, without names that lead out of the folder."""
     files = [file for name in (RESULT, UNFINISHED) if (file := folder / name).is_file()]
-    found = [read_json(file).get("members") for file in files]
-    named = {str(name) for names in found if isinstance(names, list) for name in names}
+    lists = [read_json(file).get("members") for file in files]
+    named = {str(name) for names in lists if isinstance(names, list) for name in names}
     place = folder.resolve()
     return {n for n in named if n == Path(n).name != "" and (place / n).resolve() == place / n}
 
@@ -112,8 +107,3 @@ def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
     """What is different once a file has been written anew, even with the same content."""
     stats = [file.stat() if file.is_file() else None for file in files]
     return [stat and (stat.st_ino, stat.st_mtime_ns) for stat in stats]
-
-
-def save(folder: Path, comparison: Mapping[str, Any]) -> None:
-    """Write comparison.json beside the runs."""
-    write_json(folder / RESULT, comparison)

@@ -1,20 +1,19 @@
-"""Settings of a training, its budget, and a default for every setting the user left open.
+"""Settings of a training, its budget, and a default for every setting that is left open.
 
 **In:** an architecture, its settings and the training's with None where the user gave none, and a
 `ProblemSize`: how much text, which vocabulary, how much time.
 **Out:** the same settings with a number everywhere.
 
-The rules are measured, not derived. Width grows with the time there is and is capped by the text:
-a wide net memorises a small text. Many small updates beat few large ones on one or two cores
-(batches of 16 streams). All architectures get as many parameters in their body as the LSTM would
-get.
+The rules are measured, not derived. Width grows with the time and is capped by the text: a wide net
+memorises a small text. Many small updates beat few large ones on one or two cores (batches of 16
+streams). All architectures get as many parameters in their body as the LSTM would get.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -32,19 +31,21 @@ N = TypeVar("N", int, float)
 
 BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
 """used where a setting or the budget is left open: by a Trainer without `resolve_defaults`"""
+BUDGETS = ("minutes", "steps", "epochs")
 
 REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
 ASSUMED_SECONDS = 180.0
 """a budget in steps or epochs is taken for this long"""
 MANY_DOCUMENTS = 200
-"""fewer are no sample of lengths: they may be the pieces into which one long text was split"""
+"""fewer are no sample of lengths: they may be the parts into which one long text was split"""
 LARGE_LENGTH_RATIO = 5.0
-"""from where on it pays to read short documents first"""
+"""from here on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
 ONE_THREAD_FLOPS = 2.5e5
 """of a model a token: about those of an LSTM of width 128"""
+LEARNING_RATE_RELU = 4e-4
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
 
@@ -92,25 +93,16 @@ class Budget:
     epochs: float | None = None
 
     @classmethod
-    def of(
-        cls,
-        minutes: float | None,
-        steps: int | None,
-        epochs: float | None,
-        default: float = MINUTES,
-    ) -> Budget:
-        """The one that is given, or `default` minutes; several are a UsageError."""
-        values = {"minutes": minutes, "steps": steps, "epochs": epochs}
-        given = {name: value for name, value in values.items() if value is not None}
+    def of(cls, options: Mapping[str, Any], default: float = MINUTES) -> Budget:
+        """The option that is given, or `default` minutes; several are a UsageError."""
+        given = {n: options[n] for n in BUDGETS if options[n] is not None}
         for name, value in given.items():
             if not 0 < value < math.inf:
                 raise UsageError(f"--{name} {value}: not a budget", f"for example --{name} 5")
         if len(given) > 1:
-            first, second, *_ = given
-            raise UsageError(
-                f"--{first} and --{second} at once", "give one budget, the other follows from it"
-            )
-        return cls(minutes if given else default, steps, epochs)
+            problem = "--{} and --{} at once".format(*given)
+            raise UsageError(problem, "give one budget, the other follows from it")
+        return cls(**given) if given else cls(default)
 
     def total_steps(self, steps_per_epoch: int) -> int | None:
         """The last step, None for a budget in minutes."""
@@ -125,7 +117,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class ProblemSize:
-    """What a recipe depends on."""
+    """What the defaults depend on."""
 
     tokens: int
     vocabulary: int
@@ -134,21 +126,16 @@ class ProblemSize:
     """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
     there are too few to tell"""
     given_width: int | None = None
-    """the LSTM's width where the user said it"""
+    """the LSTM's width where the user gave it"""
 
     @classmethod
-    def of(cls, ids: Ids, vocabulary: int, budget: Budget) -> ProblemSize:
-        """From a training part and a budget."""
+    def of(cls, ids: Ids, vocabulary: int, budget: Budget, width: int | None = None) -> ProblemSize:
+        """From a training part, a budget and the LSTM's width where it was given."""
         seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
         lengths = document_lengths(ids, vocabulary)
         short, long = np.quantile(lengths, (0.05, 0.95))
         length_ratio = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
-        return cls(len(ids), vocabulary, seconds, length_ratio)
-
-    @property
-    def symbols(self) -> bool:
-        """Whether tokens are characters or bytes rather than words."""
-        return self.vocabulary <= 1000 and self.tokens > 0
+        return cls(len(ids), vocabulary, seconds, length_ratio, width)
 
     @property
     def expected_epochs(self) -> float:
@@ -173,7 +160,7 @@ def dropout(scale: ProblemSize) -> float:
 
 
 def embedding(scale: ProblemSize) -> int:
-    """The embedding size E: small in front of a wide net, a little more for many words."""
+    """The embedding size E: small before a wide net, a little more for many words."""
     return 64 if scale.vocabulary <= 2000 else 128
 
 
@@ -205,30 +192,22 @@ def most_epochs(scale: ProblemSize) -> float:
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
     """Peak rate: that of the architecture at a width of 256, less for wider models."""
-    base: float = MODELS.load(arch).learning_rate
-    if getattr(settings, "activation", None) == "relu":  # which has no bound to its values
-        base = LEARNING_RATE_RELU
+    relu = getattr(settings, "activation", None) == "relu"  # which has no bound to its values
+    base = LEARNING_RATE_RELU if relu else float(MODELS.load(arch).learning_rate)
     return base * math.sqrt(256 / max(96, width(scale)))
-
-
-LEARNING_RATE_RELU = 4e-4
 
 
 def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
     """One for a model so small that more are no faster; None: as torch or OMP_NUM_THREADS says."""
     if "OMP_NUM_THREADS" in os.environ or MODELS.load(arch).is_count_based:
         return None
-    with torch.device("meta"):
-        model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
-    return 1 if model.flops_per_token() < ONE_THREAD_FLOPS else None
+    flops = _meta_model(arch, settings, vocabulary).flops_per_token()
+    return 1 if flops < ONE_THREAD_FLOPS else None
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
     """The entry of the first step that `value` does not reach."""
     return next((result for bound, result in steps if value < bound), last)
-
-
-# ------------------------------------------------------------------ filling in
 
 
 def resolve_defaults(
@@ -246,7 +225,7 @@ def resolve_defaults(
         learning_rate=learning_rate(arch, settings, scale),
         most_epochs=most_epochs(scale),
     )
-    open_width = "hidden" in names(type(settings)) and settings.hidden is None
+    open_width = getattr(settings, "hidden", 0) is None
     settings = _fill(
         settings,
         embedding=embedding(scale),
@@ -261,12 +240,8 @@ def resolve_defaults(
 
 
 def _fill(settings: Any, **defaults: Any) -> Any:
-    open_fields = {
-        k: v
-        for k, v in defaults.items()
-        if k in names(type(settings)) and getattr(settings, k) is None
-    }
-    return replace(settings, **open_fields)
+    missing = {k: v for k, v in defaults.items() if getattr(settings, k, 0) is None}
+    return replace(settings, **missing)
 
 
 def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
@@ -276,9 +251,8 @@ def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
     the one whose total is nearest is taken.
     """
     reference_class = MODELS.load(REFERENCE).Settings
-    own = type(settings)()  # an architecture's own defaults were not set by the user
-    shared = [n for n in names(reference_class) if hasattr(settings, n)]
-    same = {n: getattr(settings, n) for n in shared if getattr(settings, n) != getattr(own, n)}
+    given = changed(settings)  # an architecture's own defaults were not set by the user
+    same = {n: given[n] for n in names(reference_class) & given.keys()}
     same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
     reference = size(REFERENCE, update(reference_class(), same), scale.vocabulary)
     low, high = 1, 64 * width(scale)
@@ -299,9 +273,20 @@ def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
 
 def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
     """Parameters of the body and in all; nothing is allocated."""
+    model = _meta_model(arch, settings, vocabulary)
+    return model.body_parameters(), model.parameter_count()
+
+
+def _meta_model(arch: str, settings: Any, vocabulary: int) -> LanguageModel:
     with torch.device("meta"):
         model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
-    return model.body_parameters(), model.parameter_count()
+    return model
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """The settings that differ from their class's defaults."""
+    defaults = vars(type(settings)())
+    return {name: value for name, value in vars(settings).items() if value != defaults[name]}
 
 
 def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> str:
@@ -312,12 +297,10 @@ def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> s
     >>> describe_defaults("lstm", LSTMSettings(hidden=256), training)
     'lstm: hidden=256 | batch=16 truncation=64'
     """
-    default = dataclasses.asdict(type(settings)())
-    shown = {k: v for k, v in dataclasses.asdict(settings).items() if v != default[k]}
-    parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()]
-    counts = bool(MODELS.load(arch).is_count_based)
+    chosen = changed(settings).items()
+    parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen]
     line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"
-    if counts:
+    if MODELS.load(arch).is_count_based:
         return f"{line}; learns by counting, once"
     line += f" | batch={training.batch} truncation={training.truncation}"
     return line + (f" learning_rate={training.learning_rate:.4g}" if training.learning_rate else "")

@@ -3,7 +3,7 @@
 **In:** what torchrun, or any launcher like it, says in the environment: RANK, WORLD_SIZE,
 LOCAL_RANK and the address of the rendezvous.
 **Out:** `SingleProcess` or `ProcessGroup`, through which a training takes its rows, averages
-gradients and agrees on the time; a process that is lost is a LostWorkerError for all the others.
+gradients and agrees on the time; a process that is lost is a LostWorkerError for all others.
 
 Data-parallel training as in DistributedDataParallel (Li et al. 2020), but with one all-reduce of
 all gradients after the backward pass: a model here takes and returns a tuple of states, leaves
@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,18 +33,15 @@ from lmcli.system import world_size
 
 PATIENCE = timedelta(hours=1)
 """how long a process waits for one that is alive: the main one may be reading a large text"""
+RESUME = "lmcli train --resume -o RUN goes on from the last checkpoint"
 
 
 class SingleProcess:
     """One process alone; the base class of several."""
 
-    rank = 0
     size = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this one decides, writes and reports."""
-        return self.rank == 0
+    is_main = True
+    """whether this one decides, writes and reports"""
 
     def local_device(self, device: str) -> str:
         """The device of this process."""
@@ -72,16 +70,16 @@ class SingleProcess:
         """What the main process measures, while the others wait."""
         return measure()
 
-    def gather(self, part: Tensor) -> Tensor:
+    def gather(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parts of all, concatenated on axis 0; only the main process gets the whole."""
-        return part
+        return parts
 
     def shard(self, whole: Tensor) -> Tensor:
         """This process's part of what `gather` made; a ValueError if it cannot be split evenly."""
         return whole
 
-    def check_same(self, about: str) -> None:
-        """A TrainingError where the processes were given different work."""
+    def check_same(self, describe: Callable[[], str]) -> None:
+        """A TrainingError where the processes describe their work differently."""
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
@@ -96,12 +94,10 @@ class ProcessGroup(SingleProcess):
     """One of several processes of torch.distributed."""
 
     def __init__(self, rank: int, size: int, local: int) -> None:
-        self.rank = rank
-        self.size = size
-        self.local = local
-        """its number on this machine"""
-        self.stop_requested = False
-        self.stopping = False
+        """`local` is its number on this machine."""
+        self.rank, self.size, self.local = rank, size, local
+        self.is_main = rank == 0
+        self.stop_requested = self.stopping = False
 
     def local_device(self, device: str) -> str:
         """A GPU each, in the order of their numbers on this machine."""
@@ -109,12 +105,12 @@ class ProcessGroup(SingleProcess):
             return device
         if device != "cuda":
             raise TrainingError(f"several workers cannot share '{device}'", "try --device cpu")
-        there = torch.cuda.device_count()
-        if self.local >= there:
+        count = torch.cuda.device_count()
+        if self.local >= count:
             raise TrainingError(
                 f"a GPU for each worker: worker {self.local + 1} of this machine has none, "
-                f"there are {there}",
-                f"--workers {there}, or --device cpu",
+                f"there are {count}",
+                f"--workers {count}, or --device cpu",
             )
         torch.cuda.set_device(self.local)
         return f"cuda:{self.local}"
@@ -129,10 +125,7 @@ class ProcessGroup(SingleProcess):
             torch.manual_seed(int(drawn[0]))
 
     def shard_batch(self, batch: Batch) -> Batch:
-        """Rows r B/W to (r + 1) B/W."""
-        return Batch(
-            self.shard(batch.inputs), self.shard(batch.targets), self.shard(batch.reset_mask)
-        )
+        return Batch(*map(self.shard, (batch.inputs, batch.targets, batch.reset_mask)))
 
     def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
         """One all-reduce of everything; `targets` on the CPU, so that counting waits for no GPU."""
@@ -155,9 +148,7 @@ class ProcessGroup(SingleProcess):
 
     def sync_clock(self, seconds: float) -> float:
         """Two numbers over the CPU: no GPU has to be waited for."""
-        sent = torch.tensor(
-            [seconds * self.is_main, float(self.stop_requested)], dtype=torch.float64
-        )
+        sent = torch.tensor([seconds * self.is_main, self.stop_requested], dtype=torch.float64)
         with contact():
             dist.all_reduce(sent)
         self.stopping = bool(sent[1] > 0)
@@ -169,14 +160,16 @@ class ProcessGroup(SingleProcess):
         return self.stopping
 
     def broadcast(self, measure: Callable[[], float]) -> float:
-        """Measured once and sent to all."""
         value = torch.tensor([measure() if self.is_main else 0.0], dtype=torch.float64)
         with contact():
             dist.broadcast(value, 0)
         return float(value[0])
 
-    def gather(self, part: Tensor) -> Tensor:
+    def gather(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """As bytes over the CPU, whatever the type."""
+        return {name: self._gather(part) for name, part in parts.items()}
+
+    def _gather(self, part: Tensor) -> Tensor:
         part = part.detach().cpu().contiguous()
         raw = part.view(-1).view(torch.uint8)
         parts = [torch.empty_like(raw) for _ in range(self.size)] if self.is_main else None
@@ -185,20 +178,18 @@ class ProcessGroup(SingleProcess):
         return torch.cat([p.view(part.dtype).view(part.shape) for p in parts]) if parts else part
 
     def shard(self, whole: Tensor) -> Tensor:
-        """Equal parts of axis 0."""
         each, rest = divmod(len(whole), self.size)
         if rest:
             raise ValueError(f"{len(whole)} rows cannot be shared evenly by {self.size} workers")
         return whole[self.rank * each : (self.rank + 1) * each]
 
-    def check_same(self, about: str) -> None:
-        """Checksums are compared."""
-        digest = hashlib.sha256(about.encode("utf-8", "surrogatepass")).digest()[:8]
-        mine = torch.tensor([int.from_bytes(digest, "big", signed=True)])
-        all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
+    def check_same(self, describe: Callable[[], str]) -> None:
+        digest = hashlib.sha256(describe().encode("utf-8", "surrogatepass")).digest()[:8]
+        own = torch.tensor([int.from_bytes(digest, "big", signed=True)])
+        checksums = [torch.empty_like(own) for _ in range(self.size)]
         with contact():
-            dist.all_gather(all_of_them, mine)
-        if any(bool(other != all_of_them[0]) for other in all_of_them):
+            dist.all_gather(checksums, own)
+        if any(bool(other != checksums[0]) for other in checksums):
             raise TrainingError(
                 "the workers were not given the same text, options and run",
                 "start all with one command; text and run must be the same on every machine",
@@ -206,7 +197,6 @@ class ProcessGroup(SingleProcess):
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """A barrier on either side."""
         if self.local:
             self._barrier()
         yield
@@ -227,10 +217,13 @@ class ProcessGroup(SingleProcess):
 
 
 @contextmanager
-def joined(rendezvous: str | None = None) -> Iterator[SingleProcess]:
-    """This process as one of those that a launcher has started, if any; within, they are connected.
+def joined(
+    rendezvous: str | None = None, hint: Callable[[], str] = lambda: RESUME
+) -> Iterator[SingleProcess]:
+    """Within, this process is connected to the others that a launcher has started, if any.
 
-    They find each other by the file `rendezvous`, or as the environment says.
+    They find each other by the file `rendezvous`, or as the environment says. `hint` says what to
+    do when one is lost.
     """
     size = world_size(os.environ)
     if size == 1:
@@ -240,6 +233,8 @@ def joined(rendezvous: str | None = None) -> Iterator[SingleProcess]:
     _connect(rank, size, rendezvous)
     try:
         yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
+    except LostWorkerError as error:
+        raise LostWorkerError(error.problem, hint()) from None
     finally:
         dist.destroy_process_group()
 
@@ -248,13 +243,11 @@ def _connect(rank: int, size: int, rendezvous: str | None) -> None:
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     try:
+        given: dict[str, Any] = {}  # else all comes from the environment
         if rendezvous:
             store = dist.FileStore(rendezvous, size)  # type: ignore[attr-defined]
-            dist.init_process_group(
-                backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
-            )
-        else:
-            dist.init_process_group(backend, timeout=PATIENCE)
+            given = {"store": store, "rank": rank, "world_size": size}
+        dist.init_process_group(backend, timeout=PATIENCE, **given)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise TrainingError(
@@ -265,12 +258,10 @@ def _connect(rank: int, size: int, rendezvous: str | None) -> None:
 
 @contextmanager
 def contact() -> Iterator[None]:
-    """What torch.distributed says of a worker that is gone, as a LostWorkerError."""
+    """Within, an error of torch.distributed is a LostWorkerError."""
     try:
         yield
     except RuntimeError as error:
         reason = str(error).rpartition("] ")[2].partition("\n")[0][:120].rstrip(". ")
-        raise LostWorkerError(
-            f"lost contact with another worker: {reason[:1].lower()}{reason[1:]}",
-            "lmcli train --resume -o RUN goes on from the last checkpoint",
-        ) from None
+        problem = f"lost contact with another worker: {reason[:1].lower()}{reason[1:]}"
+        raise LostWorkerError(problem, RESUME) from None

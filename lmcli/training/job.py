@@ -1,4 +1,4 @@
-"""Texts + settings -> everything a training needs; and the training itself.
+"""Texts + settings -> all that a training needs; and the training itself.
 
 **In:** the options of `lmcli.api.train`: texts, architecture, tokenizer, settings, a budget.
 **Out:** `Job`: the record of the run to be, ids, and settings without gaps. Up to `train_run`
@@ -12,8 +12,10 @@ import math
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from lmcli.grammars.base import is_made
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Training, warnings_only
-from lmcli.run import ReadOnlyRun, Record, Run
+from lmcli.run import Record, Run
 from lmcli.settings import check_known, one_of, update
 from lmcli.system import pick_device, pick_precision
 from lmcli.training.checkpoint import Trained, count_into, resume, train_into
 from lmcli.training.defaults import (
     BATCH,
+    BUDGETS,
     Budget,
     ProblemSize,
     TrainingSettings,
@@ -42,13 +45,21 @@ from lmcli.training.defaults import (
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.trainer import Progress, Trainer
 
-BUDGETS = ("minutes", "steps", "epochs")
+REPORT_INTERVAL = 0.1
+"""seconds between two progress events that a child process sends"""
 RECORDED = (
     *BUDGETS,
     *("split", "valid", "test", "documents", "newlines", "encoding", "errors"),
     *("arch", "tokenizer", "seed"),
 )
 """options that a run records: --resume may repeat them, not change them"""
+CHOICES = {
+    "split": ("interleaved", "tail"),
+    "errors": ("strict", "replace", "ignore"),
+    "newlines": ("keep", "lf"),
+    "documents": ("file", "line", "paragraph"),
+}
+"""what these options may be"""
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,21 @@ class Job:
     workers: int = 1
     """processes that share each batch"""
 
+    @cached_property
+    def model_class(self) -> type[LanguageModel]:
+        """The architecture."""
+        cls: type[LanguageModel] = MODELS.load(self.arch)
+        return cls
+
     @property
     def is_count_based(self) -> bool:
         """Whether it learns by counting."""
-        return bool(MODELS.load(self.arch).is_count_based)
+        return self.model_class.is_count_based
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many different tokens there are."""
+        return self.dataset.tokenized.tokenizer.size
 
     def record(self) -> Record:
         """The run.json of this job."""
@@ -78,7 +100,7 @@ class Job:
             settings=asdict(self.settings),
             tokenizer=self.dataset.tokenizer,
             tokenizer_settings=self.dataset.tokenizer_settings,
-            vocabulary=self.dataset.tokenized.tokenizer.size,
+            vocabulary=self.vocabulary,
             corpus=self.dataset.spec.to_json(),
             training=asdict(self.training),
             budget=asdict(self.budget),
@@ -93,12 +115,8 @@ class Job:
         """The run's folder."""
         return Run.create(path, self.record(), self.dataset.tokenized.tokenizer, force)
 
-    def read_only_run(self, path: Path) -> Run:
-        """The run that the main process writes."""
-        return ReadOnlyRun(path, self.record(), self.dataset.tokenized.tokenizer)
-
     def fingerprint(self) -> str:
-        """What must be the same for all workers: all but names, versions and the command."""
+        """What must be the same in all workers: all but names, versions and the command."""
         record = {**asdict(self.record()), **self.dataset.checksums()}
         left_out = ("corpus", "versions", "command")
         return json.dumps({k: v for k, v in record.items() if k not in left_out}, sort_keys=True)
@@ -108,10 +126,7 @@ class Job:
         import torch
 
         torch.manual_seed(self.seed)
-        model: LanguageModel = MODELS.load(self.arch)(
-            self.dataset.tokenized.tokenizer.size, self.settings
-        )
-        return model
+        return self.model_class(self.vocabulary, self.settings)
 
     def trainer(self, group: SingleProcess | None = None) -> Trainer:
         """A trainer at step 0, in one of several processes or alone."""
@@ -127,22 +142,28 @@ class Job:
             group,
         )
 
+    def count_into(self, run: Run) -> Trained:
+        """Train a model that learns by counting."""
+        return count_into(
+            run, self.model(), self.dataset.tokenized.train, self.dataset.valid.stream
+        )
+
     def event(self, name: str, progress: Progress) -> Training:
         """A trainer's progress, for a callback."""
         valid, bits = self.dataset.valid, None
         if progress.valid is not None:
             bits = progress.valid * valid.targets / max(1, valid.part.chars) / math.log(2)
-        done = progress.tokens, progress.seconds
-        return Training(name, progress.fraction, progress.loss, bits, *done)
+        spent = progress.tokens, progress.seconds
+        return Training(name, progress.fraction, progress.loss, bits, *spent)
 
     def description(self, verbose: bool = False) -> list[str]:
         """What was chosen, in lines for the user."""
-        tokenized, corpus, valid = self.dataset.tokenized, self.dataset.corpus, self.dataset.valid
+        corpus, valid = self.dataset.corpus, self.dataset.valid
         together = f" | {self.workers} workers" if self.workers > 1 else ""
         lines = [
             f"text: {corpus.train.chars:,} characters to train on, {corpus.valid.chars:,} to "
-            f"validate; {len(tokenized.train):,} {self.dataset.tokenizer} tokens, "
-            f"{tokenized.tokenizer.size:,} different"
+            f"validate; {len(self.dataset.tokenized.train):,} {self.dataset.tokenizer} tokens, "
+            f"{self.vocabulary:,} different"
         ]
         if valid.share < 1:
             lines.append(
@@ -168,7 +189,6 @@ def prepare_job(
     seed: int,
     device: str,
     match: str = "params",
-    command: str = "",
     width: int | None = None,
     workers: int = 1,
 ) -> Job:
@@ -176,26 +196,22 @@ def prepare_job(
 
     `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
     """
-    cls = MODELS.load(arch)
-    settings = update(cls.Settings(), pairs)
-    training = update(TrainingSettings(), pairs)
-    scale = ProblemSize.of(dataset.tokenized.train, dataset.tokenized.tokenizer.size, budget)
-    scale = replace(scale, given_width=width)
+    settings = update(MODELS.load(arch).Settings(), pairs)
+    training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
+    scale = ProblemSize.of(tokenized.train, tokenized.tokenizer.size, budget, width)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
-    job = Job(
-        arch, settings, training, budget, seed, pick_device(device), dataset, command, workers
-    )
+    device, command = pick_device(device), command_line()
+    job = Job(arch, settings, training, budget, seed, device, dataset, command, workers)
     return _shared_evenly(job, "batch" in pairs) if workers > 1 else job
 
 
 def _shared_evenly(job: Job, batch_is_given: bool) -> Job:
     """The job with a batch that its workers can share: rounded up, unless the user has set it."""
     if job.is_count_based:
-        raise UsageError(
-            f"{job.arch} learns by counting, which one process does", "leave --workers out"
-        )
+        problem = f"{job.arch} learns by counting, which one process does"
+        raise UsageError(problem, "leave --workers out")
     batch, workers = job.training.batch or BATCH, job.workers
     rounded = workers * -(-batch // workers)
     if batch_is_given and rounded != batch:
@@ -224,19 +240,19 @@ def reopen(run: Run, texts: tuple[str, ...] = (), on_progress: OnProgress = warn
         budget = Budget(**record.budget)
     except TypeError as error:
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
-    job = Job(record.arch, settings, training, budget, record.seed, record.device, dataset)
-    return replace(job, workers=record.workers)
+    seed, device, workers = record.seed, record.device, record.workers
+    return Job(record.arch, settings, training, budget, seed, device, dataset, workers=workers)
 
 
 def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -> Job:
     """The job that the options of `api.train` describe."""
     arch, tokenizer, pairs = options["arch"], options["tokenizer"], options["settings"] or {}
-    budget = Budget.of(options["minutes"], options["steps"], options["epochs"])
+    budget = Budget.of(options)
     spec = corpus_spec(options)
     check_pairs(pairs, [arch], tokenizer)
     dataset = load_dataset(spec, tokenizer, pairs, on_progress)
-    seed, device, command = options["seed"], options["device"], command_line()
-    return prepare_job(dataset, arch, pairs, budget, seed, device, command=command, workers=workers)
+    seed, device = options["seed"], options["device"]
+    return prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
 
 
 def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:
@@ -245,13 +261,8 @@ def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:
     if documents is None:
         documents = "line" if len(texts) == 1 and is_made(texts[0]) else "file"
     reading = {n: options[n] for n in ("encoding", "errors", "newlines")} | {"documents": documents}
-    for name, value, allowed in (
-        ("split", options["split"], ("interleaved", "tail")),
-        ("errors", options["errors"], ("strict", "replace", "ignore")),
-        ("newlines", options["newlines"], ("keep", "lf")),
-        ("documents", documents, ("file", "line", "paragraph")),
-    ):
-        one_of(name, value, allowed)
+    for name, allowed in CHOICES.items():
+        one_of(name, documents if name == "documents" else options[name], allowed)
     valid, test = (tuple(options[name] or ()) for name in ("valid", "test"))
     return CorpusSpec(texts, update(TextOptions(), reading), options["split"], valid, test)
 
@@ -270,8 +281,11 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
     job = reopen(run, tuple(options.get("texts") or ()), on_progress)
     job = replace(job, device=pick_device(options.get("device") or run.record.device))
     if job.device != run.record.device:
-        text = f"'{run.path}' was trained on {run.record.device}: on {job.device} it ends a little"
-        on_progress(Message(f"{text} apart", "warning"))
+        warning = (
+            f"'{run.path}' was trained on {run.record.device}: on {job.device} it ends a little "
+            "differently"
+        )
+        on_progress(Message(warning, "warning"))
     if not job.is_count_based:
         run.load_training()  # a checkpoint that is missing or damaged shows before anything else
     return job
@@ -306,16 +320,30 @@ def _same(a: Any, b: Any) -> bool:
 # ------------------------------------------------------------------ training
 
 
+def throttled(send: Callable[[object], object]) -> Callable[[object], None]:
+    """Passes events on; those of steps without a validation at most once in `REPORT_INTERVAL`."""
+    sent = 0.0
+
+    def report(event: object) -> None:
+        nonlocal sent
+        now = time.monotonic()
+        routine = isinstance(event, Training) and event.bits_per_char is None
+        if not routine or now - sent > REPORT_INTERVAL:
+            send(event)
+            sent = now
+
+    return report
+
+
 def train_run(
     run: Run, job: Job, group: SingleProcess, going_on: bool, on_progress: OnProgress
 ) -> Trained | None:
     """Train to the end of the budget; None if the callback has stopped it before."""
     if job.is_count_based:
-        train, valid = job.dataset.tokenized.train, job.dataset.valid.stream
-        return Trained.by_counting(count_into(run, job.model(), train, valid))
+        return job.count_into(run)
     trainer = job.trainer(group)
     lines = resume(run, trainer) if going_on else 0
-    group.check_same(f"step {trainer.step} of {job.fingerprint()}")
+    group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)
     for progress in steps:
         if group.should_stop(bool(on_progress(job.event(job.arch, progress)))):
@@ -330,12 +358,8 @@ def versions() -> dict[str, str]:
     import numpy
     import torch
 
-    return {
-        "lmcli": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
+    packages = {"torch": torch.__version__, "numpy": numpy.__version__}
+    return {"lmcli": __version__, "python": platform.python_version(), **packages}
 
 
 def command_line() -> str:

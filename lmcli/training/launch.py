@@ -17,39 +17,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
+from lmcli.report import result
 from lmcli.report.progress import Message, OnProgress, Training
-from lmcli.report.result import (
-    BITS_PER_CHAR,
-    COUNT,
-    EPOCHS,
-    NATS,
-    PARAMETERS,
-    PER_SECOND,
-    PERPLEXITY,
-    SECONDS,
-    Column,
-    Facts,
-    Result,
-    text,
-)
-from lmcli.run import TRAINING, Run, check_free
+from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
 from lmcli.system import ChildProcesses, Ended, available_cores, world_size
-
-if TYPE_CHECKING:
-    from lmcli.training.distributed import SingleProcess
 
 GRACE = 5.0
 """seconds that the others have to end when a worker has failed"""
 POLL = 0.2
-"""seconds after which the callback is asked again whether to stop"""
-REPORT = 0.1
-"""seconds between two progress events of a worker"""
+"""seconds after which the callback is called again, so that it can stop"""
 
 
 def train(options: Mapping[str, Any], on_progress: OnProgress) -> Run:
@@ -70,10 +51,8 @@ def _workers(wanted: int | None, resumed: Path | None) -> int:
     """The number of processes of the training; a UsageError or RunError if it is contradicted."""
     started = world_size(os.environ)
     if started > 1 and wanted not in (None, started):
-        raise UsageError(
-            f"--workers {wanted}, but this is one of {started} workers already",
-            "leave --workers out",
-        )
+        problem = f"--workers {wanted}, but this is one of {started} workers already"
+        raise UsageError(problem, "leave --workers out")
     count = started if started > 1 or "RANK" in os.environ else wanted
     if resumed is None:
         return count or 1
@@ -87,23 +66,23 @@ def _workers(wanted: int | None, resumed: Path | None) -> int:
     return recorded
 
 
-def train_result(values: Mapping[str, Any]) -> Result:
+def train_result(values: Mapping[str, Any]) -> result.Result:
     """What a run holds as its result "train", as a table with the next commands."""
     columns = [
-        Column("run", text("run")),
-        Column("parameters", PARAMETERS),
-        Column("vocabulary", COUNT, "vocabulary"),
-        Column("tokens_seen", COUNT, "tokens seen"),
-        Column("epochs", EPOCHS),
-        Column("seconds", SECONDS),
-        Column("tokens_per_second", PER_SECOND),
-        Column("valid.nats_per_token", NATS),
-        Column("valid.perplexity", PERPLEXITY),
-        Column("valid.bits_per_char", BITS_PER_CHAR),
+        result.Column("run", result.text("run")),
+        result.Column("parameters", result.PARAMETERS),
+        result.Column("vocabulary", result.COUNT, "vocabulary"),
+        result.Column("tokens_seen", result.COUNT, "tokens seen"),
+        result.Column("epochs", result.EPOCHS),
+        result.Column("seconds", result.SECONDS),
+        result.Column("tokens_per_second", result.PER_SECOND),
+        result.Column("valid.nats_per_token", result.NATS),
+        result.Column("valid.perplexity", result.PERPLEXITY),
+        result.Column("valid.bits_per_char", result.BITS_PER_CHAR),
     ]
     path = shlex.quote(values["run"])
     commands = [f"lmcli sample {path}", f"lmcli eval {path} --split test"]
-    return Result("train", values, [Facts(columns, values)], commands)
+    return result.Result("train", values, [result.Facts(columns, values)], commands)
 
 
 # ------------------------------------------------------------------ as one of several, or alone
@@ -116,10 +95,11 @@ def _train(
     from lmcli.evaluation.perplexity import score_documents
     from lmcli.evaluation.score import Score, warn_of_unknown
     from lmcli.training.checkpoint import save_result
+    from lmcli.training.distributed import joined
     from lmcli.training.job import new_job, resumed_job, train_run
 
     path, going_on = Path(options["output"]), bool(options["resume"])
-    with _joined(rendezvous, path) as group:
+    with joined(rendezvous, lambda: _resume_hint(path)) as group:
         report = on_progress if group.is_main else _only_training(on_progress)
         with group.local_main_first():
             if going_on:
@@ -131,9 +111,9 @@ def _train(
                 job = new_job(options, count, report)
         if not going_on:
             group.local_device(job.device)
-            group.check_same(job.fingerprint())
+            group.check_same(job.fingerprint)
         if not group.is_main:
-            run = job.read_only_run(path)
+            run = ReadOnlyRun(path, job.record(), job.dataset.tokenized.tokenizer)
         elif not going_on:
             run = job.create(path, options["force"])
         for line in job.description(options.get("verbose", False)):
@@ -149,24 +129,13 @@ def _train(
     return run
 
 
-@contextmanager
-def _joined(rendezvous: str | None, path: Path) -> Iterator[SingleProcess]:
-    from lmcli.training.distributed import joined
-
-    try:
-        with joined(rendezvous) as group:
-            yield group
-    except LostWorkerError as error:
-        raise LostWorkerError(error.problem, _how_to_go_on(path)) from None
-
-
 def _only_training(on_progress: OnProgress) -> OnProgress:
-    """The callback of a process that does not report: it is asked only whether to stop."""
+    """The callback of a process that does not report: its answer may be to stop."""
     return lambda event: isinstance(event, Training) and on_progress(event)
 
 
-def _how_to_go_on(path: Path) -> str:
-    """The hint for a training that was cut off."""
+def _resume_hint(path: Path) -> str:
+    """The hint for a training that was interrupted."""
     if (path / TRAINING).is_file():
         return f"lmcli train --resume -o {path} goes on from the last checkpoint"
     return "there may be too little memory: try fewer workers"
@@ -179,11 +148,9 @@ def _launch(options: Mapping[str, Any], count: int, path: Path, on_progress: OnP
     """Run all workers to their ends; a stop is passed on once."""
     errors: dict[int, LmcliError] = {}
     codes: dict[int, int] = {}
-    last, stopped, deadline = None, False, float("inf")
-    with (
-        tempfile.TemporaryDirectory(prefix="lmcli-") as folder,
-        ChildProcesses("lmcli.training.job") as workers,
-    ):
+    last, wanted, stopped, deadline = None, False, False, float("inf")
+    directory = tempfile.TemporaryDirectory(prefix="lmcli-")
+    with directory as folder, ChildProcesses("lmcli.training.job") as workers:
         for rank in range(count):
             workers.start(rank, _work, rank, count, f"{folder}/rendezvous", options)
         while workers.running and time.monotonic() < deadline:
@@ -194,22 +161,19 @@ def _launch(options: Mapping[str, Any], count: int, path: Path, on_progress: OnP
                 elif isinstance(event, LmcliError):
                     errors[rank] = event
                 else:
-                    last = event if isinstance(event, Training) else last
-                    wanted = on_progress(event) and event is last
-                    stopped = _stop_once(workers, stopped, bool(wanted))
+                    answer = on_progress(event)
+                    if isinstance(event, Training):
+                        last, wanted = event, wanted or bool(answer)
             if last and not events:
-                stopped = _stop_once(workers, stopped, bool(on_progress(last)))
+                wanted = bool(on_progress(last))
+            if wanted and not stopped:
+                workers.terminate()
+                stopped = True
             if deadline == float("inf") and (errors or any(codes.values())):
                 deadline = time.monotonic() + GRACE
     if codes.get(0) != 0 or 0 in errors:  # else the run is complete, or stopped
         raise _failure(errors, codes, count, path)
     return Run.open(path)
-
-
-def _stop_once(workers: ChildProcesses, stopped: bool, wanted: bool) -> bool:
-    if wanted and not stopped:
-        workers.terminate()
-    return stopped or wanted
 
 
 def _failure(
@@ -223,19 +187,17 @@ def _failure(
         if code:
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
             problem = f"worker {rank + 1} of {count} was ended {how}"
-            return LostWorkerError(problem, _how_to_go_on(path))
-    return LostWorkerError("the workers lost each other", _how_to_go_on(path))
+            return LostWorkerError(problem, _resume_hint(path))
+    return LostWorkerError("the workers lost each other", _resume_hint(path))
 
 
 def _work(
-    rank: int,
-    count: int,
-    rendezvous: str,
-    options: Mapping[str, Any],
-    send: Callable[[Any], None],
+    rank: int, count: int, rendezvous: str, options: Mapping[str, Any], send: Callable[[Any], None]
 ) -> None:
     """One worker: what torchrun would put in the environment, and its share of the cores."""
     import torch
+
+    from lmcli.training.job import throttled
 
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(number) for name, number in numbers.items()})
@@ -245,15 +207,11 @@ def _work(
         torch.set_num_threads(max(1, len(available_cores()) // count))
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    sent = 0.0
+    send_some = throttled(send)
 
     def report(event: object) -> bool:
-        nonlocal sent
-        now = time.monotonic()
-        routine = isinstance(event, Training) and event.bits_per_char is None
-        if rank == 0 and (not routine or now - sent > REPORT):
-            send(event)
-            sent = now
+        if rank == 0:
+            send_some(event)
         return bool(stop)
 
     _train(options, count, rendezvous, report)

@@ -1,4 +1,4 @@
-"""A learning rate, found within the budget of the training that uses it.
+"""A search for the learning rate, within the budget of the training that uses it.
 
 **In:** a job.
 **Out:** the trainer whose rate did best on validation after a small share of the budget; it
@@ -14,7 +14,7 @@ from dataclasses import replace
 from lmcli.errors import TrainingError
 from lmcli.report.progress import OnProgress
 from lmcli.training.job import Job
-from lmcli.training.trainer import Trainer
+from lmcli.training.trainer import EarlyStopping, Trainer
 
 RACE_RATES = (0.5, 1.0, 2.0)
 """learning rates that are tried, as multiples of the default"""
@@ -45,5 +45,5 @@ def learning_rate_search(
     others = [trainer for _, trainer in trials if trainer is not best]
     seconds = sum(trainer.seconds for trainer in others)
     best.shorten(seconds, RACE_SHARE * (len(RACE_RATES) - 1))
-    best.best, best.best_step, best.bad_validations = math.inf, 0, 0
+    best.early_stopping = EarlyStopping(best.settings.patience)
     return best, (sum(trainer.tokens for trainer in others), seconds)

@@ -3,7 +3,7 @@
 **In:** parameters in groups, each with its weight decay; a learning rate at every step.
 **Out:** the parameters, changed in place.
 
-The arithmetic is torch's fused kernel, by the function behind `torch.optim.AdamW`. That class
+The arithmetic is torch's fused kernel, by the function that `torch.optim.AdamW` calls. That class
 itself loads all of torch.compile at its first step, which takes a second.
 """
 
@@ -49,11 +49,10 @@ class AdamW:
     @classmethod
     def of(cls, model: nn.Module, decay: float, device: str) -> AdamW:
         """For all of a model; biases and recurrent weights do not decay."""
-        decayed: list[Tensor] = []
-        free: list[Tensor] = []
+        groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in model.named_parameters():
-            plain = parameter.dim() < 2 or "recurrent" in name
-            (free if plain else decayed).append(parameter)
+            groups[parameter.dim() < 2 or "recurrent" in name].append(parameter)
+        decayed, free = groups
         return cls([(decayed, decay), (free, 0.0)], device.partition(":")[0] in ("cpu", "cuda"))
 
     @torch.no_grad()
@@ -72,13 +71,14 @@ class AdamW:
             updated = [(p, p.grad, m) for p, m in parameters if p.grad is not None]
             if not updated:
                 continue
+            weights, own, moments = map(list, zip(*updated, strict=True))
             adamw(
-                [p for p, _, _ in updated],
-                [gradient for _, gradient, _ in updated],
-                [m.exp_avg for _, _, m in updated],
-                [m.exp_avg_sq for _, _, m in updated],
+                weights,
+                own,
+                [m.exp_avg for m in moments],
+                [m.exp_avg_sq for m in moments],
                 [],
-                [m.step for _, _, m in updated],
+                [m.step for m in moments],
                 foreach=False,
                 fused=self.fused,
                 amsgrad=False,
@@ -93,11 +93,8 @@ class AdamW:
 
     def tensors(self) -> dict[str, Tensor]:
         """All moments, by name."""
-        return {
-            f"{i}.{name}": getattr(moments, name)
-            for i, moments in enumerate(self._moments())
-            for name in ("step", "exp_avg", "exp_avg_sq")
-        }
+        moments = [moments for parameters, _ in self.groups for _, moments in parameters]
+        return {f"{i}.{name}": t for i, m in enumerate(moments) for name, t in vars(m).items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Replace moments by name; those missing stay. One of another shape is a ValueError."""
@@ -106,6 +103,3 @@ class AdamW:
             if tensor.shape != own[name].shape:
                 raise ValueError(f"optimizer.{name} has the shape {tuple(tensor.shape)}")
             own[name].copy_(tensor)
-
-    def _moments(self) -> list[Moments]:
-        return [moments for parameters, _ in self.groups for _, moments in parameters]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from lmcli.data.dataset import Dataset
@@ -17,6 +17,7 @@ from lmcli.errors import UsageError
 from lmcli.registry import TOKENIZERS
 from lmcli.report.progress import OnProgress
 from lmcli.report.result import SCHEMA
+from lmcli.training.defaults import changed
 from lmcli.training.sweep import Trial, prepare
 
 
@@ -53,20 +54,16 @@ def _train_words(trial: Trial) -> list[str]:
     texts, budget = _text_words(job.dataset), vars(job.budget)
     words = ["lmcli", "train", *texts, "-o", str(trial.path), "--arch", job.arch]
     words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
-    words += ["--seed", str(job.seed)]
-    return (
-        words + _set_words(job.settings) + ([] if job.is_count_based else _set_words(job.training))
-    )
+    words += ["--seed", str(job.seed), *_set_words(job.settings)]
+    return words if job.is_count_based else words + _set_words(job.training)
 
 
 def _text_words(dataset: Dataset) -> list[str]:
     """The texts, how they are read and split, and the tokenizer with its settings."""
     spec = dataset.spec
-    options = vars(spec.options)
-    defaults = {f.name: f.default for f in fields(spec.options)}
-    words = [*spec.texts, "--tokenizer", dataset.tokenizer, "--documents", options["documents"]]
-    others = [n for n, v in options.items() if n != "documents" and v != defaults[n]]
-    words += [w for name in others for w in (f"--{name}", str(options[name]))]
+    options = {**changed(spec.options), "documents": spec.options.documents}
+    words = [*spec.texts, "--tokenizer", dataset.tokenizer]
+    words += [w for name, value in options.items() for w in (f"--{name}", str(value))]
     words += ["--split", spec.split] if spec.split != "interleaved" else []
     words += [w for text in spec.valid for w in ("--valid", text)]
     words += [w for text in spec.test for w in ("--test", text)]
@@ -76,6 +73,4 @@ def _text_words(dataset: Dataset) -> list[str]:
 
 def _set_words(settings: Any) -> list[str]:
     """``--set`` for what differs from the defaults."""
-    defaults = {f.name: f.default for f in fields(settings)}
-    changed = {name: value for name, value in vars(settings).items() if value != defaults[name]}
-    return [w for name, value in changed.items() for w in ("--set", f"{name}={value}")]
+    return [w for n, value in changed(settings).items() for w in ("--set", f"{n}={value}")]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,25 +25,18 @@ from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, Training
 from lmcli.settings import check_known, one_of, split_pairs, update
+from lmcli.storage import write_json
 from lmcli.system import ChildProcesses, Ended, available_cores
-from lmcli.training.checkpoint import Trained, count_into, save_result, train_into
-from lmcli.training.comparison_folder import check_folder, claimed, save
+from lmcli.training.checkpoint import Trained, save_result, train_into
+from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
-from lmcli.training.job import (
-    Job,
-    check_pairs,
-    command_line,
-    corpus_spec,
-    prepare_job,
-)
+from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job, throttled
 from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 """trained unless others are named"""
 POLL = 0.5
-"""seconds after which the callback is asked again whether to stop"""
-REPORT = 0.25
-"""seconds between two progress events of a trial"""
+"""seconds after which the callback is called again, so that it can stop"""
 
 # ------------------------------------------------------------------ what is trained
 
@@ -92,7 +84,7 @@ class Trial:
     job: Job
     path: Path
     learning_rate_search: bool
-    """whether the learning rate is to be found"""
+    """whether the learning rate is searched"""
 
     @property
     def row(self) -> str:
@@ -100,20 +92,15 @@ class Trial:
         return self.name.partition("#")[0]
 
 
-def trials(
-    dataset: Dataset,
-    specs: Iterable[TrialSpec],
-    pairs: Mapping[str, Any],
-    budget: Budget,
-    seeds: Sequence[int],
-    device: str,
-    match: str,
-    folder: Path,
+def _trials(
+    dataset: Dataset, specs: Iterable[TrialSpec], budget: Budget, options: Mapping[str, Any]
 ) -> list[Trial]:
     """A trial for each row and seed; a model that counts has no seed.
 
     A width given for all is the LSTM's where parameters are to match; a row's own is as it is.
     """
+    folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
     width = None
     if match == "params" and "hidden" in pairs:
         width = update(LSTMSettings(), pairs).hidden
@@ -122,16 +109,14 @@ def trials(
     for spec in specs:
         own = {**pairs, **spec.pairs}
         for seed in seeds:
-            job = prepare_job(
-                dataset, spec.arch, own, budget, seed, device, match, command_line(), width
-            )
+            device = options["device"]
+            job = prepare_job(dataset, spec.arch, own, budget, seed, device, match, width)
             if job.is_count_based and seed != seeds[0]:
                 continue
             name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"
             path = folder / re.sub(r"[^\w.-]+", "-", name.replace("#", "-seed"))
-            made.append(
-                Trial(name, job, path, not job.is_count_based and "learning_rate" not in own)
-            )
+            search = not job.is_count_based and "learning_rate" not in own
+            made.append(Trial(name, job, path, search))
     return made
 
 
@@ -197,16 +182,14 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
     one_of("match", match, ("params", "width"))
-    budget = Budget.of(options["minutes"], options["steps"], options["epochs"], default=1.0)
+    budget = Budget.of(options, default=1.0)
     runs = open_runs([Path(run) for run in options["runs"]])
     specs, tokenizer = trial_specs(options["arch"], bool(runs)), options["tokenizer"]
     check_trial_specs(specs, pairs, tokenizer)
     check_folder(folder, options["force"], [run.path for run, _ in runs], options["plan"])
     dataset = load_dataset(corpus_spec(options), tokenizer, pairs, on_progress)
-    seeds = range(options["seed"], options["seed"] + options["seeds"])
-    made = trials(dataset, specs, pairs, budget, seeds, options["device"], match, folder)
-    shared, jobs = sharing_cores(made, options["jobs"])
-    return Sweep(dataset, specs, runs, shared, jobs, folder, match, len(seeds))
+    trials, jobs = sharing_cores(_trials(dataset, specs, budget, options), options["jobs"])
+    return Sweep(dataset, specs, runs, trials, jobs, folder, match, options["seeds"])
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
@@ -230,7 +213,7 @@ def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
             probe=options["probe"],
             on_progress=on_progress,
         )
-        save(sweep.folder, comparison.to_json() | members)
+        write_json(sweep.folder / RESULT, comparison.to_json() | members)
     return comparison
 
 
@@ -261,9 +244,8 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
     """Search for the learning rate, train, score; everything is saved in the trial's run."""
     job = trial.job
     if job.is_count_based:
-        run, model = job.create(trial.path, force=True), job.model()
-        train, valid = job.dataset.tokenized.train, job.dataset.valid.stream
-        trained, rate = Trained.by_counting(count_into(run, model, train, valid)), None
+        run = job.create(trial.path, force=True)
+        trained, rate = job.count_into(run), None
     else:
         trainer, spent = job.trainer(), (0, 0.0)
         if trial.learning_rate_search:
@@ -273,8 +255,8 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
             on_progress(job.event(trial.name, progress))
         trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate
     run.drop_checkpoint()
-    model, done = run.model(), (trained.tokens, trained.seconds)
-    result = TrialResult.of(trial.row, run, model, job.dataset, *done, rate)
+    model, spent = run.model(), (trained.tokens_seen, trained.seconds)
+    result = TrialResult.of(trial.row, run, model, job.dataset, *spent, rate)
     save_result(run, model, job.dataset, trained, result.valid)
     return result
 
@@ -371,13 +353,4 @@ def _work(trial: Trial, cores: list[int], send: Callable[[object], None]) -> Non
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, cores)
-    sent = 0.0
-
-    def report(event: Training) -> None:
-        nonlocal sent
-        now = time.monotonic()
-        if event.bits_per_char is not None or now - sent > REPORT:
-            send(event)
-            sent = now
-
-    send(run_trial(trial, report))
+    send(run_trial(trial, throttled(send)))

@@ -40,10 +40,7 @@ SYNC_EVERY = 10
 """steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
-VALUES = (
-    *("step", "tokens", "seconds", "best", "best_step", "bad_validations"),
-    *("validated", "validated_step", "loss_sum", "loss_steps"),
-)
+VALUES = ("step", "tokens", "seconds", "validated", "validated_step", "loss_sum", "loss_steps")
 """the attributes of a Trainer that are plain values of its state"""
 
 
@@ -66,17 +63,37 @@ class Progress:
     logged: bool = False
     """one of the steps that go into log.jsonl"""
     done: str | None = None
-    """why the training is over: "budget", "patience", "counted" """
+    """why the training is over: "budget", "patience" """
 
     def entry(self) -> dict[str, Any]:
         """A line of log.jsonl: only what an unbroken run would have, so no clock times."""
-        return {
-            "step": self.step,
-            "tokens": self.tokens,
-            "loss": self.loss,
-            "learning_rate": self.learning_rate,
-            "valid": self.valid,
-        }
+        logged = ("step", "tokens", "loss", "learning_rate", "valid")
+        return {name: getattr(self, name) for name in logged}
+
+
+@dataclass
+class EarlyStopping:
+    """Stops a training after `patience` validations without a better loss; 0 = never."""
+
+    patience: int
+    best: float = math.inf
+    """the least validation loss so far"""
+    best_step: int = 0
+    bad_validations: int = 0
+    """since the best one"""
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether to stop."""
+        return 0 < self.patience <= self.bad_validations
+
+    def is_best(self, loss: float, step: int) -> bool:
+        """Count a validation."""
+        if loss < self.best:
+            self.best, self.best_step, self.bad_validations = loss, step, 0
+            return True
+        self.bad_validations += 1
+        return False
 
 
 class Trainer:
@@ -97,15 +114,13 @@ class Trainer:
         self.group = group or SingleProcess()
         self.model = model.to(device)
         self.group.broadcast_weights(self.model, seed)
-        self.valid = valid
-        self.valid_targets = max(1, count_targets(valid, model.start_id))
-        self.settings = settings
-        self.budget = budget
-        self.device = device
+        self.valid, self.settings, self.budget, self.device = valid, settings, budget, device
+        start_id = model.start_id
+        self.valid_targets = max(1, count_targets(valid, start_id))
         self.precision = pick_precision(settings.precision, device)
         self.streams = ContiguousBatches(
             train,
-            model.start_id,
+            start_id,
             settings.batch or BATCH,
             settings.truncation or TRUNCATION,
             settings.reset_probability,
@@ -116,16 +131,11 @@ class Trainer:
         self.parameters = list(model.parameters())
         self.optimizer = AdamW.of(model, settings.weight_decay, device)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
-        self.step = 0
-        self.tokens = 0
+        self.early_stopping = EarlyStopping(settings.patience)
+        self.step = self.tokens = 0
         self.seconds = 0.0
-        self.best = math.inf
-        self.best_step = 0
-        self.bad_validations = 0  # since the best one
-        self.validated = 0.0  # fraction of the budget at the last validation
-        self.validated_step = 0
-        self.loss_sum = 0.0
-        self.loss_steps = 0
+        self.validated, self.validated_step = 0.0, 0  # fraction of the budget, step
+        self.loss_sum, self.loss_steps = 0.0, 0  # since the last logged step
         self.unread: list[Tensor] = []  # losses that are still on the device
         self.sync_every = SYNC_EVERY
 
@@ -135,21 +145,20 @@ class Trainer:
         """Train until that share of the budget is used; may be called again to go on."""
         with torch_threads(self.settings.threads):
             clock = time.perf_counter()
-            while self.fraction < until and not self._out_of_patience:
+            while self.fraction < until and not self.early_stopping.out_of_patience:
                 rate = self._learning_rate()
                 self._step(rate)
-                self.seconds, clock = self._lap(clock)
+                clock = self._lap(clock)
                 due = self._validation_due()
                 logged = due or self.step % LOG_EVERY == 0
                 if logged or not self.loss_steps or len(self.unread) >= self.sync_every:
                     self.sync_losses()
                 valid, best = self._validate_and_compare() if due else (None, False)
                 if due:  # else no time has passed, and the budget must not end without a validation
-                    self.seconds, clock = self._lap(clock)
+                    clock = self._lap(clock)
                 mean = self.loss_sum / self.loss_steps
                 if logged:
                     self.loss_sum, self.loss_steps = 0.0, 0
-                done = self.reason_to_stop()
                 yield Progress(
                     step=self.step,
                     fraction=self.fraction,
@@ -160,7 +169,7 @@ class Trainer:
                     valid=valid,
                     best=best,
                     logged=logged,
-                    done=done,
+                    done=self.reason_to_stop(),
                 )
                 clock = time.perf_counter()  # what the caller does in between is not training time
 
@@ -184,9 +193,11 @@ class Trainer:
             least = self.seconds / 60 + 1e-3  # so that there is a step left, and its validation
             self.budget = replace(self.budget, minutes=max(minutes, least))
 
-    def _lap(self, clock: float) -> tuple[float, float]:
+    def _lap(self, clock: float) -> float:
+        """Add the time since `clock`; the time now."""
         now = time.perf_counter()
-        return self.group.sync_clock(self.seconds + now - clock), now
+        self.seconds = self.group.sync_clock(self.seconds + now - clock)
+        return now
 
     @property
     def fraction(self) -> float:
@@ -233,21 +244,22 @@ class Trainer:
         losses = torch.stack(self.unread).tolist() if self.unread else []
         self.unread.clear()
         for step, loss in enumerate(losses, self.step - len(losses) + 1):
-            self.loss_sum += self._guarded(loss, step)
-            self.loss_steps += 1
+            self._check_loss(loss, step)
+            self.loss_sum += loss
+        self.loss_steps += len(losses)
 
     def _precision(self) -> torch.autocast:
         low = self.precision == "bfloat16"
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low)
 
-    def _guarded(self, loss: float, step: int) -> float:
-        """The loss itself, or a TrainingError if it is NaN or far above that of guessing."""
+    def _check_loss(self, loss: float, step: int) -> None:
+        """A TrainingError for a loss that is NaN or far above that of guessing."""
         limit = EXPLODED * math.log(self.model.vocabulary + 1) + 5
         if math.isfinite(loss) and loss < limit:
-            return loss
+            return
         what = "exploded" if math.isfinite(loss) else "became NaN"
         rate = self.settings.peak_rate
-        saved = "the best weights so far are kept; " if self.best_step else ""
+        saved = "the best weights so far are kept; " if self.early_stopping.best_step else ""
         raise TrainingError(
             f"the loss {what} at step {step} (learning rate {rate:g})",
             f"{saved}lower it: --set learning_rate={rate / 4:g}",
@@ -266,10 +278,11 @@ class Trainer:
         sharded = {f"state.{i}": part for i, part in enumerate(self.state)}
         sharded["random.torch"] = torch.get_rng_state()
         if (kind := self.device.partition(":")[0]) != "cpu":
-            sharded[f"random.{kind}"] = _random_states(kind).get_rng_state()
-        tensors |= {name: self.group.gather(tensor) for name, tensor in sharded.items()}
-        values = {name: getattr(self, name) for name in VALUES}
-        return tensors, values | {"best": None if math.isinf(self.best) else self.best}
+            sharded[f"random.{kind}"] = getattr(torch, kind).get_rng_state()
+        values = {name: getattr(self, name) for name in VALUES} | vars(self.early_stopping)
+        values["best"] = None if math.isinf(values["best"]) else values["best"]
+        del values["patience"]  # a setting
+        return tensors | self.group.gather(sharded), values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Continue from a `state_dict`, whichever device it was made on."""
@@ -284,13 +297,14 @@ class Trainer:
         torch.set_rng_state(shard(groups["random"]["torch"]).clone())
         kind = self.device.partition(":")[0]
         if kind in groups["random"]:
-            _random_states(kind).set_rng_state(shard(groups["random"][kind]).clone())
-        if "worse" in values:  # as earlier versions named it
-            values = {"bad_validations": values["worse"], **values}
+            getattr(torch, kind).set_rng_state(shard(groups["random"][kind]).clone())
+        values = {"seconds": self.seconds, **values}  # which only a budget in minutes needs
         for name in VALUES:
-            if name != "seconds" or name in values:  # which only a budget in minutes needs
-                setattr(self, name, values[name])
-        self.best = math.inf if values["best"] is None else values["best"]
+            setattr(self, name, values[name])
+        best = math.inf if values["best"] is None else values["best"]
+        name = "worse" if "worse" in values else "bad_validations"  # as earlier versions named it
+        counts = values["best_step"], values[name]
+        self.early_stopping = EarlyStopping(self.settings.patience, best, *counts)
 
     # -------------------------------------------------------------- validation
 
@@ -303,37 +317,21 @@ class Trainer:
         """
         if self.fraction >= 1.0:
             return True
-        steps = self.step - self.validated_step
-        learnt = steps * self.streams.batch * self.streams.truncation
+        steps, streams = self.step - self.validated_step, self.streams
+        learnt = steps * streams.batch * streams.truncation
         share = self.fraction - self.validated >= 1 / self.settings.validations - 1e-9
-        often = steps >= 2 * self.streams.steps_per_epoch
-        return (share or often) and learnt >= 2 * len(self.valid)
+        return (share or steps >= 2 * streams.steps_per_epoch) and learnt >= 2 * len(self.valid)
 
     def _validate_and_compare(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""
         loss = self.group.broadcast(self.validate)
         self.validated, self.validated_step = self.fraction, self.step
-        best = loss < self.best
-        if best:
-            self.best, self.best_step, self.bad_validations = loss, self.step, 0
-        else:
-            self.bad_validations += 1
-        return loss, best
-
-    @property
-    def _out_of_patience(self) -> bool:
-        return 0 < self.settings.patience <= self.bad_validations
+        return loss, self.early_stopping.is_best(loss, self.step)
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, None if it is not."""
-        if self._out_of_patience:
-            return "patience"
-        return "budget" if self.fraction >= 1.0 else None
-
-
-def _random_states(kind: str) -> Any:
-    """The module that holds the random state of a GPU."""
-    return {"cuda": torch.cuda, "mps": torch.mps}[kind]
+        over = "budget" if self.fraction >= 1.0 else None
+        return "patience" if self.early_stopping.out_of_patience else over
 
 
 def reset_state(state: State, start: State, reset_mask: Tensor) -> State:

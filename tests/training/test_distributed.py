@@ -155,7 +155,7 @@ def test_one_process_alone_has_nobody_to_ask():
             True,
         )
         part = torch.arange(3)
-        assert alone.gather(part) is part
+        assert alone.gather({"a": part})["a"] is part
         assert alone.shard(part) is part
 
 
@@ -171,9 +171,11 @@ def group(tmp_path):
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
 def test_a_state_of_any_type_is_gathered_bit_by_bit(group, kind):
     part = (torch.arange(24).view(4, 3, 2) % 5).to(kind)
-    assert group.gather(part[:, :, 0]).equal(part[:, :, 0])
-    assert group.gather(part).dtype == kind
+    parts = group.gather({"slice": part[:, :, 0], "whole": part})
+    assert parts["slice"].equal(part[:, :, 0])
+    assert parts["whole"].equal(part)
+    assert parts["whole"].dtype == kind
     assert group.broadcast(lambda: 0.1) == 0.1
-    group.check_same("anything")
+    group.check_same(lambda: "anything")
     with group.local_main_first():
         pass
