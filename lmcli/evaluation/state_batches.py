@@ -65,7 +65,7 @@ def documents(tokenizer: Tokenizer, pieces: Sequence[str], most: int | None = No
     return streams
 
 
-def random_stretches(stream: Ids, length: int, count: int, seed: int) -> Tensor:
+def random_chunks(stream: Ids, length: int, count: int, seed: int) -> Tensor:
     """`count` chunks of `length` ids from random places. Shapes: (N,) -> (count, length)."""
     rng = np.random.default_rng(seed)
     begins = rng.integers(0, len(stream) - length + 1, size=count)

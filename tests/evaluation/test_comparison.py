@@ -13,10 +13,11 @@ from lmcli.data.text import TextOptions
 from lmcli.evaluation.comparison import (
     Difference,
     Ranking,
+    made_by,
+    optimum_row,
     paired_difference,
     summary,
 )
-from lmcli.evaluation.optimum import made_by, optimum_row
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
 from lmcli.grammars.base import companions

@@ -13,7 +13,7 @@ from lmcli.data.dataset import load_dataset
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 from lmcli.evaluation.cloze import Cloze, candidate_scores
-from lmcli.evaluation.item_accuracy import ITEMS_PER_GAP, group_items, item_accuracy, item_scores
+from lmcli.evaluation.forced_choice import ITEMS_PER_GAP, group_items, item_accuracy, item_scores
 from lmcli.grammars.base import Item, write_grammar
 from lmcli.grammars.france.grammar import France
 from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.activations import Activations, read_only
-from lmcli.evaluation.unit_search import auc, correlate, within
+from lmcli.evaluation.activations import Activations, auc, correlate, read_only, within
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
 

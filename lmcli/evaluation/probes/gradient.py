@@ -20,23 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
-    figure,
-    labels,
-    sentence,
-)
-from lmcli.evaluation.state_batches import documents, random_stretches
+from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row
+from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import REPLICATES, Floats, limits
 from lmcli.models.base import LanguageModel
-from lmcli.report.result import COUNT, Column, Metric, text
+from lmcli.report.result import COUNT, Column, Figure, Metric
 from lmcli.settings import setting
 
 VANISHED = 1e-3
-SHARE = Metric("", 0, kind="power")
 WARM = 64
 """tokens read before: the very first one meets an empty state and leaves more than a later one"""
 TIMES = ("initial", "trained")
@@ -57,6 +48,20 @@ class Gradient(Probe):
 
     name = "gradient"
     Settings = GradientSettings
+    x = "lag"
+    picture = Figure("", (), (), Metric("", 0, "power"), "tokens back", scale="log")
+    columns = (
+        Column("initial.half_life", COUNT, "half at lag"),
+        Column("initial.vanished", COUNT, "< 0.001 at lag"),
+        Column("trained.half_life", COUNT, "trained: half"),
+        Column("trained.vanished", COUNT, "< 0.001"),
+        Column("longest", COUNT, "tried to"),
+    )
+    one_row_a_run = True
+    note = (
+        "gradients say what can still be learnt, not what is remembered: a unit that has latched "
+        "has a vanished gradient and perfect memory"
+    )
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only what embeds its tokens can be differentiated by them."""
@@ -74,15 +79,30 @@ class Gradient(Probe):
             if places is None:
                 continue
             warm, read = places
-            found: dict[str, Any] = {}
+            lags: dict[str, Any] = {}
             for time in TIMES:
                 model = subject.model if time == "trained" else subject.untrained()
                 norms = gradient_norms(model, read, warm)
                 curve = decay(norms)
                 rows += [r | {"time": time} for r in _rows(subject, norms, seed)]
-                found[time] = {"half_life": below(curve, 0.5), "vanished": below(curve, VANISHED)}
-            summary.append(_summary(subject, found, read.shape[1] - 2))
-        return _result(subjects, rows, summary)
+                lags[time] = {"half_life": below(curve, 0.5), "vanished": below(curve, VANISHED)}
+            lags["longest"] = read.shape[1] - 2
+            shown = "{}, trained {}".format(*_vanished(lags))
+            summary.append(subject.row(**lags, figure=shown))
+        if not rows:
+            return ProbeResult("gradient", [], "the held-out text is too short")
+        figures = []
+        for time, said in zip(TIMES, ("at initialisation", "after training"), strict=True):
+            title = f"gradient by lag, {said}: share of that at lag 0"
+            some = [row for row in rows if row["time"] == time]
+            figures.append(self.curve(subjects, some, title=title))
+        return self.result(subjects, rows, summary, figures)
+
+    def verdict(self, row: Row) -> str:
+        """From which lag on the gradient has vanished."""
+        before, after = _vanished(row)
+        falls = f"{row['model']}'s gradient falls below 1/1000"
+        return f"{falls} at lag {before} before and {after} after training"
 
 
 def _targets(
@@ -97,7 +117,7 @@ def _targets(
     long = min(settings.longest, len(stream) // 2 - 2)
     if long < 1:
         return None
-    read = random_stretches(stream, warm + long + 2, settings.targets, seed)
+    read = random_chunks(stream, warm + long + 2, settings.targets, seed)
     return read[:, :warm], read[:, warm:]
 
 
@@ -145,7 +165,7 @@ def gradient_norms(model: LanguageModel, read: Tensor, warm: Tensor | None = Non
     Shapes: read (B, K + 2), warm (B, W) -> (B, K + 1).
     """
     model.eval()
-    found = []
+    norms = []
     before = read[:, :0] if warm is None else warm
     for rows, earlier in zip(torch.split(read, AT_ONCE), torch.split(before, AT_ONCE), strict=True):
         tokens, targets = rows[:, :-1], rows[:, -1]
@@ -157,9 +177,9 @@ def gradient_norms(model: LanguageModel, read: Tensor, warm: Tensor | None = Non
             logits, _ = model.last_logits(embedded.ids, state)
             loss = F.cross_entropy(logits, targets, reduction="sum")
             (grad,) = torch.autograd.grad(loss, embedded.vectors)
-        norms = grad.view(*tokens.shape, -1).double().norm(dim=-1)  # (B, K + 1)
-        found.append(norms.flip(1))
-    table: Floats = torch.cat(found).numpy()
+        by_place = grad.view(*tokens.shape, -1).double().norm(dim=-1)  # (B, K + 1)
+        norms.append(by_place.flip(1))
+    table: Floats = torch.cat(norms).numpy()
     return table
 
 
@@ -196,47 +216,10 @@ def _rows(subject: ProbedModel, norms: Floats, seed: int) -> list[dict[str, Any]
     return rows
 
 
-def _summary(subject: ProbedModel, found: dict[str, Any], longest: int) -> dict[str, Any]:
-    shown = [_lag(found[time]["vanished"], longest) for time in TIMES]
-    return subject.row(**found, longest=longest, figure=f"{shown[0]}, trained {shown[1]}")
-
-
-def _lag(lag: int | None, longest: int) -> str:
-    return f"over {longest}" if lag is None else str(lag)
-
-
-def _result(
-    subjects: Sequence[ProbedModel], rows: list[dict[str, Any]], summary: list[dict[str, Any]]
-) -> ProbeResult:
-    names = labels(subjects)
-    if not rows:
-        return ProbeResult("gradient", [], "the held-out text is too short")
-    figures = []
-    for time, said in zip(TIMES, ("at initialisation", "after training"), strict=True):
-        title = f"gradient by lag, {said}: share of that at lag 0"
-        some = [row for row in rows if row["time"] == time]
-        figures.append(figure(names, some, "lag", title, "tokens back", SHARE, None, "log"))
-    shown = [row | {"model": names[row["run"]]} for row in summary]
-    columns = [
-        Column("model", text("model")),
-        Column("initial.half_life", COUNT, "half at lag"),
-        Column("initial.vanished", COUNT, "< 0.001 at lag"),
-        Column("trained.half_life", COUNT, "trained: half"),
-        Column("trained.vanished", COUNT, "< 0.001"),
-        Column("longest", COUNT, "tried to"),
-    ]
-    verdict = []
-    for row in summary:
-        lags = [_lag(row[time]["vanished"], row["longest"]) for time in TIMES]
-        verdict.append(
-            f"{names[row['run']]}'s gradient falls below 1/1000 at lag {lags[0]} before and "
-            f"{lags[1]} after training"
-        )
-    notes = [
-        "gradients say what can still be learnt, not what is remembered: a unit that has latched "
-        "has a vanished gradient and perfect memory"
-    ]
-    return ProbeResult("gradient", rows, sentence(verdict), summary, columns, shown, figures, notes)
+def _vanished(lags: Row) -> list[str]:
+    """From which lag on the gradient is below 1/1000, before and after training."""
+    vanished = [lags[time]["vanished"] for time in TIMES]
+    return [f"over {lags['longest']}" if lag is None else str(lag) for lag in vanished]
 
 
 Member = Gradient
