@@ -98,10 +98,7 @@ def read_only(model: LanguageModel, tokenizer: Tokenizer, documents: Sequence[st
 
 
 def read_inside(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Activations:
-    """The nats of every token, and all units while it is read.
-
-    Raises LmcliError for an architecture that has nothing to show.
-    """
+    """The same with all units; an LmcliError for an architecture that has nothing to show."""
     read = read_only(model, tokenizer, texts)
     values = record(model, [tokenizer.encode(piece).tolist() for piece in texts])
     if not values:
@@ -114,10 +111,7 @@ def read_inside(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]
 
 @torch.inference_mode()
 def record(model: LanguageModel, documents: Sequence[Sequence[int]]) -> dict[str, Values]:
-    """The values after every token of all documents; those after start ids are left out.
-
-    Shapes: -> (T, H) for each name.
-    """
+    """The values after every token but start ids. Shapes: -> (T, H) for each name."""
     stream = torch.tensor([[i for ids in documents for i in (model.start_id, *ids)]])  # (1, T')
     state, parts = model.initial_state(1), dict[str, list[Values]]()
     for begin in range(0, stream.shape[1], CHUNK):

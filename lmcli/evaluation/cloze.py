@@ -198,10 +198,7 @@ def fill_blank(
     seed: int = 0,
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
-    """The candidates, or the likeliest words, in the blank of a text.
-
-    With `gaps`, averaged over places of the text `filler` that stand in the place of ``...``.
-    """
+    """The candidates, or likeliest words, in a blank, with `gaps` words of `filler` at ``...``."""
     blank = Cloze.parse(text)
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")

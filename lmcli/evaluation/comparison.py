@@ -234,10 +234,7 @@ def compare_results(
     probe: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Comparison:
-    """Rank what was trained on a dataset, and measure how far back each row remembers.
-
-    With `probe` all probes are run.
-    """
+    """Rank what was trained on a dataset; measure each row's memory, with `probe` by all probes."""
     scores = {r.name: r.held_out for r in results}
     if len({score.unknown_tokens for score in scores.values()}) > 1:
         for name, score in scores.items():  # bits per character mean little between these
@@ -250,20 +247,16 @@ def compare_results(
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
     probes = measure_memory(rows, data, seed, probe, on_progress)
-    corpus = _corpus(dataset)
-    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
-
-
-def _corpus(dataset: Dataset) -> dict[str, Any]:
-    corpus, tokenized = dataset.corpus, dataset.tokenized
-    parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
+    parts = [p for p in (dataset.corpus.train, dataset.corpus.valid, dataset.corpus.test) if p]
+    tokenized = dataset.tokenized
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
-    return {
-        "sha256": corpus.sha256,
+    corpus = {
+        "sha256": dataset.corpus.sha256,
         "chars": sum(p.chars for p in parts),
         "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
         "tokenizer": dataset.tokenizer,
     }
+    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
 
 
 # ------------------------------------------------------------------ how far back they remember

@@ -57,18 +57,15 @@ Tokens = tuple[Integers, Integers]
 def score_documents(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    pieces: Sequence[str],
+    documents: Sequence[str],
     reset: Reset = "document",
     rows: int = ROWS,
     counter: ProgressCounter | None = None,
 ) -> list[ScoredText]:
-    """Score documents; with reset="never" the state is carried from one to the next.
-
-    The counter is told of tokens.
-    """
+    """Score documents; with reset="never" the state is carried from one to the next."""
     if reset == "line":
-        pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
-    encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
+        documents = [line for text in documents for line in text.splitlines(keepends=True)]
+    encoded = [tokenizer.encode_with_ends(text) for text in documents]
     start = np.array([tokenizer.start], np.int32)
     parts = [part for e in encoded for part in (start, e.ids)]
     if reset == "never":
@@ -80,7 +77,7 @@ def score_documents(
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     return [
         ScoredText(text, e.ids, e.ends, part, tokenizer.unknown)
-        for text, e, part in zip(pieces, encoded, np.split(nats, cuts), strict=True)
+        for text, e, part in zip(documents, encoded, np.split(nats, cuts), strict=True)
     ]
 
 
@@ -90,23 +87,20 @@ def score_documents(
 def score_long(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    pieces: Sequence[str],
+    documents: Sequence[str],
     reset: Reset = "document",
     rows: int = ROWS,
     segment: int = SEGMENT,
     counter: ProgressCounter | None = None,
 ) -> Score:
-    """Score pieces of text; with reset="never" the state is carried from piece to piece.
-
-    The counter is told of tokens; their total is estimated from those read so far.
-    """
+    """The same for a text of any length; the total of the counter is an estimate at first."""
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
-    chars = Split(pieces).chars
+    chars = Split(documents).chars
     sums, counter = ScoreAccumulator(chars, tokenizer.unknown), counter or ProgressCounter()
     counter.begin("scoring", 0, "M tokens")
     before, state = np.array([tokenizer.start]), None
-    for ids, ends in _of_size(_tokens(tokenizer, _fragments(pieces, sums), reset), size):
+    for ids, ends in _of_size(_tokens(tokenizer, _fragments(documents, sums), reset), size):
         read, done = np.concatenate([before, ids]), counter.done + len(ids)
         counter.total = max(done, done * chars // max(1, int(ends[-1])))
         if len(ids) == size:
@@ -118,10 +112,10 @@ def score_long(
     return sums.score()
 
 
-def _fragments(pieces: Sequence[str], sums: ScoreAccumulator) -> Iterator[tuple[str, bool]]:
+def _fragments(documents: Sequence[str], sums: ScoreAccumulator) -> Iterator[tuple[str, bool]]:
     """The text in fragments, counted, and whether each continues the document before it."""
     within_word = False  # whether the document so far ends within a word
-    for chunk in chunks_of(pieces):
+    for chunk in chunks_of(documents):
         for number, text in enumerate(chunk.texts()):
             if number == 0 and not text:
                 continue

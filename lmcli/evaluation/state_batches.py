@@ -52,14 +52,14 @@ def padded(rows: Sequence[Ids], filler: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def documents(tokenizer: Tokenizer, pieces: Sequence[str], most: int | None = None) -> list[Ids]:
+def documents(tokenizer: Tokenizer, texts: Sequence[str], most: int | None = None) -> list[Ids]:
     """The ids of each document after a start id; `most` tokens in all."""
     streams: list[Ids] = []
     left = most
-    for piece in pieces:
+    for text in texts:
         if left is not None and left <= 1:
             break
-        ids = np.concatenate([[tokenizer.start], tokenizer.encode(piece)]).astype(np.int64)[:left]
+        ids = np.concatenate([[tokenizer.start], tokenizer.encode(text)]).astype(np.int64)[:left]
         streams.append(ids)
         left = None if left is None else left - len(ids)
     return streams

@@ -77,6 +77,9 @@ class ProbedModel:
         return {"run": self.name, "arch": self.arch, **values}
 
 
+Subjects = Sequence[ProbedModel]
+
+
 @dataclass(frozen=True)
 class ProbeData:
     """What the runs are tested on; each piece begins from the start state."""
@@ -172,16 +175,14 @@ class Probe(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """Measure; the same seed gives the same numbers."""
 
     def verdict(self, row: Row) -> str:
         """What a row of the summary says of its run, whose short name is row["model"]."""
         return f"{row['model']}: {row['figure']}"
 
-    def curve(self, subjects: Sequence[ProbedModel], rows: Rows, **changes: Any) -> Figure:
+    def curve(self, subjects: Subjects, rows: Rows, **changes: Any) -> Figure:
         """The picture of some rows: a series for each run, a tick for each `x`."""
         names = labels(subjects)
         ticks = sorted({row[self.x] for row in rows if row["run"] in names})
@@ -195,7 +196,7 @@ class Probe(abc.ABC):
 
     def result(
         self,
-        subjects: Sequence[ProbedModel],
+        subjects: Subjects,
         rows: Rows,
         summary: Rows,
         figures: Sequence[Figure] | None = None,
@@ -234,11 +235,8 @@ def interval_columns(heading: str, metric: Metric) -> list[Column]:
     return [Column(path, metric, shown) for path, shown in headings.items()]
 
 
-def labels(subjects: Sequence[ProbedModel]) -> dict[str, str]:
-    """A short name for each run: its architecture, or the folder's where two are alike.
-
-    Folders that are alike, too, keep their whole path.
-    """
+def labels(subjects: Subjects) -> dict[str, str]:
+    """Short names: the architecture, where two are alike the folder, or else the whole path."""
     archs = [s.arch for s in subjects]
     folders = [Path(s.name).name for s in subjects]
     names = {}
@@ -353,7 +351,7 @@ def load_probes(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, tup
 
 def run_probes(
     probes: Mapping[str, tuple[Probe, Any]],
-    subjects: Sequence[ProbedModel],
+    subjects: Subjects,
     data: ProbeData,
     seed: int = 0,
     on_progress: OnProgress = warnings_only,

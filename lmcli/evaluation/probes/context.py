@@ -34,6 +34,7 @@ from lmcli.evaluation.probes.base import (
     ProbeResult,
     Row,
     Rows,
+    Subjects,
     bucket_bound,
     interval_columns,
     leading_run,
@@ -99,9 +100,7 @@ class Context(Probe):
         "elsewhere; the line is 1 % of perplexity"
     )
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """One curve a run."""
         curves = [measure(subject, data.held_out, settings, seed) for subject in subjects]
         summary = [_summary(*pair) for pair in zip(subjects, curves, strict=True)]
@@ -122,7 +121,8 @@ def measure(
     model, longest = subject.model, span(max(map(len, streams)), settings.longest)
     restarts = restart_places(streams, longest)
     rng = np.random.default_rng(seed)
-    saved = saved_places(model, restarts, rng)
+    count = int(max(2, min(DONORS + COMPARED, MEMORY // row_bytes(model), len(restarts))))
+    saved = rng.permutation(len(restarts))[:count]  # those whose true state is saved
     full, states = read_whole(model, streams, restarts, saved)
     rows = [streams[r.row][r.begin : r.begin + longest + 1] for r in restarts]
     own = [full[r.row][r.begin : r.begin + longest] for r in restarts]
@@ -223,14 +223,6 @@ def restart_places(streams: Sequence[Ids], longest: int) -> list[Restart]:
     return restarts
 
 
-def saved_places(
-    model: LanguageModel, restarts: Sequence[Restart], rng: np.random.Generator
-) -> Places:
-    """Some of the restarts, whose true state is saved."""
-    most = int(max(2, min(DONORS + COMPARED, MEMORY // row_bytes(model), len(restarts))))
-    return rng.permutation(len(restarts))[:most]
-
-
 @torch.inference_mode()
 def read_whole(
     model: LanguageModel,
@@ -283,10 +275,7 @@ def donor_nats(
     states: State,
     which: Places,
 ) -> Floats:
-    """Extra nats after c = 1, 2, 4, ... tokens read from a state of elsewhere; nan after the end.
-
-    Shapes: -> (rows, buckets).
-    """
+    """Extra nats after 1, 2, 4, ... tokens from a donor's state. Shapes: -> (rows, buckets)."""
     some = int(max(8, min(ROWS, MEMORY // row_bytes(model))))
     ends = powers(max(map(len, rows)) - 1)
     table = np.full((len(rows), len(ends)), np.nan)
@@ -315,10 +304,7 @@ def powers(most: int) -> list[int]:
 
 @torch.inference_mode()
 def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Floats:
-    """KL(full || reset) after c = 1, 2, 4, ... tokens of each row, in nats; nan after its end.
-
-    Shapes: -> (rows, buckets).
-    """
+    """KL(full || reset) in nats after 1, 2, 4, ... tokens. Shapes: -> (rows, buckets)."""
     longest = max(map(len, rows)) - 1
     tokens = padded([row[:-1] for row in rows], model.start_id)
     full, reset = take(states, np.arange(len(rows))), model.initial_state(len(rows))

@@ -29,6 +29,7 @@ from lmcli.evaluation.probes.base import (
     ProbeResult,
     Row,
     Rows,
+    Subjects,
     interval_columns,
     leading_run,
     reach_words,
@@ -72,9 +73,7 @@ class Echo(Probe):
     )
     note = "novel: ten other words instead, which is what knowing nothing gives"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The same lists and the same places of the text for all runs."""
         words = vocabulary(subjects, data, 2 * settings.words)
         if not words:
@@ -90,7 +89,7 @@ class Echo(Probe):
         return f"{row['model']} echoes a list {row['figure']} later"
 
 
-def vocabulary(subjects: Sequence[ProbedModel], data: ProbeData, fewest: int) -> list[str]:
+def vocabulary(subjects: Subjects, data: ProbeData, fewest: int) -> list[str]:
     """Content words of the text that every run can spell; empty if they are too few."""
     cls = TOKENIZERS.load("word")
     source = data.train or data.held_out

@@ -11,7 +11,6 @@ and Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row
+from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row, Subjects
 from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import REPLICATES, Floats, limits
 from lmcli.models.base import LanguageModel
@@ -68,9 +67,7 @@ class Gradient(Probe):
         embeds = isinstance(getattr(subject.model, "embed", None), nn.Module)
         return None if embeds else f"{subject.arch} has no embedding, hence no gradient"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The curves before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []

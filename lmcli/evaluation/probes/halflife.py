@@ -13,7 +13,6 @@ lower bound of memory, and says nothing of whether what is kept is of use. Talle
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row
+from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row, Subjects
 from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.models.base import ActivationRecorder, LanguageModel
@@ -68,14 +67,14 @@ class Halflife(Probe):
         gated = len(half_lives(subject.model, token)) > 0
         return None if gated else f"{subject.arch} has no gate that says what it keeps"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The distributions before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            tokens = _tokens(subject, data, settings, seed)
+            stream = np.concatenate(documents(subject.tokenizer, data.held_out))
+            length = min(settings.length, len(stream))
+            tokens = random_chunks(stream, length, settings.rows, seed)  # (B, T)
             lives = half_lives(subject.model, tokens)
             before = half_lives(subject.untrained(), tokens)
             rows += _rows(subject, lives, before)
@@ -86,12 +85,6 @@ class Halflife(Probe):
         """The median and the slowest tenth."""
         half = f"half of {row['model']}'s units let go half within {row['median']:.1f} tokens"
         return f"{half}, the slowest tenth hold it for {row['ninth']:.1f} or more"
-
-
-def _tokens(subject: ProbedModel, data: ProbeData, settings: Any, seed: int) -> Tensor:
-    """Chunks of held-out text, documents laid end to end. Shapes: -> (B, T)."""
-    stream = np.concatenate(documents(subject.tokenizer, data.held_out))
-    return random_chunks(stream, min(settings.length, len(stream)), settings.rows, seed)
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from lmcli.evaluation.probes.base import (
     ProbedModel,
     ProbeResult,
     Row,
+    Subjects,
     interval_columns,
     leading_run,
 )
@@ -54,9 +55,7 @@ class GrammarRecall(Probe):
         word = first_unknown(subject.tokenizer, sorted(words))
         return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """A row a run, kind and gap; the curve is that of the main kind."""
         assert data.items is not None
         groups = group_items(read_items(data.items), settings.items)

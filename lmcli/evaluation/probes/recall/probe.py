@@ -27,6 +27,7 @@ from lmcli.evaluation.probes.base import (
     ProbeResult,
     Row,
     Rows,
+    Subjects,
     bucket_bound,
     interval_columns,
     leading_run,
@@ -105,9 +106,7 @@ class Recall(Probe):
             )
         return None
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """Items of the grammar where there are any, else the words of the text that return."""
         if data.items is not None:
             return GrammarRecall().run(subjects, data, settings, seed)
@@ -134,7 +133,7 @@ class Recall(Probe):
 
 
 def find_items(
-    subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int
+    subjects: Subjects, data: ProbeData, settings: Any, seed: int
 ) -> tuple[list[str], list[RecallItem]]:
     """The same items for all; words that a run cannot spell are left out."""
     miner = ItemMiner(data.train)
@@ -248,7 +247,7 @@ def _control(items: Sequence[RecallItem], tried: RecallScores, fewest: int) -> l
 
 
 def _differences(
-    subjects: Sequence[ProbedModel],
+    subjects: Subjects,
     tried: dict[str, RecallScores],
     items: Sequence[RecallItem],
     seed: int,
@@ -269,7 +268,7 @@ def _differences(
     return rows
 
 
-def _nothing(subjects: Sequence[ProbedModel]) -> ProbeResult:
+def _nothing(subjects: Subjects) -> ProbeResult:
     note = "no word of the held-out text returns with fair rivals; probe echo works with any text"
     none = {"tokens": 0, "at_least": False}
     summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
