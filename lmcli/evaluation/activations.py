@@ -8,7 +8,7 @@ whether a token lies inside a match of the expression, beside what such a search
 The nats come from the fast kernels (`log_likelihood`), the values from the same cells written out
 step by step (`ActivationRecorder`); the laws of `models/` hold that both are one function.
 
-Karpathy, Johnson and Li (2015), "Visualizing and understanding recurrent networks", found cells
+Karpathy, Johnson and Li (2015), "Visualizing and understanding recurrent networks", saw cells
 that count quotes by looking; `correlate` looks for them by number: units are chosen on one half of
 a text and scored on the other.
 """
@@ -100,7 +100,7 @@ def read_only(model: LanguageModel, tokenizer: Tokenizer, documents: Sequence[st
 def read_inside(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Activations:
     """The same with all units; an LmcliError for an architecture that has nothing to show."""
     read = read_only(model, tokenizer, texts)
-    values = record(model, [tokenizer.encode(piece).tolist() for piece in texts])
+    values = record(model, [tokenizer.encode(text).tolist() for text in texts])
     if not values:
         raise LmcliError(
             f"{model.name} has neither gates nor units to show",
@@ -160,7 +160,7 @@ def _nats_by_end(read: Activations) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class UnitClassifier:
-    """A unit that tells inside from outside by a threshold found on the first half of the text.
+    """A unit that tells inside from outside by a threshold chosen on the first half of the text.
 
     Scores are balanced accuracies, the mean of the shares right inside and right outside.
     """

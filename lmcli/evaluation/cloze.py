@@ -46,7 +46,7 @@ QUESTIONS = {
     "country": ("does it still know the country? by words between cue and blank", "words"),
     "carry": ("does the carry arrive? by digits that it runs", "digits"),
 }
-"""kinds of items whose accuracy is shown by gap: the question, and what a gap is counted in"""
+"""kinds of items whose accuracy stands by gap: the question, and what a gap is counted in"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def candidate_scores(
 
 
 def log_odds(p: Floats) -> Floats:
-    """ln p / (1 - p), kept finite."""
+    """ln p / (1 - p), finite also for 0 and 1."""
     p = np.clip(p, 1e-12, 1 - 1e-12)
     odds: Floats = np.log(p) - np.log1p(-p)
     return odds
@@ -328,7 +328,7 @@ def _no_text(run: Run) -> UsageError:
 
 
 def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
-    """Items by kind and gap: the control first, then what is asked by gap."""
+    """Items by kind and gap: the control first, then the kinds of `QUESTIONS`."""
     groups = {
         (kind, gap): items
         for (kind, gap), items in group_items(read_items(path)).items()

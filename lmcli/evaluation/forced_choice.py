@@ -31,7 +31,7 @@ LEFT = 64
 """characters before a word that are encoded with it, at the least"""
 CONTROL = "control"
 ITEMS_PER_GAP = 200
-"""items of each kind and gap that are asked, at the most"""
+"""items of each kind and gap, at the most"""
 STATE_MEMORY = 1 << 28
 """bytes of states held at once"""
 

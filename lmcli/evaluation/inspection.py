@@ -3,7 +3,7 @@
 **In:** a run, a text or a file of one, what to look at.
 **Out:** an `Inspection`. Its JSON keys beside `run`, `arch`, `tokenizer`, `tokens` and `nats`:
 
-- `gates`: the names shown, and ``items: [{text, nats, <gate>: value}]``, one a token. The value is
+- `gates`: their names, and ``items: [{text, nats, <gate>: value}]``, one a token. The value is
   the mean over units (for candidate, cell and hidden, whose signs would cancel, the mean of their
   size); with single units a mapping from unit to value.
 - with another run ``versus: {run, arch, nats}`` and ``items: [{text, nats, versus, difference}]``,
@@ -59,7 +59,7 @@ LONGEST = 20_000
 SHOWN = 1000
 """tokens that are drawn; --json has all"""
 FEW = 20
-"""up to this many tokens their numbers are shown too"""
+"""up to this many tokens a table has their numbers"""
 UNITS = 8
 NATS_PER_BIT = math.log(2)
 SURPRISE, DECIDED = 10.0, 4.0

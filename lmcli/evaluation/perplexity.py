@@ -41,7 +41,6 @@ from lmcli.report.result import (
 )
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
-from lmcli.settings import one_of
 from lmcli.tokenizers.base import Tokenizer, chunks_of
 
 Reset = Literal["never", "line", "document"]
@@ -128,19 +127,19 @@ def _tokens(
     tokenizer: Tokenizer, fragments: Iterable[tuple[str, bool]], reset: Reset
 ) -> Iterator[Tokens]:
     """Ids with start ids among them, except the first, which is never predicted."""
-    offset, begun, whole, previous = 0, False, True, tokenizer.start
+    offset, is_first, whole, previous = 0, True, True, tokenizer.start
     for fragment, goes_on in fragments:
         lines = fragment.splitlines(keepends=True) if reset == "line" else [fragment]
         for number, text in enumerate(lines):
             is_start = number > 0 or not goes_on or (reset == "line" and whole)
-            if is_start and begun and reset != "never":
+            if is_start and not is_first and reset != "never":
                 yield np.array([tokenizer.start]), np.array([offset])
             if is_start:
                 encoded = tokenizer.encode_with_ends(text)
             else:
                 encoded = tokenizer.encode_rest_with_ends(text, previous)
             yield encoded.ids, encoded.ends + offset
-            begun, offset = True, offset + len(text)
+            is_first, offset = False, offset + len(text)
             whole = bool(text) and text.splitlines()[-1] != text.splitlines(keepends=True)[-1]
             previous = int(encoded.ids[-1]) if len(encoded.ids) else tokenizer.start
 
@@ -236,8 +235,6 @@ def evaluate_documents(
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
     """Score documents under a run; warns where many tokens are unknown to it."""
-    one_of("level", level, LEVELS)
-    one_of("reset", reset, RESETS)
     began, items = time.perf_counter(), list[dict[str, Any]]()
     how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     if level == "summary" and Split(documents).chars > SEGMENT:  # no need to keep every token

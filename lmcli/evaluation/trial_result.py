@@ -30,7 +30,7 @@ from lmcli.tokenizers.base import Tokenizer
 class TrialResult:
     """One training, scored.
 
-    `tokens_seen` and `seconds` count the same trainings: the one whose run is kept, and every trial
+    `tokens_seen` and `seconds` count the same trainings: the one whose run remains, and every trial
     of its learning-rate search, the losing ones too.
     """
 

@@ -82,7 +82,7 @@ Subjects = Sequence[ProbedModel]
 
 @dataclass(frozen=True)
 class ProbeData:
-    """What the runs are tested on; each piece begins from the start state."""
+    """What the runs are tested on; each document begins from the start state."""
 
     held_out: tuple[str, ...]
     train: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ def _sample(part: Split | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found out."""
+    """What a probe has measured."""
 
     probe: str
     rows: Rows
@@ -139,7 +139,7 @@ class ProbeResult:
     """one row a run, `figure` in it being the probe's one number in words"""
     columns: Sequence[Column] = ()
     table: Rows = ()
-    """what is shown of the rows, or of the summary, under these columns"""
+    """the rows, or those of the summary, under these columns"""
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     differences: Rows = ()
@@ -232,7 +232,7 @@ def zero_noise(values: Floats) -> Floats:
 def interval_columns(heading: str, metric: Metric) -> list[Column]:
     """The columns of a measured value and of its 95 % limits."""
     headings = {"value": heading, "low": "from", "high": "to"}
-    return [Column(path, metric, shown) for path, shown in headings.items()]
+    return [Column(path, metric, title) for path, title in headings.items()]
 
 
 def labels(subjects: Subjects) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The vanishing gradient, seen: how much the loss at t still feels what was read k tokens before.
+"""The vanishing gradient: how much the loss at t still feels what was read k tokens before.
 
 **In:** runs with an input embedding, before and after training.
 **Out:** by lag k: G(k) = median ||d l_t / d e_{t-k}|| / median ||d l_t / d e_t||, with intervals.
@@ -11,6 +11,8 @@ and Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +33,7 @@ WARM = 64
 """tokens read before: the very first one meets an empty state and leaves more than a later one"""
 TIMES = ("initial", "trained")
 AT_ONCE = 16
-"""targets whose gradients are found in one go"""
+"""targets differentiated side by side"""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ class Gradient(Probe):
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            places = _targets(subject, data, settings, seed)
-            if places is None:
+            stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
+            before = min(WARM, len(stream) // 8)
+            longest = min(settings.longest, len(stream) // 2 - 2)
+            if longest < 1:
                 continue
-            warm, read = places
+            read = random_chunks(stream, before + longest + 2, settings.targets, seed)
+            warm, read = read[:, :before], read[:, before:]  # (B, W), (B, K + 2)
             lags: dict[str, Any] = {}
             for time in TIMES:
                 model = subject.model if time == "trained" else subject.untrained()
@@ -83,9 +88,9 @@ class Gradient(Probe):
                 curve = decay(norms)
                 rows += [r | {"time": time} for r in _rows(subject, norms, seed)]
                 lags[time] = {"half_life": below(curve, 0.5), "vanished": below(curve, VANISHED)}
-            lags["longest"] = read.shape[1] - 2
-            shown = "{}, trained {}".format(*_vanished(lags))
-            summary.append(subject.row(**lags, figure=shown))
+            lags["longest"] = longest
+            figure = "{}, trained {}".format(*_vanished(lags))
+            summary.append(subject.row(**lags, figure=figure))
         if not rows:
             return ProbeResult("gradient", [], "the held-out text is too short")
         figures = []
@@ -102,57 +107,32 @@ class Gradient(Probe):
         return f"{falls} at lag {before} before and {after} after training"
 
 
-def _targets(
-    subject: ProbedModel, data: ProbeData, settings: Any, seed: int
-) -> tuple[Tensor, Tensor] | None:
-    """Chunks of held-out text: what is read before, and K + 1 tokens with the target after them.
-
-    Shapes: -> (B, W), (B, K + 2).
-    """
-    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
-    warm = min(WARM, len(stream) // 8)
-    long = min(settings.longest, len(stream) // 2 - 2)
-    if long < 1:
-        return None
-    read = random_chunks(stream, warm + long + 2, settings.targets, seed)
-    return read[:, :warm], read[:, warm:]
-
-
-class _Embedded:
-    """While it is open, a model embeds every single token by a vector of its own.
+@contextmanager
+def _embedded(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids (B, T) that stand for the same tokens within, each with a vector of its own (B T, E).
 
     Tokens are numbered beyond the vocabulary, so what tells ids apart (a start id) still works, and
     so do weights that embedding and output layer share.
     """
+    embed: nn.Module = model.embed  # type: ignore[assignment]
+    first, looked_up = model.vocabulary + 1, list[Tensor]()
+    with torch.no_grad():
+        table = embed(torch.arange(first))
+        vectors = embed(tokens.flatten()).clone()
+    vectors.requires_grad_()
 
-    def __init__(self, model: LanguageModel, tokens: Tensor) -> None:
-        self.embed: nn.Module = model.embed  # type: ignore[assignment]
-        first = model.vocabulary + 1
-        with torch.no_grad():
-            whole = self.embed(torch.arange(first))
-            mine = self.embed(tokens.flatten())
-        self.vectors = mine.clone().requires_grad_()  # (B T, E)
-        self.whole = whole
-        self.ids = first + torch.arange(tokens.numel()).view(tokens.shape)  # (B, T)
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        looked_up.append(inputs[0])
+        return (torch.zeros_like(inputs[0]),)
 
-    def __enter__(self) -> _Embedded:
-        looked_up: list[Tensor] = []
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return F.embedding(looked_up.pop(), torch.cat([table, vectors]))
 
-        def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            looked_up.append(inputs[0])
-            return (torch.zeros_like(inputs[0]),)
-
-        def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            return F.embedding(looked_up.pop(), torch.cat([self.whole, self.vectors]))
-
-        self.hooks = [
-            self.embed.register_forward_pre_hook(before),
-            self.embed.register_forward_hook(after),
-        ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
+    hooks = [embed.register_forward_pre_hook(before), embed.register_forward_hook(after)]
+    try:
+        yield first + torch.arange(tokens.numel()).view(tokens.shape), vectors
+    finally:
+        for hook in hooks:
             hook.remove()
 
 
@@ -170,10 +150,10 @@ def gradient_norms(model: LanguageModel, read: Tensor, warm: Tensor | None = Non
         if earlier.shape[1]:
             with torch.no_grad():
                 _, state = model.last_logits(earlier, state)
-        with torch.enable_grad(), _Embedded(model, tokens) as embedded:
-            logits, _ = model.last_logits(embedded.ids, state)
+        with torch.enable_grad(), _embedded(model, tokens) as (ids, vectors):
+            logits, _ = model.last_logits(ids, state)
             loss = F.cross_entropy(logits, targets, reduction="sum")
-            (grad,) = torch.autograd.grad(loss, embedded.vectors)
+            (grad,) = torch.autograd.grad(loss, vectors)
         by_place = grad.view(*tokens.shape, -1).double().norm(dim=-1)  # (B, K + 1)
         norms.append(by_place.flip(1))
     table: Floats = torch.cat(norms).numpy()

@@ -5,8 +5,8 @@
 
 A unit that keeps r_t at step t has a half-life of -ln 2 / mean_t ln r_t tokens (the geometric mean
 of what it keeps). A gate at bias b has r = sigmoid(b): b = 0 gives 1.0, 1: 2.2, 2: 5.5, 3: 14,
-4: 38, 5: 103, 7: 760 tokens. What a cell holds may also be kept by writing it anew, so this is a
-lower bound of memory, and says nothing of whether what is kept is of use. Tallec and Ollivier
+4: 38, 5: 103, 7: 760 tokens. A cell may also hold on to a value by writing it anew, so this is a
+lower bound of memory, and says nothing of whether what is held is of use. Tallec and Ollivier
 (2018); Mahto, Vo, Turek and Huth (2021).
 """
 

@@ -80,20 +80,20 @@ class GrammarRecall(Probe):
 
 
 def _row(subject: ProbedModel, items: Sequence[Item]) -> dict[str, Any]:
-    found = item_accuracy(subject.model, subject.tokenizer, items)
-    low, high = found.interval
-    row = subject.row(gap=found.gap, kind=found.kind, value=found.accuracy, low=low, high=high)
-    row |= {"count": found.count, "chance": found.chance, "target_nats": found.target_nats}
-    return row | {"amnesic_nats": found.amnesic_nats}
+    result = item_accuracy(subject.model, subject.tokenizer, items)
+    low, high = result.interval
+    row = subject.row(gap=result.gap, kind=result.kind, value=result.accuracy, low=low, high=high)
+    row |= {"count": result.count, "chance": result.chance, "target_nats": result.target_nats}
+    return row | {"amnesic_nats": result.amnesic_nats}
 
 
 def _over_optimum(subject: ProbedModel, data: ProbeData) -> float | None:
     """Perplexity per word token of the grammar (line ends count) over the best possible one.
 
-    None where the optimum is not known, or not per word.
+    None where there is no optimum, or not one per word.
     """
     best = data.optimum.get("perplexity")
-    tokens = sum(len(piece.split()) + piece.count("\n") for piece in data.held_out)
+    tokens = sum(len(d.split()) + d.count("\n") for d in data.held_out)
     if not best or not tokens:
         return None
     scored = score_documents(subject.model, subject.tokenizer, data.held_out)
@@ -116,8 +116,7 @@ def _summary(
     above, at_least = leading_run(mine, lambda r: r["low"] > r["chance"])
     reached = above[-1]["gap"] if above else 0
     accuracy = max((r["value"] for r in mine if r["gap"] == reached), default=None)
-    shown = f"gap {reached:,}" if any(r["gap"] <= reached for r in mine) else "none shown"
-    if at_least:
-        shown = "at least " + shown
+    words = f"gap {reached:,}" if any(r["gap"] <= reached for r in mine) else "none shown"
+    words = f"at least {words}" if at_least else words
     reach = {"tokens": reached, "at_least": at_least}
-    return subject.row(reach=reach, kind=kind, accuracy=accuracy, over_optimum=share, figure=shown)
+    return subject.row(reach=reach, kind=kind, accuracy=accuracy, over_optimum=share, figure=words)

@@ -105,7 +105,7 @@ class ItemMiner:
         ids = encoded.ids.tolist()
         padded = np.concatenate([np.full(ORDER - 1, self.words.start), encoded.ids])
         earlier: dict[int, list[int]] = {}
-        found = []
+        candidates = []
         for t, word in enumerate(ids):
             places = earlier.setdefault(word, [])
             if len(places) == 1 and self.target[word] and t - places[0] > 1:
@@ -113,9 +113,12 @@ class ItemMiner:
                 cue, target = ((e - length, e) for e in encoded.ends[[j, t]].tolist())
                 echo = j > 0 and ids[j - 1] == ids[t - 1]
                 before, words = padded[t : t + ORDER - 1], np.array(sorted(earlier))
-                found.append(_Candidate(number, word, cue, target, t - j - 1, echo, before, words))
+                between = t - j - 1
+                candidates.append(
+                    _Candidate(number, word, cue, target, between, echo, before, words)
+                )
             places.append(t)
-        return found
+        return candidates
 
     def items(self, candidates: Sequence[_Candidate], rng: np.random.Generator) -> list[RecallItem]:
         """Those candidates for which there are fair foils."""

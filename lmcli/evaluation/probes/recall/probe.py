@@ -1,4 +1,4 @@
-"""What came before, known again: words of the text that return, or facts a grammar has hidden.
+"""What came before, recognised: words of the text that return, or facts a grammar has hidden.
 
 **In:** runs, the text's held-out part; the items of a grammar where they lie beside the text.
 **Out:** forced choice by the distance between cue and target: real, and with the memory exchanged.
