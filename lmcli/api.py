@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.perplexity import Evaluation
-    from lmcli.evaluation.probes.base import ProbeData
-    from lmcli.evaluation.probes.suite import ProbeReport
+    from lmcli.evaluation.probes.base import ProbeData, ProbeReport
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
@@ -336,8 +335,7 @@ def probe(
     on_progress: OnProgress = warnings_only,
 ) -> ProbeReport:
     """Measure how far back each run remembers: by one probe, or by all that apply."""
-    from lmcli.evaluation.probes.base import ProbedModel
-    from lmcli.evaluation.probes.suite import ProbeReport, load_probes, run_probes
+    from lmcli.evaluation.probes.base import ProbedModel, ProbeReport, load_probes, run_probes
     from lmcli.registry import PROBES
 
     probes = load_probes([name] if name else PROBES.names(), settings or {})

@@ -20,8 +20,15 @@ import torch
 from lmcli.data.corpus import CorpusSpec, load_corpus, read_documents
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.forced_choice import check_vocabulary, encode_words, normalised, score_words
-from lmcli.evaluation.item_accuracy import CONTROL, group_items, item_accuracy
+from lmcli.evaluation.forced_choice import (
+    CONTROL,
+    check_vocabulary,
+    encode_words,
+    group_items,
+    item_accuracy,
+    normalised,
+    score_words,
+)
 from lmcli.evaluation.state_batches import advance
 from lmcli.evaluation.statistics import Floats
 from lmcli.grammars.base import Item, find_companions, read_items
@@ -39,7 +46,7 @@ QUESTIONS = {
     "country": ("does it still know the country? by words between cue and blank", "words"),
     "carry": ("does the carry arrive? by digits that it runs", "digits"),
 }
-"""kinds of items whose accuracy is shown by gap: the question, and what a gap is counted in"""
+"""kinds of items whose accuracy stands by gap: the question, and what a gap is counted in"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Cloze:
         return Cloze(self.left.replace(old, new), self.right)
 
 
-def filler_stretches(text: str, words: int, count: int, seed: int) -> list[str]:
+def random_fillers(text: str, words: int, count: int, seed: int) -> list[str]:
     """`count` runs of `words` consecutive words, from random places of a text."""
     if words == 0:
         return [""]
@@ -109,7 +116,7 @@ def candidate_scores(
 
 
 def log_odds(p: Floats) -> Floats:
-    """ln p / (1 - p), kept finite."""
+    """ln p / (1 - p), finite also for 0 and 1."""
     p = np.clip(p, 1e-12, 1 - 1e-12)
     odds: Floats = np.log(p) - np.log1p(-p)
     return odds
@@ -123,27 +130,25 @@ def top_words(
     model: LanguageModel, tokenizer: Tokenizer, cloze: Cloze, top: int
 ) -> list[tuple[str, float]]:
     """The likeliest words in the blank with their probabilities, best first (a beam search)."""
-    spelled = tokenizer.spells
     edge, _ = encode_words(tokenizer, cloze.left, ["a"])  # a blank may belong to the word after it
     ids = [tokenizer.start, *tokenizer.encode(cloze.left[:edge]).tolist()]
     state = advance(model, [np.array(ids[:-1])], model.initial_state(1))
     beams: list[tuple[float, list[int], State]] = [(0.0, [], state)]
-    probability: dict[str, float] = {}
-    for _ in range(24 if spelled else 1):
+    width, probability = 4 * top + 4, dict[str, float]()
+    for _ in range(24 if tokenizer.spells else 1):
         grown = []
         for log, word, state in beams:
-            logits, new = model(torch.tensor([[word[-1] if word else ids[-1]]]), state)
+            logits, after = model(torch.tensor([[word[-1] if word else ids[-1]]]), state)
             logs = logits[0, -1].double().log_softmax(-1)
-            best = logs.topk(min(4 * top + 4, len(logs)))
+            best = logs.topk(min(width, len(logs)))
             for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                if token == tokenizer.unknown:
-                    continue
-                grown.append((log + value, [*word, token], new))
+                if token != tokenizer.unknown:
+                    grown.append((log + value, [*word, token], after))
         beams = []
-        for log, word, state in heapq.nlargest(4 * top + 4, grown, key=lambda g: g[0]):
-            shown, ended = _word(tokenizer, word, spelled)
-            if ended and shown:
-                probability[shown] = probability.get(shown, 0.0) + math.exp(log)
+        for log, word, state in heapq.nlargest(width, grown, key=lambda g: g[0]):
+            text, ended = _word(tokenizer, word)
+            if ended and text:
+                probability[text] = probability.get(text, 0.0) + math.exp(log)
             elif not ended:
                 beams.append((log, word, state))
         enough = sorted(probability.values(), reverse=True)[:top]
@@ -152,9 +157,9 @@ def top_words(
     return sorted(probability.items(), key=lambda pair: -pair[1])[:top]
 
 
-def _word(tokenizer: Tokenizer, ids: list[int], spelled: bool) -> tuple[str, bool]:
+def _word(tokenizer: Tokenizer, ids: list[int]) -> tuple[str, bool]:
     """The word that tokens spell, and whether it has come to its end."""
-    if not spelled:
+    if not tokenizer.spells:
         return tokenizer.symbol(ids[0]).strip(), True
     text = tokenizer.decode(ids)
     word = text.lstrip(" ")
@@ -193,18 +198,15 @@ def fill_blank(
     seed: int = 0,
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
-    """The candidates, or the likeliest words, in the blank of a text.
-
-    With `gaps`, averaged over places of the text `filler` that stand in the place of ``...``.
-    """
+    """The candidates, or likeliest words, in a blank, with `gaps` words of `filler` at ``...``."""
     blank = Cloze.parse(text)
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
         words = "\n".join(read_documents([filler], TextOptions()))
-        fillers = {g: filler_stretches(words, g, FILLERS if g else 1, seed) for g in gaps}
-    rows = []
+        fillers = {g: random_fillers(words, g, FILLERS if g else 1, seed) for g in gaps}
+    rows: list[dict[str, Any]] = []
     for run in runs:
         model = run.model()
         unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
@@ -212,10 +214,9 @@ def fill_blank(
         warn_unknown(run.tokenizer, swap[1] if swap else "", on_progress)
         for gap, some in fillers.items():
             texts = [blank if gap is None else blank.with_gap(f) for f in some]
-            found = _candidates(model, run.tokenizer, texts, candidates, swap, top)
-            rows.append(
-                {"run": str(run.path), "arch": run.record.arch, "gap": gap, "candidates": found}
-            )
+            row = {"run": str(run.path), "arch": run.record.arch, "gap": gap}
+            listed = _candidates(model, run.tokenizer, texts, candidates, swap, top)
+            rows.append(row | {"candidates": listed})
     return ClozeResult(rows)
 
 
@@ -281,19 +282,19 @@ def answer_items(
 
     A run whose text is not that of the items beside it is left out, with a warning.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in runs:
         path = items or items_of(run, on_progress)
         if path is None:
             continue
         model = run.model()
         for group in _by_gap(path, gaps):
-            found = item_accuracy(model, run.tokenizer, group)
-            low, high = found.interval
-            row = {"run": str(run.path), "arch": run.record.arch, "gap": found.gap}
-            row |= {"kind": found.kind, "accuracy": found.accuracy, "low": low, "high": high}
-            row |= {"count": found.count, "chance": found.chance}
-            rows.append(row | {"target_nats": found.target_nats, "candidates": []})
+            result = item_accuracy(model, run.tokenizer, group)
+            low, high = result.interval
+            row = {"run": str(run.path), "arch": run.record.arch, "gap": result.gap}
+            row |= {"kind": result.kind, "accuracy": result.accuracy, "low": low, "high": high}
+            row |= {"count": result.count, "chance": result.chance}
+            rows.append(row | {"target_nats": result.target_nats, "candidates": []})
     if not rows:
         raise _no_text(runs[0])
     return ClozeResult(rows)
@@ -302,17 +303,16 @@ def answer_items(
 def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
     """The items beside a run's text; None, with a warning, where they belong to another text."""
     warnings: list[Message] = []
-    found = find_companions(run.record.corpus["texts"], warnings.append)
-    if found.items and found.about and not _text_is_unchanged(run):
-        warnings.append(
-            Message(f"the text of '{run.path}' has changed: its items are left out", "warning")
-        )
-        found = find_companions(())
+    beside = find_companions(run.record.corpus["texts"], warnings.append)
+    if beside.items and beside.about and not _text_is_unchanged(run):
+        problem = f"the text of '{run.path}' has changed: its items are left out"
+        warnings.append(Message(problem, "warning"))
+        beside = find_companions(())
     for warning in warnings:
         on_progress(warning)
-    if found.items is None and not warnings:
+    if beside.items is None and not warnings:
         raise _no_text(run)
-    return found.items
+    return beside.items
 
 
 def _text_is_unchanged(run: Run) -> bool:
@@ -328,7 +328,7 @@ def _no_text(run: Run) -> UsageError:
 
 
 def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
-    """Items by kind and gap: the control first, then what is asked by gap."""
+    """Items by kind and gap: the control first, then the kinds of `QUESTIONS`."""
     groups = {
         (kind, gap): items
         for (kind, gap), items in group_items(read_items(path)).items()
@@ -346,15 +346,15 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         key = CONTROL if row["kind"] == CONTROL else f"gap{row['gap']}"
         by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
         chance[key] = row["chance"]
-    asked = [r for r in rows if r["kind"] in QUESTIONS]
-    title, unit = QUESTIONS[asked[0]["kind"]]
-    columns = [Column("arch", text_column("model"))]
-    columns += [Column(CONTROL, WHOLE_PERCENT, CONTROL)] if CONTROL in chance else []
-    gaps = dict.fromkeys(r["gap"] for r in asked)
-    columns += [Column(f"gap{g}", WHOLE_PERCENT, f"{g} {unit}") for g in gaps]
+    by_gap = [r for r in rows if r["kind"] in QUESTIONS]
+    title, unit = QUESTIONS[by_gap[0]["kind"]]
+    headings = {CONTROL: CONTROL} if CONTROL in chance else {}
+    headings |= {f"gap{r['gap']}": f"{r['gap']} {unit}" for r in by_gap}
+    columns = [Column(path, WHOLE_PERCENT, heading) for path, heading in headings.items()]
+    columns.insert(0, Column("arch", text_column("model")))
     widest = max(r["high"] - r["low"] for r in rows) / 2
     note = (
-        f"right answers out of {int(1 / asked[0]['chance'] + 0.5)}, {asked[0]['count']} texts "
+        f"right answers out of {int(1 / by_gap[0]['chance'] + 0.5)}, {by_gap[0]['count']} texts "
         f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
     )
     if CONTROL in chance:

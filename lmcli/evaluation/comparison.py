@@ -2,13 +2,15 @@
 
 **In:** a `TrialResult` for each training, or for runs that exist.
 **Out:** a `Comparison`: a row for each architecture over its seeds, and for the optimum of a
-grammar; the `Difference` of each to the best; how far back each remembers.
+grammar, which no model can beat; the `Difference` of each to the best; how far back each remembers:
+its `reach` and, where the text has items with known answers, its `recall`.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +19,26 @@ from typing import Any
 import numpy as np
 
 from lmcli.data.dataset import Dataset
-from lmcli.evaluation.comparison_memory import measure_memory, reach_text, recall_tables
-from lmcli.evaluation.optimum import optimum_row
-from lmcli.evaluation.probes.base import ProbeData, ProbeResult
-from lmcli.evaluation.probes.suite import ProbeReport
+from lmcli.evaluation.forced_choice import CONTROL
+from lmcli.evaluation.probes.base import (
+    ProbeData,
+    ProbedModel,
+    ProbeReport,
+    ProbeResult,
+    load_probes,
+    run_probes,
+)
+from lmcli.evaluation.probes.recall.grammar_items import main_kind
 from lmcli.evaluation.score import Score, warn_of_unknown
 from lmcli.evaluation.statistics import limits, paired_rates
-from lmcli.evaluation.trial_result import TrialResult
-from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.evaluation.trial_result import TrialResult, optimum_row
+from lmcli.registry import PROBES
+from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import (
     BITS_PER_CHAR,
     PARAMETERS,
     PERPLEXITY,
+    WHOLE_PERCENT,
     Block,
     Column,
     Metric,
@@ -36,6 +46,7 @@ from lmcli.report.result import (
     Table,
     text,
 )
+from lmcli.run import Run
 
 # ------------------------------------------------------------------ ranking
 
@@ -46,38 +57,38 @@ class ComparisonRow:
 
     name: str
     arch: str
-    outcomes: Sequence[TrialResult]
+    results: Sequence[TrialResult]
 
     def mean(self, value: Callable[[TrialResult], float]) -> float:
         """A value averaged over seeds."""
-        return sum(map(value, self.outcomes)) / len(self.outcomes)
+        return sum(map(value, self.results)) / len(self.results)
 
     @property
     def bits_per_char(self) -> float:
         """On the held-out part; what rows are sorted by."""
-        return self.mean(lambda o: o.held_out.bits_per_char)
+        return self.mean(lambda r: r.held_out.bits_per_char)
 
     def to_json(self) -> dict[str, Any]:
         """A row of ``compare --json``."""
-        first, count = self.outcomes[0], len(self.outcomes)
-        tested = all(o.test for o in self.outcomes)
+        first = self.results[0]
+        tested = all(r.test for r in self.results)
         return {
             "name": self.name,
             "arch": self.arch,
             "parameters": first.parameters,
             "body_parameters": first.body_parameters,
-            "tokens_seen": self.mean(lambda o: o.tokens_seen),
-            "seconds": self.mean(lambda o: o.seconds),
-            "tokens_per_second": self.mean(lambda o: o.tokens_seen / max(o.seconds, 1e-9)),
+            "tokens_seen": self.mean(lambda r: r.tokens_seen),
+            "seconds": self.mean(lambda r: r.seconds),
+            "tokens_per_second": self.mean(lambda r: r.tokens_seen / max(r.seconds, 1e-9)),
             "flops_per_token": first.flops_per_token,
             "learning_rate": first.learning_rate,
-            "valid": summary([o.valid for o in self.outcomes]),
-            "test": summary([o.held_out for o in self.outcomes]) if tested else None,
+            "valid": summary([r.valid for r in self.results]),
+            "test": summary([r.held_out for r in self.results]) if tested else None,
             "seeds": [
-                {"seed": o.seed, "run": o.run, "bits_per_char": o.held_out.bits_per_char}
-                for o in self.outcomes
+                {"seed": r.seed, "run": r.run, "bits_per_char": r.held_out.bits_per_char}
+                for r in self.results
             ],
-            "run": first.run if count == 1 else None,
+            "run": first.run if len(self.results) == 1 else None,
         }
 
 
@@ -124,10 +135,8 @@ def paired_difference(
     a_nats, b_nats = (np.stack([s.block_nats for s in some]) for some in (a_scores, b_scores))
     a_rates, b_rates = paired_rates(a_nats, b_nats, a_scores[0].block_chars)
     low, high = limits(a_rates / math.log(2) - b_rates / math.log(2))
-    mean = np.mean([s.bits_per_char for s in a_scores]) - np.mean(
-        [s.bits_per_char for s in b_scores]
-    )
-    return Difference(a, b, float(mean), low, high)
+    a_mean, b_mean = (np.mean([s.bits_per_char for s in some]) for some in (a_scores, b_scores))
+    return Difference(a, b, float(a_mean - b_mean), low, high)
 
 
 @dataclass(frozen=True)
@@ -141,16 +150,12 @@ class Ranking:
     def of(cls, results: Sequence[TrialResult]) -> Ranking:
         """Rank results; those of one name are seeds of one row, whichever was done first."""
         groups: dict[str, list[TrialResult]] = {}
-        for result in sorted(results, key=lambda o: (o.seed, o.run)):
+        for result in sorted(results, key=lambda r: (r.seed, r.run)):
             groups.setdefault(result.name, []).append(result)
         rows = [ComparisonRow(name, g[0].arch, g) for name, g in groups.items()]
         rows.sort(key=lambda row: row.bits_per_char)
-        return cls(rows, [_against(row, rows[0]) for row in rows[1:]])
-
-
-def _against(row: ComparisonRow, best: ComparisonRow) -> Difference:
-    scores = [[o.held_out for o in r.outcomes] for r in (row, best)]
-    return paired_difference(row.name, scores[0], best.name, scores[1])
+        scores = [(row.name, [r.held_out for r in row.results]) for row in rows]
+        return cls(rows, [paired_difference(*other, *scores[0]) for other in scores[1:]])
 
 
 # ------------------------------------------------------------------ what `lmcli compare` says
@@ -188,7 +193,7 @@ class Comparison:
             values["probes"] = [r.to_json() for r in self.probes]
         if self.probes:
             blocks += ProbeReport(self.probes).result().blocks
-        again = f"lmcli sample {shlex.quote(self.ranking.rows[0].outcomes[0].run)}"
+        again = f"lmcli sample {shlex.quote(self.ranking.rows[0].results[0].run)}"
         if any(row["arch"] == "optimum" for row in self.rows):
             again = f"lmcli cloze {shlex.quote(str(self.folder))}/*"
         return Result("compare", values, blocks, [again])
@@ -199,11 +204,9 @@ class Comparison:
         table = []
         for row in self.rows:
             verdict = "best" if row["name"] == self.ranking.rows[0].name else ""
-            if row["name"] in differences:
-                against = differences[row["name"]]
+            if against := differences.get(row["name"]):
                 verdict = f"{against.verdict} ({against.bits_per_char:+.3f})"
-            tokens = row["tokens_seen"]
-            millions = None if tokens is None else tokens / 1e6
+            millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
             reach = reach_text(row["reach"])
             table.append({**row, "verdict": verdict, "million": millions, "reached": reach})
         columns = [
@@ -231,11 +234,11 @@ def compare_results(
     probe: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Comparison:
-    """Rank what was trained on a dataset, and measure how far back each row remembers.
-
-    With `probe` all probes are run.
-    """
-    _warn_of_unknown(results, on_progress)
+    """Rank what was trained on a dataset; measure each row's memory, with `probe` by all probes."""
+    scores = {r.name: r.held_out for r in results}
+    if len({score.unknown_tokens for score in scores.values()}) > 1:
+        for name, score in scores.items():  # bits per character mean little between these
+            warn_of_unknown(score, name, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
     data = ProbeData.of_corpus(dataset.corpus, on_progress)
@@ -244,25 +247,111 @@ def compare_results(
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
     probes = measure_memory(rows, data, seed, probe, on_progress)
-    corpus = _corpus(dataset)
-    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
-
-
-def _corpus(dataset: Dataset) -> dict[str, Any]:
-    corpus, tokenized = dataset.corpus, dataset.tokenized
-    parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
+    parts = [p for p in (dataset.corpus.train, dataset.corpus.valid, dataset.corpus.test) if p]
+    tokenized = dataset.tokenized
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
-    return {
-        "sha256": corpus.spec.sha256,
+    corpus = {
+        "sha256": dataset.spec.sha256,
         "chars": sum(p.chars for p in parts),
         "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
         "tokenizer": dataset.tokenizer,
     }
+    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
 
 
-def _warn_of_unknown(results: Sequence[TrialResult], on_progress: OnProgress) -> None:
-    """Warnings where some lack tokens that others have: their bits per character mean little."""
-    scores = {r.name: r.held_out for r in results}
-    if len({score.unknown_tokens for score in scores.values()}) > 1:
-        for name, score in scores.items():
-            warn_of_unknown(score, name, on_progress)
+# ------------------------------------------------------------------ how far back they remember
+
+UNMEASURED = {"tokens": None, "at_least": False}
+
+
+def measure_memory(
+    rows: Sequence[dict[str, Any]],
+    data: ProbeData,
+    seed: int = 0,
+    every: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> list[ProbeResult]:
+    """Set each row's `reach` and `recall`; the results of recall, or with `every` of all probes.
+
+    Where the text has items with known answers, all seeds are probed, else the first of each row.
+    """
+    seeds = None if data.items else 1
+    paths = {row["name"]: [s["run"] for s in row["seeds"][:seeds]] for row in rows}
+    subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]
+    firsts = {some[0] for some in paths.values() if some}
+
+    def without_notes(event: object) -> object:
+        noted = isinstance(event, Message) and event.level == "note"
+        return None if noted else on_progress(event)
+
+    results = []
+    for name, probe in load_probes(PROBES.names() if every else ["recall"], {}).items():
+        mine = [s for s in subjects if name == "recall" or s.name in firsts]
+        if any(probe[0].applies(s, data, probe[1]) is None for s in mine):
+            results += run_probes({name: probe}, mine, data, seed, without_notes)
+    recall = next((r for r in results if r.probe == "recall"), None)
+    for row in rows:
+        _set_recall(row, set(paths[row["name"]]), recall, by_items=bool(data.items))
+    return results
+
+
+def _set_recall(
+    row: dict[str, Any], runs: set[str], recall: ProbeResult | None, by_items: bool
+) -> None:
+    """The median over the seeds of a row: its reach, and its right answers at each gap."""
+    summaries = [] if recall is None else [s for s in recall.summary if s["run"] in runs]
+    summaries.sort(key=lambda s: (s["reach"]["tokens"], s["reach"]["at_least"]))
+    middle = (len(summaries) - 1) // 2
+    row["reach"] = summaries[middle]["reach"] if summaries else dict(UNMEASURED)
+    if not by_items or recall is None:
+        return
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for one in (one for one in recall.rows if one["run"] in runs):
+        groups.setdefault((one["kind"], one["gap"]), []).append(one)
+    row["recall"] = [
+        {
+            "kind": kind,
+            "gap": gap,
+            **{n: statistics.median(o[n] for o in some) for n in ("value", "low", "high")},
+            "least": min(o["value"] for o in some),
+            "count": some[0]["count"],
+            "chance": some[0]["chance"],
+            "seeds": len(some),
+        }
+        for (kind, gap), some in groups.items()
+    ]
+
+
+def reach_text(reach: Mapping[str, Any]) -> str | None:
+    """A reach as a table shows it; a reach of 0 tokens is one too.
+
+    >>> reach_text({"tokens": 128, "at_least": True}), reach_text({"tokens": None})
+    ('≥ 128', None)
+    """
+    if reach["tokens"] is None:
+        return None
+    return ("≥ " if reach["at_least"] else "") + f"{reach['tokens']:,}"
+
+
+def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Right answers of each row, a column a gap; no table where there are no items."""
+    recalled = [row for row in rows if row.get("recall")]
+    if not recalled:
+        return []
+    first = recalled[0]["recall"]
+    kind = main_kind(first)
+    by_gap = sorted((one for one in first if one["kind"] == kind), key=lambda one: one["gap"])
+    gaps = {str(one["gap"]): one["chance"] for one in by_gap}
+    controls = {one["kind"]: one["chance"] for one in first if one["kind"] == CONTROL}
+    table = [{"name": row["name"], **_cells(row["recall"], kind)} for row in recalled]
+    table.append({"name": "chance", **controls, **gaps})
+    columns = [Column("name", text("model"))]
+    columns += [Column(path, WHOLE_PERCENT, path) for path in [*controls, *gaps]]
+    seeds, count = first[0]["seeds"], max(one["count"] for one in first)
+    note = f"{count} questions a gap" + (f"; median of {seeds} seeds" if seeds > 1 else "")
+    return [Table(f"right answers by gap: {kind}", columns, table, note)]
+
+
+def _cells(recall: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
+    cells = {str(one["gap"]): one["value"] for one in recall if one["kind"] == kind}
+    return {one["kind"]: one["value"] for one in recall if one["kind"] == CONTROL} | cells

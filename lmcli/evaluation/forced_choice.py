@@ -1,7 +1,8 @@
 """How likely each of several words is after a text: the one scorer of all forced choices.
 
-**In:** a model, a tokenizer, texts, words for each.
-**Out:** ln p of every word.
+**In:** a model, a tokenizer, texts, words for each; or the held-out items of a grammar.
+**Out:** ln p of every word; of items by kind and gap how often the answer beats all other
+candidates, and its loss. ``cloze``, ``probe recall`` and ``compare`` all ask the same items.
 
 A word's score is the sum over its tokens. Where words are spelt out of smaller symbols, it includes
 the probability that the word ends there, summed over all tokens that end it, or "German" would win
@@ -11,20 +12,28 @@ them and others not, that blank counts to the words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmcli.errors import TextError
-from lmcli.evaluation.state_batches import Ids, advance, padded, take
-from lmcli.evaluation.statistics import Floats
+from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, take
+from lmcli.evaluation.statistics import Floats, Interval, wilson
+from lmcli.grammars.base import Item
 from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.tokenizers.base import SAFE_SPLIT, Tokenizer
 
 LEFT = 64
 """characters before a word that are encoded with it, at the least"""
+CONTROL = "control"
+ITEMS_PER_GAP = 200
+"""items of each kind and gap, at the most"""
+STATE_MEMORY = 1 << 28
+"""bytes of states held at once"""
 
 
 def encode_words(
@@ -144,3 +153,87 @@ def normalised(scores: Floats) -> Floats:
     p: Floats = np.exp(scores - scores.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     return p
+
+
+# ------------------------------------------------------------------ items of a grammar
+
+
+@dataclass(frozen=True)
+class ItemAccuracy:
+    """Forced choice over items of one kind and gap."""
+
+    kind: str
+    gap: int
+    count: int
+    right: int
+    """how often the answer beats all other candidates; a tie is not right"""
+    target_nats: float
+    """mean -ln p of the answer among the candidates: 0 is perfect"""
+    amnesic_nats: float
+    """the same for a model without memory: mean ln of the number of candidates"""
+    chance: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.count
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the accuracy."""
+        return wilson(self.right, self.count)
+
+
+def group_items(
+    items: Sequence[Item], most: int = ITEMS_PER_GAP
+) -> dict[tuple[str, int], list[Item]]:
+    """The first items of each kind and gap, the control first."""
+    groups: dict[tuple[str, int], list[Item]] = {}
+    for item in items:
+        if len(item.candidates) > 1:
+            group = groups.setdefault((item.kind, item.gap), [])
+            if len(group) < most:
+                group.append(item)
+    order = sorted(groups, key=lambda key: (key[0] != CONTROL, *key))
+    return {key: groups[key] for key in order}
+
+
+def item_accuracy(
+    model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]
+) -> ItemAccuracy:
+    """The answers of items of one kind and gap, each against its item's candidates."""
+    check_vocabulary(
+        tokenizer,
+        sorted({word for item in items for word in item.candidates}),
+        "the items belong to another text than the run",
+    )
+    scores = item_scores(model, tokenizer, items)
+    answers = [item.candidates.index(item.answer) for item in items]
+    pairs = list(zip(scores, answers, strict=True))
+    probabilities = [normalised(row)[a] for row, a in pairs]
+    sizes = [len(row) for row in scores]
+    return ItemAccuracy(
+        items[0].kind,
+        items[0].gap,
+        len(items),
+        sum(bool(row[a] > np.delete(row, a).max()) for row, a in pairs),
+        float(np.mean(-np.log(np.maximum(probabilities, 1e-300)))),
+        float(np.mean([math.log(size) for size in sizes])),
+        float(np.mean([1 / size for size in sizes])),
+    )
+
+
+def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> list[Floats]:
+    """ln p of every candidate of every item."""
+    batch = max(8, STATE_MEMORY // (8 * row_bytes(model)))
+    scores: list[Floats] = [np.empty(0)] * len(items)
+    for begin in range(0, len(items), batch):
+        group = range(begin, min(begin + batch, len(items)))
+        # candidates of one item may be fewer than another's: those of equal number at a time
+        for size in sorted({len(items[i].candidates) for i in group}):
+            alike = [i for i in group if len(items[i].candidates) == size]
+            words = [items[i].candidates for i in alike]
+            table = score_words(model, tokenizer, [items[i].text for i in alike], words)
+            for i, row in zip(alike, table, strict=True):
+                scores[i] = row
+    return scores

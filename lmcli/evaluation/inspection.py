@@ -3,7 +3,7 @@
 **In:** a run, a text or a file of one, what to look at.
 **Out:** an `Inspection`. Its JSON keys beside `run`, `arch`, `tokenizer`, `tokens` and `nats`:
 
-- `gates`: the names shown, and ``items: [{text, nats, <gate>: value}]``, one a token. The value is
+- `gates`: their names, and ``items: [{text, nats, <gate>: value}]``, one a token. The value is
   the mean over units (for candidate, cell and hidden, whose signs would cancel, the mean of their
   size); with single units a mapping from unit to value.
 - with another run ``versus: {run, arch, nats}`` and ``items: [{text, nats, versus, difference}]``,
@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,8 +26,14 @@ from typing import Any
 from lmcli.data.corpus import read_documents
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
-from lmcli.evaluation.activations import Activations, loss_difference, read_inside, read_only
-from lmcli.evaluation.unit_search import Correlation, correlate
+from lmcli.evaluation.activations import (
+    Activations,
+    Correlation,
+    correlate,
+    loss_difference,
+    read_inside,
+    read_only,
+)
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import (
     BITS,
@@ -51,11 +59,11 @@ LONGEST = 20_000
 SHOWN = 1000
 """tokens that are drawn; --json has all"""
 FEW = 20
-"""up to this many tokens their numbers are shown too"""
+"""up to this many tokens a table has their numbers"""
 UNITS = 8
+NATS_PER_BIT = math.log(2)
 SURPRISE, DECIDED = 10.0, 4.0
 """bits at which the strip of surprise is full, and at which a difference has its full colour"""
-NATS_PER_BIT = 0.6931471805599453
 
 
 @dataclass(frozen=True)
@@ -132,17 +140,16 @@ def inspect_text(
     """
     documents = _documents(run, text, on_progress)
     first = _read(run, documents, inside=versus is None)
-    unknown, tokens = first.read.unknown, len(first.read.spans)
-    if unknown:
-        warning = f"{unknown} of {tokens} tokens are unknown to '{run.path}'"
+    read = first.read
+    if read.unknown:
+        warning = f"{read.unknown} of {len(read.spans)} tokens are unknown to '{run.path}'"
         on_progress(Message(warning, "warning"))
     if versus is not None:
         return Inspection(first, text, second=_read(versus, documents, inside=False))
-    read = first.read
     if regex is not None:
         gates = read.matching(gate)
-        found = correlate(read, regex, gates, units or UNITS)
-        return Inspection(first, text, gates, correlation=found)
+        correlation = correlate(read, regex, gates, units or UNITS)
+        return Inspection(first, text, gates, correlation=correlation)
     if units is None and unit is None:
         return Inspection(first, text, read.matching(gate))
     if gate is None:
@@ -166,13 +173,11 @@ def _documents(run: Run, text: str, on_progress: OnProgress) -> list[str]:
         documents = read_documents([text], options)
     if not "".join(documents):
         raise TextError("the text is empty", "give a few words, or a file")
-    cut, left = list[str](), LONGEST
-    for document in documents:
-        cut.append(document[:left])
-        left -= len(cut[-1])
     if sum(map(len, documents)) > LONGEST:
         warning = f"only the first {LONGEST:,} characters of '{text[:60]}' are read"
         on_progress(Message(warning, "warning"))
+    begins = itertools.accumulate(map(len, documents), initial=0)
+    cut = [d[: max(0, LONGEST - begin)] for d, begin in zip(documents, begins, strict=False)]
     return [document for document in cut if document]
 
 
@@ -209,10 +214,10 @@ def _single_units(
     values: dict[str, Any], read: Activations, units: Mapping[str, Sequence[int]], named: bool
 ) -> Result:
     """Single units of each gate: the one that was named, or those that vary most."""
-    rows, shown = list[Strip](), dict[str, list[Any]]()
+    rows, items = list[Strip](), dict[str, list[Any]]()
     for name, chosen in units.items():
         lines = {str(u): read.unit(name, u).tolist() for u in chosen}
-        shown[name] = [dict(zip(lines, v, strict=True)) for v in zip(*lines.values(), strict=True)]
+        items[name] = [dict(zip(lines, v, strict=True)) for v in zip(*lines.values(), strict=True)]
         signed = bool(read.values[name].min() < 0)
         rows += [_strip(f"{name} {u}", line, signed) for u, line in lines.items()]
     tint: list[float] = []
@@ -224,27 +229,24 @@ def _single_units(
         tint = [2 * (v - low) / ((high - low) or 1.0) - 1 for v in rows[-1].values]
         title = f"{rows[-1].name} along the text: blue low, red high"
     block = _drawn(title, read.tokens, [_surprise(read.nats), *rows], tint)
-    return Result("inspect", {**values, "items": _items(read, shown)}, [block])
+    return Result("inspect", {**values, "items": _items(read, items)}, [block])
 
 
-def _items(read: Activations, shown: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """One entry a token: its text, its loss, and what each gate shows."""
-    rows = zip(read.tokens, read.nats.tolist(), *shown.values(), strict=True)
-    return [{"text": t, "nats": n, **dict(zip(shown, v, strict=True))} for t, n, *v in rows]
+def _items(read: Activations, gates: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """One entry a token: its text, its loss, and the value of each gate."""
+    rows = zip(read.tokens, read.nats.tolist(), *gates.values(), strict=True)
+    return [{"text": t, "nats": n, **dict(zip(gates, v, strict=True))} for t, n, *v in rows]
 
 
 def _numbers(gates: Sequence[str], items: list[dict[str, Any]]) -> Block:
     """A row a token."""
     columns = [Column("token", text_column("token")), Column("bits", BITS)]
     columns += [Column(f"values.{place}", GATE, name) for place, name in enumerate(gates)]
-    rows = [
-        {
-            "token": repr(item["text"])[1:-1],
-            "bits": item["nats"] / NATS_PER_BIT,
-            "values": {str(place): item[name] for place, name in enumerate(gates)},
-        }
-        for item in items
-    ]
+    rows = []
+    for item in items:
+        values = {str(place): item[name] for place, name in enumerate(gates)}
+        bits = item["nats"] / NATS_PER_BIT
+        rows.append({"token": repr(item["text"])[1:-1], "bits": bits, "values": values})
     return Table("", columns, rows)
 
 
@@ -271,11 +273,6 @@ def _drawn(
     return Strips(title, parts[:SHOWN], rows, tint, note)
 
 
-def _again(text: str) -> str:
-    """The text as it was typed, if it is short and can be shown."""
-    return shlex.quote(text) if len(text) <= 40 and text.isprintable() else "TEXT"
-
-
 # ------------------------------------------------------------------ two runs
 
 
@@ -293,36 +290,41 @@ def _two_runs(values: dict[str, Any], first: ReadRun, second: ReadRun) -> Result
     title = f"who expected it more? blue: {first.run} (first), red: {second.run} (second)"
     tint = [max(-1.0, min(1.0, bits / DECIDED)) for bits in apart]
     block = _drawn(title, [s.text for s in spans], rows, tint)
-    sums = {"first": first.nats / NATS_PER_BIT, "second": second.nats / NATS_PER_BIT}
-    columns = [Column("first", Metric("", 1), f"first: bits of {first.run}")]
-    columns.append(Column("second", Metric("", 1), f"second: bits of {second.run}"))
-    facts = Facts(columns, sums)
+    totals = {"first": first, "second": second}
+    columns = [Column(n, Metric("", 1), f"{n}: bits of {r.run}") for n, r in totals.items()]
+    facts = Facts(columns, {n: r.nats / NATS_PER_BIT for n, r in totals.items()})
     return Result("inspect", {**values, "versus": about, "items": items}, [block, facts])
 
 
 # ------------------------------------------------------------------ units that tell
 
 
-def _pattern(values: dict[str, Any], found: Correlation, text: str) -> Result:
+def _pattern(values: dict[str, Any], pattern: Correlation, text: str) -> Result:
     """The units whose value best tells whether a token lies inside a match."""
-    rows = [{**asdict(u), "side": ">" if u.above else "<"} for u in found.units]
-    columns = [Column("gate", text_column("value")), Column("unit", Metric("unit"))]
-    columns += [Column("side", text_column("inside if")), Column("threshold", GATE, "threshold")]
-    columns += [Column("score", PERCENT, "held-out"), Column("auc", GATE, "AUC")]
-    columns += [Column("fit", PERCENT, "where chosen")]
-    inside, tokens = COUNT.show(found.inside), COUNT.show(found.tokens)
+    rows = [{**asdict(u), "side": ">" if u.above else "<"} for u in pattern.units]
+    columns = [
+        Column("gate", text_column("value")),
+        Column("unit", Metric("unit")),
+        Column("side", text_column("inside if")),
+        Column("threshold", GATE, "threshold"),
+        Column("score", PERCENT, "held-out"),
+        Column("auc", GATE, "AUC"),
+        Column("fit", PERCENT, "where chosen"),
+    ]
+    inside, tokens = COUNT.show(pattern.inside), COUNT.show(pattern.tokens)
+    chance, shifted = PERCENT.show(pattern.chance), PERCENT.show(pattern.shifted)
     note = (
         f"held-out: balanced accuracy on the second half of the text ({inside} of {tokens} tokens "
-        "inside); unit and threshold were chosen on the first. "
-        f"Chance is {PERCENT.show(found.chance)}; with the matches shifted along the text the best "
-        f"of {COUNT.show(found.candidates)} units came to {PERCENT.show(found.shifted)} in 19 tries"
+        f"inside); unit and threshold were chosen on the first. Chance is {chance}; with the "
+        f"matches shifted along the text the best of {COUNT.show(pattern.candidates)} units came "
+        f"to {shifted} in 19 tries"
     )
-    best = found.units[0]
+    best = pattern.units[0]
     said = f"tells: {PERCENT.show(best.score)} right on held-out text (balanced)"
-    if best.score <= found.shifted:
+    if best.score <= pattern.shifted:
         said = "is the best, and no better than the best on shifted matches: no unit tells"
-    table = Table(f"units that tell where {found.regex} matches", columns, rows, note)
+    table = Table(f"units that tell where {pattern.regex} matches", columns, rows, note)
     tried = f"lmcli inspect {values['run']} {text} --gate {best.gate} --unit {best.unit}"
     verdict = Passage(f"{best.gate} {best.unit} {said}")
-    values = {**values, "correlate": asdict(found)}
+    values = {**values, "correlate": asdict(pattern)}
     return Result("inspect", values, [table, verdict], [tried])

@@ -24,6 +24,9 @@ from lmcli.data.batches import IGNORED
 from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.report.progress import ProgressCounter
 
+Integers = npt.NDArray[np.integer[Any]]
+Nats = npt.NDArray[np.float32]
+
 ROWS = 32
 CHUNK, LONGEST_CHUNK = 128, 1024
 STATE_TOLERANCE = 1e-5
@@ -38,32 +41,43 @@ class _Reading:
     def __init__(
         self,
         model: LanguageModel,
-        ids: npt.NDArray[np.integer[Any]],
+        ids: Integers,
         rows: int,
         chunk: int,
-        tolerance: float,
-        state: State | None = None,
-        meter: ProgressCounter | None = None,
+        state: State | None,
+        counter: ProgressCounter | None,
     ) -> None:
         self.model = model
-        self.meter = meter or ProgressCounter()
-        self.tolerance = tolerance
+        self.counter = counter or ProgressCounter()
         self.state = state
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
-        length = len(ids) - 1
-        self.chunks = max(1, -(-length // (rows * chunk)))  # per row
-        self.rows = -(-length // (self.chunks * chunk))
-        padded = self.rows * self.chunks * chunk
-        inputs = np.full(padded, model.start_id, np.int64)
-        targets = np.full(padded, IGNORED, np.int64)
-        inputs[:length] = ids[:-1]
-        targets[:length] = ids[1:]
-        targets[targets == model.start_id] = IGNORED
-        self.length = length
-        self.inputs = torch.from_numpy(inputs.reshape(self.rows, self.chunks, chunk))
-        self.targets = torch.from_numpy(targets.reshape(self.rows, self.chunks, chunk))
-        self.nats = torch.zeros(self.rows, self.chunks, chunk)
+        start, self.length = model.start_id, len(ids) - 1
+        self.chunks = max(1, -(-self.length // (rows * chunk)))  # per row
+        self.rows = -(-self.length // (self.chunks * chunk))
+        shape = self.rows, self.chunks, chunk
+        inputs, targets = np.full((2, *shape), start, np.int64)
+        inputs.reshape(-1)[: self.length] = ids[:-1]
+        targets.reshape(-1)[: self.length] = ids[1:]
+        targets[targets == start] = IGNORED
+        self.inputs, self.targets = torch.from_numpy(inputs), torch.from_numpy(targets)
+        self.nats = torch.zeros(shape)
         self.after: list[State] = []  # per chunk, the states of all rows after it
+
+    @torch.inference_mode()
+    def token_nll(self, approximate: bool = False) -> Nats:
+        """The nats of the stream, in its order: every row is read from where the last one ended."""
+        was_training = self.model.training
+        self.model.eval()
+        self.read_all()
+        changed = torch.arange(1, self.rows)
+        while len(changed):
+            ended = self.rescore_rows(
+                changed, APPROXIMATE_TOLERANCE if approximate else STATE_TOLERANCE
+            )
+            changed = (ended + 1)[ended + 1 < self.rows] if not approximate else ended[:0]
+        self.model.train(was_training)
+        nats: Nats = self.nats.flatten().numpy()[: self.length]
+        return nats
 
     def read(self, rows: Tensor, chunk: int, state: State) -> State:
         """Score one chunk of some rows from a state."""
@@ -73,39 +87,25 @@ class _Reading:
         self.nats[rows, chunk] = -logs.float().cpu()
         return state
 
-    def first(self) -> None:
-        """All rows from the start state."""
+    def read_all(self) -> None:
+        """All rows from the start state, the first one from the state that was given."""
         every, done = torch.arange(self.rows), 0
         state = self.model.initial_state(self.rows)
-        if self.state is not None:  # of what was read before; only the first row goes on with it
+        if self.state is not None:
             pairs = zip(self.state, state, strict=True)
             state = tuple(torch.cat([given, part[1:]]) for given, part in pairs)
         for chunk in range(self.chunks):
             state = self.read(every, chunk, state)
             self.after.append(tuple(part.clone() for part in state))
-            self.meter.add((chunk + 1) * self.length // self.chunks - done)
+            self.counter.add((chunk + 1) * self.length // self.chunks - done)
             done = (chunk + 1) * self.length // self.chunks
 
-    def all_rows(self, approximate: bool) -> None:
-        """Every row from where the row before it ended."""
-        self.first()
-        changed = torch.arange(1, self.rows)
-        while len(changed):
-            ended = self.rescore_rows(changed)
-            changed = (ended + 1)[ended + 1 < self.rows] if not approximate else ended[:0]
-
-    def token_nll(self) -> npt.NDArray[np.float32]:
-        """The nats of the stream, in its order."""
-        nats: npt.NDArray[np.float32] = self.nats.flatten().numpy()[: self.length]
-        return nats
-
-    def rescore_rows(self, rows: Tensor) -> Tensor:
+    def rescore_rows(self, rows: Tensor, tolerance: float) -> Tensor:
         """Read rows again from where the row before them ended; return those whose end changed."""
         state: State = tuple(part[rows - 1] for part in self.after[-1])
-        for chunk in range(self.chunks):
+        for chunk, old in enumerate(self.after):
             state = self.read(rows, chunk, state)
-            old = self.after[chunk]
-            apart = _apart(state, tuple(part[rows] for part in old), self.tolerance)
+            apart = _apart(state, tuple(part[rows] for part in old), tolerance)
             for part, new in zip(old, state, strict=True):
                 part[rows] = new
             rows, state = rows[apart], tuple(part[apart] for part in state)
@@ -123,15 +123,14 @@ def _apart(new: State, old: State, tolerance: float) -> Tensor:
     return far
 
 
-@torch.inference_mode()
 def stream_nats(
     model: LanguageModel,
-    ids: npt.NDArray[np.integer[Any]],
+    ids: Integers,
     rows: int = ROWS,
     approximate: bool = False,
     state: State | None = None,
-    meter: ProgressCounter | None = None,
-) -> npt.NDArray[np.float32]:
+    counter: ProgressCounter | None = None,
+) -> Nats:
     """-ln p of every id but the first, given all before it and the state; 0 for start ids.
 
     `rows` is how many places of the stream are read side by side: a matter of speed only. An
@@ -140,40 +139,23 @@ def stream_nats(
     """
     if len(ids) < 2:
         return np.zeros(0, np.float32)
-    was_training = model.training
-    model.eval()
     wanted = max(CHUNK, min(LONGEST_CHUNK, len(ids) // (32 * rows)))
     chunk = max(8, min(wanted, LOGITS // (rows * model.scoring_width)))
-    reading = _Reading(
-        model,
-        ids,
-        min(rows, max(1, len(ids) // (4 * chunk))),
-        chunk,
-        APPROXIMATE_TOLERANCE if approximate else STATE_TOLERANCE,
-        state,
-        meter,
-    )
-    reading.all_rows(approximate)
-    model.train(was_training)
-    return reading.token_nll()
+    rows = min(rows, max(1, len(ids) // (4 * chunk)))
+    return _Reading(model, ids, rows, chunk, state, counter).token_nll(approximate)
 
 
-@torch.inference_mode()
 def carried_nats(
     model: LanguageModel,
-    ids: npt.NDArray[np.integer[Any]],
+    ids: Integers,
     state: State | None,
     rows: int,
     chunk: int,
-    meter: ProgressCounter | None = None,
-) -> tuple[npt.NDArray[np.float32], State]:
+    counter: ProgressCounter | None = None,
+) -> tuple[Nats, State]:
     """The same for a part of a longer stream, with the state to read the next part from.
 
     The length must fill the rows with chunks: len(ids) - 1 is a multiple of rows * chunk.
     """
-    was_training = model.training
-    model.eval()
-    reading = _Reading(model, ids, rows, chunk, STATE_TOLERANCE, state, meter)
-    reading.all_rows(approximate=False)
-    model.train(was_training)
+    reading = _Reading(model, ids, rows, chunk, state, counter)
     return reading.token_nll(), tuple(part[-1:] for part in reading.after[-1])

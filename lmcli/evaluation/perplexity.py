@@ -15,12 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from lmcli.data.split import Split
-from lmcli.evaluation.log_likelihood import LONGEST_CHUNK, ROWS, carried_nats, stream_nats
+from lmcli.evaluation.log_likelihood import (
+    LONGEST_CHUNK,
+    ROWS,
+    Integers,
+    carried_nats,
+    stream_nats,
+)
 from lmcli.evaluation.score import Score, ScoreAccumulator, ScoredText, warn_of_unknown
-from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.models.base import LOGITS, LanguageModel
 from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.report.result import (
     BITS_PER_CHAR,
@@ -36,8 +41,7 @@ from lmcli.report.result import (
 )
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
-from lmcli.settings import one_of
-from lmcli.tokenizers.base import Ids, Tokenizer, chunks_of
+from lmcli.tokenizers.base import Tokenizer, chunks_of
 
 Reset = Literal["never", "line", "document"]
 LEVELS = ("summary", "line", "token")
@@ -45,7 +49,6 @@ RESETS = ("never", "line", "document")
 
 SEGMENT = 1 << 20  # tokens scored together
 
-Integers = npt.NDArray[np.integer[Any]]
 Tokens = tuple[Integers, Integers]
 """ids, and where in the text each ends, in characters"""
 
@@ -53,32 +56,27 @@ Tokens = tuple[Integers, Integers]
 def score_documents(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    pieces: Sequence[str],
+    documents: Sequence[str],
     reset: Reset = "document",
     rows: int = ROWS,
-    meter: ProgressCounter | None = None,
+    counter: ProgressCounter | None = None,
 ) -> list[ScoredText]:
-    """Score documents; with reset="never" the state is carried from one to the next.
-
-    The meter counts tokens.
-    """
+    """Score documents; with reset="never" the state is carried from one to the next."""
     if reset == "line":
-        pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
-    encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
+        documents = [line for text in documents for line in text.splitlines(keepends=True)]
+    encoded = [tokenizer.encode_with_ends(text) for text in documents]
     start = np.array([tokenizer.start], np.int32)
-    parts: list[Ids] = []
-    for i, e in enumerate(encoded):
-        if i == 0 or reset != "never":
-            parts.append(start)
-        parts.append(e.ids)
-    stream = np.concatenate(parts) if parts else start
-    meter = meter or ProgressCounter()
-    meter.begin("scoring", len(stream) - 1, "M tokens")
-    nats = stream_nats(model, stream, rows, meter=meter)[stream[1:] != tokenizer.start]
+    parts = [part for e in encoded for part in (start, e.ids)]
+    if reset == "never":
+        parts = [start, *parts[1::2]]
+    stream = np.concatenate(parts or [start])
+    counter = counter or ProgressCounter()
+    counter.begin("scoring", len(stream) - 1, "M tokens")
+    nats = stream_nats(model, stream, rows, counter=counter)[stream[1:] != tokenizer.start]
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     return [
         ScoredText(text, e.ids, e.ends, part, tokenizer.unknown)
-        for text, e, part in zip(pieces, encoded, np.split(nats, cuts), strict=True)
+        for text, e, part in zip(documents, encoded, np.split(nats, cuts), strict=True)
     ]
 
 
@@ -88,35 +86,35 @@ def score_documents(
 def score_long(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    pieces: Sequence[str],
+    documents: Sequence[str],
     reset: Reset = "document",
     rows: int = ROWS,
     segment: int = SEGMENT,
-    meter: ProgressCounter | None = None,
+    counter: ProgressCounter | None = None,
 ) -> Score:
-    """Score pieces of text; with reset="never" the state is carried from piece to piece.
-
-    The meter counts tokens; how many there are is guessed from those that were read so far.
-    """
+    """The same for a text of any length; the total of the counter is an estimate at first."""
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
-    chars = Split(pieces).chars
-    sums, meter = ScoreAccumulator(chars, tokenizer.unknown), meter or ProgressCounter()
-    meter.begin("scoring", 0, "M tokens")
+    chars = Split(documents).chars
+    sums, counter = ScoreAccumulator(chars, tokenizer.unknown), counter or ProgressCounter()
+    counter.begin("scoring", 0, "M tokens")
     before, state = np.array([tokenizer.start]), None
-    for ids, ends in _of_size(_tokens(tokenizer, _fragments(pieces, sums), reset), size):
-        read, done = np.concatenate([before, ids]), meter.done + len(ids)
-        meter.total = max(done, done * chars // max(1, int(ends[-1])))
-        nats, state = _nats(model, read, state, rows, chunk if len(ids) == size else 0, meter)
+    for ids, ends in _of_size(_tokens(tokenizer, _fragments(documents, sums), reset), size):
+        read, done = np.concatenate([before, ids]), counter.done + len(ids)
+        counter.total = max(done, done * chars // max(1, int(ends[-1])))
+        if len(ids) == size:
+            nats, state = carried_nats(model, read, state, rows, chunk, counter)
+        else:
+            nats = stream_nats(model, read, rows, state=state, counter=counter)
         before, real = ids[-1:], ids != tokenizer.start
         sums.add_tokens(ids[real], ends[real], nats[real])
     return sums.score()
 
 
-def _fragments(pieces: Sequence[str], sums: ScoreAccumulator) -> Iterator[tuple[str, bool]]:
+def _fragments(documents: Sequence[str], sums: ScoreAccumulator) -> Iterator[tuple[str, bool]]:
     """The text in fragments, counted, and whether each continues the document before it."""
     within_word = False  # whether the document so far ends within a word
-    for chunk in chunks_of(pieces):
+    for chunk in chunks_of(documents):
         for number, text in enumerate(chunk.texts()):
             if number == 0 and not text:
                 continue
@@ -125,36 +123,23 @@ def _fragments(pieces: Sequence[str], sums: ScoreAccumulator) -> Iterator[tuple[
             yield text, number == 0
 
 
-def _nats(
-    model: LanguageModel,
-    ids: Integers,
-    state: State | None,
-    rows: int,
-    chunk: int,
-    meter: ProgressCounter,
-) -> tuple[npt.NDArray[np.float32], State | None]:
-    if chunk:
-        return carried_nats(model, ids, state, rows, chunk, meter)
-    return stream_nats(model, ids, rows, state=state, meter=meter), None
-
-
 def _tokens(
     tokenizer: Tokenizer, fragments: Iterable[tuple[str, bool]], reset: Reset
 ) -> Iterator[Tokens]:
     """Ids with start ids among them, except the first, which is never predicted."""
-    offset, begun, whole, previous = 0, False, True, tokenizer.start
+    offset, is_first, whole, previous = 0, True, True, tokenizer.start
     for fragment, goes_on in fragments:
         lines = fragment.splitlines(keepends=True) if reset == "line" else [fragment]
         for number, text in enumerate(lines):
             is_start = number > 0 or not goes_on or (reset == "line" and whole)
-            if is_start and begun and reset != "never":
+            if is_start and not is_first and reset != "never":
                 yield np.array([tokenizer.start]), np.array([offset])
             if is_start:
                 encoded = tokenizer.encode_with_ends(text)
             else:
                 encoded = tokenizer.encode_rest_with_ends(text, previous)
             yield encoded.ids, encoded.ends + offset
-            begun, offset = True, offset + len(text)
+            is_first, offset = False, offset + len(text)
             whole = bool(text) and text.splitlines()[-1] != text.splitlines(keepends=True)[-1]
             previous = int(encoded.ids[-1]) if len(encoded.ids) else tokenizer.start
 
@@ -167,12 +152,16 @@ def _of_size(tokens: Iterable[Tokens], size: int) -> Iterator[Tokens]:
         held.append(some)
         count += len(some[0])
         while count >= size:
-            ids, ends = (np.concatenate(parts) for parts in zip(*held, strict=True))
+            ids, ends = _joined(held)
             yield ids[:size], ends[:size]
             held, count = [(ids[size:], ends[size:])], count - size
     if count:
-        ids, ends = (np.concatenate(parts) for parts in zip(*held, strict=True))
-        yield ids, ends
+        yield _joined(held)
+
+
+def _joined(held: Sequence[Tokens]) -> Tokens:
+    ids, ends = (np.concatenate(parts) for parts in zip(*held, strict=True))
+    return ids, ends
 
 
 # ------------------------------------------------------------------ what `lmcli eval` says
@@ -246,10 +235,8 @@ def evaluate_documents(
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
     """Score documents under a run; warns where many tokens are unknown to it."""
-    one_of("level", level, LEVELS)
-    one_of("reset", reset, RESETS)
     began, items = time.perf_counter(), list[dict[str, Any]]()
-    how: Any = {"reset": reset, "rows": rows, "meter": ProgressCounter(on_progress)}
+    how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     if level == "summary" and Split(documents).chars > SEGMENT:  # no need to keep every token
         score = score_long(model, run.tokenizer, documents, **how)
     else:
@@ -266,24 +253,19 @@ def _lines(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:
     """One entry a line."""
     items = []
     for line in (line for text in scored for line in text.lines()):
-        s = line.score()
-        item = {"text": line.text.rstrip("\r\n"), "nats": s.nats, "unknown": s.unknown_tokens}
-        item |= {"tokens": s.tokens, "chars": s.chars, "bits_per_char": s.bits_per_char}
-        items.append(item)
+        score = Score.of([line])
+        item = {"text": line.text.rstrip("\r\n"), "nats": score.nats}
+        item |= {"unknown": score.unknown_tokens, "tokens": score.tokens}
+        items.append(item | {"chars": score.chars, "bits_per_char": score.bits_per_char})
     return items
 
 
 def _tokens_of(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:
     """One entry a token."""
-    return [
-        {
-            "text": text.text[begin:end],
-            "nats": nats,
-            "unknown": token == text.unknown,
-            "bits": nats / math.log(2),
-        }
-        for text in scored
-        for token, (begin, end), nats in zip(
-            text.ids.tolist(), text.spans(), text.nats.tolist(), strict=True
-        )
-    ]
+    items = []
+    for text in scored:
+        columns = text.ids.tolist(), text.spans(), text.nats.tolist()
+        for token, (begin, end), nats in zip(*columns, strict=True):
+            item = {"text": text.text[begin:end], "nats": nats, "unknown": token == text.unknown}
+            items.append(item | {"bits": nats / math.log(2)})
+    return items

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,28 +40,22 @@ class ScoredText:
 
     def lines(self) -> list[ScoredText]:
         """Line by line; a token that crosses a line end belongs to the line it begins in."""
-        breaks = np.cumsum([len(line) for line in self.text.splitlines(keepends=True)])
+        stops = np.cumsum([len(line) for line in self.text.splitlines(keepends=True)])
         begins = np.concatenate([[0], self.ends[:-1]])
-        owner = np.searchsorted(breaks, begins, side="right")
         # a token of no width after the last character belongs to the last line
-        owner = np.minimum(owner, len(breaks) - 1)
+        owner = np.minimum(np.searchsorted(stops, begins, side="right"), len(stops) - 1)
         parts = []
-        for i, stop in enumerate(breaks.tolist()):
-            start = 0 if i == 0 else int(breaks[i - 1])
+        for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
             mine = owner == i
             ends = np.clip(self.ends[mine], start, stop) - start
             line = self.text[start:stop]
             parts.append(ScoredText(line, self.ids[mine], ends, self.nats[mine], self.unknown))
         return parts
 
-    def score(self) -> Score:
-        """The sums."""
-        return Score.of([self])
-
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over a text, which can be added; every rate is derived from them. Nats, not bits.
+    """Sums over a text; every rate is derived from them. Nats, not bits.
 
     Blocks are chunks of the text of equal length in characters, the same for every tokenizer, so
     that two models can be compared block by block.
@@ -87,15 +82,6 @@ class Score:
         tokens = ([t.ids for t in texts], ends, [t.nats for t in texts])
         sums.add_tokens(*map(np.concatenate, tokens))
         return sums.score()
-
-    def __add__(self, other: Score) -> Score:
-        """The sums over both texts; the blocks of one follow those of the other."""
-        sums: Any = {
-            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Score)[:-2]
-        }
-        sums["block_nats"] = np.concatenate([self.block_nats, other.block_nats])
-        sums["block_chars"] = np.concatenate([self.block_chars, other.block_chars])
-        return Score(**sums)
 
     @property
     def nats_per_token(self) -> float:
@@ -141,19 +127,9 @@ class Score:
 
 
 REPORTED = (
-    "tokens",
-    "chars",
-    "bytes",
-    "words",
-    "nats",
-    "perplexity",
-    "perplexity_without_unknown",
-    "unknown_tokens",
-    "bits_per_char",
-    "bits_per_byte",
-    "word_perplexity",
-    "standard_error",
-)
+    "tokens", "chars", "bytes", "words", "nats", "perplexity", "perplexity_without_unknown",
+    "unknown_tokens", "bits_per_char", "bits_per_byte", "word_perplexity", "standard_error",
+)  # fmt: skip
 MOST_BLOCKS, LEAST_BLOCK = 2000, 20
 
 

@@ -52,20 +52,20 @@ def padded(rows: Sequence[Ids], filler: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def documents(tokenizer: Tokenizer, pieces: Sequence[str], most: int | None = None) -> list[Ids]:
+def documents(tokenizer: Tokenizer, texts: Sequence[str], most: int | None = None) -> list[Ids]:
     """The ids of each document after a start id; `most` tokens in all."""
     streams: list[Ids] = []
     left = most
-    for piece in pieces:
+    for text in texts:
         if left is not None and left <= 1:
             break
-        ids = np.concatenate([[tokenizer.start], tokenizer.encode(piece)]).astype(np.int64)[:left]
+        ids = np.concatenate([[tokenizer.start], tokenizer.encode(text)]).astype(np.int64)[:left]
         streams.append(ids)
         left = None if left is None else left - len(ids)
     return streams
 
 
-def random_stretches(stream: Ids, length: int, count: int, seed: int) -> Tensor:
+def random_chunks(stream: Ids, length: int, count: int, seed: int) -> Tensor:
     """`count` chunks of `length` ids from random places. Shapes: (N,) -> (count, length)."""
     rng = np.random.default_rng(seed)
     begins = rng.integers(0, len(stream) - length + 1, size=count)

@@ -90,10 +90,7 @@ def paired_rates(a: Floats, b: Floats, sizes: Floats) -> tuple[Floats, Floats]:
 
 
 def weighted_means(values: Floats, weights: npt.NDArray[Any]) -> Floats:
-    """The mean of every replicate; nan where nothing was drawn.
-
-    Shapes: (N,), (R, N) -> (R,).
-    """
+    """Mean of every replicate, nan where nothing was drawn. Shapes: (N,), (R, N) -> (R,)."""
     total = weights.sum(1)
     means: Floats = np.divide(
         weights @ values, total, out=np.full(len(weights), np.nan), where=total > 0
@@ -102,10 +99,7 @@ def weighted_means(values: Floats, weights: npt.NDArray[Any]) -> Floats:
 
 
 def weighted_medians(values: Floats, weights: npt.NDArray[Any]) -> Floats:
-    """The lower median of every replicate; nan where nothing was drawn.
-
-    Shapes: (N,), (R, N) -> (R,).
-    """
+    """Lower median of every replicate, nan where none is drawn. Shapes: (N,), (R, N) -> (R,)."""
     order = np.argsort(values)
     reached = weights[:, order].cumsum(1)  # (R, N)
     total = reached[:, -1:]

@@ -1,22 +1,28 @@
 """What came of one training, or of a run that exists: what it cost, how it scores.
 
 **In:** a run with its model, the `Dataset` whose held-out parts it is scored on.
-**Out:** a `TrialResult`, the unit that comparisons are made of.
+**Out:** a `TrialResult`, the unit that comparisons are made of; for a text of a grammar the best
+scores that any model can have on these very documents.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmcli.data.dataset import Dataset
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
+from lmcli.grammars.base import find_companions
 from lmcli.models.base import LanguageModel
+from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.run import RECORD, Run
+from lmcli.settings import update
 from lmcli.tokenizers.base import Tokenizer
 
 
@@ -24,7 +30,7 @@ from lmcli.tokenizers.base import Tokenizer
 class TrialResult:
     """One training, scored.
 
-    `tokens_seen` and `seconds` count the same trainings: the one whose run is kept, and every trial
+    `tokens_seen` and `seconds` count the same trainings: the one whose run remains, and every trial
     of its learning-rate search, the losing ones too.
     """
 
@@ -56,19 +62,10 @@ class TrialResult:
         """Score the model, which has the run's best weights, on what the dataset holds out."""
         valid, test = score_parts(model, run.tokenizer, dataset)
         return cls(
-            name=name,
-            arch=run.record.arch,
-            seed=run.record.seed,
-            run=str(run.path),
-            parameters=model.parameter_count(),
-            body_parameters=model.body_parameters(),
-            flops_per_token=model.flops_per_token(),
-            tokens_seen=tokens_seen,
-            seconds=seconds,
-            learning_rate=learning_rate,
-            valid=valid,
-            test=test,
-        )
+            name, run.record.arch, run.record.seed, str(run.path),
+            model.parameter_count(), model.body_parameters(), model.flops_per_token(),
+            tokens_seen, seconds, learning_rate, valid, test,
+        )  # fmt: skip
 
     @property
     def held_out(self) -> Score:
@@ -111,8 +108,8 @@ def score_runs(
     results = []
     for (run, model), name in zip(opened, names, strict=True):
         if run.record.corpus["sha256"] != dataset.spec.sha256:
-            seen = f"'{run.path}' was trained on another text and may have seen what is held out"
-            on_progress(Message(f"{seen} here", "warning"))
+            other = f"'{run.path}' was trained on another text and may have seen what is held out"
+            on_progress(Message(f"{other} here", "warning"))
         trained = run.result("train") or {}
         tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
         rate = run.record.training.get("learning_rate")
@@ -144,3 +141,48 @@ def _fingerprint(run: Run) -> str:
     """All that makes a run, except its seed."""
     record = {k: v for k, v in vars(run.record).items() if k not in ("seed", "command", "versions")}
     return json.dumps(record, sort_keys=True)
+
+
+# ------------------------------------------------------------------ the optimum of a grammar
+
+NO_TRAINING = (
+    "parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second",
+    "flops_per_token", "learning_rate", "run",
+)  # fmt: skip
+
+
+def optimum_row(dataset: Dataset, on_progress: OnProgress = warnings_only) -> dict[str, Any] | None:
+    """A row named optimum; None for a text that no grammar has made as it is."""
+    grammar = made_by(dataset, on_progress)
+    if grammar is None:
+        return None
+    row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
+    for name, held_out in (("valid", dataset.valid), ("test", dataset.test)):
+        if held_out is None:
+            row[name] = None
+            continue
+        part, tokens = held_out.part, held_out.targets
+        lines = (line for document in part.documents for line in document.splitlines())
+        try:
+            nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
+        except ValueError:
+            return None  # edited by hand: the optimum is unknown
+        row[name] = {
+            "nats_per_token": nats / tokens,
+            "perplexity": math.exp(nats / tokens),
+            "bits_per_char": nats / math.log(2) / part.chars,
+            "standard_error": None,
+        }
+    return row | {"seeds": []}
+
+
+def made_by(dataset: Dataset, on_progress: OnProgress = warnings_only) -> Any:
+    """The grammar that made the text, by the about-file beside it; None for any other text."""
+    texts = dataset.spec.texts
+    about = find_companions(texts, on_progress).about if len(texts) == 1 else None
+    if about is None:
+        return None
+    recipe = dict(about["recipe"])
+    cls = GRAMMARS.load(recipe.pop("grammar"))
+    grammar = cls(update(cls.Settings(), recipe))
+    return grammar if hasattr(grammar, "token_log_probabilities") else None

@@ -13,8 +13,8 @@ from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.cloze import (
     Cloze,
     candidate_scores,
-    filler_stretches,
     log_odds,
+    random_fillers,
     top_words,
 )
 from lmcli.evaluation.forced_choice import normalised
@@ -153,21 +153,21 @@ def test_the_filler_takes_the_place_of_the_dots(text):
 @given(words=st.integers(1, 30), count=st.integers(1, 5), seed=st.integers(0, 9))
 def test_fillers_are_consecutive_words_of_the_text(words, count, seed):
     text = [f"w{n}" for n in range(30)]
-    chunks = filler_stretches(" ".join(text), words, count, seed)
+    chunks = random_fillers(" ".join(text), words, count, seed)
     assert len(chunks) == count
     for stretch in chunks:
         begin = text.index(stretch.split()[0])
         assert stretch.split() == text[begin : begin + words]
         assert len(stretch.split()) == words
-    assert chunks == filler_stretches(" ".join(text), words, count, seed)
+    assert chunks == random_fillers(" ".join(text), words, count, seed)
 
 
 def test_fillers_come_from_the_whole_text_and_a_short_one_is_an_error():
-    begins = {s.split()[0] for s in filler_stretches("a b c d e", 2, 200, 0)}
+    begins = {s.split()[0] for s in random_fillers("a b c d e", 2, 200, 0)}
     assert begins == {"a", "b", "c", "d"}
-    assert filler_stretches("a b", 0, 5, 0) == [""]
+    assert random_fillers("a b", 0, 5, 0) == [""]
     with pytest.raises(TextError, match="the filler has 2 words, a gap of 3 needs more"):
-        filler_stretches("a b", 3, 1, 0)
+        random_fillers("a b", 3, 1, 0)
 
 
 # ------------------------------------------------------------------ the likeliest words

@@ -2,28 +2,23 @@
 
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from lmcli.data.corpus import CorpusSpec
-from lmcli.data.dataset import load_dataset
-from lmcli.data.text import TextOptions
+from lmcli.cli import app
 from lmcli.evaluation.comparison import (
     Difference,
     Ranking,
     paired_difference,
+    reach_text,
     summary,
 )
-from lmcli.evaluation.optimum import made_by, optimum_row
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
-from lmcli.grammars.base import companions
-from lmcli.grammars.france.grammar import France
-from lmcli.training.defaults import Budget
-from lmcli.training.job import prepare_job
-from lmcli.training.sweep import Trial, run_trial
 
 
 def score(block_nats, block_chars=1000.0):
@@ -176,46 +171,62 @@ def test_the_error_of_several_seeds_holds_that_of_the_text_and_that_of_the_seeds
 # ------------------------------------------------------------------ trainings
 
 
-@pytest.fixture
-def dataset(france_file):
-    return load_dataset(CorpusSpec((str(france_file),), TextOptions(documents="line")), "word")
+def run(*args):
+    done = CliRunner().invoke(app, [str(a) for a in args], prog_name="lmcli")
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
-# ------------------------------------------------------------------ the optimum
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A tiny comparison on a text made by rule, as JSON and as shown; its runs, probed."""
+    folder = tmp_path_factory.mktemp("france")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMCLI_CACHE", str(folder / "cache"))
+        patch.setenv("COLUMNS", "80")
+        patch.chdir(folder)
+        run("make", "france", "--size", "small", "-o", "f.txt")
+        word = ("compare", "f.txt", "--tokenizer", "word", "--quiet")
+        tiny = ("--arch", "ngram,rnn", "--seeds", "2", "--steps", "4", "--set", "hidden=8")
+        values = json.loads(run(*word, *tiny, "--workers", "1", "--json", "-o", "out"))
+        shown = run(*word, "--run", "out/ngram", "-o", "again")
+        runs = [f"out/rnn-seed{seed}" for seed in (0, 1)]
+        yield values, shown, json.loads(run("probe", "recall", *runs, "f.txt", "--json"))
 
 
-@pytest.fixture
-def made(france_file, dataset):
-    """The same dataset with the grammar's about-file beside the text."""
-    about = {"format": 1, "recipe": {"grammar": "france", "size": "small", "level": 0, "seed": 0}}
-    companions(france_file)[1].write_text(json.dumps(about), encoding="utf-8")
-    return dataset
+def test_every_seed_is_asked_and_the_median_is_told(compared):
+    values, _, probe = compared
+    (rnn,) = (row for row in values["rows"] if row["name"] == "rnn")
+    for one in rnn["recall"]:
+        same = [
+            row["value"]
+            for row in probe["rows"]
+            if (row["kind"], row["gap"]) == (one["kind"], one["gap"])
+        ]
+        assert one["seeds"] == len(same) == 2
+        assert one["value"] == pytest.approx(statistics.median(same))
+        assert one["least"] == min(same)
+        assert one["low"] <= one["value"] <= one["high"]
 
 
-def test_the_optimum_is_what_the_grammar_says_of_these_documents(made):
-    row = optimum_row(made)
-    grammar = France(France.Settings(size="small", level=0))
-    for name, part in (("valid", made.corpus.valid), ("test", made.corpus.test)):
-        lines = "".join(part.documents).splitlines()
-        nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
-        tokens = sum(len(line.split()) + 1 for line in lines)
-        assert row[name]["bits_per_char"] == pytest.approx(nats / math.log(2) / part.chars)
-        assert row[name]["perplexity"] == pytest.approx(math.exp(nats / tokens))
-    assert (row["name"], row["parameters"], row["seeds"]) == ("optimum", None, [])
+def test_the_optimum_has_no_recall_of_its_own(compared):
+    values, *_ = compared
+    assert [row["name"] for row in values["rows"] if "recall" not in row] == []
+    (best,) = (row for row in values["rows"] if row["name"] == "optimum")
+    assert best["recall"] == []
 
 
-def test_no_model_is_better_than_the_optimum(made, tmp_path):
-    job = prepare_job(made, "ngram", {}, Budget(steps=1), 0, "cpu")
-    found = run_trial(Trial("ngram", job, tmp_path / "n", False), lambda event: None)
-    assert found.test.bits_per_char > optimum_row(made)["test"]["bits_per_char"]
+def test_the_table_has_a_column_for_every_gap_and_a_row_for_chance(compared):
+    _, shown, _ = compared
+    table = shown.partition("right answers by gap: country")[2].splitlines()
+    (header,) = (line.split() for line in table if line.strip().startswith("model"))
+    assert header == ["model", "control", "3", "5", "10", "20", "30", "50", "100", "200"]
+    (chance,) = (line for line in table if line.strip().startswith("chance"))
+    assert chance.count("6 %") == 8
+    assert "12 %" in chance
 
 
-def test_a_text_that_no_grammar_made_or_that_was_edited_has_no_optimum(made, france_file):
-    text = france_file.read_text().replace(" . ", " ! ")
-    france_file.write_text(text)
-    choice = CorpusSpec((str(france_file),), TextOptions(documents="line"))
-    assert made_by(made) is not None
-    assert optimum_row(load_dataset(choice, "word")) is None
-    companions(france_file)[1].unlink()
-    assert made_by(made) is None
-    assert optimum_row(made) is None
+def test_a_reach_is_shown_with_what_is_known_of_it():
+    assert reach_text({"tokens": 256, "at_least": True}) == "≥ 256"
+    assert reach_text({"tokens": 0, "at_least": False}) == "0"
+    assert reach_text({"tokens": None, "at_least": False}) is None

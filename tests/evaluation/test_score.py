@@ -30,7 +30,7 @@ def test_sums_are_those_counted_by_hand():
     assert score.bits_per_char == pytest.approx(11 / 7 / math.log(2))
     assert score.bits_per_byte == pytest.approx(11 / 8 / math.log(2))
     assert score.word_perplexity == pytest.approx(math.exp(11 / 4))
-    assert texts[0].score().nats == 10
+    assert Score.of(texts[:1]).nats == 10
 
 
 def test_characters_are_counted_whatever_a_token_holds():
@@ -151,15 +151,3 @@ def test_the_same_text_has_the_same_error_every_time():
     nats = np.random.default_rng(4).random(5000)
     errors = {Score.of([scored("x" * 5000, nats)]).standard_error for _ in range(3)}
     assert len(errors) == 1
-
-
-def test_scores_add_up_to_the_score_of_both_texts():
-    nats = np.random.default_rng(5).random(300)
-    one, other = scored("ab c" * 50, nats[:200], [5, 0] * 100, 0), scored("d " * 50, nats[200:])
-    total, both = one.score() + other.score(), Score.of([one, other])
-    for name in ("tokens", "chars", "bytes", "words", "unknown_tokens"):
-        assert getattr(total, name) == getattr(both, name)
-    assert total.nats == pytest.approx(both.nats)
-    assert total.unknown_nats == both.unknown_nats
-    assert total.block_chars.tolist() == [20] * 15
-    assert total.block_nats.sum() == pytest.approx(both.nats)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.evaluation.state_batches import advance, random_stretches, token_nll
+from lmcli.evaluation.state_batches import advance, random_chunks, token_nll
 from lmcli.models.gru import GRU
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram
@@ -73,7 +73,7 @@ def test_spots_save_logits_and_change_none(softmax):
 @pytest.mark.parametrize("length", [1, 4, 9])
 def test_stretches_lie_anywhere_within_the_stream(length):
     stream = np.arange(9)
-    found = random_stretches(stream, length, 200, seed=0)
+    found = random_chunks(stream, length, 200, seed=0)
     expected = {tuple(stream[i : i + length]) for i in range(9 - length + 1)}
     assert {tuple(row) for row in found.tolist()} == expected
-    assert torch.equal(found, random_stretches(stream, length, 200, seed=0))
+    assert torch.equal(found, random_chunks(stream, length, 200, seed=0))

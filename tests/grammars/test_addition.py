@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmcli import registry
 from lmcli.errors import UsageError
-from lmcli.evaluation.item_accuracy import item_accuracy
+from lmcli.evaluation.forced_choice import item_accuracy
 from lmcli.grammars.addition import Addition, AdditionSettings
 from lmcli.grammars.base import Draws, Item, read_about, read_items, write_grammar
 from lmcli.models.window import Window, WindowSettings

@@ -1,7 +1,8 @@
 """What every probe does: runs + a text -> how far back each remembers, with intervals and chance.
 
 **In:** `ProbedModel`s (trained models), `ProbeData` (a text none was trained on), settings, a seed.
-**Out:** `ProbeResult`: rows of numbers, one row a run for the summary, one sentence.
+**Out:** `ProbeResult`: rows of numbers, one row a run for the summary, one sentence; of one probe
+or all of them a `ProbeReport`, which is what ``lmcli probe`` says.
 
 A probe asks nothing of an architecture but what `models.base.LanguageModel` promises. A model to
 which a probe does not apply (a table of counts has no gradient) is left out, with a note.
@@ -12,25 +13,39 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from lmcli.data.corpus import Corpus
 from lmcli.data.split import Split
+from lmcli.errors import TextError
 from lmcli.evaluation.statistics import Floats
 from lmcli.grammars.base import find_companions
 from lmcli.models.base import LanguageModel
-from lmcli.report.progress import OnProgress, warnings_only
-from lmcli.report.result import Column, Figure, Metric, Point, Series
+from lmcli.registry import PROBES
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import (
+    Block,
+    Column,
+    Figure,
+    Metric,
+    Passage,
+    Point,
+    Result,
+    Series,
+    Table,
+    text,
+)
 from lmcli.run import Run
-from lmcli.settings import Settings
+from lmcli.settings import Settings, check_known, update
 from lmcli.tokenizers.base import Tokenizer
 
 Row = Mapping[str, Any]
+Rows = Sequence[Row]
 NOISE = 2e-5
 """nats; differences below are those of float32 sums taken in another order, and count as none"""
 
@@ -62,9 +77,12 @@ class ProbedModel:
         return {"run": self.name, "arch": self.arch, **values}
 
 
+Subjects = Sequence[ProbedModel]
+
+
 @dataclass(frozen=True)
 class ProbeData:
-    """What the runs are tested on; each piece begins from the start state."""
+    """What the runs are tested on; each document begins from the start state."""
 
     held_out: tuple[str, ...]
     train: tuple[str, ...] = ()
@@ -83,16 +101,12 @@ class ProbeData:
         on_progress: OnProgress = warnings_only,
     ) -> ProbeData:
         """Documents of `texts`, with what a grammar has put beside these."""
-        found = find_companions(texts, on_progress)
-        about = found.about or {}
-        per_word = found.items and about.get("tokenizer", "word") == "word"
+        beside = find_companions(texts, on_progress)
+        about = beside.about or {}
+        per_word = beside.items and about.get("tokenizer", "word") == "word"
         optimum = about.get("optimum") if per_word else None
-        return cls(
-            tuple(held_out),
-            _sample(train),
-            found.items,
-            optimum if isinstance(optimum, dict) else {},
-        )
+        best = optimum if isinstance(optimum, dict) else {}
+        return cls(tuple(held_out), _sample(train), beside.items, best)
 
     @classmethod
     def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
@@ -116,19 +130,19 @@ def _sample(part: Split | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found out."""
+    """What a probe has measured."""
 
     probe: str
-    rows: Sequence[Mapping[str, Any]]
+    rows: Rows
     verdict: str
-    summary: Sequence[Mapping[str, Any]] = ()
+    summary: Rows = ()
     """one row a run, `figure` in it being the probe's one number in words"""
     columns: Sequence[Column] = ()
-    table: Sequence[Mapping[str, Any]] = ()
-    """what is shown of the rows, or of the summary, under these columns"""
+    table: Rows = ()
+    """the rows, or those of the summary, under these columns"""
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
-    differences: Sequence[Mapping[str, Any]] = ()
+    differences: Rows = ()
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``lmcli probe NAME --json``."""
@@ -136,22 +150,77 @@ class ProbeResult:
         values |= {"summary": list(self.summary), "notes": list(self.notes)}
         return values | ({"differences": list(self.differences)} if self.differences else {})
 
+    def pictures(self) -> list[Block]:
+        """The figures, none where nothing was measured."""
+        return list(self.figures) if self.rows else []
+
 
 class Probe(abc.ABC):
-    """A test of memory."""
+    """A test of memory. `result` puts in words what `run` has measured."""
 
     name: ClassVar[str]
     Settings: ClassVar[type[Settings]]
+    x: ClassVar[str]
+    """the value of a row that its curve is drawn over, such as a gap"""
+    picture: ClassVar[Figure]
+    """the curve without ticks and series"""
+    columns: ClassVar[Sequence[Column]]
+    """of the table, after that of the run; `bucket` is the range from `x`_from to `x`"""
+    one_row_a_run: ClassVar[bool] = False
+    """whether the table has the rows of the summary"""
+    note: ClassVar[str] = ""
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Why a run cannot be probed, in one line; None where it can."""
         return None
 
     @abc.abstractmethod
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """Measure; the same seed gives the same numbers."""
+
+    def verdict(self, row: Row) -> str:
+        """What a row of the summary says of its run, whose short name is row["model"]."""
+        return f"{row['model']}: {row['figure']}"
+
+    def curve(self, subjects: Subjects, rows: Rows, **changes: Any) -> Figure:
+        """The picture of some rows: a series for each run, a tick for each `x`."""
+        names = labels(subjects)
+        ticks = sorted({row[self.x] for row in rows if row["run"] in names})
+        at: dict[tuple[str, Any], Row] = {(row["run"], row[self.x]): row for row in rows}
+        series = []
+        for run, name in names.items():
+            cells = [at.get((run, tick), {}) for tick in ticks]
+            points = [Point(c.get("value"), c.get("low"), c.get("high")) for c in cells]
+            series.append(Series(name, points))
+        return replace(self.picture, ticks=[*map(str, ticks)], series=series, **changes)
+
+    def result(
+        self,
+        subjects: Subjects,
+        rows: Rows,
+        summary: Rows,
+        figures: Sequence[Figure] | None = None,
+        **changes: Any,
+    ) -> ProbeResult:
+        """The rows as a table and a curve, the verdicts on all runs as a sentence."""
+        names = labels(subjects)
+
+        def named(row: Row) -> dict[str, Any]:
+            own = {**row, "model": names.get(row["run"], row["run"])}
+            low = row.get(f"{self.x}_from")
+            return own if low is None else {**own, "bucket": bucket_name(low, row[self.x])}
+
+        summaries = [named(row) for row in summary]
+        return ProbeResult(
+            self.name,
+            rows,
+            "; ".join(map(self.verdict, summaries)),
+            summary,
+            [Column("model", text("model")), *self.columns],
+            summaries if self.one_row_a_run else [named(row) for row in rows],
+            [self.curve(subjects, rows)] if figures is None else figures,
+            **{"notes": [self.note], **changes},
+        )
 
 
 def zero_noise(values: Floats) -> Floats:
@@ -160,33 +229,14 @@ def zero_noise(values: Floats) -> Floats:
     return exact
 
 
-def figure(
-    names: Mapping[str, str],
-    rows: Sequence[Mapping[str, Any]],
-    x: str,
-    title: str,
-    x_label: str,
-    metric: Metric,
-    reference: float | None = None,
-    scale: Literal["linear", "log"] = "linear",
-) -> Figure:
-    """Rows as a picture: a series for each run of `names`, a tick for each `x`."""
-    ticks = sorted({row[x] for row in rows if row["run"] in names})
-    place = {(row["run"], row[x]): row for row in rows}
-    series = []
-    for run, name in names.items():
-        found = [place.get((run, tick), {}) for tick in ticks]
-        points = [Point(f.get("value"), f.get("low"), f.get("high")) for f in found]
-        series.append(Series(name, points))
-    shown = [str(tick) for tick in ticks]
-    return Figure(title, shown, series, metric, x_label, reference, scale=scale)
+def interval_columns(heading: str, metric: Metric) -> list[Column]:
+    """The columns of a measured value and of its 95 % limits."""
+    headings = {"value": heading, "low": "from", "high": "to"}
+    return [Column(path, metric, title) for path, title in headings.items()]
 
 
-def labels(subjects: Sequence[ProbedModel]) -> dict[str, str]:
-    """A short name for each run: its architecture, or the folder's where two are alike.
-
-    Folders that are alike, too, keep their whole path.
-    """
+def labels(subjects: Subjects) -> dict[str, str]:
+    """Short names: the architecture, where two are alike the folder, or else the whole path."""
     archs = [s.arch for s in subjects]
     folders = [Path(s.name).name for s in subjects]
     names = {}
@@ -196,13 +246,17 @@ def labels(subjects: Sequence[ProbedModel]) -> dict[str, str]:
     return names
 
 
-def sentence(parts: Sequence[str]) -> str:
-    """Findings as one sentence."""
-    return "; ".join(parts)
+def reach_words(reach: Mapping[str, Any]) -> str:
+    """A distance in words.
+
+    >>> reach_words({"tokens": 1024, "at_least": True})
+    'at least 1,024 tokens'
+    """
+    return f"{'at least ' if reach['at_least'] else ''}{reach['tokens']:,} tokens"
 
 
-def leading_run(rows: Sequence[Row], shows: Callable[[Row], bool]) -> tuple[Sequence[Row], bool]:
-    """The rows in front of the first in which memory does not show; whether these are all.
+def leading_run(rows: Rows, shows: Callable[[Row], bool]) -> tuple[Rows, bool]:
+    """The rows before the first in which memory does not show; whether these are all.
 
     A run reaches as far as the last of them: what shows again further away is taken for chance.
 
@@ -229,3 +283,94 @@ def bucket_name(low: int, high: int) -> str:
     ('9-16', '1')
     """
     return str(low) if low == high else f"{low}-{high}"
+
+
+# ------------------------------------------------------------------ one probe or all of them
+
+UNITS = {
+    "recall": "(reaches back)",
+    "context": "(of use)",
+    "echo": "(copies)",
+    "gradient": "(1/1000 at lag)",
+    "halflife": "(of units)",
+}
+"""what the one number of a probe counts"""
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """The results of one probe, or of `all` that apply."""
+
+    results: Sequence[ProbeResult]
+    all: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli probe --json``."""
+        return self.result().to_json()
+
+    def result(self) -> Result:
+        """Pictures, verdicts; a table of one probe, or a summary: a row a run, a column a probe."""
+        return self._all() if self.all else self._one()
+
+    def _one(self) -> Result:
+        (result,) = self.results
+        blocks = result.pictures()
+        if result.table:
+            blocks.append(Table("", result.columns, result.table, "\n".join(result.notes)))
+        return Result("probe", result.to_json(), [*blocks, Passage(result.verdict)])
+
+    def _all(self) -> Result:
+        blocks: list[Block] = []
+        rows: dict[str, dict[str, Any]] = {}
+        for result in self.results:
+            blocks += [*result.pictures(), *map(Passage, result.notes)]
+            blocks.append(Passage(f"{result.probe}: {result.verdict}\n"))
+            for row in result.summary:
+                mine = rows.setdefault(row["run"], {"run": row["run"], "arch": row["arch"]})
+                mine[result.probe] = row["figure"]
+        names = [r.probe for r in self.results]
+        columns = [Column("name", text("run"))]
+        columns += [Column(name, text(f"{name} {UNITS.get(name, '')}")) for name in names]
+        summary = [row | {"name": Path(row["run"]).name} for row in rows.values()]
+        blocks.append(Table("summary", columns, summary))
+        values = {
+            "probe": "all",
+            "rows": list(rows.values()),
+            "verdict": ". ".join(f"{r.probe}: {r.verdict}" for r in self.results),
+            "probes": [r.to_json() for r in self.results],
+        }
+        return Result("probe", values, blocks)
+
+
+def load_probes(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, tuple[Probe, Any]]:
+    """Each probe with its settings; a pair that none of them has is a UsageError."""
+    members = {name: PROBES.load(name) for name in names}
+    check_known(pairs, *(m.Settings for m in members.values()))
+    return {name: (m(), update(m.Settings(), pairs)) for name, m in members.items()}
+
+
+def run_probes(
+    probes: Mapping[str, tuple[Probe, Any]],
+    subjects: Subjects,
+    data: ProbeData,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> list[ProbeResult]:
+    """Every probe over the runs that it applies to; a single probe must apply to some."""
+    results = []
+    for name, (probe, settings) in probes.items():
+        reasons = {s.name: probe.applies(s, data, settings) for s in subjects}
+        left_out = list(dict.fromkeys(r for r in reasons.values() if r))
+        mine = [s for s in subjects if reasons[s.name] is None]
+        archs = ", ".join(s.arch for s in mine)
+        on_progress(Message(f"probe {name}: {archs or 'left out'}"))
+        if mine:
+            result = probe.run(mine, data, settings, seed)
+            results.append(replace(result, notes=[*result.notes, *left_out]))
+        elif len(probes) == 1:
+            raise TextError(
+                f"probe {name} does not apply: {left_out[0]}", "lmcli probe RUN runs what does"
+            )
+        else:
+            on_progress(Message(f"  {'; '.join(left_out)}"))
+    return results

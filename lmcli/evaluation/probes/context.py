@@ -16,46 +16,58 @@ Khandelwal, He, Qi and Jurafsky (2018); Dai et al. (2019).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from lmcli.data.batches import IGNORED
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
     ProbedModel,
     ProbeResult,
+    Row,
+    Rows,
+    Subjects,
     bucket_bound,
-    bucket_name,
-    figure,
-    labels,
+    interval_columns,
     leading_run,
-    sentence,
+    reach_words,
     zero_noise,
 )
-from lmcli.evaluation.probes.restarts import (
-    COMPARED,
-    divergences,
-    donor_nats,
-    donors,
-    powers,
-    read_whole,
-    restart_places,
-    saved_places,
-    span,
-    spots,
+from lmcli.evaluation.state_batches import (
+    ROWS,
+    Ids,
+    documents,
+    padded,
+    pairs,
+    row_bytes,
+    stack,
+    take,
+    token_nll,
 )
-from lmcli.evaluation.state_batches import documents, token_nll
 from lmcli.evaluation.statistics import Floats, block_weights, limits
-from lmcli.report.result import COUNT, Column, Metric, text
+from lmcli.models.base import LanguageModel, State
+from lmcli.report.result import COUNT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
 WORTH = math.log(1.01)
 """nats a token; less is taken for no use"""
+PHASES = 8
+MEMORY = 1 << 27
+"""bytes of states saved"""
+DENSE, CYCLE, SCORED = 128, 32, 8
+"""the first 128 context lengths are all scored, then the last 8 of each 32"""
+DONORS, COMPARED = 48, 48
+"""how many states are saved to begin from elsewhere, and how many restarts get a KL divergence"""
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,61 +83,63 @@ class Context(Probe):
 
     name = "context"
     Settings = ContextSettings
+    x = "context"
+    picture = Figure(
+        "what forgetting costs: nats a token, by how many tokens are known", (), (),
+        Metric("nats", 0, "power"), "up to N tokens known", WORTH, "1 % of perplexity", "log",
+    )  # fmt: skip
+    columns = (
+        Column("bucket", text("known")),
+        *interval_columns("costs", Metric("", 4)),
+        Column("donor", Metric("wrong past", 4)),
+        Column("kl", Metric("KL", 4)),
+        Column("count", COUNT),
+    )
+    note = (
+        "costs: extra nats a token after a restart; wrong past: restarted with a state from "
+        "elsewhere; the line is 1 % of perplexity"
+    )
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """One curve a run."""
-        rows, summary = [], []
-        for subject in subjects:
-            curve = measure(subject, data.held_out, settings, seed)
-            rows += curve
-            summary.append(_summary(subject, curve))
-        return _result(subjects, rows, summary)
+        curves = [measure(subject, data.held_out, settings, seed) for subject in subjects]
+        summary = [_summary(*pair) for pair in zip(subjects, curves, strict=True)]
+        return self.result(subjects, list(itertools.chain(*curves)), summary)
+
+    def verdict(self, row: Row) -> str:
+        """How many tokens are of use."""
+        return f"{row['model']} makes use of {row['figure']}"
 
 
 def measure(
-    subject: ProbedModel, pieces: Sequence[str], settings: Any, seed: int = 0
+    subject: ProbedModel, texts: Sequence[str], settings: Any, seed: int = 0
 ) -> list[dict[str, Any]]:
     """One row a bucket of context lengths."""
-    streams = documents(subject.tokenizer, pieces, settings.tokens)
-    streams = [s for s in streams if len(s) > 2]
+    streams = [s for s in documents(subject.tokenizer, texts, settings.tokens) if len(s) > 2]
     if not streams:
         return []
-    longest = span(max(map(len, streams)), settings.longest)
+    model, longest = subject.model, span(max(map(len, streams)), settings.longest)
     restarts = restart_places(streams, longest)
     rng = np.random.default_rng(seed)
-    saved = saved_places(subject.model, restarts, rng)
-    full, states = read_whole(subject.model, streams, restarts, saved)
+    count = int(max(2, min(DONORS + COMPARED, MEMORY // row_bytes(model), len(restarts))))
+    saved = rng.permutation(len(restarts))[:count]  # those whose true state is saved
+    full, states = read_whole(model, streams, restarts, saved)
     rows = [streams[r.row][r.begin : r.begin + longest + 1] for r in restarts]
     own = [full[r.row][r.begin : r.begin + longest] for r in restarts]
-    reset = token_nll(subject.model, rows, subject.model.initial_state(len(rows)), spots(longest))
-    apart = _table([a - b for a, b in zip(reset, own, strict=True)], longest)
-    compared = saved[:COMPARED]
-    deltas = {
-        "donor": donor_nats(
-            subject.model, rows, own, states, donors(restarts, saved, longest, rng)
-        ),
-        "kl": divergences(subject.model, [rows[k] for k in compared], states),
-    }
+    reset = token_nll(model, rows, model.initial_state(len(rows)), spots(longest))
+    delta = np.full((len(rows), longest), np.nan)  # (rows, K); column c - 1
+    for line, restarted, carried in zip(delta, reset, own, strict=True):
+        line[: len(carried)] = restarted - carried
+    donor = donor_nats(model, rows, own, states, donors(restarts, saved, longest, rng))
+    kl = divergences(model, [rows[k] for k in saved[:COMPARED]], states)
     blocks = np.array([r.place // longest for r in restarts])
-    return _buckets(subject, apart, deltas, blocks, seed)
+    return _buckets(subject, zero_noise(delta), {"donor": donor, "kl": kl}, blocks, seed)
 
 
 # ------------------------------------------------------------------ by context length
 
 
-def _table(values: Sequence[npt.NDArray[Any]], longest: int) -> Floats:
-    """Values by context length, nan where there is none. Shapes: -> (rows, K); column c - 1."""
-    table = np.full((len(values), longest), np.nan)
-    for line, row in zip(table, values, strict=True):
-        line[: len(row)] = row
-    return zero_noise(table)
-
-
-def _mean(
-    table: Floats, weights: npt.NDArray[np.int64] | None = None
-) -> tuple[float, float, float, int]:
+def _mean(table: Floats, weights: Places | None = None) -> tuple[float, float, float, int]:
     """Mean, 95 % limits, number of finite values. Shapes: table (rows, C), weights (R, rows)."""
     finite = np.isfinite(table)
     sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
@@ -140,23 +154,18 @@ def _mean(
 
 
 def _buckets(
-    subject: ProbedModel,
-    apart: Floats,
-    others: dict[str, Floats],
-    blocks: npt.NDArray[np.int64],
-    seed: int,
+    subject: ProbedModel, delta: Floats, others: dict[str, Floats], blocks: Places, seed: int
 ) -> list[dict[str, Any]]:
     """Means and intervals by bucket."""
     weights = block_weights(blocks, seed)
-    lengths = np.arange(1, apart.shape[1] + 1)
-    edges = np.array([bucket_bound(int(c)) for c in lengths])
+    edges = np.array([bucket_bound(c + 1) for c in range(delta.shape[1])])
     rows = []
-    for number, upper in enumerate(powers(apart.shape[1])):
-        mine = edges == upper
-        value, low, high, count = _mean(apart[:, mine], weights)
+    for number, upper in enumerate(powers(delta.shape[1])):
+        inside = np.flatnonzero(edges == upper)
+        value, low, high, count = _mean(delta[:, inside], weights)
         if count == 0:
             break
-        row = subject.row(context=upper, context_from=int(lengths[mine][0]), value=value)
+        row = subject.row(context=upper, context_from=int(inside[0]) + 1, value=value)
         row |= {"low": low, "high": high, "count": count, "chance": 0.0}
         for name, table in others.items():
             row[name] = _mean(table[:, number : number + 1])[0] if number < table.shape[1] else None
@@ -164,53 +173,151 @@ def _buckets(
     return rows
 
 
-def effective_context(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def effective_context(rows: Rows) -> dict[str, Any]:
     """{"tokens": c, "at_least": whether more is of use}.
 
-    c is the upper bound of the last bucket in front of the first whose upper limit is within 1 %.
+    c is the upper bound of the last bucket before the first whose upper limit is within 1 %.
     """
-    held, at_least = leading_run(rows, lambda row: not row["high"] <= WORTH)  # nan: not known
-    return {"tokens": held[-1]["context"] if held else 0, "at_least": at_least}
+    useful, at_least = leading_run(rows, lambda row: not row["high"] <= WORTH)  # nan: not known
+    return {"tokens": useful[-1]["context"] if useful else 0, "at_least": at_least}
 
 
-def _summary(subject: ProbedModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = effective_context(rows)
-    shown = f"{'at least ' if found['at_least'] else ''}{found['tokens']:,} tokens"
-    return subject.row(effective=found, figure=shown if rows else "not measured")
+def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
+    effective = effective_context(rows)
+    shown = reach_words(effective) if rows else "not measured"
+    return subject.row(effective=effective, figure=shown)
 
 
-def _result(
-    subjects: Sequence[ProbedModel], rows: list[dict[str, Any]], summary: list[dict[str, Any]]
-) -> ProbeResult:
-    names = labels(subjects)
-    picture = figure(
-        names, rows, "context", "what forgetting costs: nats a token, by how many tokens are known",
-        "up to N tokens known", Metric("nats", 0, "power"), WORTH, "log",
-    )  # fmt: skip
-    picture = replace(picture, line="1 % of perplexity")
-    shown = [
-        row
-        | {"model": names[row["run"]], "bucket": bucket_name(row["context_from"], row["context"])}
-        for row in rows
-    ]
-    columns = [
-        Column("model", text("model")),
-        Column("bucket", text("known")),
-        Column("value", Metric("costs", 4)),
-        Column("low", Metric("from", 4)),
-        Column("high", Metric("to", 4)),
-        Column("donor", Metric("wrong past", 4)),
-        Column("kl", Metric("KL", 4)),
-        Column("count", COUNT),
-    ]
-    verdict = [f"{names[row['run']]} makes use of {row['figure']}" for row in summary]
-    note = (
-        "costs: extra nats a token after a restart; wrong past: restarted with a state from "
-        "elsewhere; the line is 1 % of perplexity"
-    )
-    return ProbeResult(
-        "context", rows, sentence(verdict), summary, columns, shown, [picture], [note]
-    )
+# ------------------------------------------------------------------ reading from a restart
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Reading that begins at token `begin` of document `row`, `place` tokens into the text."""
+
+    row: int
+    begin: int
+    place: int
+
+
+def spots(longest: int) -> list[int]:
+    """Where scoring stops and goes on.
+
+    >>> spots(192)
+    [128, 152, 160, 184]
+    """
+    return [s for b in range(DENSE, longest, CYCLE) for s in (b, b + CYCLE - SCORED)]
+
+
+def span(length: int, most: int) -> int:
+    """K: the largest power of two that is at most half of the longest document."""
+    return max(8, min(1 << (most.bit_length() - 1), 1 << max(3, (length // 2).bit_length() - 1)))
+
+
+def restart_places(streams: Sequence[Ids], longest: int) -> list[Restart]:
+    """Every K / 8 tokens of each document: eight phases of restarts that lie K apart."""
+    step, place, restarts = max(1, longest // PHASES), 0, list[Restart]()
+    for row, ids in enumerate(streams):
+        restarts += [Restart(row, b, place + b) for b in range(step, len(ids) - 1, step) if b]
+        place += len(ids)
+    return restarts
+
+
+@torch.inference_mode()
+def read_whole(
+    model: LanguageModel,
+    streams: Sequence[Ids],
+    restarts: Sequence[Restart],
+    saved: Places,
+) -> tuple[list[Floats], State]:
+    """-ln p of every token but the first of each document, and the states before some restarts."""
+    inputs = padded([s[:-1] for s in streams], model.start_id)
+    targets = padded([s[1:] for s in streams], IGNORED)
+    due: dict[int, list[int]] = {}
+    for number, k in enumerate(saved.tolist()):
+        due.setdefault(restarts[k].begin, []).append(number)
+    cuts = sorted({0, *due, inputs.shape[1]})
+    state = model.initial_state(len(streams))
+    nats, taken, whose = [], [], []
+    for begin, end in zip(cuts, [*cuts[1:], cuts[-1]], strict=True):
+        if begin in due:
+            taken.append(take(state, [restarts[saved[n]].row for n in due[begin]]))
+            whose += due[begin]
+        for x, y in pairs(inputs[:, begin:end], targets[:, begin:end], model.scoring_width):
+            logs, state = model.log_probabilities(x, y, state)
+            nats.append(-logs.double())
+    table = torch.cat(nats, dim=1).numpy()
+    full = [row[: len(s) - 1] for row, s in zip(table, streams, strict=True)]
+    return full, take(stack(taken), np.argsort(whose))
+
+
+def donors(
+    restarts: Sequence[Restart],
+    saved: Places,
+    longest: int,
+    rng: np.random.Generator,
+) -> Places:
+    """For each restart one of the saved states, from 4 K tokens away or as far as there is."""
+    places = np.array([restarts[k].place for k in saved])
+    numbers = []
+    for r in restarts:
+        away = np.abs(places - r.place)
+        enough = np.flatnonzero(away >= 4 * longest)
+        numbers.append(int(rng.choice(enough)) if len(enough) else int(away.argmax()))
+    return np.array(numbers)
+
+
+@torch.inference_mode()
+def donor_nats(
+    model: LanguageModel,
+    rows: Sequence[Ids],
+    own: Sequence[Floats],
+    states: State,
+    which: Places,
+) -> Floats:
+    """Extra nats after 1, 2, 4, ... tokens from a donor's state. Shapes: -> (rows, buckets)."""
+    some = int(max(8, min(ROWS, MEMORY // row_bytes(model))))
+    ends = powers(max(map(len, rows)) - 1)
+    table = np.full((len(rows), len(ends)), np.nan)
+    for first in range(0, len(rows), some):
+        group = range(first, min(first + some, len(rows)))
+        tokens = padded([rows[k] for k in group], model.start_id)
+        state, begin = take(states, which[group]), 0
+        for column, end in enumerate(ends):
+            logits, state = model.last_logits(tokens[:, begin:end], state)
+            nats = -logits.log_softmax(-1).gather(1, tokens[:, end : end + 1] % model.vocabulary)
+            for k, value in zip(group, nats[:, 0].tolist(), strict=True):
+                if len(rows[k]) > end:
+                    table[k, column] = value - own[k][end - 1]
+            begin = end
+    return zero_noise(table)
+
+
+def powers(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`.
+
+    >>> powers(9)
+    [1, 2, 4, 8]
+    """
+    return [1 << k for k in range(most.bit_length())]
+
+
+@torch.inference_mode()
+def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Floats:
+    """KL(full || reset) in nats after 1, 2, 4, ... tokens. Shapes: -> (rows, buckets)."""
+    longest = max(map(len, rows)) - 1
+    tokens = padded([row[:-1] for row in rows], model.start_id)
+    full, reset = take(states, np.arange(len(rows))), model.initial_state(len(rows))
+    nats, begin = [], 0
+    for end in powers(longest):
+        a, full = model.last_logits(tokens[:, begin:end], full)
+        b, reset = model.last_logits(tokens[:, begin:end], reset)
+        a, b = a.double().log_softmax(-1), b.double().log_softmax(-1)
+        apart = (a.exp() * (a - b)).sum(-1)
+        there = torch.tensor([len(row) > end for row in rows])
+        nats.append(apart.masked_fill(~there, math.nan))
+        begin = end
+    return zero_noise(torch.stack(nats, dim=1).numpy())
 
 
 Member = Context

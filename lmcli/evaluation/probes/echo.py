@@ -13,6 +13,7 @@ knowing nothing gives. Works with any text. Armeni, Honey and Linzen (2022).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +27,18 @@ from lmcli.evaluation.probes.base import (
     ProbeData,
     ProbedModel,
     ProbeResult,
-    figure,
-    labels,
+    Row,
+    Rows,
+    Subjects,
+    interval_columns,
     leading_run,
-    sentence,
+    reach_words,
 )
 from lmcli.evaluation.probes.recall.items import FREQUENT
 from lmcli.evaluation.state_batches import Ids, advance, documents, token_nll
 from lmcli.evaluation.statistics import Floats, block_weights, limits, weighted_medians
 from lmcli.registry import TOKENIZERS
-from lmcli.report.result import COUNT, Column, Metric, text
+from lmcli.report.result import COUNT, Column, Figure, Metric
 from lmcli.settings import setting
 
 LISTS = ("repeated", "permuted", "novel")
@@ -56,23 +59,37 @@ class Echo(Probe):
 
     name = "echo"
     Settings = EchoSettings
+    x = "gap"
+    picture = Figure(
+        "a list said twice: loss the second time, 100 = as the first time", (), (),
+        Metric("", 0), "tokens between the lists", 100.0,
+    )  # fmt: skip
+    columns = (
+        Column("gap", COUNT, "gap"),
+        *interval_columns("second time", Metric("", 1)),
+        Column("permuted", Metric("permuted", 1)),
+        Column("chance", Metric("novel", 1)),
+        Column("count", COUNT, "lists"),
+    )
+    note = "novel: ten other words instead, which is what knowing nothing gives"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The same lists and the same places of the text for all runs."""
         words = vocabulary(subjects, data, 2 * settings.words)
-        rows: list[dict[str, Any]] = []
-        summary = []
-        if words:
-            for subject in subjects:
-                mine = measure(subject, data, words, settings, seed)
-                rows += mine
-                summary.append(_summary(subject, mine))
-        return _result(subjects, rows, summary)
+        if not words:
+            return ProbeResult("echo", [], "the text has too few words for lists")
+        curves = [measure(subject, data, words, settings, seed) for subject in subjects]
+        summary = [_summary(*pair) for pair in zip(subjects, curves, strict=True)]
+        return self.result(subjects, list(itertools.chain(*curves)), summary)
+
+    def verdict(self, row: Row) -> str:
+        """How far from the first list the second is still easier."""
+        if row["copies"]["tokens"] is None:
+            return f"{row['model']} shows no echo"
+        return f"{row['model']} echoes a list {row['figure']} later"
 
 
-def vocabulary(subjects: Sequence[ProbedModel], data: ProbeData, fewest: int) -> list[str]:
+def vocabulary(subjects: Subjects, data: ProbeData, fewest: int) -> list[str]:
     """Content words of the text that every run can spell; empty if they are too few."""
     cls = TOKENIZERS.load("word")
     source = data.train or data.held_out
@@ -89,22 +106,14 @@ def _spells(tokenizer: Any, word: str) -> bool:
     return tokenizer.unknown not in tokenizer.encode(word)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """Lists of one trial by name, and where the text between is taken from, 0 to 1."""
-
-    lists: dict[str, list[str]]
-    place: float
-
-
-def _trials(words: Sequence[str], settings: Any, seed: int) -> list[_Trial]:
+def _trials(words: Sequence[str], settings: Any, seed: int) -> list[tuple[list[list[str]], float]]:
+    """The three lists of each trial, and where the text between is taken from, 0 to 1."""
     rng = np.random.default_rng(seed)
     trials, n = [], settings.words
     for _ in range(settings.trials):
         drawn = [words[i] for i in rng.choice(len(words), 2 * n, replace=False)]
-        shifted = [drawn[(i + 1) % n] for i in rng.permutation(n)]
-        lists = {"repeated": drawn[:n], "permuted": shifted, "novel": drawn[n:]}
-        trials.append(_Trial(lists, float(rng.random())))
+        permuted = [drawn[(i + 1) % n] for i in rng.permutation(n)]
+        trials.append(([drawn[:n], permuted, drawn[n:]], float(rng.random())))
     return trials
 
 
@@ -123,26 +132,23 @@ def measure(
     """One row a gap."""
     model, start = subject.model, np.array([subject.tokenizer.start])
     trials = _trials(words, settings, seed)
-    lists = {name: [_encode(subject, t.lists[name]) for t in trials] for name in LISTS}
-    heard = [np.concatenate([start, ids]) for ids, _ in lists["repeated"]]
-    first = _word_nats(token_nll(model, heard, model.initial_state(len(heard))), lists["repeated"])
-    after_first = advance(model, [h[:-1] for h in heard], model.initial_state(len(heard)))
+    lists = {n: [_encode(subject, t[k]) for t, _ in trials] for k, n in enumerate(LISTS)}
+    opening = [np.concatenate([start, ids]) for ids, _ in lists["repeated"]]
+    initial = model.initial_state(len(trials))
+    first = _word_nats(token_nll(model, opening, initial), lists["repeated"])
+    after_first = advance(model, [ids[:-1] for ids in opening], initial)
     stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
     rows = []
     for gap in gaps(min(settings.longest, len(stream))):
-        places = [int(t.place * (len(stream) - gap + 1)) for t in trials]
-        between = [
-            np.concatenate([h[-1:], stream[p : p + gap]])
-            for h, p in zip(heard, places, strict=True)
-        ]
+        places = [int(place * (len(stream) - gap + 1)) for _, place in trials]
+        ends = zip(opening, places, strict=True)
+        between = [np.concatenate([ids[-1:], stream[p : p + gap]]) for ids, p in ends]
         state = advance(model, [b[:-1] for b in between], after_first)
         second = {}
-        for name in LISTS:
-            again = [
-                np.concatenate([b[-1:], ids])
-                for b, (ids, _) in zip(between, lists[name], strict=True)
-            ]
-            second[name] = _word_nats(token_nll(model, again, state), lists[name])
+        for name, some in lists.items():
+            pairs = zip(between, some, strict=True)
+            again = [np.concatenate([b[-1:], ids]) for b, (ids, _) in pairs]
+            second[name] = _word_nats(token_nll(model, again, state), some)
         rows.append(subject.row(gap=gap, **_surprisals(first, second, seed)))
     return rows
 
@@ -161,8 +167,7 @@ def _word_nats(
 ) -> Floats:
     """Nats of each word but the first. Shapes: -> (trials, words - 1)."""
     rows = [np.bincount(owner, n)[1:] for n, (_, owner) in zip(nats, lists, strict=True)]
-    table: Floats = np.array(rows, np.float64)
-    return table
+    return np.array(rows, np.float64)
 
 
 def _surprisals(first: Floats, second: dict[str, Floats], seed: int) -> dict[str, Any]:
@@ -171,55 +176,21 @@ def _surprisals(first: Floats, second: dict[str, Floats], seed: int) -> dict[str
     weights = block_weights(trials, seed)
     base = weighted_medians(first.ravel(), weights)
     middle = float(np.median(first))
-    row: dict[str, Any] = {}
     drawn = {name: 100 * weighted_medians(second[name].ravel(), weights) / base for name in LISTS}
     value = {name: 100 * float(np.median(second[name])) / middle for name in LISTS}
     low, high = limits(drawn["repeated"])
-    row |= {"value": value["repeated"], "low": low, "high": high, "count": len(first)}
+    row = {"value": value["repeated"], "low": low, "high": high, "count": len(first)}
     row |= {"chance": value["novel"], "permuted": value["permuted"]}
     saved_low, saved_high = limits(drawn["novel"] - drawn["repeated"])
-    row |= {"saved": value["novel"] - value["repeated"]}
-    return row | {"saved_low": saved_low, "saved_high": saved_high}
+    saved = value["novel"] - value["repeated"]
+    return row | {"saved": saved, "saved_low": saved_low, "saved_high": saved_high}
 
 
-def _summary(subject: ProbedModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
     """The largest gap up to which the second list is easier than a novel one."""
-    held, at_least = leading_run(rows, lambda row: row["saved_low"] > 0)
-    found = held[-1]["gap"] if held else None
-    shown = "none shown" if found is None else f"{found:,} tokens"
-    shown = "at least " + shown if at_least and found is not None else shown
-    copies = {"tokens": found, "at_least": at_least}
-    return subject.row(copies=copies, figure=shown)
-
-
-def _result(
-    subjects: Sequence[ProbedModel], rows: list[dict[str, Any]], summary: list[dict[str, Any]]
-) -> ProbeResult:
-    names = labels(subjects)
-    if not rows:
-        return ProbeResult("echo", [], "the text has too few words for lists")
-    picture = figure(
-        names, rows, "gap", "a list said twice: loss the second time, 100 = as the first time",
-        "tokens between the lists", Metric("", 0), 100.0,
-    )  # fmt: skip
-    shown = [row | {"model": names[row["run"]]} for row in rows]
-    columns = [
-        Column("model", text("model")),
-        Column("gap", COUNT, "gap"),
-        Column("value", Metric("second time", 1)),
-        Column("low", Metric("from", 1)),
-        Column("high", Metric("to", 1)),
-        Column("permuted", Metric("permuted", 1)),
-        Column("chance", Metric("novel", 1)),
-        Column("count", COUNT, "lists"),
-    ]
-    verdict = []
-    for row in summary:
-        far = row["copies"]["tokens"]
-        said = "shows no echo" if far is None else f"echoes a list {row['figure']} later"
-        verdict.append(f"{names[row['run']]} {said}")
-    note = "novel: ten other words instead, which is what knowing nothing gives"
-    return ProbeResult("echo", rows, sentence(verdict), summary, columns, shown, [picture], [note])
+    easier, at_least = leading_run(rows, lambda row: row["saved_low"] > 0)
+    copies = {"tokens": easier[-1]["gap"] if easier else None, "at_least": at_least}
+    return subject.row(copies=copies, figure=reach_words(copies) if easier else "none shown")
 
 
 Member = Echo

@@ -5,15 +5,14 @@
 
 A unit that keeps r_t at step t has a half-life of -ln 2 / mean_t ln r_t tokens (the geometric mean
 of what it keeps). A gate at bias b has r = sigmoid(b): b = 0 gives 1.0, 1: 2.2, 2: 5.5, 3: 14,
-4: 38, 5: 103, 7: 760 tokens. What a cell holds may also be kept by writing it anew, so this is a
-lower bound of memory, and says nothing of whether what is kept is of use. Tallec and Ollivier
+4: 38, 5: 103, 7: 760 tokens. A cell may also hold on to a value by writing it anew, so this is a
+lower bound of memory, and says nothing of whether what is held is of use. Tallec and Ollivier
 (2018); Mahto, Vo, Turek and Huth (2021).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
-    figure,
-    labels,
-    sentence,
-)
-from lmcli.evaluation.state_batches import documents, random_stretches
+from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row, Subjects
+from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.models.base import ActivationRecorder, LanguageModel
-from lmcli.report.result import PERCENT, Column, Metric, text
+from lmcli.report.result import PERCENT, Column, Figure, Metric
 from lmcli.settings import setting
 
 LAST = 1024
@@ -54,42 +45,54 @@ class Halflife(Probe):
 
     name = "halflife"
     Settings = HalflifeSettings
+    x = "lag"
+    picture = Figure(
+        "how long units hold what they hold: share of units by half-life", (), (),
+        PERCENT, "half-life up to N tokens",
+    )  # fmt: skip
+    columns = (
+        Column("tenth", Metric("fastest tenth", 1)),
+        Column("median", Metric("median", 1)),
+        Column("ninth", Metric("slowest tenth", 1)),
+        Column("longest", Metric("slowest", 1)),
+        Column("initial_median", Metric("median untrained", 1)),
+        Column("units", Metric("units")),
+    )
+    one_row_a_run = True
+    note = "half-lives in tokens, from the gates alone: a lower bound of what is kept"
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only a model with such a gate."""
-        tap = ActivationRecorder()
-        with torch.inference_mode():
-            subject.model(torch.zeros(1, 1, dtype=torch.long), subject.model.initial_state(1), tap)
-        told = subject.model.retention(tap) is not None
-        return None if told else f"{subject.arch} has no gate that says what it keeps"
+        token = torch.zeros(1, 1, dtype=torch.long)
+        gated = len(half_lives(subject.model, token)) > 0
+        return None if gated else f"{subject.arch} has no gate that says what it keeps"
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The distributions before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            tokens = _tokens(subject, data, settings, seed)
+            stream = np.concatenate(documents(subject.tokenizer, data.held_out))
+            length = min(settings.length, len(stream))
+            tokens = random_chunks(stream, length, settings.rows, seed)  # (B, T)
             lives = half_lives(subject.model, tokens)
             before = half_lives(subject.untrained(), tokens)
             rows += _rows(subject, lives, before)
             summary.append(_summary(subject, lives, before))
-        return _result(subjects, rows, summary)
+        return self.result(subjects, rows, summary)
 
-
-def _tokens(subject: ProbedModel, data: ProbeData, settings: Any, seed: int) -> Tensor:
-    """Chunks of held-out text, documents laid end to end. Shapes: -> (B, T)."""
-    stream = np.concatenate(documents(subject.tokenizer, data.held_out))
-    return random_stretches(stream, min(settings.length, len(stream)), settings.rows, seed)
+    def verdict(self, row: Row) -> str:
+        """The median and the slowest tenth."""
+        half = f"half of {row['model']}'s units let go half within {row['median']:.1f} tokens"
+        return f"{half}, the slowest tenth hold it for {row['ninth']:.1f} or more"
 
 
 @torch.inference_mode()
 def half_lives(model: LanguageModel, tokens: Tensor) -> Floats:
     """The half-life of every unit in tokens. Shapes: tokens (B, T) -> (units,)."""
-    tap = ActivationRecorder()
-    model(tokens, model.initial_state(len(tokens)), tap)
-    retention = model.retention(tap)
+    recorder = ActivationRecorder()
+    model(tokens, model.initial_state(len(tokens)), recorder)
+    retention = model.retention(recorder)
     if retention is None:
         return np.empty(0)
     inside = (tokens != model.start_id).unsqueeze(-1)  # a document's start forgets by design
@@ -122,36 +125,6 @@ def _summary(subject: ProbedModel, lives: Floats, before: Floats) -> dict[str, A
     shown = f"median {middle:.1f}, slowest tenth from {ninth:.1f} tokens on"
     row = subject.row(median=middle, tenth=tenth, ninth=ninth, longest=float(lives.max()))
     return row | {"initial_median": float(np.median(before)), "units": len(lives), "figure": shown}
-
-
-def _result(
-    subjects: Sequence[ProbedModel], rows: list[dict[str, Any]], summary: list[dict[str, Any]]
-) -> ProbeResult:
-    names = labels(subjects)
-    picture = figure(
-        names, rows, "lag", "how long units hold what they hold: share of units by half-life",
-        "half-life up to N tokens", PERCENT,
-    )  # fmt: skip
-    shown = [row | {"model": names[row["run"]]} for row in summary]
-    tokens = 1
-    columns = [
-        Column("model", text("model")),
-        Column("tenth", Metric("fastest tenth", tokens)),
-        Column("median", Metric("median", tokens)),
-        Column("ninth", Metric("slowest tenth", tokens)),
-        Column("longest", Metric("slowest", tokens)),
-        Column("initial_median", Metric("median untrained", tokens)),
-        Column("units", Metric("units")),
-    ]
-    verdict = [
-        f"half of {names[row['run']]}'s units let go half within {row['median']:.1f} tokens, "
-        f"the slowest tenth hold it for {row['ninth']:.1f} or more"
-        for row in summary
-    ]
-    notes = ["half-lives in tokens, from the gates alone: a lower bound of what is kept"]
-    return ProbeResult(
-        "halflife", rows, sentence(verdict), summary, columns, shown, [picture], notes
-    )
 
 
 Member = Halflife

@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from lmcli.evaluation.probes.base import ProbeData, ProbedModel, bucket_bound
-from lmcli.evaluation.probes.context import Context, effective_context, measure
-from lmcli.evaluation.probes.restarts import restart_places, span
+from lmcli.evaluation.probes.context import (
+    Context,
+    effective_context,
+    measure,
+    restart_places,
+    span,
+)
 from lmcli.evaluation.state_batches import documents
 from lmcli.models.gru import GRU
 from lmcli.models.ngram.model import NGram

@@ -1,3 +1,3 @@
-"""What came before, known again: words of the text that return, or facts a grammar has hidden."""
+"""What came before, recognised: words of the text that return, or facts a grammar has hidden."""
 
 Member = "probe:Recall"

@@ -16,59 +16,84 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.forced_choice import first_unknown
-from lmcli.evaluation.item_accuracy import CONTROL, group_items, item_accuracy
+from lmcli.evaluation.forced_choice import CONTROL, first_unknown, group_items, item_accuracy
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.probes.base import (
+    Probe,
     ProbeData,
     ProbedModel,
     ProbeResult,
-    figure,
-    labels,
+    Row,
+    Subjects,
+    interval_columns,
     leading_run,
-    sentence,
 )
 from lmcli.grammars.base import Item, read_items
-from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
+from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 
 
-def missing_word(subject: ProbedModel, data: ProbeData) -> str | None:
-    """A candidate of the items that is not in the run's vocabulary."""
-    assert data.items is not None
-    words = {word for item in read_items(data.items) for word in item.candidates}
-    return first_unknown(subject.tokenizer, sorted(words))
+class GrammarRecall(Probe):
+    """Forced choice over the items beside the text, at most `items` of each kind and gap."""
 
+    name = "recall"
+    x = "gap"
+    picture = Figure("", (), (), PERCENT, "gap")
+    columns = (
+        Column("kind", text("kind")),
+        Column("gap", COUNT, "gap"),
+        *interval_columns("right", PERCENT),
+        Column("chance", PERCENT, "chance"),
+        Column("target_nats", Metric("target nats", 3)),
+        Column("over_optimum", Metric("PPL/PPL*", 3)),
+        Column("count", COUNT),
+    )
 
-def recall_grammar_items(
-    subjects: Sequence[ProbedModel], data: ProbeData, most: int
-) -> ProbeResult:
-    """Forced choice over at most `most` items of each kind and gap."""
-    assert data.items is not None
-    groups = group_items(read_items(data.items), most)
-    rows, summary = [], []
-    for subject in subjects:
-        mine = [_row(subject, items) for items in groups.values()]
-        share = _over_optimum(subject, data)
-        rows += [row | {"over_optimum": share} for row in mine]
-        summary.append(_summary(subject, mine, share))
-    return _result(subjects, rows, summary)
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
+        """Only a run with all candidates in its vocabulary."""
+        assert data.items is not None
+        words = {word for item in read_items(data.items) for word in item.candidates}
+        word = first_unknown(subject.tokenizer, sorted(words))
+        return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
+
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
+        """A row a run, kind and gap; the curve is that of the main kind."""
+        assert data.items is not None
+        groups = group_items(read_items(data.items), settings.items)
+        rows, summary = list[dict[str, Any]](), []
+        for subject in subjects:
+            own = [_row(subject, items) for items in groups.values()]
+            share = _over_optimum(subject, data)
+            rows += [row | {"over_optimum": share} for row in own]
+            summary.append(_summary(subject, own, share))
+        kind = main_kind(rows)
+        main = [row for row in rows if row["kind"] == kind]
+        changes = {"title": f"right answers by gap: {kind}", "reference": main[0]["chance"]}
+        note = f"target nats: 0 is perfect, {main[0]['amnesic_nats']:.2f} is amnesic ({kind})"
+        curve = self.curve(subjects, main, **changes)
+        return self.result(subjects, rows, summary, [curve], notes=[note])
+
+    def verdict(self, row: Row) -> str:
+        """The largest gap above chance."""
+        if row["figure"] == "none shown":
+            return f"{row['model']}: not above chance at the smallest gap"
+        return f"{row['model']}: above chance up to {row['figure']}"
 
 
 def _row(subject: ProbedModel, items: Sequence[Item]) -> dict[str, Any]:
-    found = item_accuracy(subject.model, subject.tokenizer, items)
-    low, high = found.interval
-    row = subject.row(gap=found.gap, kind=found.kind, value=found.accuracy, low=low, high=high)
-    row |= {"count": found.count, "chance": found.chance, "target_nats": found.target_nats}
-    return row | {"amnesic_nats": found.amnesic_nats}
+    result = item_accuracy(subject.model, subject.tokenizer, items)
+    low, high = result.interval
+    row = subject.row(gap=result.gap, kind=result.kind, value=result.accuracy, low=low, high=high)
+    row |= {"count": result.count, "chance": result.chance, "target_nats": result.target_nats}
+    return row | {"amnesic_nats": result.amnesic_nats}
 
 
 def _over_optimum(subject: ProbedModel, data: ProbeData) -> float | None:
     """Perplexity per word token of the grammar (line ends count) over the best possible one.
 
-    None where the optimum is not known, or not per word.
+    None where there is no optimum, or not one per word.
     """
     best = data.optimum.get("perplexity")
-    tokens = sum(len(piece.split()) + piece.count("\n") for piece in data.held_out)
+    tokens = sum(len(d.split()) + d.count("\n") for d in data.held_out)
     if not best or not tokens:
         return None
     scored = score_documents(subject.model, subject.tokenizer, data.held_out)
@@ -88,45 +113,10 @@ def _summary(
     """The largest gap up to which every lower limit is above chance."""
     kind = main_kind(rows)
     mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: int(r["gap"]))
-    held, at_least = leading_run(mine, lambda r: r["low"] > r["chance"])
-    reached = held[-1]["gap"] if held else 0
+    above, at_least = leading_run(mine, lambda r: r["low"] > r["chance"])
+    reached = above[-1]["gap"] if above else 0
     accuracy = max((r["value"] for r in mine if r["gap"] == reached), default=None)
-    shown = f"gap {reached:,}" if any(r["gap"] <= reached for r in mine) else "none shown"
-    if at_least:
-        shown = "at least " + shown
-    found = {"tokens": reached, "at_least": at_least}
-    return subject.row(reach=found, kind=kind, accuracy=accuracy, over_optimum=share, figure=shown)
-
-
-def _result(
-    subjects: Sequence[ProbedModel], rows: list[dict[str, Any]], summary: list[dict[str, Any]]
-) -> ProbeResult:
-    names = labels(subjects)
-    kind = main_kind(rows)
-    mine = [row for row in rows if row["kind"] == kind]
-    picture = figure(
-        names, mine, "gap", f"right answers by gap: {kind}", "gap", PERCENT, mine[0]["chance"]
-    )
-    columns = [
-        Column("model", text("model")),
-        Column("kind", text("kind")),
-        Column("gap", COUNT, "gap"),
-        Column("value", PERCENT, "right"),
-        Column("low", PERCENT, "from"),
-        Column("high", PERCENT, "to"),
-        Column("chance", PERCENT, "chance"),
-        Column("target_nats", Metric("target nats", 3)),
-        Column("over_optimum", Metric("PPL/PPL*", 3)),
-        Column("count", COUNT),
-    ]
-    verdict = [
-        f"{names[row['run']]}: "
-        + ("above chance up to " if row["figure"] != "none shown" else "")
-        + str(row["figure"]).replace("none shown", "not above chance at the smallest gap")
-        for row in summary
-    ]
-    note = f"target nats: 0 is perfect, {mine[0]['amnesic_nats']:.2f} is amnesic ({kind})"
-    shown = [row | {"model": names[row["run"]]} for row in rows]
-    return ProbeResult(
-        "recall", rows, sentence(verdict), summary, columns, shown, [picture], [note]
-    )
+    words = f"gap {reached:,}" if any(r["gap"] <= reached for r in mine) else "none shown"
+    words = f"at least {words}" if at_least else words
+    reach = {"tokens": reached, "at_least": at_least}
+    return subject.row(reach=reach, kind=kind, accuracy=accuracy, over_optimum=share, figure=words)

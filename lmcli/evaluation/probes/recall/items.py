@@ -2,7 +2,8 @@
 
 **In:** the training part (for an n-gram of three words of context), the held-out
 part, the tokenizers under test.
-**Out:** `Block`s of text and `RecallItem` items: cue, target, four foils; the same for every model.
+**Out:** blocks of text, the state being reset at the start of each, and `RecallItem`s in them: cue,
+target, four foils; the same for every model.
 
 A target is a word that stands exactly once before in its block and that its last three words do not
 give away. Its foils are as frequent, written alike, absent from the block so far, and about as
@@ -13,6 +14,7 @@ drawn from 0 to 4, so that a model that knows just the three words is right in 2
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,13 +43,6 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Block:
-    """A stretch of held-out text; the state is reset at its start."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class RecallItem:
     """One item. Places are offsets in its block's text."""
 
@@ -64,22 +59,22 @@ class RecallItem:
     """whether the n-gram of order 4 picks the target"""
 
 
-def cut_blocks(pieces: Sequence[str], tokenizers: Sequence[Tokenizer], tokens: int) -> list[Block]:
+def cut_blocks(texts: Sequence[str], tokenizers: Sequence[Tokenizer], tokens: int) -> list[str]:
     """Blocks of at most `tokens` tokens by every tokenizer, cut at white space."""
     blocks = []
-    for piece in pieces:
-        all_ends = [t.encode_with_ends(piece).ends for t in tokenizers]
+    for text in texts:
+        all_ends = [t.encode_with_ends(text).ends for t in tokenizers]
         begin = 0
-        while begin < len(piece):
-            end = len(piece)
+        while begin < len(text):
+            end = len(text)
             for ends in all_ends:
                 first = int(np.searchsorted(ends, begin, "right"))
                 if first + tokens < len(ends):
                     end = min(end, int(ends[first + tokens - 1]))
-            if end < len(piece):
-                line, blank = piece.rfind("\n", begin, end), piece.rfind(" ", begin, end)
+            if end < len(text):
+                line, blank = text.rfind("\n", begin, end), text.rfind(" ", begin, end)
                 end = (line if line - begin > (end - begin) // 2 else blank) + 1 or end
-            blocks.append(Block(piece[begin:end]))
+            blocks.append(text[begin:end])
             begin = max(end, begin + 1)
     return blocks
 
@@ -104,38 +99,36 @@ class ItemMiner:
         self.spelling = np.array([_spelling(s) for s in self.symbols])
         self.alphabetic: Flags = alphabetic
 
-    def candidates(self, number: int, block: Block) -> list[_Candidate]:
+    def candidates(self, number: int, block: str) -> list[_Candidate]:
         """Every target of a block that came exactly once before."""
-        encoded = self.words.encode_with_ends(block.text)
+        encoded = self.words.encode_with_ends(block)
         ids = encoded.ids.tolist()
         padded = np.concatenate([np.full(ORDER - 1, self.words.start), encoded.ids])
-        seen: dict[int, list[int]] = {}
-        found = []
+        earlier: dict[int, list[int]] = {}
+        candidates = []
         for t, word in enumerate(ids):
-            places = seen.setdefault(word, [])
+            places = earlier.setdefault(word, [])
             if len(places) == 1 and self.target[word] and t - places[0] > 1:
-                j = places[0]
-                spans = [(int(encoded.ends[p]) - len(self.symbols[word])) for p in (j, t)]
-                cue, target = ((s, s + len(self.symbols[word])) for s in spans)
+                j, length = places[0], len(self.symbols[word])
+                cue, target = ((e - length, e) for e in encoded.ends[[j, t]].tolist())
                 echo = j > 0 and ids[j - 1] == ids[t - 1]
-                before = padded[t : t + ORDER - 1]
-                absent = np.array(sorted(seen))
-                found.append(_Candidate(number, word, cue, target, t - j - 1, echo, before, absent))
+                before, words = padded[t : t + ORDER - 1], np.array(sorted(earlier))
+                between = t - j - 1
+                candidates.append(
+                    _Candidate(number, word, cue, target, between, echo, before, words)
+                )
             places.append(t)
-        return found
+        return candidates
 
     def items(self, candidates: Sequence[_Candidate], rng: np.random.Generator) -> list[RecallItem]:
         """Those candidates for which there are fair foils."""
-        found: list[RecallItem] = []
+        items: list[RecallItem | None] = []
         for begin in range(0, len(candidates), AT_ONCE):
             some = candidates[begin : begin + AT_ONCE]
             read = np.stack([c.before for c in some])
             logs = np.log(self.ngram.distributions(read, 1)[:, 0])  # (B, V)
-            for candidate, row in zip(some, logs, strict=True):
-                item = self._item(candidate, row, rng)
-                if item:
-                    found.append(item)
-        return found
+            items += [self._item(c, row, rng) for c, row in zip(some, logs, strict=True)]
+        return [item for item in items if item]
 
     def _item(
         self, c: _Candidate, logs: npt.NDArray[Any], rng: np.random.Generator
@@ -147,22 +140,17 @@ class ItemMiner:
         fit = self.alphabetic & (self.spelling == self.spelling[c.word])
         fit &= np.abs(self.log_count - self.log_count[c.word]) <= OCTAVE
         fit &= np.abs(logs - own) <= NEPER
-        fit[c.seen] = False
+        fit[c.earlier] = False
         above = np.flatnonzero(fit & (logs > own))
         below = np.flatnonzero(fit & (logs < own))
         if min(len(above), len(below)) < FOILS:
             return None
         likelier = int(rng.integers(FOILS + 1))
-        foils = np.concatenate(
-            [
-                rng.choice(above, likelier, replace=False),
-                rng.choice(below, FOILS - likelier, replace=False),
-            ]
-        )
+        sides = ((above, likelier), (below, FOILS - likelier))
+        foils = np.concatenate([rng.choice(ids, n, replace=False) for ids, n in sides])
         rng.shuffle(foils)
         words = tuple(self.symbols[i] for i in (c.word, *foils))
-        right = likelier == 0
-        return RecallItem(c.block, c.cue, c.target, words, c.between, c.echo, right)
+        return RecallItem(c.block, c.cue, c.target, words, c.between, c.echo, likelier == 0)
 
 
 @dataclass(frozen=True)
@@ -174,7 +162,7 @@ class _Candidate:
     between: int
     echo: bool
     before: npt.NDArray[np.int64]
-    seen: npt.NDArray[np.int64]
+    earlier: npt.NDArray[np.int64]
 
 
 def _spelling(word: str) -> int:
@@ -189,16 +177,15 @@ def choose_items(
     items: Sequence[RecallItem], per_bucket: int, rng: np.random.Generator
 ) -> list[RecallItem]:
     """In random order, at most `per_bucket` a bucket of distance, and three of a word in each."""
-    kept: list[RecallItem] = []
-    buckets: dict[int, int] = {}
-    types: dict[tuple[int, str], int] = {}
+    chosen: list[RecallItem] = []
+    buckets, types = Counter[int](), Counter[tuple[int, str]]()
     for place in rng.permutation(len(items)).tolist():
         item = items[place]
         # counted in characters, which is fair to all tokenizers
         bucket = bucket_bound(item.target[0] - item.cue[1])
         key = bucket, item.words[0]
-        if buckets.get(bucket, 0) < per_bucket and types.get(key, 0) < PER_TYPE:
-            buckets[bucket] = buckets.get(bucket, 0) + 1
-            types[key] = types.get(key, 0) + 1
-            kept.append(item)
-    return kept
+        if buckets[bucket] < per_bucket and types[key] < PER_TYPE:
+            buckets[bucket] += 1
+            types[key] += 1
+            chosen.append(item)
+    return chosen

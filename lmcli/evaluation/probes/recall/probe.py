@@ -1,4 +1,4 @@
-"""What came before, known again: words of the text that return, or facts a grammar has hidden.
+"""What came before, recognised: words of the text that return, or facts a grammar has hidden.
 
 **In:** runs, the text's held-out part; the items of a grammar where they lie beside the text.
 **Out:** forced choice by the distance between cue and target: real, and with the memory exchanged.
@@ -12,29 +12,30 @@ the amnesic one and the swap moves the odds, in that bucket and in all smaller o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.item_accuracy import ITEMS_PER_GAP
+from lmcli.evaluation.forced_choice import ITEMS_PER_GAP
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
     ProbedModel,
     ProbeResult,
+    Row,
+    Rows,
+    Subjects,
     bucket_bound,
-    bucket_name,
-    figure,
-    labels,
+    interval_columns,
     leading_run,
-    sentence,
+    reach_words,
 )
-from lmcli.evaluation.probes.recall.grammar_items import missing_word, recall_grammar_items
+from lmcli.evaluation.probes.recall.grammar_items import GrammarRecall
 from lmcli.evaluation.probes.recall.items import (
     FOILS,
-    Block,
     ItemMiner,
     RecallItem,
     choose_items,
@@ -49,25 +50,13 @@ from lmcli.evaluation.statistics import (
     weighted_medians,
     wilson,
 )
-from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
+from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
 CHANCE = 1 / (1 + FOILS)
 SMALLEST = 8
 """upper bound of the first bucket"""
 CONTROL = "n-gram of order 4"
-COLUMNS = [
-    Column("model", text("model")),
-    Column("bucket", text("gap")),
-    Column("words", Metric("words")),
-    Column("value", PERCENT, "right"),
-    Column("low", PERCENT, "from"),
-    Column("high", PERCENT, "to"),
-    Column("amnesic", PERCENT, "amnesic"),
-    Column("flip_rate", PERCENT, "flips"),
-    Column("median_log_odds", Metric("log-odds", 2)),
-    Column("count", COUNT),
-]
 
 
 @dataclass(frozen=True)
@@ -85,12 +74,29 @@ class Recall(Probe):
 
     name = "recall"
     Settings = RecallSettings
+    x = "gap"
+    picture = Figure(
+        "knows a word again: right out of five, by tokens since it came", (), (),
+        PERCENT, "up to N tokens back", CHANCE,
+    )  # fmt: skip
+    columns = (
+        Column("bucket", text("gap")),
+        Column("words", Metric("words")),
+        *interval_columns("right", PERCENT),
+        Column("amnesic", PERCENT, "amnesic"),
+        Column("flip_rate", PERCENT, "flips"),
+        Column("median_log_odds", Metric("log-odds", 2)),
+        Column("count", COUNT),
+    )
+    note = (
+        "amnesic: the state after the cue comes from elsewhere; flips: a swapped cue turns the "
+        "odds (chance 50 %)"
+    )
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """A text of some size and the training part, or items of a grammar."""
         if data.items is not None:
-            word = missing_word(subject, data)
-            return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
+            return GrammarRecall().applies(subject, data, settings)
         if not data.train:
             return "the text it was trained on is not at hand"
         if data.chars < settings.least_text:
@@ -100,30 +106,35 @@ class Recall(Probe):
             )
         return None
 
-    def run(
-        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
-    ) -> ProbeResult:
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """Items of the grammar where there are any, else the words of the text that return."""
         if data.items is not None:
-            return recall_grammar_items(subjects, data, settings.items)
-        blocks, found = find_items(subjects, data, settings, seed)
-        if not found:
+            return GrammarRecall().run(subjects, data, settings, seed)
+        blocks, items = find_items(subjects, data, settings, seed)
+        if not items:
             return _nothing(subjects)
-        tried = {s.name: try_items(s, blocks, found, seed) for s in subjects}
-        rows: list[dict[str, Any]] = []
-        summary = []
-        for subject in subjects:
-            mine = measure(subject, tried[subject.name], found, settings.fewest, seed)
-            rows += mine
-            summary.append(_summary(subject, mine))
-        control = _control(found, tried[subjects[0].name], settings.fewest)
-        differences = _differences(subjects, tried, found, seed)
-        return _result(subjects, rows, control, summary, differences)
+        tried = {s.name: try_items(s, blocks, items, seed) for s in subjects}
+        curves = [measure(s, tried[s.name], items, settings.fewest, seed) for s in subjects]
+        rows = list(itertools.chain(*curves))
+        control = _control(items, tried[subjects[0].name], settings.fewest)
+        return self.result(
+            subjects,
+            [*rows, *control],
+            [_summary(*pair) for pair in zip(subjects, curves, strict=True)],
+            [self.curve(subjects, rows)],
+            differences=_differences(subjects, tried, items, seed),
+        )
+
+    def verdict(self, row: Row) -> str:
+        """How far back the run reaches."""
+        tokens = row["reach"]["tokens"]
+        reach = f"reaches back at least {tokens:,} tokens" if tokens else "shows no reach"
+        return f"{row['model']} {reach}"
 
 
 def find_items(
-    subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int
-) -> tuple[list[Block], list[RecallItem]]:
+    subjects: Subjects, data: ProbeData, settings: Any, seed: int
+) -> tuple[list[str], list[RecallItem]]:
     """The same items for all; words that a run cannot spell are left out."""
     miner = ItemMiner(data.train)
     tokenizers = [s.tokenizer for s in subjects]
@@ -157,28 +168,28 @@ class Bucket:
 def buckets_of(gaps: np.ndarray[Any, Any], fewest: int) -> list[Bucket]:
     """Powers of two; one with too few items joins the next, the last one the one before."""
     edges = np.array([bucket_bound(max(SMALLEST, int(g))) for g in gaps])
-    found: list[Bucket] = []
-    low, held = 1, np.empty(0, np.int64)
+    buckets: list[Bucket] = []
+    low, waiting = 1, np.empty(0, np.int64)
     for high in sorted(set(edges.tolist())):
-        held = np.concatenate([held, np.flatnonzero(edges == high)])
-        if len(held) >= fewest:
-            found.append(Bucket(low, high, held))
-            low, held = high + 1, np.empty(0, np.int64)
-    if len(held):
-        high = int(edges.max())
-        last = found.pop() if found else Bucket(1, high, np.empty(0, np.int64))
-        found.append(Bucket(last.low, high, np.concatenate([last.items, held])))
-    return found
+        waiting = np.concatenate([waiting, np.flatnonzero(edges == high)])
+        if len(waiting) >= fewest:
+            buckets.append(Bucket(low, high, waiting))
+            low, waiting = high + 1, np.empty(0, np.int64)
+    if len(waiting):
+        last = buckets.pop() if buckets else Bucket(1, 1, np.empty(0, np.int64))
+        both = np.concatenate([last.items, waiting])
+        buckets.append(Bucket(last.low, int(edges.max()), both))
+    return buckets
 
 
 def measure(
-    subject: ProbedModel, tried: RecallScores, found: Sequence[RecallItem], fewest: int, seed: int
+    subject: ProbedModel, tried: RecallScores, items: Sequence[RecallItem], fewest: int, seed: int
 ) -> list[dict[str, Any]]:
     """One row a bucket."""
     rows = []
-    blocks = np.array([f.block for f in found])
-    words = np.array([f.between for f in found])
-    echo = np.array([f.echo for f in found])
+    blocks = np.array([item.block for item in items])
+    words = np.array([item.between for item in items])
+    echo = np.array([item.echo for item in items])
     for bucket in buckets_of(tried.gaps, fewest):
         i = bucket.items
         weights = block_weights(blocks[i], seed)
@@ -201,32 +212,30 @@ def measure(
     return rows
 
 
-def reach_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def reach_of(rows: Rows) -> dict[str, Any]:
     """How far back a run remembers: {"tokens": R, "at_least": whether more could not be tried}.
 
     R is the upper bound of the largest bucket in which, and in all smaller ones, memory shows.
     """
     ordered = sorted(rows, key=lambda r: int(r["gap"]))
-    held, in_all = leading_run(ordered, lambda r: r["gain_low"] > 0 and r["log_odds_low"] > 0)
-    tokens = min(held[-1]["gap"], held[-1]["longest"]) if held else 0
-    return {"tokens": tokens, "at_least": bool(held) and in_all}
+    near, in_all = leading_run(ordered, lambda r: r["gain_low"] > 0 and r["log_odds_low"] > 0)
+    tokens = min(near[-1]["gap"], near[-1]["longest"]) if near else 0
+    return {"tokens": tokens, "at_least": bool(near) and in_all}
 
 
-def _summary(subject: ProbedModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = reach_of(rows)
-    words = [r["words"] for r in rows if r["gap"] <= max(found["tokens"], SMALLEST)]
-    shown = f"{found['tokens']:,} tokens" if found["tokens"] else "none shown"
-    if found["at_least"]:
-        shown = "at least " + shown
-    return subject.row(reach=found, words=max(words, default=None), figure=shown)
+def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
+    reach = reach_of(rows)
+    words = [r["words"] for r in rows if r["gap"] <= max(reach["tokens"], SMALLEST)]
+    shown = reach_words(reach) if reach["tokens"] else "none shown"
+    return subject.row(reach=reach, words=max(words, default=None), figure=shown)
 
 
 # ------------------------------------------------------------------ several runs
 
 
-def _control(found: Sequence[RecallItem], tried: RecallScores, fewest: int) -> list[dict[str, Any]]:
+def _control(items: Sequence[RecallItem], tried: RecallScores, fewest: int) -> list[dict[str, Any]]:
     """What an n-gram gets that sees no more than three words back: 20 % by construction."""
-    right = np.array([f.ngram_right for f in found])
+    right = np.array([item.ngram_right for item in items])
     rows = []
     for bucket in buckets_of(tried.gaps, fewest):
         mine = right[bucket.items]
@@ -238,9 +247,9 @@ def _control(found: Sequence[RecallItem], tried: RecallScores, fewest: int) -> l
 
 
 def _differences(
-    subjects: Sequence[ProbedModel],
+    subjects: Subjects,
     tried: dict[str, RecallScores],
-    found: Sequence[RecallItem],
+    items: Sequence[RecallItem],
     seed: int,
 ) -> list[dict[str, Any]]:
     """Each run against the best one: what memory adds to forced choice, over all items."""
@@ -248,11 +257,9 @@ def _differences(
         s.name: tried[s.name].right("real") - tried[s.name].right("amnesic") for s in subjects
     }
     best = max(gains, key=lambda name: gains[name].mean())
-    weights = block_weights(np.array([f.block for f in found]), seed)
+    weights = block_weights(np.array([item.block for item in items]), seed)
     rows = []
-    for name in gains:
-        if name == best:
-            continue
+    for name in (n for n in gains if n != best):
         apart = gains[name] - gains[best]
         low, high = limits(weighted_means(apart, weights))
         verdict = "worse" if high < 0 else "better" if low > 0 else "no detectable difference"
@@ -261,43 +268,8 @@ def _differences(
     return rows
 
 
-def _nothing(subjects: Sequence[ProbedModel]) -> ProbeResult:
+def _nothing(subjects: Subjects) -> ProbeResult:
     note = "no word of the held-out text returns with fair rivals; probe echo works with any text"
     none = {"tokens": 0, "at_least": False}
     summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
     return ProbeResult("recall", [], note, summary, notes=[note])
-
-
-def _result(
-    subjects: Sequence[ProbedModel],
-    rows: list[dict[str, Any]],
-    control: list[dict[str, Any]],
-    summary: list[dict[str, Any]],
-    differences: list[dict[str, Any]],
-) -> ProbeResult:
-    names = labels(subjects)
-    verdict = []
-    for row in summary:
-        name, tokens = names[row["run"]], row["reach"]["tokens"]
-        said = f"reaches back at least {tokens:,} tokens" if tokens else "shows no reach"
-        verdict.append(f"{name} {said}")
-    shown = [
-        row
-        | {
-            "model": names.get(row["run"], CONTROL),
-            "bucket": bucket_name(row["gap_from"], row["gap"]),
-        }
-        for row in [*rows, *control]
-    ]
-    picture = figure(
-        names, rows, "gap", "knows a word again: right out of five, by tokens since it came",
-        "up to N tokens back", PERCENT, CHANCE,
-    )  # fmt: skip
-    notes = [
-        "amnesic: the state after the cue comes from elsewhere; flips: a swapped cue turns the "
-        "odds (chance 50 %)"
-    ]
-    return ProbeResult(
-        "recall", [*rows, *control], sentence(verdict), summary, COLUMNS, shown, [picture], notes,
-        differences,
-    )  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 
 from lmcli.evaluation.forced_choice import WordScorer, encode_words
 from lmcli.evaluation.probes.base import NOISE, ProbedModel, zero_noise
-from lmcli.evaluation.probes.recall.items import Block, RecallItem
+from lmcli.evaluation.probes.recall.items import RecallItem
 from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, stack, take
 from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel, State
@@ -67,16 +67,16 @@ class _Placed:
 
 
 def try_items(
-    subject: ProbedModel, blocks: Sequence[Block], found: Sequence[RecallItem], seed: int
+    subject: ProbedModel, blocks: Sequence[str], items: Sequence[RecallItem], seed: int
 ) -> RecallScores:
     """All items under all conditions."""
-    streams, placed = _place(subject, blocks, found)
+    streams, placed = _place(subject, blocks, items)
     model = subject.model
     rng = np.random.default_rng(seed)
     some = max(8, MEMORY // (6 * row_bytes(model)))
     order = np.argsort([p.block for p in placed], kind="stable")
     scores = {
-        c: np.zeros((len(found), len(found[0].words))) for c in ("real", "amnesic", "swapped")
+        c: np.zeros((len(items), len(items[0].words))) for c in ("real", "amnesic", "swapped")
     }
     for begin in range(0, len(order), some):
         rows = order[begin : begin + some]
@@ -89,22 +89,22 @@ def try_items(
 
 
 def _place(
-    subject: ProbedModel, blocks: Sequence[Block], found: Sequence[RecallItem]
+    subject: ProbedModel, blocks: Sequence[str], items: Sequence[RecallItem]
 ) -> tuple[list[Ids], list[_Placed]]:
     """Blocks as ids after a start id, and where in them the items are."""
     tokenizer = subject.tokenizer
-    encoded = [tokenizer.encode_with_ends(b.text) for b in blocks]
+    encoded = [tokenizer.encode_with_ends(b) for b in blocks]
     start = np.array([tokenizer.start])
     streams: list[Ids] = [np.concatenate([start, e.ids]) for e in encoded]
     placed = []
-    for f in found:
-        ends, text = encoded[f.block].ends, blocks[f.block].text
-        cue_edge, (_, swapped) = encode_words(tokenizer, text[: f.cue[0]], f.words[:2])
-        target_edge, words = encode_words(tokenizer, text[: f.target[0]], f.words)
+    for item in items:
+        ends, text = encoded[item.block].ends, blocks[item.block]
+        cue_edge, (_, swapped) = encode_words(tokenizer, text[: item.cue[0]], item.words[:2])
+        target_edge, words = encode_words(tokenizer, text[: item.target[0]], item.words)
         begin = 1 + int(np.searchsorted(ends, cue_edge, "right"))
-        end = 2 + int(np.searchsorted(ends, f.cue[1], "left"))
+        end = 2 + int(np.searchsorted(ends, item.cue[1], "left"))
         last = int(np.searchsorted(ends, target_edge, "right"))
-        placed.append(_Placed(f.block, begin, end, last, swapped, words))
+        placed.append(_Placed(item.block, begin, end, last, swapped, words))
     return streams, placed
 
 
@@ -143,7 +143,7 @@ def _conditions(
     scorer = WordScorer(model, subject.tokenizer)
     last = np.array([streams[p.block][p.last] for p in placed])
     words = [p.words for p in placed]
-    found: dict[Condition, Floats] = {}
+    scores: dict[Condition, Floats] = {}
     for condition in ("real", "swapped", "amnesic"):
         rows = []
         for p in placed:
@@ -156,8 +156,8 @@ def _conditions(
             )
         state = take(states, _donors(placed, rng)) if condition == "amnesic" else states
         after = advance(model, [row.astype(np.int64) for row in rows], state)
-        found[condition] = scorer.scores(last, words, after)
-    return found
+        scores[condition] = scorer.scores(last, words, after)
+    return scores
 
 
 def _donors(placed: Sequence[_Placed], rng: np.random.Generator) -> npt.NDArray[np.int64]:
