@@ -37,10 +37,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import LmcliError, TextError, UsageError
+from lmcli.errors import UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run, free_name
-from lmcli.settings import check_known, one_of, update
+from lmcli.settings import check_known, update
 from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.perplexity import Evaluation
-    from lmcli.evaluation.probes.base import ProbeData, ProbeReport
+    from lmcli.evaluation.probes.base import ProbeReport
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
@@ -222,56 +222,12 @@ def evaluate(
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
     """Score a text, or the `split` of the run's own: every token exactly once."""
-    from lmcli.evaluation.perplexity import LEVELS, RESETS, evaluate_documents
+    from lmcli.evaluation.perplexity import evaluate_run
     from lmcli.system import pick_device
 
-    one_of("level", level, LEVELS)
-    one_of("reset", reset, RESETS)
-    run, wanted = load(run), _names(texts)
-    model = run.model(pick_device(device))
-    if split is not None:
-        names, pieces = _recorded_split(run, wanted, split, on_progress)
-    elif wanted:
-        how = {"encoding": encoding, "errors": errors, "newlines": newlines}
-        names, pieces = _read(run, wanted, documents, how, on_progress)
-    else:
-        raise UsageError("no text to score", "give a file, - for standard input, or --split")
-    return evaluate_documents(run, model, names, pieces, level, reset, batch, on_progress)
-
-
-def _recorded_split(
-    run: Run, texts: Sequence[str], split: str, on_progress: OnProgress
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Names and documents of the training, validation or test part of a run's own text."""
-    from lmcli.data.corpus import reopen_corpus
-
-    one_of("split", split, ("train", "valid", "test"))
-    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
-    part = corpus.parts().get(split)
-    if part is None or not part.documents:
-        raise TextError(
-            f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
-        )
-    return corpus.names, part.documents
-
-
-def _read(
-    run: Run,
-    texts: Sequence[str],
-    documents: str | None,
-    how: dict[str, str],
-    on_progress: OnProgress,
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Names, the first 100, and documents, which are what they were in training by default."""
-    from itertools import islice
-
-    from lmcli.data.corpus import find_documents
-    from lmcli.data.text import TextOptions
-
-    unit = documents or run.record.corpus["options"]["documents"]
-    options = update(TextOptions(), {**how, "documents": unit})
-    names, pieces = find_documents(texts, options, on_progress)
-    return list(islice(names, 100)), pieces
+    how = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
+    run, names, device = load(run), _names(texts), pick_device(device)
+    return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress)
 
 
 def cloze(
@@ -288,41 +244,18 @@ def cloze(
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
     """Fill the blank of a text, or answer the held-out items beside the text of the runs."""
-    from lmcli.evaluation.cloze import answer_items, fill_blank
+    from lmcli.evaluation.cloze import answer_items, fill_blank, whole_numbers
 
-    opened, wanted = _runs(runs), _gaps(gaps)
-    if text is None:
-        for name, value in {"candidates": candidates, "swap": swap, "filler": filler}.items():
-            if value is not None:
-                raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
-        return answer_items(opened, Path(items) if items else None, wanted, on_progress)
-    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
-    old, equals, new = (swap or "").partition("=")
-    if swap and not (old and equals and new):
-        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
-    return fill_blank(
-        opened,
-        text,
-        candidates=[word.strip() for word in listed if word.strip()],
-        swap=(old, new) if swap else None,
-        gaps=wanted,
-        filler=str(filler) if filler else None,
-        top=top,
-        seed=seed,
-        on_progress=on_progress,
-    )
-
-
-def _gaps(gaps: str | Sequence[int] | None) -> list[int] | None:
-    if gaps is None:
-        return None
-    try:
-        numbers = [int(g) for g in (gaps.split(",") if isinstance(gaps, str) else gaps)]
-    except ValueError:
-        numbers = [-1]
-    if min(numbers) < 0:
-        raise UsageError(f"--gaps {gaps}: not whole numbers", "for example --gaps 0,10,100")
-    return numbers
+    opened, numbers = _runs(runs), whole_numbers(gaps)
+    if text is not None:
+        return fill_blank(
+            opened, text, candidates=candidates, swap=swap, gaps=numbers, filler=filler, top=top,
+            seed=seed, on_progress=on_progress,
+        )  # fmt: skip
+    for name, value in {"candidates": candidates, "swap": swap, "filler": filler}.items():
+        if value is not None:
+            raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
+    return answer_items(opened, Path(items) if items else None, numbers, on_progress)
 
 
 def probe(
@@ -335,39 +268,21 @@ def probe(
     on_progress: OnProgress = warnings_only,
 ) -> ProbeReport:
     """Measure how far back each run remembers: by one probe, or by all that apply."""
-    from lmcli.evaluation.probes.base import ProbedModel, ProbeReport, load_probes, run_probes
+    from lmcli.evaluation.probes.base import (
+        ProbeData,
+        ProbedModel,
+        ProbeReport,
+        load_probes,
+        run_probes,
+    )
     from lmcli.registry import PROBES
 
     probes = load_probes([name] if name else PROBES.names(), settings or {})
     opened = _runs(runs)
-    data = _probe_data(opened, _names(texts), on_progress)
+    data = ProbeData.of_runs(opened, _names(texts), on_progress)
     subjects = [ProbedModel.of(run) for run in opened]
     results = run_probes(probes, subjects, data, seed, on_progress)
     return ProbeReport(results, all=name is None)
-
-
-def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress) -> ProbeData:
-    """The given texts, or the held-out parts of the text that all runs were trained on."""
-    from lmcli.data.corpus import CorpusSpec, read_documents, reopen_corpus
-    from lmcli.evaluation.probes.base import ProbeData
-
-    first = CorpusSpec.from_json(runs[0].record.corpus)
-    if texts:
-        try:
-            train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
-        except LmcliError:
-            train = None
-        documents = read_documents(texts, first.options)
-        return ProbeData.of(texts, documents, train, on_progress)
-    for run in runs[1:]:
-        same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
-        if not same or CorpusSpec.from_json(run.record.corpus) != first:
-            raise TextError(
-                f"'{run.path}' and '{runs[0].path}' were trained on different texts",
-                "name a text that both are to be tested on",
-            )
-    corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
-    return ProbeData.of_corpus(corpus, on_progress)
 
 
 def inspect(
@@ -384,26 +299,8 @@ def inspect(
     """Look inside a run while it reads a text, or a file: gates, cells, units, its losses."""
     from lmcli.evaluation.inspection import inspect_text
 
-    _check_one(units=units, unit=unit, versus=versus)
-    _check_one(unit=unit, correlate=correlate, versus=versus)
-    _check_one(gate=gate, versus=versus)
-    return inspect_text(
-        load(run),
-        text,
-        gate=gate,
-        units=units,
-        unit=unit,
-        regex=correlate,
-        versus=None if versus is None else load(versus),
-        on_progress=on_progress,
-    )
-
-
-def _check_one(**options: object) -> None:
-    """A UsageError for two options that ask for different things."""
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")
+    other = None if versus is None else load(versus)
+    return inspect_text(load(run), text, gate, units, unit, correlate, other, on_progress)
 
 
 # ------------------------------------------------------------------ making

@@ -186,37 +186,56 @@ class ClozeResult:
         return Result("cloze", {"rows": self.rows}, [table(self.rows)])
 
 
+def whole_numbers(gaps: str | Sequence[int] | None) -> list[int] | None:
+    """Gaps as numbers; they may be given in one text, separated by commas."""
+    if gaps is None:
+        return None
+    try:
+        numbers = [int(g) for g in (gaps.split(",") if isinstance(gaps, str) else gaps)]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0:
+        raise UsageError(f"--gaps {gaps}: not whole numbers", "for example --gaps 0,10,100")
+    return numbers
+
+
 def fill_blank(
     runs: Sequence[Run],
     text: str,
     *,
-    candidates: Sequence[str] = (),
-    swap: tuple[str, str] | None = None,
+    candidates: str | Sequence[str] | None = None,
+    swap: str | None = None,
     gaps: Sequence[int] | None = None,
-    filler: str | None = None,
+    filler: str | Path | None = None,
     top: int = 5,
     seed: int = 0,
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
     """The candidates, or likeliest words, in a blank, with `gaps` words of `filler` at ``...``."""
+    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
+    words = [word.strip() for word in listed if word.strip()]
+    old, _, new = (swap or "").partition("=")
+    if swap and not (old and new):
+        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
     blank = Cloze.parse(text)
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        words = "\n".join(read_documents([filler], TextOptions()))
-        fillers = {g: random_fillers(words, g, FILLERS if g else 1, seed) for g in gaps}
+        source = "\n".join(read_documents([str(filler)], TextOptions()))
+        fillers = {g: random_fillers(source, g, FILLERS if g else 1, seed) for g in gaps}
     rows: list[dict[str, Any]] = []
     for run in runs:
         model = run.model()
         unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
         warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
-        warn_unknown(run.tokenizer, swap[1] if swap else "", on_progress)
+        warn_unknown(run.tokenizer, new, on_progress)
         for gap, some in fillers.items():
             texts = [blank if gap is None else blank.with_gap(f) for f in some]
             row = {"run": str(run.path), "arch": run.record.arch, "gap": gap}
-            listed = _candidates(model, run.tokenizer, texts, candidates, swap, top)
-            rows.append(row | {"candidates": listed})
+            pair = (old, new) if swap else None
+            best = _candidates(model, run.tokenizer, texts, words, pair, top)
+            rows.append(row | {"candidates": best})
     return ClozeResult(rows)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from lmcli.data.corpus import read_documents
 from lmcli.data.text import TextOptions
-from lmcli.errors import TextError
+from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.activations import (
     Activations,
     Correlation,
@@ -125,7 +125,6 @@ class Inspection:
 def inspect_text(
     run: Run,
     text: str,
-    *,
     gate: str | None = None,
     units: int | None = None,
     unit: int | None = None,
@@ -138,6 +137,9 @@ def inspect_text(
     That is another run (`versus`), a pattern (`regex`), single units (`unit`, or the `units` that
     vary most), or all gates, averaged.
     """
+    _check_one(units=units, unit=unit, versus=versus)
+    _check_one(unit=unit, correlate=regex, versus=versus)
+    _check_one(gate=gate, versus=versus)
     documents = _documents(run, text, on_progress)
     first = _read(run, documents, inside=versus is None)
     read = first.read
@@ -157,6 +159,13 @@ def inspect_text(
     gates = read.matching(gate)
     chosen = {g: read.most_varying(g, units or UNITS) if unit is None else [unit] for g in gates}
     return Inspection(first, text, gates, chosen, named=unit is not None)
+
+
+def _check_one(**options: object) -> None:
+    """A UsageError for two options that ask for different things."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")
 
 
 def _read(run: Run, documents: Sequence[str], inside: bool) -> ReadRun:

@@ -12,11 +12,15 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
+from lmcli.data.corpus import find_documents, reopen_corpus
 from lmcli.data.split import Split
+from lmcli.data.text import TextOptions
+from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
     ROWS,
@@ -41,6 +45,7 @@ from lmcli.report.result import (
 )
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
+from lmcli.settings import one_of, update
 from lmcli.tokenizers.base import Tokenizer, chunks_of
 
 Reset = Literal["never", "line", "document"]
@@ -224,17 +229,33 @@ LINES = (
 )
 
 
-def evaluate_documents(
+def evaluate_run(
     run: Run,
-    model: LanguageModel,
-    names: Sequence[str],
-    documents: Sequence[str],
-    level: str = "summary",
-    reset: str = "document",
-    rows: int = ROWS,
+    texts: Sequence[str],
+    split: str | None,
+    level: str,
+    reset: str,
+    rows: int,
+    reading: Mapping[str, str | None],
+    device: str = "cpu",
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
-    """Score documents under a run; warns where many tokens are unknown to it."""
+    """Score texts, or the `split` of the run's own; warns where many tokens are unknown.
+
+    `reading` are fields of TextOptions; documents are what they were in training by default.
+    """
+    one_of("level", level, LEVELS)
+    one_of("reset", reset, RESETS)
+    model = run.model(device)
+    if split is not None:
+        names, documents = _recorded_split(run, texts, split, on_progress)
+    elif texts:
+        unit = reading["documents"] or run.record.corpus["options"]["documents"]
+        options = update(TextOptions(), {**reading, "documents": unit})
+        all_names, documents = find_documents(texts, options, on_progress)
+        names = list(islice(all_names, 100))
+    else:
+        raise UsageError("no text to score", "give a file, - for standard input, or --split")
     began, items = time.perf_counter(), list[dict[str, Any]]()
     how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     if level == "summary" and Split(documents).chars > SEGMENT:  # no need to keep every token
@@ -247,6 +268,20 @@ def evaluate_documents(
     seconds, record = time.perf_counter() - began, run.record
     about = record.tokenizer, record.arch, reset, seconds
     return Evaluation(str(run.path), list(names), score, *about, level, items)
+
+
+def _recorded_split(
+    run: Run, texts: Sequence[str], split: str, on_progress: OnProgress
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Names and documents of the training, validation or test part of a run's own text."""
+    one_of("split", split, ("train", "valid", "test"))
+    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    part = corpus.parts().get(split)
+    if part is None or not part.documents:
+        raise TextError(
+            f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
+        )
+    return corpus.names, part.documents
 
 
 def _lines(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:

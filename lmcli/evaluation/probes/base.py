@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +21,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lmcli.data.corpus import Corpus
+from lmcli.data.corpus import Corpus, CorpusSpec, read_documents, reopen_corpus
 from lmcli.data.split import Split
-from lmcli.errors import TextError
+from lmcli.errors import LmcliError, TextError
 from lmcli.evaluation.statistics import Floats
 from lmcli.grammars.base import find_companions
 from lmcli.models.base import LanguageModel
@@ -113,6 +114,27 @@ class ProbeData:
         """What a corpus holds out: the validation and the test part."""
         held_out = [*_sample(corpus.valid), *_sample(corpus.test)]
         return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
+
+    @classmethod
+    def of_runs(
+        cls, runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress = warnings_only
+    ) -> ProbeData:
+        """The given texts, or the held-out parts of the text that all runs were trained on."""
+        first = CorpusSpec.from_json(runs[0].record.corpus)
+        if texts:
+            train = None
+            with suppress(LmcliError):
+                train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
+            return cls.of(texts, read_documents(texts, first.options), train, on_progress)
+        for run in runs[1:]:
+            same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
+            if not same or CorpusSpec.from_json(run.record.corpus) != first:
+                raise TextError(
+                    f"'{run.path}' and '{runs[0].path}' were trained on different texts",
+                    "name a text that both are to be tested on",
+                )
+        corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
+        return cls.of_corpus(corpus, on_progress)
 
     @property
     def chars(self) -> int:
