@@ -174,7 +174,7 @@ def test_a_long_text_is_read_in_chunks_without_a_seam() -> None:
 def test_values_do_not_depend_on_what_comes_later() -> None:
     tokenizer = tokenizer_of("char")
     model = model_of("lstm", tokenizer.size)
-    short, whole = (read_inside(model, tokenizer, [t]) for t in (TEXT[:20]))
+    short, whole = (read_inside(model, tokenizer, [t]) for t in (TEXT[:20], TEXT))
     for gate, values in short.values.items():
         np.testing.assert_allclose(values, whole.values[gate][:20], rtol=0, atol=1e-6)
 

@@ -93,7 +93,7 @@ def test_a_stream_may_go_on_from_a_state() -> None:
 
 
 @pytest.mark.parametrize("segment", [200, 1 << 20])
-def test_a_meter_sees_every_token_once_and_never_more_than_all(segment: int) -> None:
+def test_a_counter_is_told_of_every_token_once_and_never_more_than_all(segment: int) -> None:
     seen: list[tuple[int, int]] = []
 
     class Noted(ProgressCounter):
@@ -103,10 +103,10 @@ def test_a_meter_sees_every_token_once_and_never_more_than_all(segment: int) -> 
 
     model, tokenizer = speaker("gru", "char")
     tokens = sum(len(tokenizer.encode(piece)) for piece in PIECES) + len(PIECES) - 1  # start ids
-    meter = Noted()
-    score_long(model, tokenizer, PIECES, "document", rows=2, segment=segment, meter=meter)
-    assert (meter.stage, meter.unit, meter.done) == ("scoring", "M tokens", tokens)
+    counter = Noted()
+    score_long(model, tokenizer, PIECES, "document", rows=2, segment=segment, counter=counter)
+    assert (counter.stage, counter.unit, counter.done) == ("scoring", "M tokens", tokens)
     assert all(done <= total for done, total in seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    score_documents(model, tokenizer, PIECES, "document", rows=2, meter=meter)
-    assert (meter.done, meter.total) == (tokens, tokens)
+    score_documents(model, tokenizer, PIECES, "document", rows=2, counter=counter)
+    assert (counter.done, counter.total) == (tokens, tokens)
