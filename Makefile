@@ -11,7 +11,6 @@ DEMO := runs/demo
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli compare data/france.txt --tokenizer word --minutes 1.75 --output $(DEMO) --force
-	@$(BIN)/lmcli cloze $(DEMO)/lstm $(DEMO)/gru $(DEMO)/rnn $(DEMO)/window $(DEMO)/ngram --gaps 3,10,30,100
 	@echo
 	@echo "Now on a text of your own:"
 	@echo "    $(BIN)/lmcli train my.txt -o runs/mine"

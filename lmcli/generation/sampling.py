@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmcli.arrays import Floats
 from lmcli.errors import UsageError
-from lmcli.generation.numpy_models.base import NumpyModel, TorchAdapter
+from lmcli.generation.numpy_models.base import Floats, NumpyModel, TorchAdapter
 from lmcli.tokenizers.base import Decoder, Tokenizer
 
 if TYPE_CHECKING:

@@ -16,17 +16,19 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.arrays import Ids
 from lmcli.models import current_names
 from lmcli.settings import Settings
 
 if TYPE_CHECKING:
     from lmcli.models.layers.softmax import AdaptiveOutput
 
+Ids = npt.NDArray[np.integer[Any]]
 State = tuple[Tensor, ...]
 
 LOGITS = 1 << 25

@@ -15,12 +15,13 @@ from itertools import pairwise
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
-from lmcli.arrays import Ids as Ids
-from lmcli.arrays import Offsets as Offsets
 from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import Settings
 
+Ids = npt.NDArray[np.integer[Any]]
+Offsets = npt.NDArray[np.int64]
 UNKNOWN = "<unk>"
 SAFE_SPLIT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 """where a text can be cut: no tokenizer looks across such a place"""

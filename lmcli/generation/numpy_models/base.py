@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from lmcli.arrays import Array, Floats, Floats32
 from lmcli.models import current_names
 from lmcli.registry import NUMPY_MODELS
 from lmcli.storage import damaged, read_arrays
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
     from lmcli.run import Run
 
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 TABLE = 1 << 23
 """Numbers in a table of values computed for each token in advance, at most (32 MiB)."""
 CHUNK = 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmcli.arrays import Floats32
+from lmcli.generation.numpy_models.base import Floats32
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.arrays import Floats32
-from lmcli.generation.numpy_models.base import Weights
+from lmcli.generation.numpy_models.base import Floats32, Weights
 from lmcli.generation.numpy_models.recurrent import Layer, to_sigmoid
 
 EPSILON = 1e-5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmcli.arrays import Floats32
+from lmcli.generation.numpy_models.base import Floats32
 from lmcli.generation.numpy_models.minimal import MinimalLayer, sigmoid
 from lmcli.generation.numpy_models.recurrent import Recurrent
 

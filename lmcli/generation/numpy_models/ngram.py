@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.arrays import Array, Floats
-from lmcli.generation.numpy_models.base import ArrayModel
+from lmcli.generation.numpy_models.base import Array, ArrayModel, Floats
 from lmcli.models.ngram.kneser_ney import KneserNey
 
 

@@ -17,9 +17,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lmcli.arrays import Array, Floats, Floats32
 from lmcli.generation.numpy_models import base
-from lmcli.generation.numpy_models.base import ArrayModel, Stateful, Weights
+from lmcli.generation.numpy_models.base import (
+    Array,
+    ArrayModel,
+    Floats,
+    Floats32,
+    Stateful,
+    Weights,
+)
 from lmcli.generation.numpy_models.softmax import embedding_table, output_layer
 
 CLOSED = -60.0

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.arrays import Floats32
-from lmcli.generation.numpy_models.base import Weights
+from lmcli.generation.numpy_models.base import Floats32, Weights
 from lmcli.generation.numpy_models.recurrent import Gated, Recurrent
 
 

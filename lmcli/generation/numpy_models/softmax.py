@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmcli.arrays import Floats, Floats32
-from lmcli.generation.numpy_models.base import Weights
+from lmcli.generation.numpy_models.base import Floats, Floats32, Weights
 
 
 def embedding_table(weights: Weights, vocabulary: int) -> Floats32:

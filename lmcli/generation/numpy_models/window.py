@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.arrays import Array, Floats, Floats32
 from lmcli.generation.numpy_models import base
-from lmcli.generation.numpy_models.base import ArrayModel, Weights
+from lmcli.generation.numpy_models.base import Array, ArrayModel, Floats, Floats32, Weights
 from lmcli.generation.numpy_models.softmax import embedding_table, output_layer
 
 

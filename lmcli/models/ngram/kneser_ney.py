@@ -27,11 +27,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lmcli.arrays import Array, Floats, Floats32, Ids
-
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 FALLBACK = (0.0, 0.5, 1.0, 1.5)
 """Discounts where the counts of counts give none: a very small text, or one unlike language."""
 

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.arrays import Ids
 from lmcli.errors import TrainingError
 from lmcli.models.base import ActivationRecorder, FixedContext, State
-from lmcli.models.ngram.kneser_ney import KneserNey
+from lmcli.models.ngram.kneser_ney import Ids, KneserNey
 from lmcli.settings import setting
 from lmcli.system import available_memory
 
