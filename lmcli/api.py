@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmcli.errors import UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.grammars.france.facts import Facts
+    from lmcli.grammars.france.natural import NaturalFrance, SourceText
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
@@ -76,23 +79,62 @@ def make(
     carry_length: int | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    filler: Texts | None = None,
+    facts: str | Path | None = None,
+    pairs: str | Path | None = None,
+    frame: str | None = None,
     force: bool = False,
+    on_progress: OnProgress = warnings_only,
 ) -> MadeText:
     """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
 
-    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError. With
+    `filler`, texts of your own, the sentences between cue and query are theirs; `facts` (auto, a
+    language, a TOML file), or `pairs` (a CSV file) and `frame`, say what the others are.
     """
     from lmcli.grammars.base import write_grammar
     from lmcli.registry import GRAMMARS
     from lmcli.settings import check_known, update
 
-    cls = GRAMMARS.load(grammar)
+    cls: Any = GRAMMARS.load(grammar)
+    parts: Sequence[Any] = ()
+    if filler is not None or facts or pairs or frame:
+        cls, *parts = _natural(grammar, filler, facts, pairs, frame, on_progress)
     named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
     given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
     given |= settings or {}
     check_known(given, cls.Settings)
-    made = cls(update(cls.Settings(), given))
+    made = cls(*parts, update(cls.Settings(), given))
     return write_grammar(made, Path(output or f"{grammar}.txt"), force)
+
+
+def _natural(
+    grammar: str,
+    filler: Texts | None,
+    facts: str | Path | None,
+    pairs: str | Path | None,
+    frame: str | None,
+    on_progress: OnProgress,
+) -> tuple[type[NaturalFrance], SourceText, Facts]:
+    """What makes documents from a text of the user's own, split as `train` splits it."""
+    from itertools import zip_longest
+
+    from lmcli.data.dataset import CorpusSpec
+    from lmcli.grammars.france.natural import NaturalFrance, SourceText, choose_facts
+
+    if grammar != NaturalFrance.name or filler is None:
+        problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
+        raise UsageError(problem, "lmcli make france --filler my.txt")
+    texts = [filler] if isinstance(filler, str | Path) else filler
+    corpus = CorpusSpec(tuple(map(str, texts))).load()
+    held_out = zip_longest(corpus.valid.documents, corpus.test.documents if corpus.test else ())
+    source = SourceText(
+        corpus.names,
+        corpus.sha256,
+        tuple(corpus.train.documents),
+        tuple(piece for two in held_out for piece in two if piece),
+    )
+    return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
 
 
 def export(

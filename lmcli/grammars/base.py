@@ -122,8 +122,8 @@ class Grammar(abc.ABC):
         """Held-out items, none of which is in the text; the same every time."""
 
     @abc.abstractmethod
-    def optimum(self) -> Optimum:
-        """The entropy of a document in closed form."""
+    def optimum(self) -> Optimum | None:
+        """The entropy of a document in closed form; None where it is unknown."""
 
     @abc.abstractmethod
     def about(self) -> dict[str, Any]:
@@ -157,10 +157,13 @@ class MadeText:
             Column("documents", COUNT, "documents"),
             Column("tokens", COUNT, "tokens"),
             Column("characters", COUNT, "characters"),
-            Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
-            Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
-            Column("amnesic.perplexity", PERPLEXITY, "without memory"),
         ]
+        if "optimum" in self.about:
+            columns += [
+                Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
+                Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
+                Column("amnesic.perplexity", PERPLEXITY, "without memory"),
+            ]
         items, about = companions(self.text)
         values = {"text": str(self.text), "about": str(about), **self.about}
         counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
@@ -196,7 +199,8 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
     words = text.split()
     documents = text.count("\n")
-    return {
+    optimum = grammar.optimum()
+    about = {
         "format": FORMAT,
         **grammar.about(),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -205,8 +209,8 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
         "characters": len(text),
         "vocabulary": len(set(words)) + 1,
         "items": dict(Counter(item.kind for item in items)),
-        "optimum": grammar.optimum().as_dict(),
     }
+    return about | ({"optimum": optimum.as_dict()} if optimum else {})
 
 
 def read_items(path: Path) -> list[Item]:
