@@ -37,8 +37,9 @@ class Pair:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """All by which a text can name the pair."""
-        return tuple(dict.fromkeys((self.name, self.answer, self.cue, *self.also)))
+        """All by which a text can name the pair; the cue itself where no other form is in it."""
+        forms = dict.fromkeys((self.name, self.answer, *self.also))
+        return (*forms,) if any(form in self.cue for form in forms) else (*forms, self.cue)
 
 
 @dataclasses.dataclass(frozen=True)

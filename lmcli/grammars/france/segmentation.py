@@ -146,18 +146,25 @@ def _unit(text: str) -> Unit:
 
 
 def _is_wrapped(text: str, unit: Unit) -> bool:
-    """Whether most lines that others follow end where the next word would have been too much."""
+    """Whether most lines that go on end where the next word would have been too much.
+
+    A line goes on in the next one unless that is empty or begins farther to the right.
+    """
     lines = [line.rstrip() for line in _LINE_END.split(text)]
     lengths = sorted(len(line) for line in lines if line)
     if not lengths:
         return False
     width = lengths[int(0.95 * (len(lengths) - 1))]
-    inner = [(a, b.split()) for a, b in pairwise(lines) if a and b]
+    inner = [(a, b.split()) for a, b in pairwise(lines) if a and b and _indent(b) <= _indent(a)]
     if width < LEAST_WIDTH[unit] or not inner:
         return False
     step = 1 if unit == "characters" else 0
     full = sum(len(a) + (step or 1 + len(b[0])) >= width for a, b in inner)
     return full >= WRAPPED_SHARE * len(inner)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _is_spaced(text: str) -> bool:
