@@ -19,6 +19,11 @@ from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
+SHOWS = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
+"""environment variables that decide how rich and typer show a text"""
+for _name in [n for n in os.environ if n in SHOWS or n.startswith("LMCLI_")]:
+    del os.environ[_name]  # no test depends on the shell that runs it
+os.environ["TERM"] = "xterm"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
@@ -151,7 +156,7 @@ def build(small_settings):
 
 
 def random_stream(length, vocabulary, seed=0, start_every=0):
-    """Ids in which a token leans on the two before it, behind a start id, with more in between."""
+    """Ids in which a token leans on the two before it, after a start id, with more in between."""
     rng, ids = np.random.default_rng(seed), [vocabulary, int(seed) % vocabulary]
     while len(ids) < length:
         lean = (ids[-1] + ids[-2] + 1) % vocabulary

@@ -30,8 +30,9 @@ import pytest
 import torch
 
 from lmcli.data.batches import ContiguousBatches
-from lmcli.data.corpus import TextOptions, load_corpus
-from lmcli.data.dataset import CorpusSpec
+from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.data.dataset import load_dataset
+from lmcli.data.text import TextOptions
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.evaluation import log_likelihood
 from lmcli.evaluation.log_likelihood import score_documents, stream_nats
@@ -41,7 +42,7 @@ from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
-from lmcli.training.job import load_dataset, prepare_job
+from lmcli.training.job import prepare_job
 from lmcli.training.sweep import Trial, run_trial
 from lmcli.training.trainer import Budget, Trainer, TrainingSettings
 
@@ -95,8 +96,8 @@ def test_the_vocabulary_comes_from_training_text_alone(tmp_path, name):
     for held_out in ("line of text\n", "Ωmega ψ Ωmega\n"):
         files["valid"].write_text("valid " + held_out)
         files["test"].write_text("test " + held_out)
-        given = {part: [str(files[part])] for part in ("valid", "test")}
-        corpus = load_corpus([str(files["train"])], TextOptions(), **given)
+        given = {part: (str(files[part]),) for part in ("valid", "test")}
+        corpus = load_corpus(CorpusSpec((str(files["train"]),), **given))
         found.append(tokenize_corpus(corpus, name, settings, None))
     assert found[0].tokenizer.to_json() == found[1].tokenizer.to_json()
     unknown = found[1].tokenizer.unknown
@@ -219,7 +220,7 @@ def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypa
 def test_validation_text_does_not_overlap_training_text(tmp_path, split, documents):
     file = tmp_path / "a.txt"
     file.write_text(numbered_lines(2000))
-    corpus = load_corpus([str(file)], TextOptions(documents=documents), split)
+    corpus = load_corpus(CorpusSpec((str(file),), TextOptions(documents=documents), split))
     parts = [
         "".join(part.documents).splitlines() for part in (corpus.train, corpus.valid, corpus.test)
     ]

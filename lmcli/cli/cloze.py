@@ -133,7 +133,8 @@ def _by_text(
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     chunks: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
-        from lmcli.data.reading import TextOptions, read_documents
+        from lmcli.data.corpus import read_documents
+        from lmcli.data.text import TextOptions
 
         words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
         chunks = {g: filler_stretches(words, g, STRETCHES if g else 1, seed) for g in gaps}

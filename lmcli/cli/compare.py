@@ -119,10 +119,10 @@ def compare(
     from lmcli.cli.plan import show_plan
     from lmcli.cli.progress import preparation_bar
     from lmcli.cli.remembering import add_memory, with_memory
+    from lmcli.data.dataset import load_dataset
     from lmcli.errors import TrainingError, UsageError
     from lmcli.evaluation.comparison import Comparison
     from lmcli.settings import split_pairs
-    from lmcli.training.job import load_dataset
 
     if not texts:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
@@ -138,8 +138,8 @@ def compare(
     held_out = split, valid, test
     choice = o.text_choice(texts, *held_out, encoding, errors, newlines, documents)
     shown = not quiet and not as_json
-    with preparation_bar(shown) as meter:
-        dataset = load_dataset(choice, tokenizer, pairs, meter)
+    with preparation_bar(shown) as on_progress:
+        dataset = load_dataset(choice, tokenizer, pairs, on_progress)
     some_seeds = range(seed, seed + seeds)
     trained = members(dataset, chosen, pairs, budget, some_seeds, device, match, folder)
     if plan:

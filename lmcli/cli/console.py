@@ -93,7 +93,7 @@ def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
 
 
 def warn_uncounted(score: Score, run: object) -> None:
-    """Say where so many tokens are unknown that bits per character mean little."""
+    """Warn where the share of unknown tokens is so high that bits per character mean little."""
     if score.unknown_tokens > UNCOUNTED * score.tokens:
         warn(
             f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "

@@ -71,7 +71,7 @@ class LmcliGroup(TyperGroup):
 def _exit_code(error: OSError) -> int | None:
     """Report a full disk or a missing permission and return the exit code; None for other errors.
 
-    A closed pipe is exit code 0: whoever reads has seen enough.
+    A closed pipe is exit code 0: its reader has seen enough.
     """
     if error.errno == errno.EPIPE:
         with suppress(OSError):  # nothing more can be said; keep the exit quiet as well

@@ -13,8 +13,8 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.data.texts import ProgressCounter
     from lmcli.evaluation.score import ScoredText
+    from lmcli.report.progress import OnProgress
     from lmcli.run import Run
 
 
@@ -55,10 +55,11 @@ def evaluate(
     """
     from lmcli.cli.console import emit, warn_uncounted
     from lmcli.cli.progress import preparation_bar
-    from lmcli.data.corpus import Split
+    from lmcli.data.split import Split
     from lmcli.evaluation.log_likelihood import score_documents
     from lmcli.evaluation.perplexity import SEGMENT, score_long
     from lmcli.evaluation.score import Score
+    from lmcli.report.progress import ProgressCounter
     from lmcli.run import Run
     from lmcli.system import pick_device
 
@@ -67,11 +68,11 @@ def evaluate(
     run = Run.open(run_path)
     model = run.model(pick_device(device))
     how = (encoding, errors, newlines)
-    with preparation_bar(not quiet and not as_json) as meter:
-        names, pieces = _pieces(run, texts or [], split, documents, how, meter)
+    with preparation_bar(not quiet and not as_json) as on_progress:
+        names, pieces = _pieces(run, texts or [], split, documents, how, on_progress)
         began = time.perf_counter()
         scored: list[ScoredText] = []
-        asked: Any = {"reset": reset, "rows": rows, "meter": meter}
+        asked: Any = {"reset": reset, "rows": rows, "meter": ProgressCounter(on_progress)}
         if level == "summary" and Split(pieces).chars > SEGMENT:  # no need to keep every token
             score = score_long(model, run.tokenizer, pieces, **asked)
         else:
@@ -93,7 +94,7 @@ def _pieces(
     split: str | None,
     documents: str | None,
     reading: tuple[str, ...],
-    meter: ProgressCounter,
+    on_progress: OnProgress,
 ) -> tuple[list[str], Sequence[str]]:
     """Names and pieces of what is to be scored."""
     from lmcli.errors import TextError, UsageError
@@ -101,18 +102,18 @@ def _pieces(
     if split is None:
         if not texts:
             raise UsageError("no text to score", "give a file, - for standard input, or --split")
-        from lmcli.data.reading import Reader, find_documents
+        from lmcli.data.corpus import find_documents
 
         encoding, errors, newlines = reading
         documents = documents or run.record.corpus["options"]["documents"]
         options = o.text_options(encoding, errors, newlines, documents)
-        names, pieces = find_documents(texts, options, Reader(meter=meter))
+        names, pieces = find_documents(texts, options, on_progress)
         return list(islice(names, 100)), pieces
     o.one_of("split", split, ("train", "valid", "test"))
-    from lmcli.training.job import reopen
+    from lmcli.data.corpus import reopen_corpus
 
-    corpus = reopen(run, tuple(texts), meter).dataset.corpus
-    part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
+    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    part = corpus.parts().get(split)
     if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"

@@ -113,7 +113,8 @@ def _check_one(**options: object) -> None:
 def _pieces(run: Run, text: str) -> list[str]:
     """The documents of a file, or the text itself; what is too long is cut."""
     from lmcli.cli.console import warn
-    from lmcli.data.reading import TextOptions, read_documents
+    from lmcli.data.corpus import read_documents
+    from lmcli.data.text import TextOptions
     from lmcli.errors import TextError
     from lmcli.settings import update
 

@@ -158,7 +158,7 @@ def text_options(
     texts: Sequence[str] = (),
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.data.reading import TextOptions
+    from lmcli.data.text import TextOptions
     from lmcli.settings import update
 
     if documents is None:
@@ -183,7 +183,7 @@ def text_choice(
     documents: str | None,
 ) -> Any:
     """What is trained on and what is held out, checked."""
-    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.corpus import CorpusSpec
 
     reading = text_options(encoding, errors, newlines, documents, texts or ())
     return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))

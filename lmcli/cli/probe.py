@@ -11,7 +11,8 @@ import typer
 from lmcli.cli import options as o
 
 if TYPE_CHECKING:
-    from lmcli.data.corpus import Split
+    from lmcli.data.corpus import Corpus
+    from lmcli.data.split import Split
     from lmcli.evaluation.probes.base import ProbeData, ProbedModel, ProbeResult
     from lmcli.run import Run
 
@@ -101,16 +102,14 @@ def probe_settings(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, 
 
 def material_of(runs: Sequence[Run], texts: Sequence[str]) -> ProbeData:
     """The given texts, or the held-out parts of the text that all runs were trained on."""
-    from lmcli.data.dataset import CorpusSpec
-    from lmcli.data.reading import read_documents
+    from lmcli.data.corpus import CorpusSpec, read_documents, reopen_corpus
     from lmcli.errors import LmcliError, TextError
     from lmcli.evaluation.probes.base import ProbeData
-    from lmcli.training.job import reopen
 
     first = CorpusSpec.from_json(runs[0].record.corpus)
     if texts:
         try:
-            train = _some(reopen(runs[0]).dataset.corpus.train)
+            train = _some(reopen_corpus(runs[0].record.corpus, runs[0].path).train)
         except LmcliError:
             train = ()
         documents = read_documents(list(texts), first.options)
@@ -122,16 +121,15 @@ def material_of(runs: Sequence[Run], texts: Sequence[str]) -> ProbeData:
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return material_from(reopen(runs[0]).dataset)
+    return material_from(reopen_corpus(runs[0].record.corpus, runs[0].path))
 
 
-def material_from(dataset: Any) -> ProbeData:
-    """What a dataset holds out: the validation and the test part."""
+def material_from(corpus: Corpus) -> ProbeData:
+    """What a corpus holds out: the validation and the test part."""
     from lmcli.evaluation.probes.base import ProbeData
 
-    corpus = dataset.corpus
     held_out = (*_some(corpus.valid), *(_some(corpus.test) if corpus.test else ()))
-    return ProbeData(held_out, _some(corpus.train), *_grammar(dataset.spec.texts))
+    return ProbeData(held_out, _some(corpus.train), *_grammar(corpus.spec.texts))
 
 
 MOST_CHARACTERS = 1 << 25

@@ -18,10 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lmcli.cli.console import console, note, warn
-from lmcli.report.progress import Message, Stage, Training
+from lmcli.report.progress import Message, OnProgress, Stage, Training
 
 if TYPE_CHECKING:
-    from lmcli.data.texts import ProgressCounter
     from lmcli.training.trainer import Progress
 
 
@@ -68,39 +67,10 @@ PATIENCE = 1.0
 
 
 @contextmanager
-def preparation_bar(shown: bool) -> Iterator[ProgressCounter]:
-    """A meter for the reading of a text, drawn as a bar where it takes long."""
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    from lmcli.data.texts import ProgressCounter
-
-    meter, began = ProgressCounter(), time.monotonic()
-
-    class Bar(Progress):
-        """Looks at the meter each time it is drawn."""
-
-        def get_renderables(self) -> Iterator[Any]:
-            if self.tasks and time.monotonic() - began >= PATIENCE:
-                done = f"{meter.done / 1e6:,.0f} {meter.unit}"
-                done += f" of {meter.total / 1e6:,.0f}" if meter.total else ""
-                self.update(
-                    self.tasks[0].id,
-                    description=meter.stage,
-                    completed=meter.done,
-                    total=meter.total or None,
-                    status=done,
-                )
-                yield from super().get_renderables()
-
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[status]}"),
-    )
-    bar = Bar(*columns, console=console(stderr=True), transient=True, disable=not _can_draw(shown))
-    bar.add_task("", total=None, status="")
-    with bar:
-        yield meter
+def preparation_bar(shown: bool) -> Iterator[OnProgress]:
+    """A callback for the stages of reading a text, drawn as a bar where they take long."""
+    with ProgressDisplay(shown) as display:
+        yield display
 
 
 class TrainingBars:

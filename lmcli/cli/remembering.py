@@ -29,7 +29,7 @@ def add_memory(values: dict[str, Any], dataset: Any, seed: int, every: bool) -> 
     from lmcli.registry import PROBES
     from lmcli.run import Run
 
-    material = material_from(dataset)
+    material = material_from(dataset.corpus)
     asked = None if material.items else 1
     paths = {row["name"]: [s["run"] for s in row["seeds"][:asked]] for row in values["rows"]}
     subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]

@@ -44,8 +44,8 @@ def resumed(
     pairs = split_pairs(settings)
     check_pairs(pairs, [run.record.arch], run.record.tokenizer)
     _check_unchanged(run, asked, pairs)
-    with preparation_bar(shown) as meter:
-        job = reopen(run, tuple(texts), meter)
+    with preparation_bar(shown) as on_progress:
+        job = reopen(run, tuple(texts), on_progress)
     job = replace(job, device=pick_device(asked.get("device", run.record.device)))
     if job.device != run.record.device:
         warn(f"'{path}' was trained on {run.record.device}: on {job.device} it ends a little apart")

@@ -13,7 +13,7 @@ from lmcli.cli import options as o
 
 if TYPE_CHECKING:
     from lmcli.cli.trained import Trained
-    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.corpus import CorpusSpec
     from lmcli.run import Run
     from lmcli.training.distributed import Workers
     from lmcli.training.job import Job
@@ -181,12 +181,13 @@ def _job(
     shown: bool,
 ) -> Job:
     from lmcli.cli.progress import preparation_bar
-    from lmcli.training.job import check_pairs, command_line, load_dataset, prepare_job
+    from lmcli.data.dataset import load_dataset
+    from lmcli.training.job import check_pairs, command_line, prepare_job
 
     arch, tokenizer = arch or "lstm", tokenizer or "char"
     check_pairs(pairs, [arch], tokenizer)
-    with preparation_bar(shown) as meter:
-        dataset = load_dataset(choice, tokenizer, pairs, meter)
+    with preparation_bar(shown) as on_progress:
+        dataset = load_dataset(choice, tokenizer, pairs, on_progress)
     command = command_line()
     return prepare_job(dataset, arch, pairs, budget, seed, device, command=command, workers=workers)
 

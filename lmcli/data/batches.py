@@ -1,6 +1,6 @@
 """Token ids -> batches for training: parallel streams that carry their state from chunk to chunk.
 
-**In:** one array of ids, documents end to end, each behind a start id (in memory or memory-mapped).
+**In:** one array of ids, documents end to end, each after a start id (in memory or memory-mapped).
 **Out:** Batch(inputs, targets, reset_mask), a pure function of the step number: a resumed run
 sees exactly the batches that an unbroken one would have seen.
 
@@ -14,27 +14,21 @@ from __future__ import annotations
 import functools
 import mmap
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Ids = npt.NDArray[np.integer[Any]]
+from lmcli.tokenizers.base import Ids
 
 RELEASE_EVERY = 1000
 """steps after which pages of a memory-mapped array that were read are given back"""
 PREFETCH = 16
-"""chunks gathered at once: beside a training, little things take ten times as long as alone"""
+"""chunks gathered at once: during a training, small operations take ten times as long as alone"""
 DRAWN = 256
 """steps for which resets are drawn at once"""
 IGNORED = -1
-"""The target in front of a start id: nobody predicts where the next document begins."""
-COUNTED = 1 << 20
-"""tokens counted at once: of a memory-mapped array no more need be in memory"""
-LOOKED_AT = 1 << 24
-"""tokens in which short documents are looked for"""
+"""The target before a start id: where the next document begins is not predicted."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class ContiguousBatches:
         return Batch(
             inputs=inputs[:, begin : begin + length],
             targets=targets[:, begin : begin + length],
-            reset_mask=self._fresh(step, chunk),
+            reset_mask=self._reset_mask(step, chunk),
         )
 
     def _gathered(self, epoch: int, block: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +92,7 @@ class ContiguousBatches:
         targets = window[:, 1:]
         return window[:, :-1], targets.masked_fill(targets == self.start, IGNORED)
 
-    def _fresh(self, step: int, chunk: int) -> Tensor:
+    def _reset_mask(self, step: int, chunk: int) -> Tensor:
         if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
             return torch.ones(self.batch, dtype=torch.bool)
         return self.resets(step // DRAWN)[step % DRAWN]
@@ -112,73 +106,8 @@ class ContiguousBatches:
         return torch.from_numpy(draw < self.reset_probability)
 
 
-class LengthCurriculum:
-    """Batches of the short documents, then of ever longer ones, in the end of the whole text.
-
-    What to remember is learnt from short documents, where it is asked for every few tokens; in
-    longer ones it has only to be kept (curriculum learning: Bengio et al. 2009). The bound on the
-    length doubles from stage to stage, and each stage gets an equal part of a share of the budget.
-    """
-
-    def __init__(self, whole: ContiguousBatches, share: float) -> None:
-        lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
-        ids = np.asarray(whole.ids[: lengths.sum()])
-        bounds = stage_bounds(lengths, whole.batch * whole.truncation)
-        short = [replace_ids(whole, ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
-        self.stages = [*short, whole]
-        self.share = share
-
-    def batch(self, step: int, used: float) -> Batch:
-        """The batch of a step, when that share of the budget is used.
-
-        Behind a change of stage the streams carry a state from elsewhere up to the next start id,
-        as they do at every reset.
-        """
-        past = used / self.share if self.share else 1.0
-        return self.stages[min(int(past * (len(self.stages) - 1)), len(self.stages) - 1)][step]
-
-
-def replace_ids(streams: ContiguousBatches, ids: Ids) -> ContiguousBatches:
-    """The same streams over other ids."""
-    return ContiguousBatches(
-        ids,
-        streams.start,
-        streams.batch,
-        streams.truncation,
-        streams.reset_probability,
-        streams.seed,
-    )
-
-
-def count_targets(ids: Ids, start: int) -> int:
-    """How many ids are predicted: all but the start ids."""
-    parts = (ids[i : i + COUNTED] for i in range(0, len(ids), COUNTED))
-    return sum(int(np.count_nonzero(part != start)) for part in parts)
-
-
-def document_lengths(ids: Ids, start: int) -> npt.NDArray[np.int64]:
-    """Tokens of every document, its start id among them; of a big text of the first ones.
-
-    Shapes: (N,) -> (documents,).
-    """
-    starts = np.flatnonzero(np.asarray(ids[:LOOKED_AT]) == start)
-    end = [len(ids)] if len(ids) <= LOOKED_AT else []
-    return np.diff(starts, append=np.array(end, np.int64))
-
-
-def stage_bounds(lengths: npt.NDArray[np.int64], least: int) -> list[int]:
-    """Powers of two below the longest document, from where the shorter ones have `least` tokens.
-
-    >>> stage_bounds(np.array([3, 3, 9, 20, 40]), 6)
-    [4, 8, 16, 32]
-    """
-    longest = int(lengths.max(initial=1))
-    bounds = [1 << n for n in range(1, longest.bit_length()) if 1 << n < longest]
-    return [b for b in bounds if lengths[lengths <= b].sum() >= least]
-
-
-def release(ids: npt.NDArray[np.integer[Any]]) -> None:
-    """Let go of the pages of a file that were read; they come again when they are asked for.
+def release(ids: Ids) -> None:
+    """Let go of the pages of a file that were read; they are read again when they are needed.
 
     They count as this process's memory otherwise, until all of the file does.
     """

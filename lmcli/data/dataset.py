@@ -1,61 +1,33 @@
-"""What a model learns from and is measured on: the texts chosen, read, split and tokenized.
+"""What a model learns from and is measured on: texts that are read, split and tokenized.
 
-**In:** a `CorpusSpec`: which texts, how to read and how to split them.
+**In:** a `CorpusSpec`: which texts, how to read and how to split them; a tokenizer.
 **Out:** a `Dataset`, which all members of a comparison share, and as much of its held-out parts as
 is scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from lmcli.data.corpus import Corpus, Split, load_corpus
-from lmcli.data.reading import Reader, TextOptions
-from lmcli.data.token_cache import Stream, TokenizedCorpus, encode_pieces
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.data.corpus import CHECKSUMS, Corpus, CorpusSpec, load_corpus, reopen_corpus
+from lmcli.data.split import Split
+from lmcli.data.token_cache import (
+    TokenizedCorpus,
+    cache_folder,
+    count_targets,
+    encode_documents,
+    tokenize_corpus,
+)
+from lmcli.registry import TOKENIZERS
+from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.settings import update
+from lmcli.tokenizers.base import Ids, Tokenizer
 
 MOST_SCORED = 1 << 20
 """tokens of a held-out part that are scored: of a bigger one an evenly spread sample"""
-
-
-@dataclass(frozen=True)
-class CorpusSpec:
-    """Which texts, how to read and how to split them."""
-
-    texts: tuple[str, ...]
-    options: TextOptions = field(default_factory=TextOptions)
-    split: str = "interleaved"
-    valid: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-
-    def load(self, reader: Reader | None = None) -> Corpus:
-        """Read and split."""
-        split: Any = "tail" if self.split == "tail" else "interleaved"
-        return load_corpus(self.texts, self.options, split, self.valid, self.test, reader)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for run.json."""
-        return {
-            "texts": list(self.texts),
-            "options": asdict(self.options),
-            "split": self.split,
-            "valid": list(self.valid),
-            "test": list(self.test),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CorpusSpec:
-        """The choice a run was made with."""
-        return cls(
-            texts=tuple(data["texts"]),
-            options=TextOptions(**data["options"]),
-            split=data["split"],
-            valid=tuple(data["valid"]),
-            test=tuple(data["test"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -63,36 +35,50 @@ class EvalSplit:
     """As much of a held-out part as is scored: all, or a sample that is always the same."""
 
     part: Split
-    stream: Stream
+    stream: Ids
     share: float
     """of the part's characters"""
+    targets: int
+    """how many tokens are predicted"""
 
     @classmethod
     def of(
-        cls, part: Split, stream: Stream, tokenizer: Tokenizer, most: int = MOST_SCORED
+        cls, part: Split, stream: Ids, tokenizer: Tokenizer, most: int = MOST_SCORED
     ) -> EvalSplit:
-        """About `most` tokens of a part, which come from all over it."""
-        if len(stream) <= most:  # in memory: a file may be edited while it is trained on
-            return cls(Split(tuple(part.documents)), stream, 1.0)
-        sample = part.sample(max(1, part.chars * most // len(stream)))
-        ids = encode_pieces(tokenizer, sample.documents)
-        return cls(sample, ids, sample.chars / part.chars)
+        """About `most` tokens of a part, which come from all over it.
 
-    @property
-    def targets(self) -> int:
-        """How many tokens are predicted: all but the start ids."""
-        return len(self.stream) - len(self.part.documents)
+        The texts are held in memory: a file may be edited while a model is trained on it.
+        """
+        share = 1.0
+        if len(stream) <= most:
+            sample = Split(tuple(part.documents))
+        else:
+            sample = part.sample(max(1, part.chars * most // len(stream)))
+            share = sample.chars / part.chars
+            stream = encode_documents(tokenizer, sample.documents)
+        return cls(sample, stream, share, count_targets(stream, tokenizer.start))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus in hand: read, split, tokenized."""
+    """A corpus that is read, split and tokenized.
 
-    spec: CorpusSpec
+    Sent to another process are the places of its ids and documents, and the texts to be scored.
+    """
+
     corpus: Corpus
     tokenized: TokenizedCorpus
     tokenizer: str
     tokenizer_settings: dict[str, Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        scored = {"valid": self.valid, "test": self.test}  # the file may be edited meanwhile
+        return vars(self) | scored
+
+    @property
+    def spec(self) -> CorpusSpec:
+        """How the text was read and split."""
+        return self.corpus.spec
 
     @cached_property
     def valid(self) -> EvalSplit:
@@ -108,14 +94,39 @@ class Dataset:
         return EvalSplit.of(part, stream, self.tokenized.tokenizer)
 
     def targets(self) -> int:
-        """How many tokens of the training part are predicted: all but the start ids."""
-        return len(self.tokenized.train) - len(self.corpus.train.documents)
+        """How many tokens of the training part are predicted."""
+        return count_targets(self.tokenized.train, self.tokenized.tokenizer.start)
 
     def checksums(self) -> dict[str, str | None]:
         """Of the text, and of what was held out in files of its own."""
-        split = self.corpus.split
-        return {
-            "sha256": self.corpus.sha256,
-            "valid_sha256": split.valid.sha256 if split.valid else None,
-            "test_sha256": split.test.sha256 if split.test else None,
-        }
+        return {name: getattr(self.spec, name) for name in CHECKSUMS}
+
+
+def load_dataset(
+    spec: CorpusSpec,
+    tokenizer: str,
+    pairs: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Dataset:
+    """Read, split and tokenize; ids come from the cache where they can."""
+    settings = update(TOKENIZERS.load(tokenizer).Settings(), pairs or {})
+    return _tokenized(load_corpus(spec, on_progress), tokenizer, settings, on_progress)
+
+
+def reopen_dataset(
+    recorded: Mapping[str, Any],
+    run: object,
+    tokenizer: str,
+    pairs: Mapping[str, Any],
+    texts: Sequence[str] = (),
+    on_progress: OnProgress = warnings_only,
+) -> Dataset:
+    """The dataset that a run was made from; see `reopen_corpus`."""
+    settings = update(TOKENIZERS.load(tokenizer).Settings(), pairs)
+    corpus = reopen_corpus(recorded, run, texts, on_progress)
+    return _tokenized(corpus, tokenizer, settings, on_progress)
+
+
+def _tokenized(corpus: Corpus, tokenizer: str, settings: Any, on_progress: OnProgress) -> Dataset:
+    tokenized = tokenize_corpus(corpus, tokenizer, settings, cache_folder(), on_progress)
+    return Dataset(corpus, tokenized, tokenizer, asdict(settings))

@@ -1,8 +1,8 @@
-"""A corpus as token ids, kept on disk so that the next training starts at once.
+"""A corpus as token ids, cached on disk so that the next training starts at once.
 
 **In:** a `Corpus`, a tokenizer's name and settings, a cache folder or None.
-**Out:** the tokenizer, trained on the training part, and a stream of ids for each part: its pieces
-end to end, each with the start id before it. From the cache the streams are memory-mapped.
+**Out:** the tokenizer, trained on the training part, and an array of ids for each part: its
+documents end to end, each after a start id. From the cache the arrays are memory-mapped.
 Text is read and ids are written some at a time, so that both may be larger than the memory.
 
 The cache is keyed by content, never by path: edit a text, and its ids are made anew.
@@ -24,24 +24,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 import lmcli
-from lmcli.data.corpus import Corpus, SplitRecord
-from lmcli.data.documents import CountedDocuments
-from lmcli.data.reading import Reader
+from lmcli.data.corpus import Corpus
+from lmcli.data.text import Limits
 from lmcli.registry import TOKENIZERS
+from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.settings import Settings
-from lmcli.tokenizers.base import CachedIds, Tokenizer, chunks_of
+from lmcli.tokenizers.base import Chunk, Ids, Tokenizer, chunks_of
 
-FORMAT = 3
+FORMAT = 4
+COUNTED = 1 << 20
+"""tokens counted at once: of a memory-mapped array no more need be in memory"""
 _STEP = 1 << 20  # bytes checked at a time
-_STALE = 86_400  # seconds after which a half-written entry has nobody who writes it
-
-Stream = npt.NDArray[np.integer[Any]]
+_STALE = 86_400  # seconds after which a half-written entry was left by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,19 @@ class TokenizedCorpus:
     """A tokenizer and what it made of each part, in the smallest integers that hold all ids."""
 
     tokenizer: Tokenizer
-    train: Stream
-    valid: Stream
-    test: Stream | None
+    train: Ids
+    valid: Ids
+    test: Ids | None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the same files."""
-        streams = [_Mapped.of(s) for s in (self.train, self.valid, self.test)]
-        return _unreduced, (self.tokenizer, *streams)
+        arrays = [_Mapped.of(ids) for ids in (self.train, self.valid, self.test)]
+        return _unreduced, (self.tokenizer, *arrays)
 
 
 @dataclass(frozen=True)
 class _Mapped:
-    """Where a memory-mapped stream lies."""
+    """Where a memory-mapped array lies."""
 
     path: str
     dtype: str
@@ -69,17 +68,17 @@ class _Mapped:
     length: int
 
     @classmethod
-    def of(cls, stream: Stream | None) -> Stream | _Mapped | None:
-        if not isinstance(stream, np.memmap) or not stream.filename:
-            return stream
-        return cls(str(stream.filename), stream.dtype.str, stream.offset, len(stream))
+    def of(cls, ids: Ids | None) -> Ids | _Mapped | None:
+        if not isinstance(ids, np.memmap) or not ids.filename:
+            return ids
+        return cls(str(ids.filename), ids.dtype.str, ids.offset, len(ids))
 
-    def open(self) -> Stream:
+    def open(self) -> Ids:
         return np.memmap(self.path, self.dtype, "r", self.offset, (self.length,))
 
 
-def _unreduced(tokenizer: Tokenizer, *streams: Any) -> TokenizedCorpus:
-    opened = [s.open() if isinstance(s, _Mapped) else s for s in streams]
+def _unreduced(tokenizer: Tokenizer, *arrays: Any) -> TokenizedCorpus:
+    opened = [a.open() if isinstance(a, _Mapped) else a for a in arrays]
     return TokenizedCorpus(tokenizer, *opened)
 
 
@@ -95,31 +94,31 @@ def tokenize_corpus(
     tokenizer_name: str,
     settings: Settings,
     cache: Path | None,
-    reader: Reader | None = None,
+    on_progress: OnProgress = warnings_only,
+    limits: Limits | None = None,
 ) -> TokenizedCorpus:
     """All parts as ids, from the cache where they are in it; otherwise they are put there.
 
-    Without a cache, or with one that cannot be read or written, they are kept in memory while they
+    Without a cache, or with one that cannot be read or written, they are held in memory while they
     are few, else in a temporary file.
     """
-    reader = reader or Reader()
-    encoder = _Encoder(corpus, tokenizer_name, settings, reader)
+    encoder = _Encoder(corpus, tokenizer_name, settings, on_progress)
     if cache is not None:
         entry = cache / "encoded" / _key(corpus, tokenizer_name, settings)
-        found = _load(entry, tokenizer_name)
-        found = found or (_save(encoder, entry) and _load(entry, tokenizer_name)) or None
-        if found:
-            return found
-    streams = {name: _kept(ids, encoder.dtype, reader) for name, ids in encoder.streams()}
-    return TokenizedCorpus(
-        encoder.tokenizer, streams["train"], streams["valid"], streams.get("test")
-    )
+        cached = _load(entry, tokenizer_name)
+        cached = cached or (_save(encoder, entry) and _load(entry, tokenizer_name)) or None
+        if cached:
+            return cached
+    memory = (limits or Limits()).memory
+    ids = {name: _held(parts, encoder.dtype, memory) for name, parts in encoder.parts()}
+    corpus.check_unchanged()
+    return TokenizedCorpus(encoder.tokenizer, ids["train"], ids["valid"], ids.get("test"))
 
 
-def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Stream:
-    """The pieces end to end, each with the start id before it."""
+def encode_documents(tokenizer: Tokenizer, documents: Iterable[str]) -> Ids:
+    """The documents end to end, each after a start id."""
     dtype = smallest_dtype(tokenizer)
-    parts = [ids.astype(dtype) for ids in tokenizer.encode_all(chunks_of(pieces))]
+    parts = [ids.astype(dtype) for ids in tokenizer.encode_all(chunks_of(documents))]
     return np.concatenate([np.empty(0, dtype), *parts])
 
 
@@ -130,54 +129,65 @@ def smallest_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     return np.dtype(np.uint16 if tokenizer.size + 1 < 65536 else np.int32)
 
 
+def count_targets(ids: Ids, start: int) -> int:
+    """How many ids are predicted: all but the start ids."""
+    parts = (ids[i : i + COUNTED] for i in range(0, len(ids), COUNTED))
+    return sum(int(np.count_nonzero(part != start)) for part in parts)
+
+
 class _Encoder:
     """A corpus on its way to ids; the tokenizer is trained when it is first needed."""
 
     def __init__(
-        self, corpus: Corpus, tokenizer_name: str, settings: Settings, reader: Reader
+        self, corpus: Corpus, tokenizer_name: str, settings: Settings, on_progress: OnProgress
     ) -> None:
-        parts = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}
-        self._parts = {name: part for name, part in parts.items() if part is not None}
-        self._name, self._settings, self._meter = tokenizer_name, settings, reader.meter
+        self.corpus = corpus
+        self._name, self._settings = tokenizer_name, settings
+        self._counter = ProgressCounter(on_progress)
 
     @cached_property
-    def _trained(self) -> tuple[Tokenizer, CachedIds | None]:
-        """The tokenizer, and what it has kept of the training part."""
-        train = self._parts["train"]
-        self._meter.begin("vocabulary", train.chars)
-        cls: type[Tokenizer] = TOKENIZERS.load(self._name)
-        return cls.train_and_keep(CountedDocuments(train.documents, self._meter), self._settings)
-
-    @property
     def tokenizer(self) -> Tokenizer:
-        return self._trained[0]
+        cls: type[Tokenizer] = TOKENIZERS.load(self._name)
+        train = self.corpus.train
+        self._counter.begin("vocabulary", train.chars)
+        return cls.train(_CountedDocuments(train.documents, self._counter), self._settings)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return smallest_dtype(self.tokenizer)
 
-    def streams(self) -> Iterator[tuple[str, Iterator[Stream]]]:
+    def parts(self) -> Iterator[tuple[str, Iterator[Ids]]]:
         """The name of each part, and its ids some at a time."""
-        (tokenizer, kept), dtype = self._trained, self.dtype
-        for name, part in self._parts.items():
-            self._meter.begin("tokens", part.chars)
-            if name == "train" and kept is not None:
-                found = self._watched(kept, part.chars)
-            else:
-                found = tokenizer.encode_all(CountedDocuments(part.documents, self._meter).chunks())
-            yield name, (ids.astype(dtype) for ids in found)
-
-    def _watched(self, kept: CachedIds, chars: int) -> Iterator[Stream]:
-        """What was kept, while the meter moves: a character is worth the same share of tokens."""
-        for ids in kept:
-            yield ids
-            self._meter.add(len(ids) * chars // max(1, len(kept)))
+        tokenizer, dtype = self.tokenizer, self.dtype
+        for name, part in self.corpus.parts().items():
+            self._counter.begin("tokens", part.chars)
+            chunks = _CountedDocuments(part.documents, self._counter).chunks()
+            yield name, (ids.astype(dtype) for ids in tokenizer.encode_all(chunks))
 
 
-def _kept(parts: Iterable[Stream], dtype: np.dtype[Any], reader: Reader) -> Stream:
+class _CountedDocuments:
+    """Documents whose reader moves a counter."""
+
+    def __init__(self, documents: Iterable[str], counter: ProgressCounter) -> None:
+        self._documents, self._counter = documents, counter
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self._documents:
+            self._counter.add(len(document))
+            yield document
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Those of the documents; each reading moves the counter from the beginning."""
+        self._counter.done = 0
+        for chunk in chunks_of(self._documents):
+            yield chunk
+            self._counter.add(len(chunk.text))
+
+
+def _held(parts: Iterable[Ids], dtype: np.dtype[Any], memory: int) -> Ids:
     """Ids in memory while they are few, else in a temporary file."""
     held, size, parts = [np.empty(0, dtype)], 0, iter(parts)
-    while size <= reader.limits.memory:
+    while size <= memory:
         ids = next(parts, None)
         if ids is None:
             return np.concatenate(held)
@@ -196,19 +206,11 @@ def _key(corpus: Corpus, tokenizer_name: str, settings: Settings) -> str:
     parts = [
         FORMAT,
         lmcli.__version__,
-        corpus.sha256,
-        _without_names(corpus.split),
+        corpus.spec.identity(),
         tokenizer_name,
         dataclasses.asdict(settings),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _without_names(split: SplitRecord) -> dict[str, Any]:
-    record = split.to_json()
-    for part in ("valid", "test"):
-        record[part] = record[part] and record[part]["sha256"]
-    return record
 
 
 def _save(encoder: _Encoder, entry: Path) -> bool:
@@ -220,9 +222,10 @@ def _save(encoder: _Encoder, entry: Path) -> bool:
             new = Path(folder) / "entry"
             new.mkdir()
             checksums = {
-                name: _write_stream(new / f"{name}.npy", ids, encoder.dtype)
-                for name, ids in encoder.streams()
+                name: _write_ids(new / f"{name}.npy", ids, encoder.dtype)
+                for name, ids in encoder.parts()
             }
+            encoder.corpus.check_unchanged()  # or these ids would be taken for those of its sha256
             tokenizer = json.dumps(encoder.tokenizer.to_json())
             about = {
                 "tokenizer": tokenizer,
@@ -245,7 +248,7 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _write_stream(path: Path, parts: Iterable[Stream], dtype: np.dtype[Any]) -> int:
+def _write_ids(path: Path, parts: Iterable[Ids], dtype: np.dtype[Any]) -> int:
     """Write ids as an ``.npy`` file as they come; their checksum."""
     length = checksum = 0
     with path.open("wb") as file:
@@ -275,21 +278,20 @@ def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
         if zlib.crc32(about["tokenizer"].encode()) != about["tokenizer_checksum"]:
             return None
         tokenizer = TOKENIZERS.load(tokenizer_name).from_json(json.loads(about["tokenizer"]))
-        streams = {name: _load_stream(entry, name, n) for name, n in about["checksums"].items()}
-        return TokenizedCorpus(tokenizer, streams["train"], streams["valid"], streams.get("test"))
+        ids = {name: _load_ids(entry, name, n) for name, n in about["checksums"].items()}
+        return TokenizedCorpus(tokenizer, ids["train"], ids["valid"], ids.get("test"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _load_stream(entry: Path, name: str, expected: int) -> Stream:
+def _load_ids(entry: Path, name: str, expected: int) -> Ids:
     path = entry / f"{name}.npy"
-    stream = np.load(path, mmap_mode="r", allow_pickle=False)
+    ids = np.load(path, mmap_mode="r", allow_pickle=False)
     checksum = 0
     with path.open("rb") as file:  # not through the map: what is read there stays in memory
-        file.seek(stream.offset)
+        file.seek(ids.offset)
         while data := file.read(_STEP):
             checksum = zlib.crc32(data, checksum)
     if checksum != expected:
         raise ValueError("the checksum differs")
-    ids: Stream = stream
-    return ids
+    return cast("Ids", ids)

@@ -166,7 +166,7 @@ def protocol(job: Job, budget: Budget, match: str, seeds: int, workers: int) -> 
         "learning_rates": list(RACE_RATES),
         "race_share": RACE_SHARE,
         "device": job.device,
-        "split": job.dataset.corpus.split.kind,
+        "split": job.dataset.spec.split,
     }
 
 

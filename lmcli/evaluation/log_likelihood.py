@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.data.texts import ProgressCounter
 from lmcli.evaluation.score import ScoredText
 from lmcli.models.base import LOGITS, LanguageModel, State
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.report.progress import ProgressCounter
+from lmcli.tokenizers.base import Ids, Tokenizer
 
 Reset = Literal["never", "line", "document"]
 
@@ -205,7 +205,7 @@ def score_documents(
         pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
     encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
     start = np.array([tokenizer.start], np.int32)
-    parts: list[npt.NDArray[np.int32]] = []
+    parts: list[Ids] = []
     for i, e in enumerate(encoded):
         if i == 0 or reset != "never":
             parts.append(start)

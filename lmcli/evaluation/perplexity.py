@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.texts import ProgressCounter
 from lmcli.evaluation.log_likelihood import LONGEST_CHUNK, ROWS, Reset, carried_nats, stream_nats
 from lmcli.evaluation.score import Score, block_width
 from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.report.progress import ProgressCounter
 from lmcli.tokenizers.base import Tokenizer, chunks_of
 
 SEGMENT = 1 << 20  # tokens scored together

@@ -2,26 +2,27 @@
 
 **In:** `AdditionSettings`: digits, order, longest carry, size, seed.
 **Out:** `Addition`: a text whose best possible perplexity is known in closed form, and held-out
-items that ask whether a carry of exactly so many digits arrives.
+items that test whether a model computes a carry of exactly N digits.
 
 A document is ``010+011=101``, all three numbers with the same number of digits; the first digit of
-an operand is 0, so that the sum fits. With ``order=least`` the digits come in the order in which
-one adds, and the same sum is ``010+110=101``. Characters are the tokens (``--tokenizer char``).
+an operand is 0, so that the sum fits. With ``order=least`` the least significant digit comes first,
+as in written addition, and the same sum is ``010+110=101``. Characters are the tokens
+(``--tokenizer char``).
 
-A carry is born where both operands have a 1, runs on where just one has, and ends where neither or
-both have. Its length is the number of digits of the sum that it changes. For operands drawn blindly
-the longest carry has about the logarithm of their digits, and long ones all but never come (Burks,
-Goldstine and von Neumann 1946). So here the length of the longest carry is drawn first, from 0 to
-the longest possible, all equally likely, and then the operands, all pairs with just that longest
-carry equally likely. The length follows from the operands, so the entropies of both draws add up,
-and there is no other: the sum is certain.
+A carry starts where both operands have a 1, continues where exactly one has, and ends where neither
+or both have. Its length is the number of digits of the sum that it changes. For uniform operands
+the longest carry is about the logarithm of their digits, and long ones are very rare (Burks,
+Goldstine and von Neumann 1946). So the length of the longest carry is drawn first, from 0 to the
+longest possible, all equally likely, and then the operands, all pairs with exactly that longest
+carry equally likely. The length follows from the operands, so the entropies of both draws add up
+to that of a document: the sum is certain.
 
-Items come in twins, which ask for the same two sums: where in one problem the longest carry is born
-(1 and 1), the other has 0 and 0, and all other digits are the same. The sums differ in just the
-digits that the carry changes. Whoever does not know the operands is right in one of two twins: 50 %
-and no more. At length 0, the control, twins differ in one digit of one operand and nothing carries.
-Length is not all that makes a carry hard: a longer one leaves less choice for where it is born and
-for the other digits.
+Items come in twins, which test the same two sums: where in one problem the longest carry starts
+(1 and 1), the other has 0 and 0, and all other digits are equal. The sums differ in exactly the
+digits that the carry changes. Without the operands a model is right in one of two twins: 50 %. At
+length 0, the control, twins differ in one digit of one operand and nothing carries. Length is not
+all that makes a carry hard: a longer one leaves less choice for where it starts and for the other
+digits.
 """
 
 from __future__ import annotations
@@ -38,28 +39,28 @@ from lmcli.grammars.base import Draws, Grammar, Item, Optimum
 from lmcli.settings import setting
 
 DOCUMENTS = {"small": 18_000, "default": 100_000, "long": 400_000}
-"""how many sums a text has; small stays below 1 MB"""
+"""sums in a text; small stays below 1 MB"""
 TWINS_PER_LENGTH = 150
 TRIES = 100
 
 Pair = tuple[int, int]
 PAIRS: tuple[Pair, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""the digits of both operands at one place"""
+"""the digits of both operands at one position"""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdditionSettings:
-    """How long the numbers and their carries are, which digit comes first, and how much text."""
+    """Length of numbers and carries, order of the digits, size of the text."""
 
     size: Literal["small", "default", "long"] = setting(
         "default", "small: 18,000 sums, below 1 MB; default: 100,000; long: 400,000"
     )
     digits: int = setting(12, "binary digits of every number", least=3, most=64)
     order: Literal["least", "most"] = setting(
-        "least", "the significance of the digit that is first"
+        "least", "whether the least or the most significant digit is first"
     )
     carry_length: int | None = setting(
-        None, "longest carry in the text; items ask for longer ones too", least=0, most=63
+        None, "longest carry in the text; items also test longer ones", least=0, most=63
     )
     seed: int = setting(0, "another seed, another text", least=0)
 
@@ -72,7 +73,7 @@ class Addition(Grammar):
 
     def __init__(self, settings: AdditionSettings | None = None) -> None:
         self.settings = settings or AdditionSettings()
-        self.places = self.settings.digits - 1  # of an operand, less the 0 in front
+        self.places = self.settings.digits - 1  # digits of an operand after the leading 0
         wanted = self.settings.carry_length
         self.longest = self.places if wanted is None else min(wanted, self.places)
         self._sums: dict[tuple[int, int, int, bool], list[int]] = {}
@@ -85,7 +86,7 @@ class Addition(Grammar):
     # -------------------------------------------------------------- the text
 
     def documents(self) -> Iterator[str]:
-        """So many sums as the size says."""
+        """The sums of the text, as many as the size says."""
         draws = self._draws("text")
         for _ in range(DOCUMENTS[self.settings.size]):
             yield self.document(*self.operands(draws.index(self.longest + 1), draws))
@@ -93,21 +94,21 @@ class Addition(Grammar):
     def operands(self, length: int, draws: Draws) -> Pair:
         """Two operands whose longest carry is `length`; all such pairs are equally likely."""
         a = b = carry = 0
-        there = length == 0
+        reached = length == 0
         for place in range(self.places):
             left = self.places - place - 1
-            first, second = PAIRS[draws.weighted(self._weights(length, left, carry, there))]
+            first, second = PAIRS[draws.weighted(self._weights(length, left, carry, reached))]
             carry = run_on(carry, first, second)
-            there = there or carry == length
+            reached = reached or carry == length
             a, b = a | first << place, b | second << place
         return a, b
 
-    def _weights(self, length: int, left: int, carry: int, there: bool) -> list[int]:
-        """How many pairs begin with each of `PAIRS`, cumulated; `there`: has come to `length`."""
-        key = length, left, carry, there
+    def _weights(self, length: int, left: int, carry: int, reached: bool) -> list[int]:
+        """Cumulated numbers of operands by their next digits, in the order of `PAIRS`."""
+        key = length, left, carry, reached
         if key not in self._sums:
             runs = [run_on(carry, *pair) for pair in PAIRS]
-            ways = (_ways(length, left, r, there or r == length) for r in runs)
+            ways = (_ways(length, left, r, reached or r == length) for r in runs)
             self._sums[key] = list(accumulate(ways))
         return self._sums[key]
 
@@ -120,23 +121,23 @@ class Addition(Grammar):
         """The sum of two operands as the text has it."""
         return f"{self.write(a)}+{self.write(b)}={self.write(a + b)}"
 
-    # -------------------------------------------------------------- what is asked
+    # -------------------------------------------------------------- items
 
     def lengths(self) -> list[int]:
-        """The lengths of carries that items ask for: 0, powers of two, and the longest."""
+        """The lengths of carries in the items: 0, powers of two, and the longest."""
         powers = [2**i for i in range(self.places.bit_length()) if 2**i < self.places]
         return [0, *powers, self.places]
 
     def items(self) -> Iterator[Item]:
         """Held-out twins (kind ``carry``) for each length, which is their `gap`.
 
-        A length of which the text has every sum is left out; if it has all there are, it is a
+        A length whose sums are all in the text is left out; if no length remains, it is a
         UsageError.
         """
-        seen, draws, count = set(self.documents()), self._draws("items"), 0
+        used, draws, count = set(self.documents()), self._draws("items"), 0
         for length in self.lengths():
             for _ in range(TWINS_PER_LENGTH):
-                for twins in self._unseen(length, draws, seen):
+                for twins in self._new_twins(length, draws, used):
                     count += 1
                     sums = tuple(self.write(a + b) for a, b in twins)
                     for (a, b), answer in zip(twins, sums, strict=True):
@@ -144,39 +145,39 @@ class Addition(Grammar):
                         yield Item(text, answer, sums, length, "carry")
         if not count:
             digits = self.settings.digits
-            problem = f"digits={digits}: the text has every sum, and none is left to ask for"
+            problem = f"digits={digits}: the text has every sum, and none is left for the items"
             raise UsageError(problem, f"--set digits={digits + 8}, or a smaller --size")
 
-    def _unseen(self, length: int, draws: Draws, seen: set[str]) -> Iterator[tuple[Pair, Pair]]:
-        """The first twins of which neither is known; none when there seem to be none."""
+    def _new_twins(self, length: int, draws: Draws, used: set[str]) -> Iterator[tuple[Pair, Pair]]:
+        """The first drawn twins that are both new; none if there seem to be none left."""
         for _ in range(TRIES):
             a, b = self.operands(length, draws)
             twins = (a, b), self._twin(a, b, length, draws)
             documents = {self.document(*pair) for pair in twins}
-            if seen.isdisjoint(documents):
-                seen |= documents
+            if used.isdisjoint(documents):
+                used |= documents
                 yield twins
                 return
 
     def _twin(self, a: int, b: int, length: int, draws: Draws) -> Pair:
-        """The same without the longest carry, or without carries: with one other digit."""
+        """The pair without its longest carry; at length 0 with one digit changed."""
         if length:
-            born = 1 << carries(a, b).index(length) - length + 1
-            return a ^ born, b ^ born
+            start = 1 << carries(a, b).index(length) - length + 1
+            return a ^ start, b ^ start
         place = 1 << draws.index(self.places)
         return (a, b ^ place) if b & place else (a ^ place, b)
 
     # -------------------------------------------------------------- the optimum
 
     def optimum(self) -> Optimum:
-        """What a model reaches that can add; its tokens are characters."""
+        """The optimum of a model that can add; its tokens are characters."""
         nats = [math.log(self.pairs(length)) for length in range(self.longest + 1)]
         characters = 3 * self.settings.digits + 3
         total = math.log(len(nats)) + sum(nats) / len(nats)
         return Optimum(total, characters, characters)
 
     def pairs(self, length: int) -> int:
-        """How many pairs of operands have a longest carry of just this length."""
+        """How many pairs of operands have a longest carry of exactly this length."""
         return _ways(length, self.places, 0, length == 0)
 
     def about(self) -> dict[str, Any]:
@@ -192,8 +193,8 @@ class Addition(Grammar):
     def token_log_probabilities(self, document: str) -> list[float]:
         """ln p of every character given all before it, and of the line end: the oracle.
 
-        It sums over all operands that agree with what has been read, digit by digit. Raises
-        ValueError if this grammar cannot make the document.
+        It sums over all operands that agree with the digits read so far. Raises ValueError if this
+        grammar cannot make the document.
         """
         places, count = self.places, self.settings.digits
         order = range(count) if self.settings.order == "least" else range(count - 1, -1, -1)
@@ -214,49 +215,49 @@ class Addition(Grammar):
         return nats + [0.0] * (count + 1)
 
     def _share(self, options: Sequence[Sequence[Pair]]) -> float:
-        """The probability that the operands are among the options of each place."""
+        """The probability that the operands are among the options of each position."""
         upto = [0, *(_count(options, most) for most in range(self.longest + 1))]
         exact = (upto[i + 1] - upto[i] for i in range(self.longest + 1))
         return sum(n / self.pairs(i) for i, n in enumerate(exact)) / (self.longest + 1)
 
 
 def run_on(carry: int, a: int, b: int) -> int:
-    """How far the carry has run behind a place where the operands have a and b."""
+    """The length of the carry after a position where the operands have a and b."""
     if a and b:
         return 1
     return carry + 1 if carry and a != b else 0
 
 
 def carries(a: int, b: int) -> list[int]:
-    """How far the carry has run behind each place, from the least significant on.
+    """The length of the carry after each position, from the least significant on.
 
-    >>> carries(0b0011, 0b0101)  # born at the least digit, it runs through two more
+    >>> carries(0b0011, 0b0101)  # it starts at the least digit and runs through two more
     [1, 2, 3]
     """
-    found, carry = [], 0
+    lengths, carry = [], 0
     for place in range(max(a, b).bit_length()):
         carry = run_on(carry, a >> place & 1, b >> place & 1)
-        found.append(carry)
-    return found
+        lengths.append(carry)
+    return lengths
 
 
 @cache
-def _ways(length: int, left: int, carry: int, there: bool) -> int:
-    """Ways to fill so many places so that the longest carry of all is `length`.
+def _ways(length: int, left: int, carry: int, reached: bool) -> int:
+    """Ways to fill the `left` positions so that the longest carry of all is `length`.
 
-    `carry` is how far the present one has run, `there` whether one has come to `length`.
+    `carry` is the length of the present one, `reached` whether one has been `length` long.
     """
     if carry > length:
         return 0
     if left == 0:
-        return int(there)
+        return int(reached)
     runs = [run_on(carry, *pair) for pair in PAIRS]
-    return sum(_ways(length, left - 1, r, there or r == length) for r in runs)
+    return sum(_ways(length, left - 1, r, reached or r == length) for r in runs)
 
 
 def _count(options: Sequence[Sequence[Pair]], most: int) -> int:
-    """Ways to choose a pair at each place so that no carry is longer than `most`."""
-    ways = [1] + [0] * most  # by how far the present carry has run
+    """Ways to choose a pair at each position so that no carry is longer than `most`."""
+    ways = [1] + [0] * most  # by the length of the present carry
     for pairs in options:
         after = [0] * (most + 1)
         for carry, count in enumerate(ways):

@@ -64,17 +64,20 @@ def draw(weight: Tensor, deviation: float) -> None:
         nn.init.normal_(weight, std=deviation)
 
 
-def chrono_init_(forget_bias: Tensor, longest: float, input_bias: Tensor | None = None) -> None:
-    """Initialise gate biases for memories of 1 to `longest` steps; input gates get the negative.
+def chrono_init_(
+    forget_bias: Tensor, longest: float | None, input_bias: Tensor | None = None
+) -> None:
+    """Initialise gate biases of half of the units for memories of 1 to `longest` steps.
 
-    ln u, u uniform in 1 .. longest - 1: Tallec and Ollivier (2018), "Can recurrent neural networks
-    warp time?" Nothing is done on `meta`.
+    ln u, u uniform in 1 .. longest - 1, and the negative for input gates: Tallec and Ollivier
+    (2018), "Can recurrent neural networks warp time?" Nothing is done for None or on `meta`.
     """
-    if forget_bias.is_meta:
+    if longest is None or forget_bias.is_meta:
         return
-    forget_bias.uniform_(1, longest - 1).log_()
+    half = (len(forget_bias) + 1) // 2
+    forget_bias[:half].uniform_(1, longest - 1).log_()
     if input_bias is not None:
-        input_bias.copy_(-forget_bias)
+        input_bias[:half] = -forget_bias[:half]
 
 
 class LanguageModel(nn.Module, abc.ABC):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import ActivationRecorder, State, chrono_init_
+from lmcli.models.base import State, chrono_init_
 from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentSettings
 from lmcli.models.layers.recurrent_kernels import GRUScan
 from lmcli.settings import setting
@@ -46,9 +46,7 @@ class GRULayer(Layer):
 
     def __init__(self, inputs: int, hidden: int, settings: GRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
-        if settings.chrono is not None:
-            half = (hidden + 1) // 2
-            chrono_init_(self.bias.data[hidden : hidden + half], settings.chrono)
+        chrono_init_(self.bias.data[hidden : 2 * hidden], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
         closing = torch.zeros(3 * hidden)
         closing[: 2 * hidden] = CLOSED
@@ -97,10 +95,7 @@ class GRU(Recurrent):
     Settings = GRUSettings
     learning_rate = 2.5e-3
     Layer = GRULayer
-
-    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
-        """The keep gate: h_t = z_t * h_{t-1} + ..."""
-        return recorder.across_layers("keep")
+    keep_gate = "keep"
 
 
 Member = GRU

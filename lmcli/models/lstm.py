@@ -88,9 +88,7 @@ class LSTMLayer(Layer):
         f.fill_(settings.forget_bias)
         if self.forget_mode == "coupled":
             i.fill_(-settings.forget_bias)
-        if settings.chrono is not None:
-            half = (self.hidden + 1) // 2
-            chrono_init_(f[:half], settings.chrono, i[:half])
+        chrono_init_(f, settings.chrono, i)
 
     @property
     def plain(self) -> bool:

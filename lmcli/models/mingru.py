@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lmcli.models.base import ActivationRecorder, chrono_init_
+from lmcli.models.base import chrono_init_
 from lmcli.models.layers.minimal import MinimalLayer, MinimalSettings
 from lmcli.models.layers.recurrent import Recurrent
 from lmcli.settings import setting
@@ -37,10 +37,8 @@ class MinGRULayer(MinimalLayer):
     def __init__(self, inputs: int, hidden: int, settings: MinGRUSettings) -> None:
         super().__init__(inputs, hidden, settings)
         self.bias.data[:hidden] = settings.write_bias
-        if settings.chrono is not None:
-            half = (hidden + 1) // 2
-            biases = self.bias.data[:half]
-            chrono_init_(biases, settings.chrono, biases)
+        write_bias = self.bias.data[:hidden]
+        chrono_init_(write_bias, settings.chrono, write_bias)
 
     def gate_values(self, total: Tensor) -> dict[str, Tensor]:
         """Write, keep and candidate."""
@@ -54,10 +52,7 @@ class MinGRU(Recurrent):
     name = "mingru"
     Settings = MinGRUSettings
     Layer = MinGRULayer
-
-    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
-        """1 - z_t, the share of the past that is kept."""
-        return recorder.across_layers("keep")
+    keep_gate = "keep"
 
 
 Member = MinGRU

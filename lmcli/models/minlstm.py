@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmcli.models.base import ActivationRecorder, chrono_init_
+from lmcli.models.base import chrono_init_
 from lmcli.models.layers.minimal import MinimalLayer, MinimalSettings
 from lmcli.models.layers.recurrent import Recurrent
 from lmcli.settings import setting
@@ -41,10 +41,8 @@ class MinLSTMLayer(MinimalLayer):
     def __init__(self, inputs: int, hidden: int, settings: MinLSTMSettings) -> None:
         super().__init__(inputs, hidden, settings)
         self.bias.data[:hidden] = settings.forget_bias
-        if settings.chrono is not None:
-            half = (hidden + 1) // 2
-            biases = self.bias.data
-            chrono_init_(biases[:half], settings.chrono, biases[hidden : hidden + half])
+        f, i, _ = self.bias.data.chunk(3)
+        chrono_init_(f, settings.chrono, i)
 
     def gate_values(self, total: Tensor) -> dict[str, Tensor]:
         """The two shares and the candidate."""
@@ -61,10 +59,7 @@ class MinLSTM(Recurrent):
     Settings = MinLSTMSettings
     learning_rate = 8e-3
     Layer = MinLSTMLayer
-
-    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
-        """f_t / (f_t + i_t), the share of the past that is kept."""
-        return recorder.across_layers("keep")
+    keep_gate = "keep"
 
 
 Member = MinLSTM

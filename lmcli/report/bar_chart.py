@@ -21,7 +21,7 @@ HEIGHT = 9
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 DECADES = 6
-"""a log scale shows so many, counted from the top"""
+"""powers of ten that a log scale shows, counted from the top"""
 
 
 class _Scale:

@@ -7,6 +7,7 @@ keep the events, the default is to say warnings by Python's own `warnings` and d
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,3 +55,33 @@ def warnings_only(event: object) -> None:
     """The default callback: warnings by `warnings.warn`, all else dropped."""
     if isinstance(event, Message) and event.level == "warning":
         warnings.warn(event.text, stacklevel=3)
+
+
+class ProgressCounter:
+    """Counts what is done in a stage and reports it, at most every tenth of a second."""
+
+    INTERVAL = 0.1  # seconds
+
+    def __init__(self, on_progress: OnProgress = warnings_only) -> None:
+        self.stage = ""
+        self.done = 0
+        self.total = 0
+        self.unit = ""
+        self._on_progress = on_progress
+        self._reported = 0.0
+
+    def begin(self, stage: str, total: int, unit: str = "MB") -> None:
+        """A new stage, of `total` characters, bytes or tokens; 0 if their number is not known."""
+        self.stage, self.done, self.total, self.unit = stage, 0, total, unit
+        self._report(time.monotonic())
+
+    def add(self, amount: int) -> None:
+        """More is done."""
+        self.done += amount
+        now = time.monotonic()
+        if now - self._reported >= self.INTERVAL or self.done == self.total:
+            self._report(now)
+
+    def _report(self, now: float) -> None:
+        self._reported = now
+        self._on_progress(Stage(self.stage, self.done, self.total, self.unit))

@@ -20,8 +20,7 @@ import numpy.typing as npt
 from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import Settings
 
-Ids = npt.NDArray[np.int32]
-IntegerIds = npt.NDArray[np.integer[Any]]
+Ids = npt.NDArray[np.integer[Any]]
 Offsets = npt.NDArray[np.int64]
 
 UNKNOWN = "<unk>"
@@ -35,24 +34,24 @@ _JOINED = 1 << 20
 class Chunk:
     """Documents end to end, and the characters at which one begins.
 
-    A text in front of the first begin goes on with the last piece of the stretch before; it was
-    cut at a seam, where a word ends and a single blank or line end follows.
+    A text before the first begin goes on with the last document of the chunk before; it was cut at
+    a safe split point, where a word ends and a single blank or line end follows.
     """
 
     text: str
     begins: Offsets
 
     def texts(self) -> list[str]:
-        """The pieces one by one; the first may be the rest of one begun before, or nothing."""
+        """The documents one by one; the first may be the rest of one begun before, or nothing."""
         edges = [0, *self.begins.tolist(), len(self.text)]
         return [self.text[a:b] for a, b in pairwise(edges)]
 
     def empty_at_end(self) -> int:
-        """How many pieces begin behind the last character."""
+        """How many documents begin after the last character."""
         return int(np.count_nonzero(self.begins == len(self.text)))
 
     def lines(self) -> Iterator[Chunk]:
-        """The same in parts within which a piece begins behind a line end and nowhere else."""
+        """The same in parts within which documents begin after line ends and nowhere else."""
         edges = self.begins.tolist()
         text = self.text
         cuts = [i for i, begin in enumerate(edges) if begin and text[begin - 1] != "\n"]
@@ -95,22 +94,14 @@ def _joined(documents: list[str]) -> Chunk:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as tokens. `ends[i]` is the offset in characters just behind token i; the last is
+    """A text as tokens. `ends[i]` is the offset in characters just after token i; the last is
     len(text).
 
-    Token i covers text[ends[i-1]:ends[i]], an implied space counting to the token behind it.
+    Token i covers text[ends[i-1]:ends[i]], an implied space counting to the token after it.
     """
 
     ids: Ids
     ends: Offsets
-
-
-class CachedIds(Protocol):
-    """Ids of a text, some at a time, as often as one likes; and about how many there are."""
-
-    def __iter__(self) -> Iterator[IntegerIds]: ...
-
-    def __len__(self) -> int: ...
 
 
 class Decoder(abc.ABC):
@@ -135,18 +126,11 @@ class Tokenizer(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def train(cls, pieces: Iterable[str], settings: Any) -> Tokenizer:
-        """A tokenizer whose vocabulary comes from these pieces of text.
+    def train(cls, documents: Iterable[str], settings: Any) -> Tokenizer:
+        """A tokenizer whose vocabulary comes from these documents.
 
         They may be more than the memory holds: `chunks_of` gives some at a time.
         """
-
-    @classmethod
-    def train_and_keep(
-        cls, pieces: Iterable[str], settings: Any
-    ) -> tuple[Tokenizer, CachedIds | None]:
-        """The same; and what `encode_all` gives for the pieces, where it falls off as it trains."""
-        return cls.train(pieces, settings), None
 
     @property
     @abc.abstractmethod
@@ -167,17 +151,17 @@ class Tokenizer(abc.ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text, without the start id."""
 
-    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
-        """The ids of all pieces end to end, the start id before each; some at a time.
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
+        """The ids of all documents end to end, the start id before each; some at a time.
 
-        What goes on with a piece begun before is encoded as if it began here: members whose tokens
-        look back say so themselves.
+        What goes on with a document begun before is encoded as if it began here: members whose
+        tokens depend on those before override this.
         """
         start = np.array([self.start], np.int32)
-        for stretch in chunks:
-            rest, *pieces = stretch.texts()
+        for chunk in chunks:
+            rest, *texts = chunk.texts()
             yield np.concatenate(
-                [self.encode(rest), *(ids for p in pieces for ids in (start, self.encode(p)))]
+                [self.encode(rest), *(ids for t in texts for ids in (start, self.encode(t)))]
             )
 
     @abc.abstractmethod
@@ -185,9 +169,9 @@ class Tokenizer(abc.ABC):
         """The same ids, with the place in the text where each token ends."""
 
     def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
-        """The same of a text that goes on behind the token `previous` at a seam.
+        """The same of a text that goes on after the token `previous` at a safe split point.
 
-        As it stands for members to whom it makes no difference.
+        Members whose tokens depend on those before override this.
         """
         return self.encode_with_ends(text)
 
@@ -202,7 +186,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def symbol(self, token: int) -> str:
-        """One token in a form fit to show: the word, the character, the byte."""
+        """One token in printable form: the word, the character, the byte."""
 
     @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +19,11 @@ import numpy as np
 import tokenizers
 
 from lmcli.settings import setting
-from lmcli.tokenizers.base import Chunk, Encoded, Ids, IntegerIds, Tokenizer, chunks_of
+from lmcli.tokenizers.base import SAFE_SPLIT, Chunk, Encoded, Ids, Tokenizer, chunks_of
 from lmcli.tokenizers.byte import Utf8Decoder, character_ends, printable, utf8
 
 _CHUNK = 1 << 14  # characters handed to the library as one text
 _BATCH = 64  # chunks encoded at a time: the library's own records are far larger than the ids
-_SEAM = re.compile(r"(?<=\S)(?=[ \n]\S)")  # the byte-level rule never looks across such a place
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,14 @@ class BpeTokenizer(Tokenizer):
         self._lengths = np.array([len(run) for run in self._token_bytes], np.int64)
 
     @classmethod
-    def train(cls, pieces: Iterable[str], settings: BpeSettings) -> BpeTokenizer:
+    def train(cls, documents: Iterable[str], settings: BpeSettings) -> BpeTokenizer:
         library = _library(tokenizers.models.BPE())
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=settings.vocabulary,
             show_progress=False,
             initial_alphabet=sorted(_byte_of_letter()),
         )
-        texts = (text for stretch in chunks_of(pieces) for text in stretch.texts())
+        texts = (text for chunk in chunks_of(documents) for text in chunk.texts())
         parts = (part for text in texts for part in _parts(_writable(text)))
         library.train_from_iterator(parts, trainer)
         vocabulary = library.get_vocab()
@@ -81,7 +79,7 @@ class BpeTokenizer(Tokenizer):
             ids += [np.array(e.ids, np.int32) for e in self._library.encode_batch_fast(batch)]
         return np.concatenate(ids)
 
-    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         for parts, opens in _batches(chunks):
             encoded = self._library.encode_batch_fast(parts)
             ends = np.cumsum([0, *map(len, encoded)])
@@ -143,8 +141,8 @@ def _parts(text: str) -> Iterator[str]:
     """The text in parts whose ids, laid end to end, are those of the whole."""
     begin = 0
     while begin < len(text):
-        seam = _SEAM.search(text, begin + _CHUNK)
-        end = seam.start() if seam else len(text)
+        split = SAFE_SPLIT.search(text, begin + _CHUNK)
+        end = split.start() if split else len(text)
         yield text[begin:end]
         begin = end
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.tokenizers.base import Chunk, Decoder, Encoded, Ids, IntegerIds, Offsets, Tokenizer
+from lmcli.tokenizers.base import Chunk, Decoder, Encoded, Ids, Offsets, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ByteTokenizer(Tokenizer):
     Settings = ByteSettings
 
     @classmethod
-    def train(cls, pieces: Iterable[str], settings: ByteSettings) -> ByteTokenizer:
+    def train(cls, documents: Iterable[str], settings: ByteSettings) -> ByteTokenizer:
         return cls()
 
     @property
@@ -43,11 +43,11 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
-    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
-        for stretch in chunks:
-            ids = np.frombuffer(utf8(stretch.text), np.uint8)
-            begins = stretch.begins
-            if len(ids) > len(stretch.text):  # some characters are several bytes
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
+        for chunk in chunks:
+            ids = np.frombuffer(utf8(chunk.text), np.uint8)
+            begins = chunk.begins
+            if len(ids) > len(chunk.text):  # some characters are several bytes
                 firsts = np.append(np.flatnonzero((ids & 0xC0) != 0x80), len(ids))
                 begins = firsts[begins]
             yield np.insert(ids.astype(np.uint16), begins, self.start)
@@ -94,7 +94,7 @@ def utf8(text: str) -> bytes:
 
 
 def character_ends(data: bytes) -> Offsets:
-    """How many characters of a UTF-8 text are complete behind each of its bytes.
+    """How many characters of a UTF-8 text are complete after each of its bytes.
 
     >>> character_ends("aé".encode()).tolist()
     [1, 1, 2]

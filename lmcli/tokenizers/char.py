@@ -20,7 +20,6 @@ from lmcli.tokenizers.base import (
     Decoder,
     Encoded,
     Ids,
-    IntegerIds,
     Tokenizer,
     chunks_of,
 )
@@ -51,11 +50,11 @@ class CharTokenizer(Tokenizer):
         self._ids[_code_points(characters)] = np.arange(1, len(characters) + 1)
 
     @classmethod
-    def train(cls, pieces: Iterable[str], settings: CharSettings) -> CharTokenizer:
+    def train(cls, documents: Iterable[str], settings: CharSettings) -> CharTokenizer:
         counts = np.zeros(_CODE_POINTS, np.int64)
-        for stretch in chunks_of(pieces):
-            for begin in range(0, len(stretch.text), _SLICE):
-                found = np.bincount(_code_points(stretch.text[begin : begin + _SLICE]))
+        for chunk in chunks_of(documents):
+            for begin in range(0, len(chunk.text), _SLICE):
+                found = np.bincount(_code_points(chunk.text[begin : begin + _SLICE]))
                 counts[: len(found)] += found
         counts[_SURROGATES] = 0
         return cls("".join(map(chr, np.flatnonzero(counts >= settings.min_count).tolist())))
@@ -75,9 +74,9 @@ class CharTokenizer(Tokenizer):
             np.take(self._ids, codes, out=ids[begin : begin + _SLICE], mode="clip")
         return ids
 
-    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
-        for stretch in chunks:
-            yield np.insert(self.encode(stretch.text), stretch.begins, self.start)
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
+        for chunk in chunks:
+            yield np.insert(self.encode(chunk.text), chunk.begins, self.start)
 
     def encode_with_ends(self, text: str) -> Encoded:
         return Encoded(self.encode(text), np.arange(1, len(text) + 1, dtype=np.int64))

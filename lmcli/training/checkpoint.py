@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.data.batches import Ids, count_targets
+from lmcli.data.token_cache import count_targets
 from lmcli.errors import RunError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel
 from lmcli.run import Run
+from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Progress, Trainer
 
 KEPT = (

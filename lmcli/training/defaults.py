@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lmcli.data.batches import Ids, document_lengths
+from lmcli.data.curriculum import document_lengths
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
+from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Budget, TrainingSettings
 
 N = TypeVar("N", int, float)

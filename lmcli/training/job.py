@@ -17,34 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.data.dataset import CorpusSpec, Dataset
-from lmcli.data.reading import Reader
-from lmcli.data.texts import ProgressCounter
-from lmcli.data.token_cache import cache_folder, tokenize_corpus
-from lmcli.errors import RunError, TextError, UsageError
+from lmcli.data.dataset import Dataset, reopen_dataset
+from lmcli.errors import RunError, UsageError
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import ReadOnlyRun, Record, Run
 from lmcli.settings import check_known, update
 from lmcli.system import pick_device
 from lmcli.training.defaults import ProblemSize, resolve_defaults
 from lmcli.training.distributed import Workers
 from lmcli.training.trainer import BATCH, Budget, Trainer, TrainingSettings
-
-
-def load_dataset(
-    choice: CorpusSpec,
-    tokenizer: str,
-    pairs: Mapping[str, Any] | None = None,
-    meter: ProgressCounter | None = None,
-) -> Dataset:
-    """Read, split and tokenize; ids come from the cache where they can."""
-    reader = Reader(meter=meter)
-    cls = TOKENIZERS.load(tokenizer)
-    settings = update(cls.Settings(), pairs or {})
-    corpus = choice.load(reader)
-    encoded = tokenize_corpus(corpus, tokenizer, settings, cache_folder(), reader)
-    return Dataset(choice, corpus, encoded, tokenizer, asdict(settings))
 
 
 @dataclass(frozen=True)
@@ -75,7 +58,7 @@ class Job:
             tokenizer=self.dataset.tokenizer,
             tokenizer_settings=self.dataset.tokenizer_settings,
             vocabulary=self.dataset.tokenized.tokenizer.size,
-            corpus=self.dataset.spec.to_json() | self.dataset.checksums(),
+            corpus=self.dataset.spec.to_json(),
             training=asdict(self.training),
             budget=asdict(self.budget),
             seed=self.seed,
@@ -174,24 +157,12 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
     check_known(pairs, *classes, TOKENIZERS.load(tokenizer).Settings, TrainingSettings)
 
 
-def reopen(run: Run, texts: tuple[str, ...] = (), meter: ProgressCounter | None = None) -> Job:
+def reopen(run: Run, texts: tuple[str, ...] = (), on_progress: OnProgress = warnings_only) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
-    choice = CorpusSpec.from_json(record.corpus)
-    if "-" in choice.texts and not texts:
-        raise TextError(
-            f"'{run.path}' was trained on standard input, which is gone",
-            "name the text in the command, or pipe it in again and name -",
-        )
-    choice = replace(choice, texts=texts or choice.texts)
-    dataset = load_dataset(choice, record.tokenizer, record.tokenizer_settings, meter)
-    for name, checksum in dataset.checksums().items():
-        if checksum != record.corpus[name]:
-            what = {"valid_sha256": "validation text", "test_sha256": "test text"}.get(name, "text")
-            raise TextError(
-                f"the {what} has changed since '{run.path}' was trained on it",
-                "train a new run on the new text",
-            )
+    dataset = reopen_dataset(
+        record.corpus, run.path, record.tokenizer, record.tokenizer_settings, texts, on_progress
+    )
     try:
         settings = MODELS.load(record.arch).Settings(**record.settings)
         training = TrainingSettings(**record.training)

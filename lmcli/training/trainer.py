@@ -21,12 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.data.batches import ContiguousBatches, Ids, LengthCurriculum, count_targets
+from lmcli.data.batches import ContiguousBatches
+from lmcli.data.curriculum import LengthCurriculum
+from lmcli.data.token_cache import count_targets
 from lmcli.errors import TrainingError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel, State
 from lmcli.settings import setting
 from lmcli.system import hold_freed_memory, move, pick_precision
+from lmcli.tokenizers.base import Ids
 from lmcli.training.distributed import Workers
 from lmcli.training.optimizer import AdamW
 

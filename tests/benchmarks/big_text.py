@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.corpus import load_corpus
-from lmcli.data.reading import Reader, TextOptions
-from lmcli.data.texts import ProgressCounter
+from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.data.text import TextOptions
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.registry import TOKENIZERS
+from lmcli.report.progress import Stage
 
 LINES = Path(__file__).parents[2] / "data" / "france.txt"
 MB = 1e6
@@ -39,24 +39,25 @@ def make_text(path: Path, size: int) -> None:
             file.write("".join(lines))
 
 
-class Clock(ProgressCounter):
-    """How long each stage takes."""
+class Clock:
+    """How long each stage takes; it is called with the events of progress."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.seconds: dict[str, float] = {}
+        self._stage = ""
         self._began = time.perf_counter()
 
-    def begin(self, stage: str, total: int) -> None:
-        """The stage before is over."""
-        self.stop()
-        super().begin(stage, total)
+    def __call__(self, event: Stage) -> None:
+        """Time goes to the stage before when another begins."""
+        if event.done == 0:
+            self.stop()
+            self._stage = event.name
 
     def stop(self) -> None:
         """All is over."""
         now = time.perf_counter()
-        if self.stage:
-            self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self._began
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._began
         self._began = now
 
 
@@ -68,9 +69,8 @@ def prepare(path: str, tokenizer: str, documents: str, cache: Path) -> dict[str,
     speeds = {}
     for name in ("first", "again"):
         began, clock = time.perf_counter(), Clock()
-        reader = Reader(meter=clock)
-        corpus = load_corpus([path], options, reader=reader)
-        encoded = tokenize_corpus(corpus, tokenizer, settings, cache, reader)
+        corpus = load_corpus(CorpusSpec((path,), options), clock)
+        encoded = tokenize_corpus(corpus, tokenizer, settings, cache, clock)
         clock.stop()
         speeds[name] = size / (time.perf_counter() - began)
         if name == "first":

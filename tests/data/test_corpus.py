@@ -1,41 +1,29 @@
-"""Texts are read from anywhere and split so that no held-out character is trained on."""
+"""A text read some bytes at a time has the parts that it has when it is read whole."""
 
-import bz2
 import gzip
 import hashlib
-import io
 import json
-import lzma
 import os
-import sys
+from itertools import groupby
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lmcli.data.corpus import (
-    BLOCK,
-    MINIMUM_CHARACTERS,
-    Corpus,
-    Split,
-    SplitRecord,
-    load_corpus,
-)
-from lmcli.data.reading import Document, TextOptions, read_documents
+from lmcli.data.corpus import Corpus, CorpusSpec, load_corpus, reopen_corpus
+from lmcli.data.documents import BLOCK
+from lmcli.data.split import CYCLE, HELD_OUT, MINIMUM_CHARACTERS, Split
+from lmcli.data.text import Limits, TextOptions
 from lmcli.errors import TextError
+from lmcli.report.progress import Stage
 
 
 def numbered_lines(count: int, width: int = 40) -> str:
-    """Lines without a stretch of ten characters that comes twice."""
+    """Lines without ten characters in a row that comes twice."""
     digits = (hashlib.sha512(b"%d" % n).hexdigest() * 4 for n in range(count))
     return "".join(f"{n:06d} {letters}"[: width - 1] + "\n" for n, letters in enumerate(digits))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def write(path: str, text: str | bytes) -> str:
@@ -44,315 +32,179 @@ def write(path: str, text: str | bytes) -> str:
     return path
 
 
-def texts_of(*texts: str, **options: str) -> list[str]:
-    return [d.text for d in read_documents(texts, TextOptions(**options))]
-
-
 def load(*texts: str, split: str = "interleaved", valid=(), test=(), **options: str) -> Corpus:
-    return load_corpus(texts, TextOptions(**options), split, valid, test)
+    return load_corpus(CorpusSpec(texts, TextOptions(**options), split, tuple(valid), tuple(test)))
 
 
-def problem(*texts: str, **options: str) -> TextError:
-    with pytest.raises(TextError) as caught:
-        read_documents(texts, TextOptions(**options))
-    for line in (caught.value.problem, caught.value.hint):
-        assert line
-        assert not line.endswith(".")
-    return caught.value
+# --- everything in memory, in a few lines: what the streaming code must agree with
 
 
-def in_order(corpus: Corpus, text: str) -> str:
-    """All pieces of all parts, put together by where they stand in the text."""
-    parts = [corpus.train, corpus.valid, corpus.test]
-    pieces = [piece for part in parts if part for piece in part.documents]
-    return "".join(sorted(pieces, key=text.index))
+def naive_text(data: bytes, options: TextOptions, name: str) -> str:
+    try:
+        text = data.decode(options.encoding, options.errors)
+    except UnicodeDecodeError as error:
+        rest, wrong = error.object, error.object[error.start]  # without a byte order mark
+        place = len(data) - len(rest) + error.start
+        raise TextError(
+            f"'{name}' is not {options.encoding}: byte 0x{wrong:02x} at offset {place}", ""
+        ) from None
+    text = text.removeprefix("\ufeff")
+    if not text or text.isspace():
+        raise TextError(f"'{name}' is empty", "")
+    if options.newlines == "lf":
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
-# --- reading
+def naive_documents(text: str, unit: str) -> list[str]:
+    if unit == "file":
+        return [text]
+    lines = text.split("\n")
+    full = [bool(line) and not line.isspace() for line in lines]
+    if unit == "line":
+        return [line + "\n" for line, kept in zip(lines, full, strict=True) if kept]
+    found = []
+    for kept, run in groupby(zip(lines, full, strict=True), key=lambda pair: pair[1]):
+        if kept:
+            found.append("\n".join(line for line, _ in run) + "\n\n")
+    return found
 
 
-def test_several_files_are_documents_in_the_given_order(folder: Path) -> None:
-    write("b.txt", "second"), write("a.txt", "first")
-    assert read_documents(["b.txt", "a.txt"], TextOptions()) == [
-        Document("b.txt", "second"),
-        Document("a.txt", "first"),
+def naive_blocks(text: str, size: int) -> list[str]:
+    begin, blocks = 0, []
+    while begin < len(text):
+        end = begin + size
+        if end < len(text):
+            least = begin + (size + 1) // 2
+            end = text.rfind("\n", least, end) + 1 or max(0, text.rfind(" ", least, end)) or end
+        blocks.append(text[begin:end])
+        begin = end
+    return blocks
+
+
+def naive_parts(texts: list[str], unit: str, split: str) -> tuple[list[list[str]], str]:
+    """The documents of training, validation and test part, and the checksum."""
+    documents = [d for text in texts for d in naive_documents(text, unit)]
+    total = sum(map(len, documents))
+    if total < MINIMUM_CHARACTERS:
+        raise TextError(f"the text is too short: {total} characters", "")
+    size = min(BLOCK, total // (CYCLE if split == "interleaved" else 2 * CYCLE))
+    units = [
+        (owner, block)
+        for owner, document in enumerate(documents)
+        for block in ([document] if unit != "file" else naive_blocks(document, size))
     ]
-
-
-def test_a_file_named_twice_is_read_once(folder: Path) -> None:
-    write("a.txt", "one"), write("b.txt", "two")
-    assert texts_of("a.txt", "./a.txt", "*.txt") == ["one", "two"]
-
-
-def test_a_glob_is_sorted(folder: Path) -> None:
-    for name in ("c", "a", "b"):
-        write(f"{name}.txt", name)
-    assert texts_of("*.txt") == ["a", "b", "c"]
-
-
-def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
-    write("a[1].txt", "brackets"), write("a1.txt", "other")
-    assert texts_of("a[1].txt") == ["brackets"]
-
-
-def test_a_folder_gives_its_texts_sorted_and_nothing_else(folder: Path) -> None:
-    write("f/b.txt", "b"), write("f/a.txt.gz", gzip.compress(b"a"))
-    write("f/notes.md", "no"), write("f/.hidden.txt", "no"), write("f/deeper/c.txt", "no")
-    assert texts_of("f") == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
-)
-def test_compressed_files_are_unpacked(folder: Path, suffix: str, pack) -> None:
-    assert texts_of(write(f"a.txt.{suffix}", pack("naïve".encode()))) == ["naïve"]
-
-
-def test_a_dash_is_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BytesIO("from a pipe é".encode()))
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert read_documents(["-"], TextOptions()) == [Document("-", "from a pipe é")]
-
-
-def test_urls_go_through_fsspec_compressed_or_not() -> None:
-    files = fsspec.filesystem("memory")
-    files.pipe("/lmcli/a.txt", b"plain")
-    files.pipe("/lmcli/b.txt.gz", gzip.compress(b"packed"))
-    assert texts_of("memory://lmcli/a.txt", "memory://lmcli/b.txt.gz") == ["plain", "packed"]
-    assert texts_of("memory://lmcli/*") == ["plain", "packed"]
-
-
-def test_the_byte_order_mark_is_dropped(folder: Path) -> None:
-    write("a.txt", b"\xef\xbb\xbfhello"), write("b.txt", "hello".encode("utf-16"))
-    assert texts_of("a.txt") == ["hello"]
-    assert texts_of("b.txt", encoding="utf-16") == ["hello"]
-
-
-def test_line_ends_are_kept_unless_lf_is_asked_for(folder: Path) -> None:
-    write("a.txt", b"a\r\nb\rc\n")
-    assert texts_of("a.txt") == ["a\r\nb\rc\n"]
-    assert texts_of("a.txt", newlines="lf") == ["a\nb\nc\n"]
-
-
-def test_other_encodings_and_error_handlings(folder: Path) -> None:
-    write("a.txt", b"caf\xe9")
-    assert texts_of("a.txt", encoding="latin-1") == ["café"]
-    assert texts_of("a.txt", errors="replace") == ["caf\N{REPLACEMENT CHARACTER}"]
-    assert texts_of("a.txt", errors="ignore") == ["caf"]
-
-
-def test_a_line_is_a_document_with_its_line_end(folder: Path) -> None:
-    write("a.txt", "emma\n\n  \nolivia\r\nava")
-    assert read_documents(["a.txt"], TextOptions(documents="line")) == [
-        Document("a.txt:1", "emma\n"),
-        Document("a.txt:4", "olivia\r\n"),
-        Document("a.txt:5", "ava\n"),
-    ]
-
-
-def test_only_line_ends_part_lines(folder: Path) -> None:
-    write("a.txt", "one\x0btwo\u2028three\n")
-    assert texts_of("a.txt", documents="line") == ["one\x0btwo\u2028three\n"]
-
-
-def test_a_paragraph_is_a_document_that_ends_in_one_blank_line(folder: Path) -> None:
-    write("a.txt", "\na\nb\n\n\t\n\nc\n")
-    assert read_documents(["a.txt"], TextOptions(documents="paragraph")) == [
-        Document("a.txt:2", "a\nb\n\n"),
-        Document("a.txt:7", "c\n\n"),
-    ]
-
-
-# --- what can go wrong
-
-
-def test_a_missing_file_names_the_nearest(folder: Path) -> None:
-    write("shakespeare.txt", "x")
-    error = problem("shakespear.txt")
-    assert error.problem == "no file named 'shakespear.txt'"
-    assert error.hint == "did you mean 'shakespeare.txt'?"
-
-
-def test_a_missing_folder_is_named(folder: Path) -> None:
-    assert problem("nowhere/a.txt").hint == "there is no folder named 'nowhere'"
-
-
-@pytest.mark.parametrize("text", ["", "  \n\t\n", b"\xef\xbb\xbf"])
-def test_an_empty_text_is_an_error(folder: Path, text: str | bytes) -> None:
-    assert problem(write("a.txt", text)).problem == "'a.txt' is empty"
-
-
-def test_a_folder_without_texts_is_an_error(folder: Path) -> None:
-    write("f/a.md", "x")
-    assert problem("f").problem == "no texts in folder 'f'"
-
-
-def test_a_pattern_that_matches_nothing_is_an_error(folder: Path) -> None:
-    assert problem("*.txt").problem == "no file matches '*.txt'"
-    assert problem("memory://no-such-folder/*.txt").problem.startswith("no file matches")
-
-
-def test_no_text_at_all_is_an_error() -> None:
-    assert problem().problem == "no text given"
-
-
-def test_bytes_that_are_no_text_are_named_with_their_offset(folder: Path) -> None:
-    error = problem(write("a.txt", b"caf\xe9 x"))
-    assert error.problem == "'a.txt' is not utf-8: byte 0xe9 at offset 3"
-    assert "--encoding" in error.hint
-    assert "--errors replace" in error.hint
-
-
-def test_a_utf_16_text_is_recognised_in_the_hint(folder: Path) -> None:
-    assert "--encoding utf-16" in problem(write("a.txt", "hello".encode("utf-16"))).hint
-
-
-@pytest.mark.parametrize("encoding", ["utf8x", "base64", "idna\0"])
-def test_an_unknown_encoding_is_an_error(folder: Path, encoding: str) -> None:
-    write("a.txt", "x")
-    assert problem("a.txt", encoding=encoding).problem == f"no encoding named '{encoding}'"
-
-
-@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
-def test_a_file_that_does_not_unpack_is_damaged(folder: Path, suffix: str) -> None:
-    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[suffix]
-    whole = pack(b"hello " * 1000)
-    for name, data in {"cut": whole[:-6], "other": b"not packed", "void": b""}.items():
-        error = problem(write(f"{name}.txt.{suffix}", data))
-        assert "damaged" in error.problem or "empty" in error.problem
-
-
-@pytest.mark.parametrize(
-    "url", ["nosuch://a.txt", "memory://none.txt", "nosuch://*", "http://127.0.0.1:9/a.txt"]
-)
-def test_a_url_that_fails_is_an_error(url: str) -> None:
-    assert problem(url).problem.startswith(f"cannot read '{url}': ")
-
-
-def test_a_path_that_no_file_can_have_is_an_error(folder: Path) -> None:
-    write("a.txt", "x")
-    problem("a.txt/b.txt")
-    problem("x" * 5000)
-    problem("a\0.txt")
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
-def test_a_file_that_may_not_be_read_is_an_error(folder: Path) -> None:
-    write("f/a.txt", "x")
-    Path("f/a.txt").chmod(0)
-    assert problem("f").problem == "cannot read 'f/a.txt': permission denied"
-    Path("f").chmod(0)
-    assert problem("f").problem == "cannot read 'f': permission denied"
-    Path("f").chmod(0o700)
-
-
-# --- parts
-
-
-def test_a_part_counts_characters_bytes_and_words() -> None:
-    part = Split(("naïve café\n", "two  words"))
-    assert (part.chars, part.bytes, part.words) == (21, 23, 4)
-    assert (Split(()).chars, Split(()).bytes, Split(()).words) == (0, 0, 0)
-
-
-def test_words_of_a_long_text_are_counted_like_those_of_a_short_one() -> None:
-    text = "".join(np.random.default_rng(0).choice(["ab", " ", "\n", "c"], 2_000_000))
-    assert Split((text,)).words == len(text.split())
-
-
-def test_interleaved_blocks_are_cut_at_line_ends_and_lose_nothing(folder: Path) -> None:
-    text = numbered_lines(10_000)  # 400,000 characters: 40 blocks and a bit
-    corpus = load(write("a.txt", text))
-    assert corpus.test is not None
-    assert in_order(corpus, text) == text
-    for part in (corpus.train, corpus.valid, corpus.test):
-        assert all(piece.endswith("\n") for piece in part.documents)
-    assert corpus.valid.documents[0] == text[9 * BLOCK : 10 * BLOCK]
-    assert corpus.test.documents[0] == text[10 * BLOCK : 11 * BLOCK]
-    assert corpus.train.documents[0] == text[: 9 * BLOCK]
-    assert (corpus.valid.chars, corpus.test.chars) == (2 * BLOCK, 2 * BLOCK)
-
-
-@pytest.mark.parametrize("split", ["interleaved", "tail"])
-@pytest.mark.parametrize("lines", [10, 50, 333, 4000])
-def test_held_out_parts_are_about_a_twentieth_and_never_overlap(
-    folder: Path, split: str, lines: int
-) -> None:
-    text = numbered_lines(lines)
-    corpus = load(write("a.txt", text), split=split)
-    assert corpus.test is not None
-    assert in_order(corpus, text) == text
-    assert corpus.train.chars + corpus.valid.chars + corpus.test.chars == len(text)
-    for part in (corpus.valid, corpus.test):
-        assert 0.02 <= part.chars / len(text) <= 0.09
-
-
-def test_the_tail_split_takes_the_end(folder: Path) -> None:
-    text = numbered_lines(5000)
-    corpus = load(write("a.txt", text), split="tail")
-    assert corpus.test is not None
-    assert text == "".join(corpus.train.documents + corpus.valid.documents + corpus.test.documents)
-    assert (
-        len(corpus.train.documents)
-        == len(corpus.valid.documents)
-        == len(corpus.test.documents)
-        == 1
+    begins = np.cumsum([0, *(len(text) for _, text in units)])[:-1].tolist()
+    if split == "tail":
+        labels = [(b / total >= 1 - 2 / CYCLE) + (b / total >= 1 - 1 / CYCLE) for b in begins]
+    else:
+        groups = list(range(len(units)))
+        while unit != "file":
+            changes = [b // size != a // size for a, b in zip([0, *begins], begins, strict=False)]
+            groups = np.cumsum(changes).tolist()
+            if groups[-1] + 1 >= CYCLE or size == 1:
+                break
+            size = max(1, size // 2)
+        labels = [{HELD_OUT[0]: 1, HELD_OUT[1]: 2}.get(g % CYCLE, 0) for g in groups]
+    if len(set(labels)) < 3:
+        raise TextError(f"too few documents for a split: {len(documents)}", "")
+    parts: list[list[str]] = [[], [], []]
+    labelled = zip(units, labels, strict=True)
+    for (_, label), run in groupby(labelled, key=lambda pair: (pair[0][0], pair[1])):
+        parts[label].append("".join(text for (_, text), _ in run))
+    joined = "\0".join(documents).encode("utf-8", "surrogatepass")
+    return parts, hashlib.sha256(joined).hexdigest()
+
+
+# --- the law
+
+SIGNS = st.text("ab é日\U0001f600\u2003\x85\r\n\n\n\t ", max_size=60)
+ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "gb18030", "utf-7"])
+NOISE = st.binary(max_size=4)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[list[bytes], TextOptions]:
+    encoding = draw(ENCODINGS)
+    contents = []
+    for _ in range(draw(st.integers(1, 3))):
+        rough = draw(SIGNS) * draw(st.sampled_from([1, 20, 60])) + draw(SIGNS)
+        data = rough.encode(encoding)
+        place = draw(st.integers(0, len(data)))
+        noise = draw(NOISE) if draw(st.integers(0, 4)) == 0 else b""
+        contents.append(data[:place] + noise + data[place:])
+    options = TextOptions(
+        encoding=encoding,
+        errors=draw(st.sampled_from(["strict", "replace", "ignore"])),
+        newlines=draw(st.sampled_from(["keep", "lf"])),
+        documents=draw(st.sampled_from(["file", "line", "paragraph"])),
     )
+    return contents, options
 
 
-def test_a_text_without_line_ends_is_cut_before_blanks_else_anywhere(folder: Path) -> None:
-    words = " ".join(f"word{n}" for n in range(20_000))
-    corpus = load(write("a.txt", words))
-    assert in_order(corpus, words) == words
-    assert all(piece.startswith(" ") for piece in corpus.valid.documents)
-    solid = "".join(f"{n:05d}" for n in range(20_000))
-    corpus = load(write("b.txt", solid))
-    assert in_order(corpus, solid) == solid
-    assert len(corpus.valid.documents[0]) == 5000
-
-
-def test_blocks_do_not_reach_over_files(folder: Path) -> None:
-    texts = [numbered_lines(30, 41 + n) for n in range(40)]
-    for n, text in enumerate(texts):
-        write(f"{n:02d}.txt", text)
-    corpus = load("*.txt")
-    assert corpus.test is not None
-    for piece in corpus.train.documents + corpus.valid.documents + corpus.test.documents:
-        assert sum(piece in text for text in texts) == 1
-
-
-@pytest.mark.parametrize("split", ["interleaved", "tail"])
-@pytest.mark.parametrize(("count", "width"), [(20, 400), (30, 60), (3000, 40), (11, 80)])
-def test_documents_are_never_cut(folder: Path, split: str, count: int, width: int) -> None:
-    lines = numbered_lines(count, width).splitlines(keepends=True)
-    write("a.txt", "".join(lines))
-    if split == "tail" and count == 11:
-        with pytest.raises(TextError, match="too few documents"):
-            load("a.txt", split=split, documents="line")
+@given(
+    files(),
+    st.sampled_from(["interleaved", "tail"]),
+    st.integers(4, 40),
+    st.sampled_from([0, 100, 10_000]),
+)
+def test_parts_are_those_of_texts_read_whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    given_files: tuple[list[bytes], TextOptions],
+    split: str,
+    window: int,
+    memory: int,
+) -> None:
+    contents, options = given_files
+    folder = tmp_path_factory.mktemp("texts")
+    names = [str(folder / f"{i}.txt") for i in range(len(contents))]
+    for name, data in zip(names, contents, strict=True):
+        Path(name).write_bytes(data)
+    problem = None
+    try:
+        read = zip(names, contents, strict=True)
+        texts = [naive_text(data, options, name) for name, data in read]
+        parts, sha256 = naive_parts(texts, options.documents, split)
+    except TextError as error:
+        problem = error.problem
+    spec, limits = CorpusSpec(tuple(names), options, split), Limits(window, memory)
+    if problem is not None:
+        with pytest.raises(TextError) as caught:
+            load_corpus(spec, limits=limits)
+        assert caught.value.problem == problem
         return
-    corpus = load("a.txt", split=split, documents="line")
+    corpus = load_corpus(spec, limits=limits)
+    assert corpus.sha256 == sha256
     assert corpus.test is not None
-    pieces = corpus.train.documents + corpus.valid.documents + corpus.test.documents
-    assert sorted(pieces) == sorted(lines)
+    for part, documents in zip((corpus.train, corpus.valid, corpus.test), parts, strict=True):
+        assert list(part.documents) == documents
+        assert [part.documents[i] for i in range(len(documents))] == documents
+        assert part.chars == sum(map(len, documents))
+        assert part.words == sum(len(p.split()) for p in documents)
+        assert part.bytes == sum(len(p.encode("utf-8", "replace")) for p in documents)
 
 
-def test_too_short_a_text_says_how_much_is_needed(folder: Path) -> None:
-    write("a.txt", "x" * 123)
-    with pytest.raises(TextError) as caught:
-        load("a.txt")
-    assert caught.value.problem == "the text is too short: 123 characters"
-    assert str(MINIMUM_CHARACTERS) in caught.value.hint
-    write("b.txt", "x" * MINIMUM_CHARACTERS)
-    assert load("b.txt").valid.chars > 0
+@pytest.mark.parametrize("documents", ["file", "line", "paragraph"])
+@pytest.mark.parametrize("split", ["interleaved", "tail"])
+def test_a_text_of_many_blocks_is_split_as_if_read_whole(
+    tmp_path: Path, documents: str, split: str
+) -> None:
+    rng = np.random.default_rng(0)
+    words = ["grün", "dos", "日本", "a", "\n", "\n", "\n\n", "  \n", "tre\r\n", "quattro" * 3]
+    texts = [" ".join(rng.choice(words, n)) for n in (150_000, 2_000, 90_000)]
+    names = [str(tmp_path / f"{i}.txt") for i in range(3)]
+    for name, text in zip(names, texts, strict=True):
+        Path(name).write_bytes(text.encode())
+    parts, sha256 = naive_parts(texts, documents, split)
+    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    corpus = load_corpus(CorpusSpec(tuple(names), options, split), limits=Limits(5000, 200_000))
+    assert corpus.test is not None
+    assert corpus.sha256 == sha256
+    found = [list(part.documents) for part in (corpus.train, corpus.valid, corpus.test)]
+    assert found == parts
 
 
-def test_too_few_documents_is_an_error(folder: Path) -> None:
-    write("a.txt", numbered_lines(5, 200))
-    with pytest.raises(TextError, match="too few documents for a split: 5"):
-        load("a.txt", documents="line")
-
-
-# --- parts given outright
+# --- parts given outright, and identity
 
 
 def test_given_parts_are_taken_whole(folder: Path) -> None:
@@ -361,9 +213,9 @@ def test_given_parts_are_taken_whole(folder: Path) -> None:
     assert corpus.train.documents == ("train",)
     assert corpus.valid.documents == ("valid",)
     assert corpus.test == Split(("test",))
-    assert corpus.split.valid is not None
-    assert corpus.split.valid.names == ("v.txt",)
-    assert corpus.split.valid.sha256 == hashlib.sha256(b"valid").hexdigest()
+    assert corpus.spec.valid == ("v.txt",)
+    assert corpus.spec.valid_sha256 == hashlib.sha256(b"valid").hexdigest()
+    assert corpus.spec.test_sha256 == hashlib.sha256(b"test").hexdigest()
 
 
 def test_with_validation_alone_all_of_the_text_is_training(folder: Path) -> None:
@@ -392,9 +244,6 @@ def test_the_same_text_in_two_parts_is_an_error(folder: Path) -> None:
         load("b.txt", valid=["a.txt"], test=["copy.txt"])
 
 
-# --- identity
-
-
 def test_the_sha256_is_of_the_content_and_not_of_the_path(folder: Path) -> None:
     text = numbered_lines(50)
     write("a.txt", text), write("elsewhere/b.txt", text)
@@ -413,41 +262,80 @@ def test_where_one_file_ends_and_the_next_begins_counts(folder: Path) -> None:
     assert load("one").sha256 != load("two").sha256
 
 
-def test_the_split_record_goes_through_json(folder: Path) -> None:
+def test_the_spec_of_a_corpus_goes_through_json(folder: Path) -> None:
     write("a.txt", numbered_lines(50)), write("t.txt", "test")
-    record = load("a.txt", test=["t.txt"], newlines="lf").split
-    assert SplitRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    assert record.kind == "interleaved"
-    assert record.options.newlines == "lf"
-    assert record.test is not None
+    spec = load("a.txt", test=["t.txt"], newlines="lf").spec
+    assert CorpusSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert (spec.split, spec.options.newlines, spec.test) == ("interleaved", "lf", ("t.txt",))
+    assert None not in (spec.sha256, spec.test_sha256)
+    assert spec.valid_sha256 is None
 
 
-# --- samples
+def test_what_a_run_recorded_is_read(folder: Path) -> None:
+    options = {"encoding": "utf-8", "errors": "strict", "newlines": "keep", "documents": "line"}
+    recorded = {"texts": ["a.txt"], "options": options, "split": "tail", "valid": [], "test": []}
+    recorded |= {"sha256": "ab", "valid_sha256": None, "test_sha256": None}
+    spec = CorpusSpec.from_json(recorded)
+    assert spec == CorpusSpec(("a.txt",), TextOptions(documents="line"), "tail", sha256="ab")
+    assert spec.to_json() == recorded
+    for missing in ("sha256", "valid_sha256", "test_sha256"):
+        del recorded[missing]
+    assert CorpusSpec.from_json(recorded).sha256 is None
 
 
-def test_a_part_is_its_own_sample_where_it_is_small(folder: Path) -> None:
-    part = load(write("a.txt", numbered_lines(100))).train
-    assert part.sample(part.chars) is part
+def test_a_corpus_that_is_split_again_is_the_same_and_is_not_tokenized(folder: Path) -> None:
+    text = numbered_lines(500)
+    corpus = load(write("a.txt", text), split="tail")
+    write("b.txt", text)
+    for texts in ((), ("b.txt",)):
+        again = reopen_corpus(corpus.spec.to_json(), "runs/a", texts)
+        assert again.names == (texts or ("a.txt",))
+        assert list(again.parts()) == ["train", "valid", "test"]
+        for name, part in corpus.parts().items():
+            assert list(again.parts()[name].documents) == list(part.documents)
+    assert not Path(os.environ["LMCLI_CACHE"]).exists()
 
 
-def test_a_sample_of_many_pieces_is_every_so_many_of_them(folder: Path) -> None:
-    part = load(write("a.txt", numbered_lines(5000)), documents="line").train
-    sample = part.sample(part.chars // 10)
-    pieces = list(part.documents)
-    places = [pieces.index(piece) for piece in sample.documents]
-    assert 0.095 < sample.chars / part.chars <= 0.1
-    assert places == sorted(set(places))
-    assert set(np.diff(places).tolist()) <= {9, 10, 11}
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("a.txt", "the text"), ("v.txt", "the validation text"), ("t.txt", "the test text")],
+)
+def test_a_text_that_has_changed_since_is_noticed_in_every_part(
+    folder: Path, name: str, what: str
+) -> None:
+    write("a.txt", "train"), write("v.txt", "valid"), write("t.txt", "test")
+    recorded = load("a.txt", valid=["v.txt"], test=["t.txt"]).spec.to_json()
+    with Path(name).open("a") as file:
+        file.write(" more")
+    with pytest.raises(TextError) as caught:
+        reopen_corpus(recorded, "runs/a")
+    assert caught.value.problem == f"{what} has changed since 'runs/a' was trained on it"
 
 
-def test_a_sample_of_one_long_piece_is_lines_from_all_over_it(folder: Path) -> None:
-    text = numbered_lines(5000)
-    part = load(write("a.txt", text), split="tail").train
-    sample = part.sample(part.chars // 10)
-    assert len(part.documents) == 1
-    assert len(sample.documents) == 64
-    assert 0.06 < sample.chars / part.chars <= 0.1
-    lines = "".join(sample.documents).splitlines()
-    assert set(lines) <= set(text.splitlines())
-    assert len(set(lines)) == len(lines)
-    assert max(map(text.index, sample.documents)) > 0.95 * part.chars
+def test_standard_input_is_gone_when_a_corpus_is_read_again() -> None:
+    recorded = CorpusSpec(("-",)).to_json()
+    with pytest.raises(TextError, match="'runs/a' was trained on standard input, which is gone"):
+        reopen_corpus(recorded, "runs/a")
+
+
+def test_a_file_that_changes_after_it_was_split_is_noticed(folder: Path) -> None:
+    text = numbered_lines(500)
+    spec = CorpusSpec((write("a.txt", text),))
+    held, read = load_corpus(spec), load_corpus(spec, limits=Limits(memory=0))
+    status = Path("a.txt").stat()
+    write("a.txt", text.replace("000007", "000008"))
+    os.utime("a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))  # same size and same time
+    held.check_unchanged()  # all of it is in memory
+    with pytest.raises(TextError, match=r"'a.txt' has changed while it was read"):
+        read.check_unchanged()
+
+
+def test_reading_reports_how_far_it_is(folder: Path) -> None:
+    text = numbered_lines(500)
+    stages: list[Stage] = []
+    load_corpus(CorpusSpec((write("a.txt", text),)), stages.append)
+    assert stages[0] == Stage("reading", 0, len(text), "MB")
+    assert stages[-1] == Stage("reading", len(text), len(text), "MB")
+    write("b.txt.gz", gzip.compress(text.encode()))
+    load_corpus(CorpusSpec(("b.txt.gz",)), stages.append)
+    assert Stage("fetching", 0, 0, "MB") in stages

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.data.dataset import CorpusSpec, EvalSplit
-from lmcli.data.reading import TextOptions
-from lmcli.data.token_cache import encode_pieces
-from lmcli.training.job import load_dataset
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import EvalSplit, load_dataset, reopen_dataset
+from lmcli.data.text import TextOptions
+from lmcli.data.token_cache import encode_documents
+from lmcli.errors import TextError
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
 
@@ -46,12 +47,37 @@ def test_of_a_big_held_out_part_the_same_sample_is_always_scored(tmp_path, docum
     assert one.share == one.part.chars / dataset.corpus.valid.chars
     assert 10_000 < len(one.stream) <= 20_000 + len(one.part.documents)
     assert one.targets == one.part.chars
-    pieces = encode_pieces(dataset.tokenized.tokenizer, list(one.part.documents))
-    assert one.stream.tolist() == pieces.tolist()
+    ids = encode_documents(dataset.tokenized.tokenizer, list(one.part.documents))
+    assert one.stream.tolist() == ids.tolist()
     assert set("".join(one.part.documents).splitlines()) <= {line.strip() for line in LINES}
 
 
-def test_a_source_in_another_process_is_the_same(dataset):
+def test_a_dataset_in_another_process_is_the_same(dataset):
     copy = pickle.loads(pickle.dumps(dataset))
     assert list(copy.corpus.train.documents) == list(dataset.corpus.train.documents)
-    assert copy.encoded.train.tolist() == dataset.tokenized.train.tolist()
+    assert copy.tokenized.train.tolist() == dataset.tokenized.train.tolist()
+
+
+def test_to_another_process_go_paths_and_what_is_scored(dataset):
+    sent = pickle.dumps(dataset)
+    assert LINES[150].encode() not in sent
+    assert dataset.tokenized.train.tobytes() not in sent
+    Path("valid.txt").write_text("edited since", encoding="utf-8")
+    copy = pickle.loads(sent)
+    assert list(copy.valid.part.documents) == ["".join(LINES[200:300])]
+    assert copy.test.stream.tolist() == dataset.test.stream.tolist()
+    assert copy.spec == dataset.spec
+
+
+def test_a_recorded_dataset_is_opened_again(dataset):
+    def reopen():
+        settings = dataset.tokenizer_settings
+        return reopen_dataset(dataset.spec.to_json(), "runs/a", "char", settings)
+
+    again = reopen()
+    assert again.spec == dataset.spec
+    assert again.tokenized.train.tolist() == dataset.tokenized.train.tolist()
+    assert again.tokenizer_settings == dataset.tokenizer_settings
+    Path("my.txt").write_text("edited since", encoding="utf-8")
+    with pytest.raises(TextError, match="the text has changed since 'runs/a'"):
+        reopen()

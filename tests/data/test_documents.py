@@ -1,65 +1,69 @@
 """Documents read from where they lie are the texts that lie there, in any chunks."""
 
 import json
-from itertools import pairwise
+from itertools import groupby, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.data.documents import CountedDocuments, DocumentOffsets, Documents
-from lmcli.data.texts import ProgressCounter, Spool, Text
-from lmcli.data.token_cache import encode_pieces
+from lmcli.data.corpus import Document, read_documents
+from lmcli.data.documents import DocumentOffsets, Documents, cut_blocks, find_offsets
+from lmcli.data.text import Text, TextOptions
+from lmcli.data.token_cache import encode_documents
+from lmcli.errors import TextError
 from lmcli.registry import TOKENIZERS
+from lmcli.report.progress import ProgressCounter
 from lmcli.tokenizers.base import Chunk, Tokenizer, chunks_of
 
 PARTS = st.lists(st.text("ab é.,日\U0001f600\r\n\n \t", min_size=1, max_size=40), max_size=12)
 ENDING = st.sampled_from(["", "\n", "\n\n"])
 
 
-def pieces_of(parts: list[str], between: list[str], ending: str, window: int) -> Documents:
+def documents_of(parts: list[str], between: list[str], ending: str, window: int) -> Documents:
     """Documents in a text with something between them."""
-    spool = Spool(1 << 20)
-    begins, lengths = [], []
+    data, begins = b"", []
     for part, rest in zip(parts, between, strict=True):
-        begins.append(spool.size)
-        lengths.append(len(part.encode()))
-        spool.write((part + rest).encode())
-    text = Text("a.txt", spool, 0, spool.size, proven=True, window=window)
-    spans = DocumentOffsets(text, np.array(begins, np.int64), np.array(lengths, np.int32), ending)
-    return Documents([spans], sum(len(part + ending) for part in parts))
+        begins.append(len(data))
+        data += (part + rest).encode()
+    text = Text("a.txt", data, decoded=True, window=window)
+    lengths = np.array([len(part.encode()) for part in parts], np.int32)
+    chars = np.array([len(part + ending) for part in parts], np.int32)
+    return Documents([DocumentOffsets(text, np.array(begins, np.int64), lengths, chars, ending)])
 
 
 @st.composite
 def lying(draw: st.DrawFn) -> tuple[list[str], Documents]:
-    """Texts, and the same as pieces that lie somewhere."""
+    """Texts, and the same as documents that lie somewhere."""
     parts, ending = draw(PARTS), draw(ENDING)
     between = [draw(st.sampled_from(["", ending, "zé" * 3])) for _ in parts]
-    pieces = pieces_of(parts, between, ending, draw(st.integers(4, 60)))
-    return [part + ending for part in parts], pieces
+    documents = documents_of(parts, between, ending, draw(st.integers(4, 60)))
+    return [part + ending for part in parts], documents
 
 
 @given(lying())
-def test_pieces_are_the_texts_that_lie_there(given_pieces: tuple[list[str], Documents]) -> None:
-    texts, pieces = given_pieces
-    assert list(pieces) == texts
-    assert [pieces[i] for i in range(len(pieces))] == texts
-    assert pieces == tuple(texts)
-    assert tuple(texts) == pieces
-    assert pieces[1:] == tuple(texts[1:])
-    assert (*pieces, "x") == pieces + ("x",)  # noqa: RUF005 - the law is about +
-    assert ("x", *pieces) == ("x",) + pieces  # noqa: RUF005
-    with pytest.raises(IndexError):
-        pieces[len(texts)]
-
-
-@given(lying())
-def test_stretches_end_to_end_are_the_pieces_end_to_end(
-    given_pieces: tuple[list[str], Documents],
+def test_documents_are_the_texts_that_lie_there(
+    given_documents: tuple[list[str], Documents],
 ) -> None:
-    texts, pieces = given_pieces
-    chunks = list(pieces.chunks())
+    texts, documents = given_documents
+    assert list(documents) == texts
+    assert [documents[i] for i in range(len(documents))] == texts
+    assert documents == tuple(texts)
+    assert tuple(texts) == documents
+    assert documents[1:] == tuple(texts[1:])
+    assert documents.chars == sum(map(len, texts))
+    with pytest.raises(IndexError):
+        documents[len(texts)]
+
+
+@given(lying())
+def test_chunks_end_to_end_are_the_documents_end_to_end(
+    given_documents: tuple[list[str], Documents],
+) -> None:
+    texts, documents = given_documents
+    chunks = list(documents.chunks())
     assert "".join(s.text for s in chunks) == "".join(texts)
     offsets = np.cumsum([0, *(len(s.text) for s in chunks)])
     begins = [o + b for o, s in zip(offsets, chunks, strict=False) for b in s.begins.tolist()]
@@ -68,23 +72,23 @@ def test_stretches_end_to_end_are_the_pieces_end_to_end(
 
 
 @given(lying())
-def test_within_lines_pieces_begin_behind_line_ends_only(
-    given_pieces: tuple[list[str], Documents],
+def test_within_lines_documents_begin_after_line_ends_only(
+    given_documents: tuple[list[str], Documents],
 ) -> None:
-    for stretch in given_pieces[1].chunks():
-        parts = list(stretch.lines())
-        assert "".join(p.text for p in parts) == stretch.text
+    for chunk in given_documents[1].chunks():
+        parts = list(chunk.lines())
+        assert "".join(p.text for p in parts) == chunk.text
         offsets = np.cumsum([0, *(len(p.text) for p in parts)])
         moved = [p.begins + o for p, o in zip(parts, offsets, strict=False)]
-        assert np.concatenate(moved).tolist() == stretch.begins.tolist()
+        assert np.concatenate(moved).tolist() == chunk.begins.tolist()
         for part in parts:
             assert all(part.text[b - 1] == "\n" for b in part.begins.tolist() if b)
 
 
 @given(st.integers(4, 50))
-def test_a_long_piece_is_cut_where_no_tokenizer_looks_across(window: int) -> None:
+def test_a_long_document_is_cut_where_no_tokenizer_looks_across(window: int) -> None:
     text = "one two.  three\r\nfour\nfive\n\n" * 20
-    chunks = list(pieces_of([text], [""], "", window).chunks())
+    chunks = list(documents_of([text], [""], "", window).chunks())
     assert "".join(s.text for s in chunks) == text
     assert [s.begins.tolist() for s in chunks] == [[0]] + [[]] * (len(chunks) - 1)
     for before, after in pairwise(s.text for s in chunks):
@@ -93,23 +97,23 @@ def test_a_long_piece_is_cut_where_no_tokenizer_looks_across(window: int) -> Non
         assert not after[1].isspace()
 
 
-def test_a_long_piece_without_a_seam_is_cut_anywhere() -> None:
+def test_a_long_document_without_a_safe_split_point_is_cut_anywhere() -> None:
     text = "é" * 5000
-    chunks = list(pieces_of([text], [""], "\n", 10).chunks())
+    chunks = list(documents_of([text], [""], "\n", 10).chunks())
     assert "".join(s.text for s in chunks) == text + "\n"
     assert max(len(s.text) for s in chunks) <= 64 * 10
 
 
 @pytest.mark.parametrize("name", TOKENIZERS.names())
-@given(given_pieces=lying())
-def test_ids_of_pieces_are_those_of_each_piece_behind_a_start_id(
-    name: str, given_pieces: tuple[list[str], Documents]
+@given(given_documents=lying())
+def test_ids_of_documents_are_those_of_each_after_a_start_id(
+    name: str, given_documents: tuple[list[str], Documents]
 ) -> None:
-    texts, pieces = given_pieces
+    texts, documents = given_documents
     tokenizer = trained(name)
     naive = [i for text in texts for i in (tokenizer.start, *tokenizer.encode(text).tolist())]
-    assert encode_pieces(tokenizer, pieces).tolist() == naive
-    assert encode_pieces(tokenizer, texts).tolist() == naive
+    assert encode_documents(tokenizer, documents).tolist() == naive
+    assert encode_documents(tokenizer, texts).tolist() == naive
 
 
 KNOWN: dict[str, Tokenizer] = {}
@@ -124,39 +128,30 @@ def trained(name: str) -> Tokenizer:
 
 
 @pytest.mark.parametrize("name", ["char", "word", "bpe"])
-@given(given_pieces=lying())
-def test_a_tokenizer_learns_the_same_from_stretches_as_from_texts(
-    name: str, given_pieces: tuple[list[str], Documents]
+@given(given_documents=lying())
+def test_a_tokenizer_learns_the_same_from_chunks_as_from_texts(
+    name: str, given_documents: tuple[list[str], Documents]
 ) -> None:
-    texts, pieces = given_pieces
+    texts, documents = given_documents
     cls = TOKENIZERS.load(name)
     settings = cls.Settings(**({"vocabulary": 270} if name == "bpe" else {}))
-    whole, streamed = cls.train(texts, settings), cls.train(pieces, settings)
+    whole, streamed = cls.train(texts, settings), cls.train(documents, settings)
     assert json.dumps(whole.to_json()) == json.dumps(streamed.to_json())
 
 
-def test_an_empty_piece_has_its_start_id() -> None:
+def test_an_empty_document_has_its_start_id() -> None:
     for name in TOKENIZERS.names():
         tokenizer = trained(name)
         a = tokenizer.encode("a b").tolist()
         start = tokenizer.start
-        found = encode_pieces(tokenizer, ["", "a b", "", "", "a b", ""]).tolist()
+        found = encode_documents(tokenizer, ["", "a b", "", "", "a b", ""]).tolist()
         assert found == [start, start, *a, start, start, start, *a, start]
 
 
-def test_a_meter_moves_with_every_reading() -> None:
-    meter = ProgressCounter()
-    metered = CountedDocuments(["ab", "c"], meter)
-    for _ in range(2):
-        assert [s.text for s in metered.chunks()] == ["abc"]
-        assert meter.done == 3
-    assert list(metered) == ["ab", "c"]
-
-
-def test_excerpts_are_whole_lines_from_all_over_a_piece_and_never_overlap() -> None:
+def test_excerpts_are_whole_lines_from_all_over_a_document_and_never_overlap() -> None:
     lines = [f"line {n} is é\n" for n in range(1000)]
-    pieces = pieces_of(["".join(lines)], [""], "", 64)
-    found = pieces.excerpts(10, 100)
+    documents = documents_of(["".join(lines)], [""], "", 64)
+    found = documents.excerpts(10, 100)
     assert len(found) == 10
     kept = [line for text in found for line in text.splitlines(keepends=True)]
     assert set(kept) <= set(lines)
@@ -168,12 +163,138 @@ def test_excerpts_are_whole_lines_from_all_over_a_piece_and_never_overlap() -> N
 
 def test_an_excerpt_of_a_text_without_line_ends_is_whole_characters() -> None:
     text = "日é" * 500
-    found = pieces_of([text], [""], "", 64).excerpts(7, 20)
+    found = documents_of([text], [""], "", 64).excerpts(7, 20)
     assert len(found) == 7
     assert all(excerpt in text and 10 <= len(excerpt) <= 20 for excerpt in found)
 
 
-def test_many_small_texts_make_few_stretches() -> None:
+def test_many_small_texts_make_few_chunks() -> None:
     chunks = list(chunks_of(f"text {n}\n" for n in range(100_000)))
     assert len(chunks) == 2  # of about a million characters each
     assert all(isinstance(s, Chunk) for s in chunks)
+
+
+# --- where documents begin and end
+
+SIGNS = st.text("ab é日\U0001f600\u2003\x85\r\n\n\n\t ", max_size=60)
+
+
+def write(path: str, text: str | bytes) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def texts_of(*texts: str, **options: str) -> list[str]:
+    return [d.text for d in read_documents(texts, TextOptions(**options))]
+
+
+def problem(*texts: str, **options: str) -> TextError:
+    with pytest.raises(TextError) as caught:
+        read_documents(texts, TextOptions(**options))
+    for line in (caught.value.problem, caught.value.hint):
+        assert line
+        assert not line.endswith(".")
+    return caught.value
+
+
+def naive_documents(text: str, unit: str) -> list[str]:
+    if unit == "file":
+        return [text]
+    lines = text.split("\n")
+    full = [bool(line) and not line.isspace() for line in lines]
+    if unit == "line":
+        return [line + "\n" for line, kept in zip(lines, full, strict=True) if kept]
+    found = []
+    for kept, run in groupby(zip(lines, full, strict=True), key=lambda pair: pair[1]):
+        if kept:
+            found.append("\n".join(line for line, _ in run) + "\n\n")
+    return found
+
+
+def naive_blocks(text: str, size: int) -> list[str]:
+    begin, blocks = 0, []
+    while begin < len(text):
+        end = begin + size
+        if end < len(text):
+            least = begin + (size + 1) // 2
+            end = text.rfind("\n", least, end) + 1 or max(0, text.rfind(" ", least, end)) or end
+        blocks.append(text[begin:end])
+        begin = end
+    return blocks
+
+
+def test_a_line_is_a_document_with_its_line_end(folder: Path) -> None:
+    write("a.txt", "emma\n\n  \nolivia\r\nava")
+    assert read_documents(["a.txt"], TextOptions(documents="line")) == [
+        Document("a.txt:1", "emma\n"),
+        Document("a.txt:4", "olivia\r\n"),
+        Document("a.txt:5", "ava\n"),
+    ]
+
+
+def test_only_line_ends_part_lines(folder: Path) -> None:
+    write("a.txt", "one\x0btwo\u2028three\n")
+    assert texts_of("a.txt", documents="line") == ["one\x0btwo\u2028three\n"]
+
+
+def test_a_paragraph_is_a_document_that_ends_in_one_blank_line(folder: Path) -> None:
+    write("a.txt", "\na\nb\n\n\t\n\nc\n")
+    assert read_documents(["a.txt"], TextOptions(documents="paragraph")) == [
+        Document("a.txt:2", "a\nb\n\n"),
+        Document("a.txt:7", "c\n\n"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t\n", b"\xef\xbb\xbf"])
+def test_an_empty_text_is_an_error(folder: Path, text: str | bytes) -> None:
+    assert problem(write("a.txt", text)).problem == "'a.txt' is empty"
+
+
+def text_of(content: str, window: int = 7) -> Text:
+    return Text("a.txt", content.encode(), decoded=True, window=window)
+
+
+@given(SIGNS.filter(str.strip), st.integers(4, 20), st.sampled_from(["line", "paragraph"]))
+def test_documents_are_counted_and_numbered_by_their_first_line(
+    content: str, window: int, unit: str
+) -> None:
+    found = find_offsets(text_of(content, window), unit, ProgressCounter())
+    documents = naive_documents(content, unit)
+    lines = content.split("\n")
+    assert found.chars.tolist() == [len(d) for d in documents]
+    firsts = [d.split("\n")[0] for d in documents]
+    numbers = [int(name.removeprefix("a.txt:")) for name in found.names()]
+    assert [lines[n - 1] for n in numbers] == firsts
+    assert np.all(np.diff(numbers) > 0)
+
+
+@given(SIGNS.filter(str.strip), st.integers(1, 30), st.integers(4, 20))
+def test_blocks_of_any_size_are_those_of_the_whole_text(
+    content: str, size: int, window: int
+) -> None:
+    blocks = cut_blocks(text_of(content, window), size)
+    begins, lengths = blocks.begins.tolist(), blocks.lengths.tolist()
+    data = content.encode()
+    found = [data[b : b + n].decode() for b, n in zip(begins, lengths, strict=True)]
+    assert found == naive_blocks(content, size)
+    assert blocks.chars.tolist() == [len(block) for block in found]
+
+
+@given(SIGNS.filter(str.strip), st.integers(1, 9), st.data())
+def test_merged_blocks_are_the_same_text(content: str, size: int, data: st.DataObject) -> None:
+    blocks = cut_blocks(text_of(content), size)
+    inner = st.integers(0, len(blocks.begins) - 1)
+    firsts = np.array(sorted(data.draw(st.sets(inner)) | {0}))
+    merged = blocks.merge(firsts)
+    documents = list(Documents([merged]))
+    assert "".join(documents) == content
+    assert len(documents) == len(firsts)
+    assert merged.chars.tolist() == [len(d) for d in documents]
+
+
+def test_every_white_space_makes_a_line_blank() -> None:
+    blanks = [chr(c) for c in range(0x110000) if chr(c).isspace() and c != 10]
+    content = "".join(f"{blank}\n" for blank in blanks) + "x\n"
+    found = find_offsets(text_of(content), "line", ProgressCounter())
+    assert list(found.names()) == [f"a.txt:{len(blanks) + 1}"]

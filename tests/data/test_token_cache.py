@@ -1,4 +1,4 @@
-"""ContiguousBatches of ids are what the tokenizer makes of the parts, from the cache or not."""
+"""Arrays of ids are what the tokenizer makes of the parts, from the cache or not."""
 
 import os
 import pickle
@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmcli.data.corpus import Corpus, load_corpus
-from lmcli.data.reading import Reader, TextOptions
-from lmcli.data.texts import Limits, ProgressCounter
+from lmcli.data import token_cache
+from lmcli.data.corpus import Corpus, CorpusSpec, load_corpus
+from lmcli.data.text import Limits, TextOptions
 from lmcli.data.token_cache import (
     TokenizedCorpus,
     cache_folder,
-    encode_pieces,
+    count_targets,
+    encode_documents,
     smallest_dtype,
     tokenize_corpus,
 )
+from lmcli.errors import TextError
 from lmcli.registry import TOKENIZERS
+from lmcli.report.progress import Stage
 from lmcli.tokenizers.byte import ByteTokenizer
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
@@ -41,7 +44,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def load(file: Path, **options: str) -> Corpus:
-    return load_corpus([str(file)], TextOptions(**options), "interleaved")
+    return load_corpus(CorpusSpec((str(file),), TextOptions(**options)))
 
 
 def encode(file: Path, cache: Path | None, name: str = "char") -> TokenizedCorpus:
@@ -68,21 +71,21 @@ def entries(cache: Path) -> list[Path]:
     return sorted((cache / "encoded").iterdir())
 
 
-def test_each_piece_is_laid_down_with_the_start_id_before_it() -> None:
-    ids = encode_pieces(ByteTokenizer(), ["ab", "", "c"])
+def test_each_document_follows_a_start_id() -> None:
+    ids = encode_documents(ByteTokenizer(), ["ab", "", "c"])
     assert ids.tolist() == [256, 97, 98, 256, 256, 99]
     assert ids.dtype == np.uint16
 
 
-def test_no_pieces_make_an_empty_stream() -> None:
-    assert encode_pieces(ByteTokenizer(), []).tolist() == []
+def test_no_documents_make_an_empty_array() -> None:
+    assert encode_documents(ByteTokenizer(), []).tolist() == []
 
 
 @pytest.mark.parametrize(("words", "dtype"), [(65_532, np.uint16), (65_533, np.int32)])
 def test_ids_are_small_integers_where_all_fit(words: int, dtype: type) -> None:
     text = "\n".join(f"w{n}" for n in range(words)) + "\n"
     tokenizer = WordTokenizer.train([text], WordTokenizer.Settings())
-    ids = encode_pieces(tokenizer, [text])
+    ids = encode_documents(tokenizer, [text])
     assert tokenizer.size == words + 2  # the words, the line end, the unknown word
     assert ids.dtype == dtype
     assert tokenizer.decode(ids[1:].tolist()) == text
@@ -100,12 +103,12 @@ def test_the_vocabulary_comes_from_the_training_part_only(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["char", "word"])
-def test_streams_decode_to_the_parts(file: Path, cache: Path, name: str) -> None:
+def test_ids_decode_to_the_parts(file: Path, cache: Path, name: str) -> None:
     corpus, encoded = load(file), encode(file, cache, name)
     ids = encoded.train.astype(np.int32)
     edges = [*np.flatnonzero(ids == encoded.tokenizer.start), len(ids)]
-    pieces = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(edges)]
-    assert tuple(pieces) == corpus.train.documents
+    documents = [encoded.tokenizer.decode(ids[a + 1 : b]) for a, b in pairwise(edges)]
+    assert tuple(documents) == corpus.train.documents
 
 
 @pytest.mark.parametrize("name", ["char", "word"])
@@ -122,7 +125,7 @@ def test_the_cache_gives_the_same_ids_as_memory(file: Path, cache: Path, name: s
 def test_a_corpus_without_a_test_part_has_no_test_stream(file: Path, cache: Path) -> None:
     held_out = file.with_name("valid.txt")
     held_out.write_text("other words", encoding="utf-8")
-    corpus = load_corpus([str(file)], TextOptions(), "interleaved", valid=[str(held_out)])
+    corpus = load_corpus(CorpusSpec((str(file),), valid=(str(held_out),)))
     for _ in range(2):
         encoded = tokenize_corpus(corpus, "char", CharTokenizer.Settings(), cache)
         assert encoded.test is None
@@ -148,7 +151,7 @@ def test_settings_tokenizer_and_split_each_have_an_entry_of_their_own(
     file: Path, cache: Path
 ) -> None:
     for options, split in (({}, "interleaved"), ({}, "tail"), ({"documents": "line"}, "tail")):
-        corpus = load_corpus([str(file)], TextOptions(**options), split)
+        corpus = load_corpus(CorpusSpec((str(file),), TextOptions(**options), split))
         for settings in (CharTokenizer.Settings(), CharTokenizer.Settings(min_count=2)):
             tokenize_corpus(corpus, "char", settings, cache)
     encode(file, cache, "word")
@@ -211,7 +214,7 @@ def streams(encoded: TokenizedCorpus) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", ["byte", "char", "word", "bpe"])
 @pytest.mark.parametrize("documents", ["file", "line"])
-def test_ids_written_as_they_come_are_those_of_all_pieces_at_once(
+def test_ids_written_as_they_come_are_those_of_all_documents_at_once(
     file: Path, cache: Path, name: str, documents: str
 ) -> None:
     cls = TOKENIZERS.load(name)
@@ -221,17 +224,17 @@ def test_ids_written_as_they_come_are_those_of_all_pieces_at_once(
     naive = [
         [
             i
-            for piece in part.documents
-            for i in (tokenizer.start, *tokenizer.encode(piece).tolist())
+            for document in part.documents
+            for i in (tokenizer.start, *tokenizer.encode(document).tolist())
         ]
         for part in (corpus.train, corpus.valid, corpus.test)
         if part is not None
     ]
-    small = Reader(Limits(window=50, memory=100))
+    small = Limits(window=50, memory=100)
     options = TextOptions(documents=documents)  # type: ignore[arg-type]
-    again = load_corpus([str(file)], options, reader=small)
+    again = load_corpus(CorpusSpec((str(file),), options), limits=small)
     for place in (None, cache, cache):
-        encoded = tokenize_corpus(again, name, settings, place, small)
+        encoded = tokenize_corpus(again, name, settings, place, limits=small)
         assert encoded.tokenizer.to_json() == tokenizer.to_json()
         assert streams(encoded) == naive
 
@@ -241,13 +244,13 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, cache: Path, documen
     file = tmp_path / "big.txt"
     file.write_text(TEXT * 800, encoding="utf-8")  # 8 MB, and twice as much in ids
     options = TextOptions(documents=documents)  # type: ignore[arg-type]
-    reader = Reader(Limits(window=1 << 14, memory=1 << 14))
+    limits = Limits(window=1 << 14, memory=1 << 14)
     CharTokenizer("ab")  # whose table of code points is 4 MB whatever the text
     tracemalloc.start()
     try:
-        corpus = load_corpus([str(file)], options, reader=reader)
+        corpus = load_corpus(CorpusSpec((str(file),), options), limits=limits)
         reading = tracemalloc.get_traced_memory()[1]
-        tokenize_corpus(corpus, "byte", ByteTokenizer.Settings(), cache, reader)
+        tokenize_corpus(corpus, "byte", ByteTokenizer.Settings(), cache, limits=limits)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -257,8 +260,8 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, cache: Path, documen
 
 
 def test_without_a_cache_many_ids_go_to_a_temporary_file(file: Path) -> None:
-    reader = Reader(Limits(memory=1000))
-    encoded = tokenize_corpus(load(file), "char", CharTokenizer.Settings(), None, reader)
+    limits, settings = Limits(memory=1000), CharTokenizer.Settings()
+    encoded = tokenize_corpus(load(file), "char", settings, None, limits=limits)
     assert in_cache(encoded)  # memory-mapped
     assert not isinstance(encoded.valid, np.memmap)
     assert streams(encoded) == streams(encode(file, None))
@@ -272,7 +275,7 @@ def test_the_smallest_integers_hold_the_start_id_too(size: int, dtype: type) -> 
     tokenizer = CharTokenizer(characters[: size - 1])
     assert tokenizer.start == size
     assert smallest_dtype(tokenizer) == dtype
-    assert encode_pieces(tokenizer, [characters[0]]).tolist() == [size, 1]
+    assert encode_documents(tokenizer, [characters[0]]).tolist() == [size, 1]
 
 
 def test_another_process_maps_the_same_cache(file: Path, cache: Path) -> None:
@@ -286,15 +289,12 @@ def test_another_process_maps_the_same_cache(file: Path, cache: Path) -> None:
 
 
 def test_a_stop_while_ids_are_written_leaves_nothing(file: Path, cache: Path) -> None:
-    class Stopped(ProgressCounter):
-        def add(self, amount: int) -> None:
-            if self.stage == "tokens":
-                raise KeyboardInterrupt
+    def stop(event: Stage) -> None:
+        if event.name == "tokens" and event.done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenize_corpus(
-            load(file), "char", CharTokenizer.Settings(), cache, Reader(meter=Stopped())
-        )
+        tokenize_corpus(load(file), "char", CharTokenizer.Settings(), cache, stop)
     assert entries(cache) == []
 
 
@@ -308,23 +308,35 @@ def test_what_a_killed_process_left_half_written_goes_after_a_day(file: Path, ca
     assert new.exists()
 
 
-def test_a_meter_sees_each_stage_to_its_end(file: Path) -> None:
-    class Noted(ProgressCounter):
-        seen: dict[str, int]
-
-        def begin(self, stage: str, total: int) -> None:
-            self.seen = {**getattr(self, "seen", {}), stage: total}
-            super().begin(stage, total)
-
-    meter = Noted()
-    reader = Reader(meter=meter)
-    corpus = load_corpus([str(file)], TextOptions(), reader=reader)
-    assert meter.done == meter.total == len(TEXT)
-    tokenize_corpus(corpus, "char", CharTokenizer.Settings(), None, reader)
+def test_each_stage_is_reported_to_its_end(file: Path) -> None:
+    events: list[Stage] = []
+    corpus = load_corpus(CorpusSpec((str(file),)), events.append)
+    tokenize_corpus(corpus, "char", CharTokenizer.Settings(), None, events.append)
+    ends = [e for e, after in pairwise([*events, None]) if after is None or after.done == 0]
     assert corpus.test is not None
-    assert meter.done == corpus.test.chars
-    assert meter.seen == {
-        "reading": len(TEXT),
-        "vocabulary": corpus.train.chars,
-        "tokens": corpus.test.chars,
-    }
+    expected = [("reading", len(TEXT)), ("vocabulary", corpus.train.chars)]
+    expected += [("tokens", part.chars) for part in corpus.parts().values()]
+    assert [(e.name, e.total) for e in ends] == expected
+    assert all(e.done == e.total for e in ends)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_text_that_changed_while_it_was_tokenized_gives_no_ids(
+    file: Path, cache: Path, cached: bool
+) -> None:
+    corpus = load_corpus(CorpusSpec((str(file),)), limits=Limits(memory=0))
+    status = file.stat()
+    file.write_text(TEXT.replace("words", "birds"), encoding="utf-8")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size and same time
+    with pytest.raises(TextError, match="has changed while it was read"):
+        tokenize_corpus(corpus, "char", CharTokenizer.Settings(), cache if cached else None)
+    assert not cached or entries(cache) == []
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_targets_are_all_ids_but_the_start_ids(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(token_cache, "COUNTED", together)
+    assert count_targets(np.array([9, 1, 2, 9, 9, 3, 4, 5]), 9) == 5
+    assert count_targets(np.array([], int), 9) == 0

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.data.corpus import TextOptions
-from lmcli.data.dataset import CorpusSpec
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import load_dataset
+from lmcli.data.text import TextOptions
 from lmcli.evaluation.comparison import (
     Comparison,
     Difference,
@@ -24,7 +25,7 @@ from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
 from lmcli.run import TRAINING, Run
 from lmcli.training import sweep
-from lmcli.training.job import load_dataset, prepare_job
+from lmcli.training.job import prepare_job
 from lmcli.training.sweep import (
     RACE_RATES,
     Trial,

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from lmcli.data.documents import DocumentOffsets, Documents
-from lmcli.data.texts import ProgressCounter, Spool, Text
+from lmcli.data.text import Text
 from lmcli.evaluation.log_likelihood import score_documents, stream_nats
 from lmcli.evaluation.perplexity import score_long
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.report.progress import ProgressCounter
 from lmcli.settings import names
 from lmcli.tokenizers.base import Tokenizer
 
@@ -24,12 +25,10 @@ PIECES = (LONG, "short one.\n", LONG[:100], "x")
 
 def lying(texts: tuple[str, ...], window: int) -> Documents:
     """The same pieces, read some bytes at a time."""
-    spool = Spool(1 << 20)
-    spool.write("".join(texts).encode())
-    text = Text("a.txt", spool, 0, spool.size, proven=True, window=window)
-    lengths = np.array([len(t.encode()) for t in texts])
+    text = Text("a.txt", "".join(texts).encode(), window=window)
+    lengths, chars = np.array([len(t.encode()) for t in texts]), np.array([*map(len, texts)])
     begins = np.cumsum(lengths) - lengths
-    return Documents([DocumentOffsets(text, begins, lengths)], sum(map(len, texts)))
+    return Documents([DocumentOffsets(text, begins, lengths, chars)])
 
 
 def speaker(arch: str, name: str) -> tuple[LanguageModel, Tokenizer]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.data.dataset import CorpusSpec
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import load_dataset
 from lmcli.errors import TextError, UsageError
-from lmcli.training.job import load_dataset, prepare_job, reopen
+from lmcli.training.job import prepare_job, reopen
 from lmcli.training.trainer import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
@@ -85,6 +86,7 @@ def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
         made = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
         return replace(made, **changes).essence()
 
-    elsewhere = replace(dataset, spec=replace(dataset.spec, texts=("other/my.txt",)))
+    spec = replace(dataset.spec, texts=("other/my.txt",))
+    elsewhere = replace(dataset, corpus=replace(dataset.corpus, spec=spec))
     assert job() == job(command="lmcli train", dataset=elsewhere)
     assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lmcli.data.batches import count_targets
+from lmcli.data.token_cache import count_targets
 from lmcli.errors import RunError, TrainingError
 from lmcli.registry import MODELS
 from lmcli.run import LOG, TRAINING, WEIGHTS, Run

@@ -1,3 +1,3 @@
-"""Documents that name a country, talk of other things, and need its language at the end."""
+"""Documents that name a country, change the subject, and need its language at the end."""
 
 Member = "grammar:France"

@@ -1,19 +1,17 @@
-"""Documents that name a country, talk of other things, and need its language at the end.
+"""Documents that name a country, change the subject, and need its language at the end.
 
 **In:** `FranceSettings`: size, level, seed.
 **Out:** `France`: a text whose best possible perplexity is known in closed form, and held-out items
-that ask at exact gaps what a model remembers.
+that test at exact gaps what a model remembers.
 
 A document is a cue ("Anna grew up in France ."), k fillers, and a query ("now she speaks fluent
 French ."). k is drawn with P(k) proportional to 1 / (k + 1), k = 0..Kmax, so gaps are log-uniform.
-Every word follows from independent draws, and every document can be made in one way only, so its
-entropy is the sum of the entropies of the draws.
+The draws are independent and every document can be made in one way only, so its entropy is the sum
+of the entropies of the draws.
 
-Levels: 0 nothing distracts; 1 fillers name countries and languages at random; 2 two people from
+Levels: 0 no distractors; 1 fillers name countries and languages at random; 2 two people from
 two countries, and the query names one of them; 3 a quarter of the pairs of name and country never
-occurs in the text, and the items ask for these only.
-
-All draws come from ``random.Random(text).random()``, the stream that Python promises to keep.
+occurs in the text, and the items test these only.
 """
 
 from __future__ import annotations
@@ -39,12 +37,12 @@ from lmcli.grammars.france.sentences import (
 from lmcli.settings import setting
 
 WORDS = {"small": 236_000, "default": 1_200_000, "long": 4_000_000}
-"""the text ends with the document that reaches this many words; small stays below 1 MB"""
+"""words at which the text ends, after a whole document; small stays below 1 MB"""
 
 
 @dataclasses.dataclass(frozen=True)
 class FranceSettings:
-    """How much text, how hard, and which."""
+    """Size, level and seed."""
 
     size: Literal["small", "default", "long"] = setting(
         "default", "small: below 1 MB; default: 1.2 million words; long: 4 million words, long gaps"
@@ -69,7 +67,7 @@ class France(Grammar):
         return Draws(f"france {stream} {self.settings.level} {self.settings.seed}")
 
     def documents(self) -> Iterator[str]:
-        """The documents of the text, until it is full."""
+        """The documents of the text, up to its size."""
         draws, words = self._draws("text"), 0
         while words < WORDS[self.settings.size]:
             draft = self.rules.draft(draws)
@@ -83,11 +81,11 @@ class France(Grammar):
         )
 
     def optimum(self) -> Optimum:
-        """What a model reaches that knows the grammar and forgets nothing."""
+        """The optimum of a model that knows the grammar and forgets nothing."""
         return optimum(self.rules)
 
     def amnesic(self) -> Optimum:
-        """What a model reaches that knows the grammar and forgets the cue before the query."""
+        """The optimum of a model that knows the grammar and forgets the cue before the query."""
         return optimum(self.rules).plus(amnesia(self.rules))
 
     def chance(self) -> dict[str, float]:
@@ -114,7 +112,7 @@ class France(Grammar):
         return [oracle.read(word) for word in [*document.split(" "), "\n"]]
 
     def next_words(self, beginning: str) -> dict[str, float]:
-        """The oracle's probability of every word that can follow the first words of a document."""
+        """The oracle's probability of every word that can follow the beginning of a document."""
         oracle = Filter(self.rules)
         for word in beginning.split():
             oracle.read(word)
@@ -144,13 +142,13 @@ def optimum(rules: Rules) -> Optimum:
 
 
 def amnesia(rules: Rules) -> float:
-    """Nats lost in a document by a model that has forgotten the cue when the query comes.
+    """Nats that a model loses in a document if it has forgotten the cue at the query.
 
     The language costs ln 16. The pronoun costs ln 2; where the query names one of two people, their
-    name costs ln 16 and no longer ln 2.
+    name costs ln 16 instead of ln 2.
     """
-    who = math.log(2) if rules.people == 1 else math.log(len(NAMES) / rules.people)
-    return math.log(len(LANGUAGES)) + who
+    person = math.log(2) if rules.people == 1 else math.log(len(NAMES) / rules.people)
+    return math.log(len(LANGUAGES)) + person
 
 
 def _entropy_of_people(rules: Rules) -> float:
@@ -178,7 +176,7 @@ _CHOICES = SLOTS | _CUE_SLOTS | _TARGET_SLOTS | PRONOUNS
 
 
 def _entropy_of_slots(filler: Template) -> float:
-    """The place of the control follows from its noun and costs nothing."""
+    """The place of the control sentence follows from its noun and adds no entropy."""
     free = SLOTS | {"{noun}": tuple(PLACES)}
     return sum(math.log(len(free[word])) for word in filler.words if word in free)
 

@@ -1,10 +1,10 @@
-"""Held-out questions in the France grammar: language, pronoun and a control, at exact gaps.
+"""Held-out items of the France grammar: language, pronoun and a control, at exact gaps.
 
-**In:** `Rules`, draws of their own, and the documents of the text, none of which is asked again.
+**In:** `Rules`, random draws, and the documents of the text, none of which becomes an item.
 **Out:** `Item` after `Item`.
 
-A gap is met exactly: cue and query leave so many words between them, and the rest is filled with
-sentences drawn as in the text, on the condition that their lengths add up.
+A gap is met exactly: the words that cue and query put between them are completed with sentences
+drawn as in the text, on the condition that their lengths add up.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ GAPS = {
 }
 ITEMS_PER_GAP = 300
 PRONOUN_ITEMS_PER_GAP = {"small": 100, "default": 300, "long": 300}
-"""fewer where the file has to stay small"""
+"""fewer in a small file"""
 LARGEST_PRONOUN_GAP = 100
 TRIES = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """The sentences around the fillers, and the words they alone put into the gap."""
+    """The sentences around the fillers, and the words that they put into the gap."""
 
     cues: tuple[Template, ...]
     query: Template
@@ -49,17 +49,17 @@ class Frame:
 
 
 class Items:
-    """Makes items; remembers every document so that none comes twice."""
+    """Makes items; `used` holds every document so that none occurs twice."""
 
-    def __init__(self, rules: Rules, draws: Draws, seen: set[str]) -> None:
+    def __init__(self, rules: Rules, draws: Draws, used: set[str]) -> None:
         self.rules = rules
         self.draws = draws
-        self.seen = seen
+        self.used = used
         self._ways = [1.0]
         self._sums: dict[int, list[float]] = {}
 
     def all(self, size: str) -> Iterator[Item]:
-        """The items of a size, balanced over answers; a gap that cannot be met is left out."""
+        """The items of a size, balanced over answers; gaps that cannot be met are left out."""
         for gap in GAPS[size]:
             frames = self._frames("{country}", ("{language}",), gap)
             for number in range(ITEMS_PER_GAP if frames else 0):
@@ -89,7 +89,7 @@ class Items:
         return frames
 
     def _ways_to_fill(self, words: int) -> float:
-        """The probability that sentences drawn one by one end exactly after so many words."""
+        """The probability that a sentence ends exactly after `words` words of random sentences."""
         rules = self.rules
         for end in range(len(self._ways), words + 1):
             total = rules.filler_sums[-1]
@@ -116,28 +116,28 @@ class Items:
     def _item(
         self, gap: int, frames: list[Frame], people: list[Person], kind: str
     ) -> Iterator[Item]:
-        """One item about one of `people`, if there is a new one."""
+        """One new item about one of `people`, if there is one."""
         draws = self.draws
 
         def draw() -> tuple[Draft, str]:
             frame = draws.choose(frames)
             return self._asking(gap, frame, draws.choose(people)), frame.slot
 
-        for draft, slot in self._unseen(draw):
+        for draft, slot in self._new(draw):
             candidates = LANGUAGES if kind == "country" else PRONOUNS[slot]
             yield draft.item(slot, gap, candidates, kind)
 
-    def _unseen(self, draw: Callable[[], tuple[Draft, str]]) -> Iterator[tuple[Draft, str]]:
-        """The first draw that is new; none when all short documents seem to be known."""
+    def _new(self, draw: Callable[[], tuple[Draft, str]]) -> Iterator[tuple[Draft, str]]:
+        """The first draw that is new; none if there seem to be none left."""
         for _ in range(TRIES):
             draft, slot = draw()
-            if str(draft) not in self.seen:
-                self.seen.add(str(draft))
+            if str(draft) not in self.used:
+                self.used.add(str(draft))
                 yield draft, slot
                 return
 
     def _asking(self, gap: int, frame: Frame, person: Person) -> Draft:
-        """A document with `person` at the asked place of the frame and the gap filled exactly."""
+        """A document about `person` in the frame, with the gap filled exactly."""
         rules, draws, draft = self.rules, self.draws, Draft()
         people = rules.cast(draws, person, rules.item_pairs)
         people[0], people[frame.asked] = people[frame.asked], people[0]
@@ -151,7 +151,7 @@ class Items:
     def _control(self, noun: str) -> Iterator[Item]:
         """An item about a noun of the control sentence."""
         gap = CONTROL.words.index("{place}") - CONTROL.words.index("{noun}") - 1
-        for draft, slot in self._unseen(lambda: (self._ending_in_control(noun), "{place}")):
+        for draft, slot in self._new(lambda: (self._ending_in_control(noun), "{place}")):
             yield draft.item(slot, gap, tuple(PLACES.values()), "control")
 
     def _ending_in_control(self, noun: str) -> Draft:

@@ -1,8 +1,8 @@
 """The rules of the France grammar at one level and size, and how a document is drawn by them.
 
 **In:** a level, a size, and random draws.
-**Out:** `Rules`, the tables from which text, items, closed form and oracle are all made; `Draft`, a
-document in the making.
+**Out:** `Rules`, the tables of text, items, closed form and oracle; `Draft`, a document that is
+being built.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST_FILLERS = {"small": 12, "default": 12, "long": 128}
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """Who a cue is about."""
+    """The person of a cue."""
 
     name: str
     country: str
@@ -48,7 +48,7 @@ class Person:
 
 
 class Draft:
-    """A document in the making: its words, and where the marked ones stand."""
+    """A document that is being built: its words, and the positions of the marked ones."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -64,7 +64,7 @@ class Draft:
                 self.words.append(draws.choose(SLOTS[word]) if word in SLOTS else word)
 
     def item(self, slot: str, gap: int, candidates: tuple[str, ...], kind: str) -> Item:
-        """The document with a hole at the last word that filled `slot`."""
+        """The document with a blank at the last word that filled `slot`."""
         at = self.at[slot]
         text, rest = " ".join(self.words[:at]) + " ", " " + " ".join(self.words[at + 1 :])
         return Item(text, self.words[at], candidates, gap, kind, rest)
@@ -75,10 +75,10 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a document may be made of, and with which weights."""
+    """The sentences and people of a document, and their weights."""
 
     people: int
-    """how many people are introduced before one of them is asked for"""
+    """people who are introduced before the query names one of them"""
     pairs: tuple[Person, ...]
     """the people of the text, all equally likely"""
     item_pairs: tuple[Person, ...]
@@ -108,7 +108,7 @@ class Rules:
         return draft
 
     def cast(self, draws: Draws, first: Person, pairs: tuple[Person, ...]) -> list[Person]:
-        """`first` and as many others as the rules want; no two share a name or a country."""
+        """`first` and others, as many as the rules say; no two share a name or a country."""
         people = [first]
         while len(people) < self.people:
             other = draws.choose(pairs)
@@ -127,7 +127,7 @@ class Rules:
         draft.add(cue, {"{name}": person.name, "{country}": person.country}, draws)
 
     def add_filler(self, draft: Draft, filler: Template, draws: Draws, noun: str = "") -> None:
-        """Append a filler; the control sentence has the place that its noun determines."""
+        """Append a filler; in the control sentence the noun determines the place."""
         given = {}
         if filler is CONTROL:
             noun = noun or draws.choose(tuple(PLACES))

@@ -4,9 +4,9 @@
 **Out:** word lists and templates. A template is a sentence in which ``{slot}`` stands for a word;
 words and punctuation are separated by single blanks.
 
-Three kinds of slots: those of `SLOTS` are drawn uniformly and mean nothing; ``{name}``,
-``{country}``, ``{noun}`` are what a reader has to remember; ``{she}``, ``{her}``, ``{language}``,
-``{asked}``, ``{place}`` are where it is needed.
+Three kinds of slots: those of `SLOTS` are drawn uniformly and carry no information; ``{name}``,
+``{country}`` and ``{noun}`` have to be remembered; ``{she}``, ``{her}``, ``{language}``,
+``{asked}`` and ``{place}`` are where they are needed.
 """
 
 from __future__ import annotations

@@ -109,6 +109,8 @@ class Recurrent(NeuralLanguageModel):
     """Embedding, L recurrent layers, output layer."""
 
     Layer: ClassVar[type[Layer]]
+    keep_gate: ClassVar[str | None] = None
+    """The recorded gate that says which share of the state a step keeps, if there is one."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)
@@ -186,6 +188,10 @@ class Recurrent(NeuralLanguageModel):
         tied = self.settings.tie
         weight = self.embed.get_parameter("weight")[: self.vocabulary] if tied else output.weight
         return F.linear(x, weight, output.bias).float()
+
+    def retention(self, recorder: ActivationRecorder) -> Tensor | None:
+        """The values of the keep gate."""
+        return None if self.keep_gate is None else recorder.across_layers(self.keep_gate)
 
     def body_parameters(self) -> int:
         """The recurrent layers."""

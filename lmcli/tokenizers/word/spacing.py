@@ -1,8 +1,7 @@
 """Where a text puts a single space, and which words it has: what a word tokenizer learns.
 
-**In:** the training part of a text, read once, and the rule by which it is split; a `Record`, if
-what was read is to be kept.
-**Out:** `Seen`: counts of words; `Spacing`; counts of the gaps that the spacing does not expect.
+**In:** the training part of a text, read once, and the rule by which it is split.
+**Out:** `TokenCounts`: counts of words, and of gaps that the `Spacing` does not expect.
 
 Nothing here grows with the length of the text, but with the number of different words in it. To
 say where a space is expected it is enough to know punctuation marks and line ends from each other;
@@ -17,11 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmcli.tokenizers.base import Chunk, IntegerIds, chunks_of
-from lmcli.tokenizers.word.recording import Record
+from lmcli.tokenizers.base import Chunk, Ids, chunks_of
 from lmcli.tokenizers.word.splitting import BREAKS, find_in, is_mark, parted
 
-NONE = np.empty(0, np.int64)
 _PLAIN = "plain"  # the class of all words
 _FEW = 1 << 20  # combinations that are counted by an array rather than by sorting
 
@@ -45,12 +42,12 @@ class Spacing:
 
 
 class _Numbers(dict[str, int]):
-    """Texts numbered in the order in which they are first asked for."""
+    """Texts numbered in the order in which they are first looked up."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         super().__init__({text: number for number, text in enumerate(known)})
         self.new: list[str] = []
-        """those asked for since somebody looked"""
+        """those that came since this list was last emptied"""
 
     def __missing__(self, text: str) -> int:
         self[text] = number = len(self)
@@ -58,14 +55,14 @@ class _Numbers(dict[str, int]):
         return number
 
 
-class Seen:
-    """What training saw: how often each token came, and each gap between symbols of two classes.
+class TokenCounts:
+    """How often each token came in training, and each gap between symbols of two classes.
 
-    The edge of a piece is a token too, the empty one.
+    The edge of a document is a token too, the empty one.
     """
 
-    def __init__(self, pieces: Iterable[str], split: str, record: Record | None = None) -> None:
-        self._split, self._record = split, record
+    def __init__(self, documents: Iterable[str], split: str) -> None:
+        self._split = split
         self._pairs, self._symbols = _Numbers(), _Numbers([""])
         self._gaps = _Numbers(["", " "])
         self._classes = _Numbers([_PLAIN, "", *BREAKS])  # and each mark
@@ -74,16 +71,14 @@ class Seen:
         self._counts = np.zeros(0, np.int64)  # of pairs
         self._table: Counter[tuple[int, int]] = Counter()  # by class before and kind
         previous = self._classes[""]
-        for stretch in chunks_of(pieces):
-            for part in stretch.lines():
+        for chunk in chunks_of(documents):
+            for part in chunk.lines():
                 previous = self._count(part, previous)
 
     def _count(self, part: Chunk, previous: int) -> int:
-        """Count what is between pieces' edges; the class of the last token."""
+        """Count what is between documents' edges; the class of the last token."""
         for found, firsts in find_in(part, self._split):
             places = np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
-            if self._record is not None:
-                self._record.add(places, firsts)
             self._describe()
             np.add.at(self._counts, places, 1)
             _, classes, kinds = self._of_pair[places].T
@@ -91,8 +86,6 @@ class Seen:
             before[firsts] = self._classes[""]
             self._tabulate(before * len(self._kinds) + kinds)
             previous = int(classes[-1])
-        if self._record is not None and (empty := part.empty_at_end()):
-            self._record.add(NONE, NONE, empty)
         return previous
 
     def _describe(self) -> None:
@@ -111,7 +104,7 @@ class Seen:
         if rows:
             self._of_pair[known : known + len(rows)] = rows
 
-    def _tabulate(self, codes: IntegerIds) -> None:
+    def _tabulate(self, codes: Ids) -> None:
         width = len(self._kinds)
         if width * len(self._classes) <= _FEW:
             counts = np.bincount(codes)
@@ -121,10 +114,6 @@ class Seen:
             found, counts = np.unique(codes, return_counts=True)
         for code, count in zip(found.tolist(), counts.tolist(), strict=True):
             self._table[divmod(code, width)] += count
-
-    def pairs(self) -> list[str]:
-        """All gap-and-token pairs, by number."""
-        return list(self._pairs)
 
     def words(self) -> list[tuple[str, int]]:
         """All tokens with their counts, by falling count."""

@@ -1,7 +1,7 @@
 """Text -> gap-and-token pairs: where a word begins and ends, and what is between two of them.
 
 **In:** a text and the rule: ``punctuation`` cuts at punctuation marks, ``space`` at blanks only.
-**Out:** pairs, each the blanks in front of a token with the token; together they are the text.
+**Out:** pairs, each the blanks before a token with the token; together they are the text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _GAP = re.compile(r"[^\S\r\n]*")
 _SLICE = 1 << 15  # characters split at a time: their tokens fit into the cache
 _LOOKED_AT = 1 << 24  # characters that split=auto looks at, or a little more
 _COMMON = r" ?(?:[A-Za-z0-9]++(?=[ \n;:!?]|[.,](?!\d))|[.,;:!?\n])"
-"""a plain word that surely ends there, or a common mark, behind at most one space"""
-_AUTO_SHARE = 0.05  # of all chunks may be cut by the punctuation rule for split=auto to mean space
+"""a plain word that surely ends there, or a common mark, after at most one space"""
+_AUTO_SHARE = 0.05  # of the words between white space, cut by punctuation: less means space
 
 
 def find_pairs(text: str, split: str) -> Iterator[list[str]]:
@@ -38,10 +38,10 @@ def find_pairs(text: str, split: str) -> Iterator[list[str]]:
 
 
 def find_in(part: Chunk, split: str) -> Iterator[tuple[list[str], Offsets]]:
-    """The same of pieces that begin behind line ends, and at which of the pairs one begins."""
+    """The same of documents that begin after line ends, and at which of the pairs one begins."""
     begins, offset = part.begins, 0
     for found in find_pairs(part.text, split):
-        if not len(begins) or begins[-1] == offset:  # no piece begins behind the first pair
+        if not len(begins) or begins[-1] == offset:  # no document begins after the first pair
             yield found, np.zeros(len(begins), np.int64)
             begins = begins[:0]
             continue
@@ -75,16 +75,16 @@ def is_mark(symbol: str) -> bool:
     return symbol not in ("", UNKNOWN, *BREAKS) and not symbol[0].isalnum()
 
 
-def find_split(pieces: Iterable[str]) -> Literal["punctuation", "space"]:
-    """`space` if the punctuation rule would cut hardly any of the chunks between white space."""
+def find_split(documents: Iterable[str]) -> Literal["punctuation", "space"]:
+    """`space` if the punctuation rule would cut hardly any of the words between white space."""
     counts, seen = Counter[str](), 0
-    for part in (part for stretch in chunks_of(pieces) for part in stretch.lines()):
+    for part in (part for chunk in chunks_of(documents) for part in chunk.lines()):
         counts.update(part.text.split())
         seen += len(part.text)
         if seen >= _LOOKED_AT:
             break
     whole = re.compile(_token("punctuation"))
-    cut = sum(n for chunk, n in counts.items() if not whole.fullmatch(chunk))
+    cut = sum(n for word, n in counts.items() if not whole.fullmatch(word))
     return "space" if cut < _AUTO_SHARE * counts.total() else "punctuation"
 
 
@@ -97,7 +97,7 @@ def _pattern(split: str) -> re.Pattern[str]:
 
 
 def _any_pair(split: str) -> str:
-    """A gap and the token behind it, or the gap that ends the text."""
+    """A gap and the token after it, or the gap that ends the text."""
     return rf"[^\S\r\n]*+(?:{_token(split)}|\r\n?|\n)|[^\S\r\n]++"
 
 

@@ -22,31 +22,27 @@ import numpy.typing as npt
 from lmcli.settings import setting
 from lmcli.tokenizers.base import (
     UNKNOWN,
-    CachedIds,
     Chunk,
     Chunked,
     Decoder,
     Encoded,
     Ids,
-    IntegerIds,
     Offsets,
     Tokenizer,
 )
 from lmcli.tokenizers.byte import printable
-from lmcli.tokenizers.word.recording import Record
-from lmcli.tokenizers.word.spacing import NONE, Seen, Spacing
+from lmcli.tokenizers.word.spacing import Spacing, TokenCounts
 from lmcli.tokenizers.word.splitting import find_in, find_pairs, find_split, pair_ends, parted
 
+_NONE = np.empty(0, np.int64)
 _MEMO = 1 << 20  # gap-and-token pairs remembered by an encoder
 
 Flags = npt.NDArray[np.bool_]
-Slice = tuple[Offsets, IntegerIds, int]
-"""Pairs, at which of them a piece begins, and how many empty pieces there are behind them."""
 
 
 @dataclass(frozen=True)
 class WordSettings:
-    """What is a word, and which of them are kept."""
+    """What is a word, and which of them get an id."""
 
     min_count: int = setting(1, "words seen less often in training are unknown", least=1)
     max_vocabulary: int | None = setting(
@@ -78,31 +74,16 @@ class WordTokenizer(Tokenizer):
         self._gap_ids = np.array(gap_ids, np.int32)
 
     @classmethod
-    def train(cls, pieces: Iterable[str], settings: WordSettings) -> WordTokenizer:
-        return cls._trained(pieces, settings)[0]
-
-    @classmethod
-    def train_and_keep(
-        cls, pieces: Iterable[str], settings: WordSettings
-    ) -> tuple[WordTokenizer, CachedIds | None]:
-        record = Record()
-        tokenizer, pairs = cls._trained(pieces, settings, record)
-        return tokenizer, _Recorded(tokenizer, record, pairs) if record.whole else None
-
-    @classmethod
-    def _trained(
-        cls, pieces: Iterable[str], settings: WordSettings, record: Record | None = None
-    ) -> tuple[WordTokenizer, list[str]]:
-        """The tokenizer, and the pairs that the record's numbers stand for."""
-        pieces = pieces if isinstance(pieces, Sequence | Chunked) else list(pieces)
-        split = find_split(pieces) if settings.split == "auto" else settings.split
-        seen = Seen(pieces, split, record)
-        spacing = seen.spacing()
-        kept = [w for w, n in seen.words() if n >= settings.min_count and w != UNKNOWN]
-        words = kept[: settings.max_vocabulary]
-        gaps = seen.unexpected_gaps(spacing, set(words))
+    def train(cls, documents: Iterable[str], settings: WordSettings) -> WordTokenizer:
+        documents = documents if isinstance(documents, Sequence | Chunked) else list(documents)
+        split = find_split(documents) if settings.split == "auto" else settings.split
+        counts = TokenCounts(documents, split)
+        spacing = counts.spacing()
+        frequent = [w for w, n in counts.words() if n >= settings.min_count and w != UNKNOWN]
+        words = frequent[: settings.max_vocabulary]
+        gaps = counts.unexpected_gaps(spacing, set(words))
         separators = [gap for gap, n in sorted(gaps.items()) if n >= settings.min_count]
-        return cls(split, words, separators, spacing), seen.pairs()
+        return cls(split, words, separators, spacing)
 
     @property
     def size(self) -> int:
@@ -113,35 +94,26 @@ class WordTokenizer(Tokenizer):
         return 0
 
     def encode(self, text: str) -> Ids:
-        ids, previous = [np.empty(0, np.int32)], self.start
+        ids: list[Ids] = [np.empty(0, np.int32)]
+        previous = self.start
         for found in find_pairs(text, self._split):
-            pairs, written = self._read(self.packed(found), previous, NONE)
+            pairs, written = self._read(self._packed(found), previous, _NONE)
             ids.append(pairs[written])
             previous = int(pairs[-1, 1])
         return np.concatenate(ids)
 
-    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[IntegerIds]:
-        yield from self.encode_slices(self._slices(chunks))
-
-    def _slices(self, chunks: Iterable[Chunk]) -> Iterator[Slice]:
-        for part in (part for stretch in chunks for part in stretch.lines()):
-            for found, firsts in find_in(part, self._split):
-                yield self.packed(found), firsts, 0
-            yield NONE, NONE, part.empty_at_end()
-
-    def encode_slices(self, slices: Iterable[Slice]) -> Iterator[IntegerIds]:
-        """The ids of pairs given by `_Pairs`' numbers; a start id where a piece begins."""
+    def encode_all(self, chunks: Iterable[Chunk]) -> Iterator[Ids]:
         previous = self.start
-        for packed, firsts, empty in slices:
-            if len(packed):
-                pairs, written = self._read(packed, previous, firsts)
+        for part in (part for chunk in chunks for part in chunk.lines()):
+            for found, firsts in find_in(part, self._split):
+                pairs, written = self._read(self._packed(found), previous, firsts)
                 ids = pairs[written]
-                if len(firsts):
+                if len(firsts):  # a start id where a document begins
                     places = np.cumsum(np.append(0, written.sum(1)))[firsts]
                     ids = np.insert(ids, places, self.start)
                 yield ids
                 previous = int(pairs[-1, 1])
-            if empty:
+            if empty := part.empty_at_end():
                 yield np.full(empty, self.start, np.int32)
                 previous = self.start
 
@@ -149,23 +121,24 @@ class WordTokenizer(Tokenizer):
         return self.encode_rest_with_ends(text, self.start)
 
     def encode_rest_with_ends(self, text: str, previous: int) -> Encoded:
-        ids, ends = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        ids: list[Ids] = [np.empty(0, np.int32)]
+        ends = [np.empty(0, np.int64)]
         offset = 0
         for found in find_pairs(text, self._split):
-            pairs, written = self._read(self.packed(found), previous, NONE)
+            pairs, written = self._read(self._packed(found), previous, _NONE)
             ids.append(pairs[written])
             ends.append(offset + pair_ends(found)[written])
             previous, offset = int(pairs[-1, 1]), offset + sum(map(len, found))
         return Encoded(np.concatenate(ids), np.concatenate(ends))
 
-    def packed(self, found: list[str]) -> Offsets:
+    def _packed(self, found: list[str]) -> Offsets:
         """The numbers that `_Pairs` gives. Shapes: -> (pairs,)."""
         return np.fromiter(map(self._pairs.__getitem__, found), np.int64, len(found))
 
-    def _read(self, packed: Offsets, previous: int, firsts: IntegerIds) -> tuple[Ids, Flags]:
+    def _read(self, packed: Offsets, previous: int, firsts: Ids) -> tuple[Ids, Flags]:
         """Gap id and token id of each pair, and which of them are written as tokens.
 
-        The `firsts` are pairs at which a piece begins.
+        The `firsts` are pairs at which a document begins.
         Shapes: (pairs, 2) both.
         """
         gaps, tokens = np.divmod(packed, self.size + 1)
@@ -212,22 +185,6 @@ class WordTokenizer(Tokenizer):
         return cls(data["split"], words, separators, spacing)
 
 
-class _Recorded:
-    """The ids of the text that a tokenizer was trained on."""
-
-    def __init__(self, tokenizer: WordTokenizer, record: Record, pairs: list[str]) -> None:
-        self._tokenizer, self._record, self._pairs = tokenizer, record, pairs
-
-    def __len__(self) -> int:
-        return self._record.pairs
-
-    def __iter__(self) -> Iterator[IntegerIds]:
-        packed = self._tokenizer.packed(self._pairs)
-        yield from self._tokenizer.encode_slices(
-            (packed[numbers], firsts, empty) for numbers, firsts, empty in self._record
-        )
-
-
 class WordDecoder(Decoder):
     """Writes the expected separator before a token, unless a separator token has just been read."""
 
@@ -236,7 +193,7 @@ class WordDecoder(Decoder):
     ) -> None:
         self._symbols, self._first_word = symbols, first_word
         self._before, self._after = before, after
-        self._space = after[-1]  # whether the token before expects a space behind it
+        self._space = after[-1]  # whether the token before expects a space after it
 
     def push(self, token: int) -> str:
         if 0 < token < self._first_word:
@@ -248,7 +205,7 @@ class WordDecoder(Decoder):
 
 
 class _Pairs(dict[str, int]):
-    """A gap with the token behind it -> gap number * (size + 1) + token id.
+    """A gap with the token after it -> gap number * (size + 1) + token id.
 
     Gap numbers: 0 nothing, 1 a space, else 2 + the separator's id. A gap that ends the text has the
     start id for its token.

@@ -297,7 +297,7 @@ def every_document(oracle: Filter, words: tuple[str, ...] = ()) -> dict[tuple[st
     found: dict[tuple[str, ...], float] = {}
     for word in oracle.next_words():
         branch = Filter(oracle.rules)
-        branch.guesses = list(oracle.guesses)
+        branch.hypotheses = list(oracle.hypotheses)
         nats = branch.read(word)
         rest = every_document(branch, (*words, word)) if word != "\n" else {(*words, word): 0.0}
         found |= {document: nats + p for document, p in rest.items()}

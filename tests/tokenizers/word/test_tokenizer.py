@@ -8,11 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.data.documents import CountedDocuments
-from lmcli.data.texts import Spool
-from lmcli.tokenizers.base import Chunk
+from lmcli.tokenizers.base import Chunk, Chunked, chunks_of
 from lmcli.tokenizers.word import splitting
-from lmcli.tokenizers.word.recording import Record
 from lmcli.tokenizers.word.splitting import find_pairs, find_split
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 
@@ -162,7 +159,7 @@ def test_damaged_json_is_refused(harm: dict) -> None:
         WordTokenizer.from_json(data)
 
 
-# ------------------------------------------------------------------ split once, and fast
+# ------------------------------------------------------------------ fast
 
 TANGLED = st.text("aZ9_.,;:!?'’-<unk> \t\r\n\u00e9\u0301\u200d", max_size=40)
 
@@ -174,35 +171,17 @@ def test_looking_for_common_pairs_first_changes_none(text):
 
 
 @given(st.lists(TANGLED, min_size=1, max_size=6), st.sampled_from(["punctuation", "space", "auto"]))
-def test_what_is_kept_while_training_are_the_ids_of_all_pieces(pieces, split):
-    settings = WordTokenizer.Settings(split=split)
-    tokenizer, kept = WordTokenizer.train_and_keep(pieces, settings)
-    assert tokenizer.to_json() == WordTokenizer.train(pieces, settings).to_json()
-    naive = [i for p in pieces for i in (tokenizer.start, *tokenizer.encode(p).tolist())]
-    for _ in range(2):  # it can be read again
-        assert [i for ids in kept for i in ids.tolist()] == naive
-
-
-def test_a_record_goes_to_disk_when_it_is_long_and_comes_back():
-    slices = [(range(5), [2], 0), ([], [], 3), (range(9), [], 0), ([7], [0], 1)]
-    for memory in (0, 20, 1000):
-        record = Record(memory)
-        for pairs, firsts, empty in slices:
-            record.add(np.array(pairs, np.int64), np.array(firsts, np.int64), empty)
-        for found, (pairs, firsts, empty) in zip(record, slices, strict=True):
-            assert [*map(list, found[:2]), found[2]] == [list(pairs), firsts, empty]
-
-
-def test_where_the_disk_is_full_nothing_is_kept(monkeypatch):
-    monkeypatch.setattr(Spool, "write", Mock(side_effect=OSError("no space left")))
-    tokenizer, kept = WordTokenizer.train_and_keep(["a b\n"], WordTokenizer.Settings())
-    assert kept is None
-    assert tokenizer.decode(tokenizer.encode("a b\n")) == "a b\n"
+def test_ids_of_all_documents_are_those_of_each(documents, split):
+    tokenizer = WordTokenizer.train(documents, WordTokenizer.Settings(split=split))
+    naive = [i for d in documents for i in (tokenizer.start, *tokenizer.encode(d).tolist())]
+    parts = list(tokenizer.encode_all(chunks_of(documents)))
+    assert np.concatenate(parts).tolist() == naive
 
 
 def test_auto_looks_at_the_beginning_of_a_long_text(monkeypatch):
     assert find_split([PREPARED, PROSE * 9]) == "punctuation"
     monkeypatch.setattr(splitting, "_LOOKED_AT", len(PREPARED))
-    pieces = Mock(spec=CountedDocuments)
-    pieces.chunks.return_value = iter([Chunk(t, np.zeros(1, int)) for t in (PREPARED, PROSE)])
-    assert find_split(pieces) == "space"
+    texts = (PREPARED, PROSE)
+    documents = Mock(spec=Chunked)
+    documents.chunks.return_value = iter([Chunk(t, np.zeros(1, int)) for t in texts])
+    assert find_split(documents) == "space"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.token_cache import encode_pieces
+from lmcli.data.token_cache import encode_documents
 from lmcli.evaluation.probes.base import bucket_bound
 from lmcli.models.ngram.kneser_ney import KneserNey
 from lmcli.registry import TOKENIZERS
@@ -90,7 +90,7 @@ class ItemMiner:
     def __init__(self, train: Sequence[str]) -> None:
         cls = TOKENIZERS.load("word")
         self.words: Tokenizer = cls.train(train, cls.Settings())
-        ids = encode_pieces(self.words, train)
+        ids = encode_documents(self.words, train)
         size = self.words.size
         self.ngram = KneserNey.estimate(ids, size, ORDER)
         counts = np.bincount(ids, minlength=size + 1)[:size].astype(np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.data.token_cache import encode_pieces
+from lmcli.data.token_cache import encode_documents
 from lmcli.errors import TextError
 from lmcli.evaluation.probes.base import ProbeData, ProbedModel
 from lmcli.evaluation.probes.recall.probe import CONTROL, Recall, buckets_of, reach_of
@@ -72,7 +72,7 @@ def subject(model, tokenizer):
 def models(tokenizer, material):
     torch.manual_seed(0)
     ngram = NGram(tokenizer.size, NGram.Settings(order=N))
-    ngram.fit_counts(encode_pieces(tokenizer, material.train))
+    ngram.fit_counts(encode_documents(tokenizer, material.train))
     window = Window(tokenizer.size, Window.Settings(window=N, hidden=8, embedding=4))
     lstm = LSTM(tokenizer.size, LSTM.Settings(hidden=8, embedding=4))
     return [ngram, window, lstm, Perfect(tokenizer.size, None)]
@@ -193,7 +193,7 @@ def test_items_of_a_grammar_are_asked_by_gap(tmp_path):
     items = path.with_suffix(".items.jsonl")
     material = ProbeData(lines, lines, items, optimum)
     ngram = NGram(tokenizer.size, NGram.Settings(order=5))
-    ngram.fit_counts(encode_pieces(tokenizer, text.splitlines(keepends=True)))
+    ngram.fit_counts(encode_documents(tokenizer, text.splitlines(keepends=True)))
     settings = Recall.Settings(items=48)
     result = Recall().run([subject(ngram, tokenizer)], material, settings)
     control = next(r for r in result.rows if r["kind"] == "control")

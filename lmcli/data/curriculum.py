@@ -1,0 +1,76 @@
+"""Short documents first, then ever longer ones: curriculum learning by length.
+
+**In:** the batches of a whole text, and the share of the budget that short documents get.
+**Out:** `LengthCurriculum`: the batch of a step, from the stage that the budget has reached.
+
+What to remember is learnt from short documents, where it is needed every few tokens; in longer ones
+it has only to be kept (curriculum learning: Bengio et al. 2009).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmcli.data.batches import Batch, ContiguousBatches
+from lmcli.tokenizers.base import Ids, Offsets
+
+LOOKED_AT = 1 << 24
+"""tokens in which short documents are looked for"""
+
+
+class LengthCurriculum:
+    """Batches of the short documents, then of ever longer ones, in the end of the whole text.
+
+    The bound on the length doubles from stage to stage, and each stage gets an equal part of a
+    share of the budget.
+    """
+
+    def __init__(self, whole: ContiguousBatches, share: float) -> None:
+        lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
+        ids = np.asarray(whole.ids[: lengths.sum()])
+        bounds = stage_bounds(lengths, whole.batch * whole.truncation)
+        short = [replace_ids(whole, ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        self.stages = [*short, whole]
+        self.share = share
+
+    def batch(self, step: int, used: float) -> Batch:
+        """The batch of a step, when this share of the budget is used.
+
+        After a change of stage the streams carry a state from elsewhere up to the next start id,
+        as they do at every reset.
+        """
+        past = used / self.share if self.share else 1.0
+        return self.stages[min(int(past * (len(self.stages) - 1)), len(self.stages) - 1)][step]
+
+
+def replace_ids(streams: ContiguousBatches, ids: Ids) -> ContiguousBatches:
+    """The same streams over other ids."""
+    return ContiguousBatches(
+        ids,
+        streams.start,
+        streams.batch,
+        streams.truncation,
+        streams.reset_probability,
+        streams.seed,
+    )
+
+
+def document_lengths(ids: Ids, start: int) -> Offsets:
+    """Tokens of every document, with its start id; of a big text, of the first ones.
+
+    Shapes: (N,) -> (documents,).
+    """
+    starts = np.flatnonzero(np.asarray(ids[:LOOKED_AT]) == start)
+    end = [len(ids)] if len(ids) <= LOOKED_AT else []
+    return np.diff(starts, append=np.array(end, np.int64))
+
+
+def stage_bounds(lengths: Offsets, least: int) -> list[int]:
+    """Powers of two below the longest document, from where the shorter ones have `least` tokens.
+
+    >>> stage_bounds(np.array([3, 3, 9, 20, 40]), 6)
+    [4, 8, 16, 32]
+    """
+    longest = int(lengths.max(initial=1))
+    bounds = [1 << n for n in range(1, longest.bit_length()) if 1 << n < longest]
+    return [b for b in bounds if lengths[lengths <= b].sum() >= least]

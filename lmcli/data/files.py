@@ -1,0 +1,173 @@
+"""TEXT arguments -> the files and URLs they name, and the bytes of each, unpacked.
+
+**In:** files, globs, folders, ``-`` for standard input, URLs; compressed or not.
+**Out:** names, each file once, in order; bytes in parts. A file that is missing, cannot be read or
+does not unpack is a TextError, with the nearest name as a hint where there is one.
+"""
+
+from __future__ import annotations
+
+import bz2
+import difflib
+import glob
+import gzip
+import lzma
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from lmcli.errors import TextError
+
+_OPEN: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_SUFFIXES = (".txt", *(f".txt{suffix}" for suffix in _OPEN))
+_TIMEOUT = 60  # seconds
+
+
+def find_files(texts: Sequence[str]) -> list[str]:
+    """The files and URLs that TEXT arguments name, each once."""
+    if not texts:
+        raise TextError("no text given", "name a file, a folder, a pattern, a URL, or - for stdin")
+    names: dict[str, str] = {}
+    for text in texts:
+        try:
+            for name in _find(text):
+                names.setdefault(name if is_special(name) else str(Path(name).resolve()), name)
+        except OSError as error:
+            raise unreadable(text, error) from None
+    return list(names.values())
+
+
+def is_special(name: str) -> bool:
+    """Whether it is standard input or a URL."""
+    return name == "-" or "://" in name
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file is unpacked before it is read."""
+    return Path(name).suffix in _OPEN
+
+
+def unreadable(name: str, error: Exception) -> TextError:
+    """The error for a file that the system or the network refuses."""
+    missing = isinstance(error, FileNotFoundError) and "no such file"
+    reason = missing or getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    reason = reason[:1].lower() + reason[1:].rstrip(".")
+    hint = "check the address" if is_special(name) else "check the path and its permissions"
+    return TextError(f"cannot read '{name}': {reason or 'it failed'}", hint)
+
+
+def _find(text: str) -> list[str]:
+    """The files or URLs that one TEXT argument names."""
+    if is_special(text):
+        return _find_urls(text) if "*" in text else [text]
+    path = Path(text)
+    if path.is_dir():
+        return _find_in_folder(path)
+    if path.exists():
+        return [text]
+    if glob.has_magic(text):
+        matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path takes no absolute pattern
+        if files := sorted(name for name in matches if Path(name).is_file()):
+            return files
+        raise TextError(f"no file matches '{text}'", "check the pattern")
+    if not path.parent.is_dir():
+        raise TextError(f"no file named '{text}'", f"there is no folder named '{path.parent}'")
+    names = [file.name for file in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"did you mean '{path.with_name(near[0])}'?" if near else "check the spelling"
+    raise TextError(f"no file named '{text}'", hint)
+
+
+def _find_in_folder(folder: Path) -> list[str]:
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    texts = [name for name in names if name.endswith(_SUFFIXES) and not name.startswith(".")]
+    if not texts:
+        raise TextError(
+            f"no texts in folder '{folder}'",
+            f"of a folder, files {', '.join(f'*{suffix}' for suffix in _SUFFIXES)} are read",
+        )
+    return [str(folder / name) for name in texts]
+
+
+def _find_urls(pattern: str) -> list[str]:
+    import fsspec
+
+    try:
+        names = [file.full_name for file in fsspec.open_files(pattern, "rb")]
+    except Exception as error:  # file systems of fsspec raise exceptions of any class
+        raise unreadable(pattern, error) from None
+    if not names:
+        raise TextError(f"no file matches '{pattern}'", "check the pattern")
+    return names
+
+
+def fetch(name: str, step: int) -> Iterator[bytes]:
+    """The unpacked bytes of a file, of standard input or of a URL, `step` at a time."""
+    if name == "-":
+        yield from _steps(name, nullcontext(sys.stdin.buffer), step)
+    elif not is_packed(name):
+        yield from _steps(name, _open(name), step)
+    elif not is_special(name):
+        yield from _unpacked(name, _open_file(name), step)
+    else:  # downloaded first, so that a network that fails does not look like a damaged file
+        with tempfile.TemporaryFile() as packed:
+            for data in _steps(name, _open(name), step):
+                packed.write(data)
+            packed.seek(0)
+            yield from _unpacked(name, packed, step)
+
+
+def _steps(name: str, opened: AbstractContextManager[IO[bytes]], step: int) -> Iterator[bytes]:
+    try:
+        with opened as file:
+            while data := file.read(step):
+                yield data
+    except OSError as error:
+        raise unreadable(name, error) from None
+    except Exception as error:
+        if not is_special(name):
+            raise
+        raise unreadable(name, error) from None  # file systems raise exceptions of any class
+
+
+def _unpacked(name: str, packed: IO[bytes], step: int) -> Iterator[bytes]:
+    try:
+        with packed, _OPEN[Path(name).suffix](packed) as file:
+            while data := file.read(step):
+                yield data
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if getattr(error, "errno", None):  # the disk, not the content
+            raise unreadable(name, error) from None
+        raise TextError(
+            f"'{name}' is damaged: it does not unpack", "make or download it again"
+        ) from None
+
+
+def _open_file(name: str) -> IO[bytes]:
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise unreadable(name, error) from None
+
+
+def _open(name: str) -> AbstractContextManager[IO[bytes]]:
+    """http(s) by the standard library, as fsspec needs more packages for it; the rest by fsspec."""
+    if not is_special(name):
+        return _open_file(name)
+    try:
+        if name.startswith(("http://", "https://")):
+            from urllib.request import urlopen
+
+            reply: AbstractContextManager[IO[bytes]] = urlopen(name, timeout=_TIMEOUT)
+            return reply
+        import fsspec
+
+        compression = None if is_packed(name) else "infer"
+        opened: AbstractContextManager[IO[bytes]] = fsspec.open(name, "rb", compression=compression)
+        return opened
+    except Exception as error:  # file systems of fsspec raise exceptions of any class
+        raise unreadable(name, error) from None
