@@ -119,21 +119,17 @@ def _natural(
     """What makes documents from a text of the user's own, split as `train` splits it."""
     from itertools import zip_longest
 
-    from lmcli.data.dataset import CorpusSpec
+    from lmcli.data.corpus import CorpusSpec, load_corpus
     from lmcli.grammars.france.natural import NaturalFrance, SourceText, choose_facts
 
     if grammar != NaturalFrance.name or filler is None:
         problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
         raise UsageError(problem, "lmcli make france --filler my.txt")
     texts = [filler] if isinstance(filler, str | Path) else filler
-    corpus = CorpusSpec(tuple(map(str, texts))).load()
-    held_out = zip_longest(corpus.valid.documents, corpus.test.documents if corpus.test else ())
-    source = SourceText(
-        corpus.names,
-        corpus.sha256,
-        tuple(corpus.train.documents),
-        tuple(piece for two in held_out for piece in two if piece),
-    )
+    parts = load_corpus(CorpusSpec(tuple(map(str, texts))), on_progress)
+    held_out = zip_longest(parts.valid.documents, parts.test.documents if parts.test else ())
+    together = tuple(piece for two in held_out for piece in two if piece)
+    source = SourceText(parts.names, parts.sha256, tuple(parts.train.documents), together)
     return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
 
 

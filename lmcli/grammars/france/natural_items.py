@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PROBES = 40
 """places that are tried for whole sentences of a length, and then for others"""
+FAILURES = 3
+"""after which a length is no longer tried"""
 SHUFFLED_GAP = 10
 
 
@@ -57,6 +59,7 @@ class NaturalItems:
         self._at = {end: number for number, end in enumerate(self._ends)}
         self._trained = "".join(grammar.train)
         self._known: dict[str, bool] = {}
+        self._failed = Counter[int]()
 
     def all(self) -> Iterator[NaturalItem]:
         """Items balanced over answers; a gap that cannot be met is left out."""
@@ -125,7 +128,7 @@ class NaturalItems:
         if length <= 0:
             return ("", False) if length == 0 else None
         held_out, ends = self.grammar.held_out, self._ends
-        if ends[-1] < length:
+        if ends[-1] < length or self._failed[length] >= FAILURES:
             return None
         for _ in range(PROBES):
             begin = self.draws.index(len(held_out))
@@ -138,6 +141,7 @@ class NaturalItems:
                 filler = self._tail(end, length)
                 if self._is_new(filler):
                     return filler, True
+        self._failed[length] += 1
         return None
 
     def _tail(self, end: int, length: int) -> str:

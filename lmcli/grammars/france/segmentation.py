@@ -29,6 +29,9 @@ LEAST_WIDTH = {"words": 40, "characters": 20}
 WRAPPED_SHARE = 0.6
 """of lines that had no room for the first word of the next, in a wrapped text"""
 
+MARKED_SHARE = 0.07
+"""of words with a mark stuck to them: with fewer, a tokenizer may cut at blanks only"""
+
 _LINE_END = re.compile(r"\r\n|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CLOSING = r"[\"'”’»›)\]」』）》〉】]*"
 _END = {
@@ -168,7 +171,7 @@ def _indent(line: str) -> int:
 
 
 def _is_spaced(text: str) -> bool:
-    """Whether few words have a mark stuck to them, so that a tokenizer may not look for marks."""
+    """Whether few words have a mark stuck to them."""
     words = text.split()
     stuck = sum(len(w) > 1 and w[-1] in '.,;:!?…"”»)' for w in words)
-    return stuck < 0.1 * len(words)
+    return stuck < MARKED_SHARE * len(words)
