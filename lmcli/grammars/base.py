@@ -164,10 +164,16 @@ class MadeText:
                 Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
                 Column("amnesic.perplexity", PERPLEXITY, "without memory"),
             ]
+        if "filler" in self.about:
+            columns += [
+                Column("filler.times_used", Metric("text used", 1), "times your text is used"),
+                Column("asked", text("gaps")),
+            ]
         items, about = companions(self.text)
         values = {"text": str(self.text), "about": str(about), **self.about}
         counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
-        facts = Facts(columns, values | {"counts": f"{items} ({counts})"})
+        gaps = f"{', '.join(map(str, values['gaps']))} {values.get('unit', '')}"
+        facts = Facts(columns, values | {"counts": f"{items} ({counts})", "asked": gaps})
         path, tokenizer = shlex.quote(str(self.text)), values.get("tokenizer", "word")
         return Result("make", values, [facts], [f"lmcli compare {path} --tokenizer {tokenizer}"])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 PROBES = 40
 """places that are tried for whole sentences of a length, and then for others"""
-FAILURES = 3
-"""after which a length is no longer tried"""
 SHUFFLED_GAP = 10
 
 
@@ -59,33 +57,38 @@ class NaturalItems:
         self._at = {end: number for number, end in enumerate(self._ends)}
         self._trained = "".join(grammar.train)
         self._known: dict[str, bool] = {}
-        self._failed = Counter[int]()
 
     def all(self) -> Iterator[NaturalItem]:
-        """Items balanced over answers; a gap that cannot be met is left out."""
+        """Items balanced over answers; of a gap that is hard to meet there are fewer or none."""
         pairs = self.grammar.facts.pairs
+        asked = [pairs[number % len(pairs)] for number in range(ITEMS_PER_GAP)]
         for gap in GAPS["default"]:
-            for number in range(ITEMS_PER_GAP):
-                pair = pairs[number % len(pairs)]
-                yield from self._item("country", gap, pair, pair)
+            yield from self._items("country", gap, [(pair, pair) for pair in asked])
         gap = self._shortest()
-        for number in range(ITEMS_PER_GAP):
-            pair = pairs[number % len(pairs)]
+        for pair in asked:
             yield from self._control(gap, pair)
-        gap = max(SHUFFLED_GAP, gap)
-        for number in range(ITEMS_PER_GAP):
-            given = self.draws.choose(pairs)
-            yield from self._item("shuffled", gap, given, pairs[number % len(pairs)])
+        shuffled = [(self.draws.choose(pairs), pair) for pair in asked]
+        yield from self._items("shuffled", max(SHUFFLED_GAP, gap), shuffled)
 
-    def _item(self, kind: str, gap: int, given: Pair, wanted: Pair) -> Iterator[NaturalItem]:
+    def _items(
+        self, kind: str, gap: int, asked: Sequence[tuple[Pair, Pair]]
+    ) -> Iterator[NaturalItem]:
+        """An item for each cue and answer, until no new one is found."""
+        for given, wanted in asked:
+            item = self._item(kind, gap, given, wanted)
+            if item is None:
+                return
+            yield item
+
+    def _item(self, kind: str, gap: int, given: Pair, wanted: Pair) -> NaturalItem | None:
         """A new item, if one is found."""
         for _ in range(TRIES):
             frame = self.grammar.frame(self.draws, given, wanted)
             found = self._filler(gap - self.script.gap(frame.between()))
             if found is not None and frame.document(found[0]) not in self.seen:
                 self.seen.add(frame.document(found[0]))
-                yield self._made(kind, gap, frame, *found)
-                return
+                return self._made(kind, gap, frame, *found)
+        return None
 
     def _control(self, gap: int, pair: Pair) -> Iterator[NaturalItem]:
         """An item without filler; a known one where there are few others."""
@@ -128,7 +131,7 @@ class NaturalItems:
         if length <= 0:
             return ("", False) if length == 0 else None
         held_out, ends = self.grammar.held_out, self._ends
-        if ends[-1] < length or self._failed[length] >= FAILURES:
+        if ends[-1] < length:
             return None
         for _ in range(PROBES):
             begin = self.draws.index(len(held_out))
@@ -141,7 +144,6 @@ class NaturalItems:
                 filler = self._tail(end, length)
                 if self._is_new(filler):
                     return filler, True
-        self._failed[length] += 1
         return None
 
     def _tail(self, end: int, length: int) -> str:
