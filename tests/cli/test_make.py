@@ -137,9 +137,7 @@ def test_what_train_holds_out_is_the_filler_of_the_items(lmcli, story, tmp_path)
 
 def test_no_optimum_is_no_trouble_to_the_other_commands(lmcli, story):
     lmcli(*OWN)
-    done = lmcli(
-        "compare", "f.txt", "--tokenizer", "word", "--arch", "ngram", "--json"
-    )
+    done = lmcli("compare", "f.txt", "--tokenizer", "word", "--arch", "ngram", "--json")
     assert done.code == 0, done.err
     (row,) = json.loads(done.out)["rows"]
     asked = {one["kind"]: one for one in row["recall"]}

@@ -171,6 +171,7 @@ class NaturalFrance(Grammar):
                 "held_out_sentences": len(self.held_out),
                 "times_used": self._documents[1],
                 "wrapped": self.script.wrapped,
+                "spaced": self.script.spaced,
                 "line_ends": LINE_ENDS,
             },
             "facts": {
