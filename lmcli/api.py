@@ -13,11 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import UsageError
+from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.run import Run
+from lmcli.settings import one_of, update
 
 if TYPE_CHECKING:
+    from lmcli.evaluation.cloze import ClozeResult
+    from lmcli.evaluation.inspection import Inspection
+    from lmcli.evaluation.perplexity import Evaluation
+    from lmcli.evaluation.probes.base import ProbeData
+    from lmcli.evaluation.probes.suite import ProbeReport
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
@@ -94,7 +100,7 @@ def make(
     """
     from lmcli.grammars.base import write_grammar
     from lmcli.registry import GRAMMARS
-    from lmcli.settings import check_known, update
+    from lmcli.settings import check_known
 
     cls: Any = GRAMMARS.load(grammar)
     parts: Sequence[Any] = ()
@@ -140,3 +146,219 @@ def export(
     from lmcli.generation.export import export_run
 
     return export_run(load(run), to, None if output is None else Path(output), force)
+
+
+def _names(texts: Texts | None) -> list[str]:
+    """The texts as the command line would name them."""
+    if texts is None:
+        return []
+    return [str(texts)] if isinstance(texts, str | Path) else [str(t) for t in texts]
+
+
+def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
+    return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
+
+
+# ------------------------------------------------------------------ measuring
+
+
+def evaluate(
+    run: RunLike,
+    texts: Texts | None = None,
+    *,
+    split: str | None = None,
+    level: str = "summary",
+    reset: str = "document",
+    batch: int = 32,
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    device: str = "auto",
+    on_progress: OnProgress = warnings_only,
+) -> Evaluation:
+    """Score a text, or the `split` of the run's own: every token exactly once."""
+    from lmcli.evaluation.perplexity import LEVELS, RESETS, evaluate_documents
+    from lmcli.system import pick_device
+
+    one_of("level", level, LEVELS)
+    one_of("reset", reset, RESETS)
+    run, wanted = load(run), _names(texts)
+    model = run.model(pick_device(device))
+    if split is not None:
+        names, pieces = _recorded_split(run, wanted, split, on_progress)
+    elif wanted:
+        how = {"encoding": encoding, "errors": errors, "newlines": newlines}
+        names, pieces = _read(run, wanted, documents, how, on_progress)
+    else:
+        raise UsageError("no text to score", "give a file, - for standard input, or --split")
+    return evaluate_documents(run, model, names, pieces, level, reset, batch, on_progress)
+
+
+def _recorded_split(
+    run: Run, texts: Sequence[str], split: str, on_progress: OnProgress
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Names and documents of the training, validation or test part of a run's own text."""
+    from lmcli.data.corpus import reopen_corpus
+
+    one_of("split", split, ("train", "valid", "test"))
+    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
+    if part is None or not part.documents:
+        raise TextError(
+            f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
+        )
+    return corpus.names, part.documents
+
+
+def _read(
+    run: Run,
+    texts: Sequence[str],
+    documents: str | None,
+    how: dict[str, str],
+    on_progress: OnProgress,
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Names, the first 100, and documents, which are what they were in training by default."""
+    from itertools import islice
+
+    from lmcli.data.corpus import find_documents
+    from lmcli.data.text import TextOptions
+
+    unit = documents or run.record.corpus["options"]["documents"]
+    options = update(TextOptions(), {**how, "documents": unit})
+    names, documents_ = find_documents(texts, options, on_progress)
+    return list(islice(names, 100)), documents_
+
+
+def cloze(
+    runs: RunLike | Sequence[RunLike],
+    *,
+    text: str | None = None,
+    candidates: str | Sequence[str] | None = None,
+    swap: str | None = None,
+    gaps: str | Sequence[int] | None = None,
+    filler: str | Path | None = None,
+    items: str | Path | None = None,
+    top: int = 5,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ClozeResult:
+    """Fill the blank of a text, or answer the held-out items beside the text of the runs."""
+    from lmcli.evaluation.cloze import answer_items, fill_blank
+
+    opened, wanted = _runs(runs), _gaps(gaps)
+    if text is None:
+        for name, value in {"candidates": candidates, "swap": swap, "filler": filler}.items():
+            if value is not None:
+                raise UsageError(f"--{name} needs a text", f'--text "... ___" --{name} {value}')
+        return answer_items(opened, Path(items) if items else None, wanted, on_progress)
+    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
+    old, equals, new = (swap or "").partition("=")
+    if swap and not (old and equals and new):
+        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
+    return fill_blank(
+        opened,
+        text,
+        candidates=[word.strip() for word in listed if word.strip()],
+        swap=(old, new) if swap else None,
+        gaps=wanted,
+        filler=str(filler) if filler else None,
+        top=top,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def _gaps(gaps: str | Sequence[int] | None) -> list[int] | None:
+    if gaps is None:
+        return None
+    try:
+        numbers = [int(g) for g in (gaps.split(",") if isinstance(gaps, str) else gaps)]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0:
+        raise UsageError(f"--gaps {gaps}: not whole numbers", "for example --gaps 0,10,100")
+    return numbers
+
+
+def probe(
+    runs: RunLike | Sequence[RunLike],
+    texts: Texts | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ProbeReport:
+    """Measure how far back each run remembers: by one probe, or by all that apply."""
+    from lmcli.evaluation.probes.base import ProbedModel
+    from lmcli.evaluation.probes.suite import ProbeReport, load_probes, run_probes
+    from lmcli.registry import PROBES
+
+    probes = load_probes([name] if name else PROBES.names(), settings or {})
+    opened = _runs(runs)
+    data = _probe_data(opened, _names(texts), on_progress)
+    subjects = [ProbedModel.of(run) for run in opened]
+    results = run_probes(probes, subjects, data, seed, on_progress)
+    return ProbeReport(results, all=name is None)
+
+
+def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress) -> ProbeData:
+    """The given texts, or the held-out parts of the text that all runs were trained on."""
+    from lmcli.data.corpus import CorpusSpec, read_documents, reopen_corpus
+    from lmcli.evaluation.probes.base import ProbeData
+
+    first = CorpusSpec.from_json(runs[0].record.corpus)
+    if texts:
+        try:
+            train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
+        except LmcliError:
+            train = None
+        documents = [d.text for d in read_documents(texts, first.options)]
+        return ProbeData.of(texts, documents, train, on_progress)
+    for run in runs[1:]:
+        same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
+        if not same or CorpusSpec.from_json(run.record.corpus) != first:
+            raise TextError(
+                f"'{run.path}' and '{runs[0].path}' were trained on different texts",
+                "name a text that both are to be tested on",
+            )
+    return ProbeData.of_corpus(
+        first.texts, reopen_corpus(runs[0].record.corpus, runs[0].path), on_progress
+    )
+
+
+def inspect(
+    run: RunLike,
+    text: str,
+    *,
+    gate: str | None = None,
+    units: int | None = None,
+    unit: int | None = None,
+    correlate: str | None = None,
+    versus: RunLike | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Inspection:
+    """Look inside a run while it reads a text, or a file: gates, cells, units, its losses."""
+    from lmcli.evaluation.inspection import inspect_text
+
+    _check_one(units=units, unit=unit, versus=versus)
+    _check_one(unit=unit, correlate=correlate, versus=versus)
+    _check_one(gate=gate, versus=versus)
+    return inspect_text(
+        load(run),
+        text,
+        gate=gate,
+        units=units,
+        unit=unit,
+        regex=correlate,
+        versus=None if versus is None else load(versus),
+        on_progress=on_progress,
+    )
+
+
+def _check_one(**options: object) -> None:
+    """A UsageError for two options that ask for different things."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")

@@ -157,6 +157,13 @@ def _example(inner: Any) -> str:
     return {int: "2", float: "0.1", bool: "true"}.get(inner, "name")
 
 
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """The value of an option if it is allowed, else a UsageError."""
+    if value not in allowed:
+        raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
+    return value
+
+
 def _article(kind: str) -> str:
     return {"int": "a whole number", "float": "a number", "str": "a text"}.get(kind, kind)
 

@@ -35,7 +35,8 @@ from lmcli.data.dataset import load_dataset
 from lmcli.data.text import TextOptions
 from lmcli.data.token_cache import tokenize_corpus
 from lmcli.evaluation import log_likelihood
-from lmcli.evaluation.log_likelihood import score_documents, stream_nats
+from lmcli.evaluation.log_likelihood import stream_nats
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.generation.sampling import SamplingSettings, sample
 from lmcli.registry import TOKENIZERS

@@ -109,7 +109,7 @@ def test_a_stepper_has_the_weights_of_the_model(make_run, build, tmp_path, name)
     run.save_weights(build(name, run.record.vocabulary).tensors(), 1)
     stepper, model = open_numpy_model(run), run.model()
     tokens = [[run.record.vocabulary, 1, 2, 5]]
-    stepper.begin(1)
+    stepper.reset(1)
     stepper.read_all(tokens[0])
     with torch.no_grad():
         logits = model(torch.tensor(tokens), model.initial_state(1))[0][0, -1]

@@ -15,7 +15,8 @@ from lmcli.cli.members import ARCHS, check_trial_specs, members, row_name, trial
 
 if TYPE_CHECKING:
     from lmcli.data.dataset import Dataset
-    from lmcli.training.sweep import Trial, TrialResult
+    from lmcli.evaluation.trial_result import TrialResult
+    from lmcli.training.sweep import Trial
 
 
 Archs = Annotated[
@@ -112,16 +113,14 @@ def compare(
     if texts and chosen and workers != 1 and not plan and device in ("cpu", "auto"):
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
 
-    from lmcli.cli.collecting import collect, open_runs
-    from lmcli.cli.compared import result, values, warn_unlike
     from lmcli.cli.comparison_folder import check_folder, claimed, keep
     from lmcli.cli.console import emit, note
     from lmcli.cli.plan import show_plan
-    from lmcli.cli.progress import preparation_bar
-    from lmcli.cli.remembering import add_memory, with_memory
+    from lmcli.cli.progress import ProgressDisplay, preparation_bar
     from lmcli.data.dataset import load_dataset
     from lmcli.errors import TrainingError, UsageError
-    from lmcli.evaluation.comparison import Comparison
+    from lmcli.evaluation.comparison import compare_results
+    from lmcli.evaluation.trial_result import open_runs, score_runs
     from lmcli.settings import split_pairs
 
     if not texts:
@@ -151,16 +150,45 @@ def compare(
             for line in _announcement(dataset, trained, budget, side_by_side):
                 note(line)
         outcomes = _train(trained, side_by_side, dataset, shown)
-        outcomes += collect(opened, dataset, [e.name for e in chosen])
-        if not outcomes:
-            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
-        warn_unlike(outcomes)
-        comparison = Comparison.of(outcomes)
-        found = values(comparison, dataset, trained, budget, match, seeds, side_by_side)
-        results = add_memory(found, dataset, seed, probe)
-        made = with_memory(result(comparison, found, folder), results)
+        with ProgressDisplay(shown) as on_progress:
+            outcomes += score_runs(opened, dataset, [e.name for e in chosen], on_progress)
+            if not outcomes:
+                problem = "no training came to an end"
+                raise TrainingError(problem, "lower it: --set learning_rate=0.001")
+            conditions = _protocol(trained, budget, match, seeds, side_by_side)
+            comparison = compare_results(
+                outcomes, dataset, conditions, folder,
+                seed=seed, probe=probe, on_progress=on_progress,
+            )  # fmt: skip
+        made = comparison.result()
         keep(folder, made, own)
     emit(made, as_json, quiet)
+
+
+def _protocol(
+    members: Sequence[Trial], budget: Any, match: str, seeds: int, workers: int
+) -> dict[str, Any]:
+    """The conditions that were the same for all members."""
+    from lmcli.training.sweep import RACE_RATES, RACE_SHARE, share_cores
+
+    if not members:
+        return {}
+    job = members[0].job
+    return {
+        "minutes": budget.minutes,
+        "steps": budget.steps,
+        "epochs": budget.epochs,
+        "match": match,
+        "seeds": seeds,
+        "batch": job.training.batch,
+        "truncation": job.training.truncation,
+        "side_by_side": workers,
+        "cores_each": len(share_cores(workers)[0]),
+        "learning_rates": list(RACE_RATES),
+        "race_share": RACE_SHARE,
+        "device": job.device,
+        "split": job.dataset.spec.split,
+    }
 
 
 def _workers(members: Sequence[Trial], wanted: int | None) -> int:

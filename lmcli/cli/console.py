@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from lmcli.evaluation.score import Score
     from lmcli.report.result import Result
-    from lmcli.tokenizers.base import Tokenizer
-
-UNCOUNTED = 0.01
-"""share of unknown tokens from which on their spelling is missed"""
 
 
 def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
@@ -85,20 +81,11 @@ def show_message(event: object) -> None:
         (warn if event.level == "warning" else note)(event.text)
 
 
-def warn_unknown(tokenizer: Tokenizer, text: str) -> None:
-    """Say which symbols of a text the model has never seen."""
-    from lmcli.tokenizers.base import warn_unknown
-
-    warn_unknown(tokenizer, text, show_message)
-
-
 def warn_uncounted(score: Score, run: object) -> None:
-    """Warn where the share of unknown tokens is so high that bits per character mean little."""
-    if score.unknown_tokens > UNCOUNTED * score.tokens:
-        warn(
-            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
-            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
-        )
+    """Say where so many tokens are unknown that bits per character mean little."""
+    from lmcli.evaluation.score import warn_of_unknown
+
+    warn_of_unknown(score, run, lambda message: warn(message.text))
 
 
 def label(word: str, color: str) -> str:

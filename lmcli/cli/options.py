@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from lmcli.cli.config import read_config
-from lmcli.errors import UsageError, did_you_mean
+from lmcli.errors import UsageError
+from lmcli.settings import one_of as one_of
 
 LARGEST_SEED = 2**32 - 1
 
@@ -122,13 +123,6 @@ Errors = Annotated[
 ]
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value if it is allowed, else a UsageError."""
-    if value not in allowed:
-        raise UsageError(f"--{name} {value}: no such choice", did_you_mean(value, allowed))
-    return value
-
-
 def finite(**values: float | None) -> None:
     """A UsageError for the first value that is NaN or infinite."""
     for name, value in values.items():
@@ -159,12 +153,11 @@ def text_options(
 ) -> Any:
     """How texts are read, checked; a text of a grammar has a document a line."""
     from lmcli.data.text import TextOptions
+    from lmcli.grammars.base import is_made
     from lmcli.settings import update
 
     if documents is None:
-        path = Path(texts[0]) if len(texts) == 1 else Path()
-        made = bool(path.name) and path.with_suffix(".about.json").is_file()
-        documents = "line" if made else "file"
+        documents = "line" if len(texts) == 1 and is_made(texts[0]) else "file"
     one_of("errors", errors, ("strict", "replace", "ignore"))
     one_of("newlines", newlines, ("keep", "lf"))
     one_of("documents", documents, ("file", "line", "paragraph"))

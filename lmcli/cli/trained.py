@@ -25,7 +25,7 @@ class Trained:
 def values(run: Run, job: Job, done: Trained) -> dict[str, Any]:
     """The keys of ``lmcli train --json``; what is validated on is scored exactly, once more."""
     from lmcli.cli.console import warn_uncounted
-    from lmcli.evaluation.log_likelihood import score_documents
+    from lmcli.evaluation.perplexity import score_documents
     from lmcli.evaluation.score import Score
 
     model, last = run.model(), done.last

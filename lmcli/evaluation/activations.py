@@ -1,44 +1,33 @@
 """A text through a model -> what its gates, cells and hidden units do at every token.
 
-**In:** a model and a tokenizer, pieces of text, each read from the start state.
+**In:** a model and a tokenizer, documents, each read from the start state.
 **Out:** `Activations`: the nats of every token and the value of every unit while it was read; from
-it averages, the most telling units, the difference between two models, and the units that tell
-whether a token lies inside a match of a regular expression.
+it averages, the units that vary most, and the difference between two models.
 
-The nats come from the fast kernels (`scoring`), the values from the same cells written out step by
-step (`ActivationRecorder`); the laws of `models/` hold that both are one function.
-
-Karpathy, Johnson and Li (2015), "Visualizing and understanding recurrent networks", found cells
-that count quotes by looking; `correlate` looks for them by number, and scores them on text that had
-no part in the choice.
+The nats come from the fast kernels (`log_likelihood`), the values from the same cells written out
+step by step (`ActivationRecorder`); the laws of `models/` hold that both are one function.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from lmcli.errors import LmcliError, TextError, UsageError, did_you_mean
-from lmcli.evaluation.log_likelihood import score_documents
-from lmcli.evaluation.score import Floats, Score
+from lmcli.evaluation.perplexity import score_documents
+from lmcli.evaluation.score import Score
+from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import ActivationRecorder, LanguageModel
 from lmcli.tokenizers.base import Tokenizer
 
 Values = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
 
 CHUNK = 256
-LEAST = 10
-"""tokens inside and outside the matches that each half of a text needs"""
-SHIFTS = 19
-"""the best of 19 chance scores is beaten by chance once in 20 times"""
 
 
 @dataclass(frozen=True)
@@ -59,18 +48,18 @@ class Activations:
         return [self.text[begin:end] for begin, end in self.spans]
 
     def matching(self, gate: str | None) -> list[str]:
-        """The names of all values, or of the one asked for, in each layer that has it."""
-        found = [n for n in self.values if gate is None or gate in (n, n.partition(".")[2])]
-        if not found:
+        """The names of all values, or of `gate` in each layer that has it."""
+        names = [n for n in self.values if gate is None or gate in (n, n.partition(".")[2])]
+        if not names:
             raise UsageError(f"--gate {gate}: no such gate", did_you_mean(gate or "", self.values))
-        return found
+        return names
 
     def average(self, gate: str) -> Values:
         """The mean over units; of values with a sign the mean size, as signs cancel."""
-        found: Values = np.abs(self.values[gate]).mean(1)
-        return found
+        mean: Values = np.abs(self.values[gate]).mean(1)
+        return mean
 
-    def telling(self, gate: str, count: int) -> list[int]:
+    def most_varying(self, gate: str, count: int) -> list[int]:
         """The units whose value varies most over the text (largest variance first)."""
         order = np.argsort(-self.values[gate].var(0), kind="stable")
         return [int(unit) for unit in order[:count]]
@@ -80,8 +69,8 @@ class Activations:
         width = self.values[gate].shape[1]
         if unit not in range(width):
             raise UsageError(f"no unit {unit}: {gate} has {width}", f"from 0 to {width - 1}")
-        found: Values = self.values[gate][:, unit]
-        return found
+        values: Values = self.values[gate][:, unit]
+        return values
 
 
 def read_only(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[str]) -> Activations:
@@ -97,36 +86,36 @@ def read_only(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[str])
     return Activations("".join(pieces), spans, nats, Score.of(scored).unknown_tokens, {})
 
 
-def inspect(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[str]) -> Activations:
+def read_inside(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[str]) -> Activations:
     """The nats of every token, and all units while it is read.
 
     Raises LmcliError for an architecture that has nothing to show.
     """
-    seen = read_only(model, tokenizer, pieces)
-    values = tapped(model, [tokenizer.encode(piece).tolist() for piece in pieces])
+    read = read_only(model, tokenizer, pieces)
+    values = record(model, [tokenizer.encode(piece).tolist() for piece in pieces])
     if not values:
         raise LmcliError(
             f"{model.name} has neither gates nor units to show",
             "--versus compares its losses with those of another run",
         )
-    return dataclasses.replace(seen, values=values)
+    return dataclasses.replace(read, values=values)
 
 
 @torch.inference_mode()
-def tapped(model: LanguageModel, pieces: Sequence[Sequence[int]]) -> dict[str, Values]:
-    """The values behind every token of all pieces; those behind start ids are left out.
+def record(model: LanguageModel, pieces: Sequence[Sequence[int]]) -> dict[str, Values]:
+    """The values after every token of all documents; those after start ids are left out.
 
     Shapes: -> (T, H) for each name.
     """
     stream = torch.tensor([[i for ids in pieces for i in (model.start_id, *ids)]])  # (1, T')
-    state, found = model.initial_state(1), dict[str, list[Values]]()
+    state, parts = model.initial_state(1), dict[str, list[Values]]()
     for begin in range(0, stream.shape[1], CHUNK):
-        tap, part = ActivationRecorder(), stream[:, begin : begin + CHUNK]
-        _, state = model(part, state, tap)
-        kept = part[0] != model.start_id
-        for name in tap.values:
-            found.setdefault(name, []).append(tap[name][0, kept].float().numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        recorder, chunk = ActivationRecorder(), stream[:, begin : begin + CHUNK]
+        _, state = model(chunk, state, recorder)
+        real = chunk[0] != model.start_id
+        for name in recorder.values:
+            parts.setdefault(name, []).append(recorder[name][0, real].float().numpy())
+    return {name: np.concatenate(some) for name, some in parts.items()}
 
 
 # ------------------------------------------------------------------ two models
@@ -146,9 +135,9 @@ class TokenSpan:
         return self.nats - self.versus
 
 
-def versus(first: Activations, second: Activations) -> list[TokenSpan]:
+def loss_difference(first: Activations, second: Activations) -> list[TokenSpan]:
     """The same text through two models; their tokenizers may differ."""
-    losses = [_by_end(inspection) for inspection in (first, second)]
+    losses = [_nats_by_end(read) for read in (first, second)]
     ends = sorted(losses[0].keys() & losses[1].keys())
     begins = [0, *ends[:-1]]
     sums = [[loss[end] for end in ends] for loss in losses]
@@ -157,146 +146,7 @@ def versus(first: Activations, second: Activations) -> list[TokenSpan]:
     return [TokenSpan(first.text[begin:end], a, b) for begin, end, a, b in places]
 
 
-def _by_end(inspection: Activations) -> dict[int, float]:
+def _nats_by_end(read: Activations) -> dict[int, float]:
     """All nats up to each place where a token ends."""
-    ends = [end for _, end in inspection.spans]
-    return dict(zip(ends, np.cumsum(inspection.nats).tolist(), strict=True))
-
-
-# ------------------------------------------------------------------ units that tell
-
-
-@dataclass(frozen=True)
-class UnitClassifier:
-    """A unit that tells inside from outside by a threshold found on the first half of the text.
-
-    Scores are balanced accuracies, the mean of the shares right inside and right outside.
-    """
-
-    gate: str
-    unit: int
-    above: bool
-    """whether inside means above the threshold, or below"""
-    threshold: float
-    fit: float
-    """on the first half, where unit and threshold were chosen: never to be reported alone"""
-    score: float
-    """on the second half"""
-    auc: float
-    """on the second half: how often a token inside ranks before one outside, ties count half"""
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """The best units for a pattern, and what such a search finds by chance."""
-
-    regex: str
-    tokens: int
-    """in the second half, on which all are scored"""
-    inside: int
-    candidates: int
-    """units searched"""
-    units: list[UnitClassifier]
-    shifted: float
-    """highest score of the best unit over 19 searches with the matches shifted along the text"""
-    chance: float = 0.5
-
-
-def correlate(
-    inspection: Activations, regex: str, gates: Sequence[str], count: int, seed: int = 0
-) -> Correlation:
-    """The units that best tell whether a token ends inside a match, best first.
-
-    Unit, side and threshold are chosen on the first half of the text alone, by balanced accuracy.
-    """
-    inside = within(inspection, regex)
-    half = len(inside) // 2
-    _check_both(regex, inside, half)
-    rng, best = np.random.default_rng(seed), list[UnitClassifier]()
-    moves = [rng.integers(half // 10, half - half // 10, 2).tolist() for _ in range(SHIFTS)]
-    lucky = [(0.0, 0.0)] * SHIFTS
-    for gate in gates:
-        search = _Search(gate, inspection.values[gate], half)
-        best += search.best(inside, count)
-        for i, (a, b) in enumerate(moves):
-            moved = np.concatenate([np.roll(inside[:half], a), np.roll(inside[half:], b)])
-            found = search.best(moved, 1)[0]
-            lucky[i] = max(lucky[i], (found.fit, found.score))
-    best = sorted(best, key=lambda t: -t.fit)[:count]
-    searched = sum(inspection.values[gate].shape[1] for gate in gates)
-    rest, shifted = inside[half:], max(score for _, score in lucky)
-    return Correlation(regex, len(rest), int(rest.sum()), searched, best, shifted)
-
-
-def within(inspection: Activations, regex: str) -> Flags:
-    """Whether the last character of each token lies inside a match. Shapes: -> (T,)."""
-    try:
-        pattern = re.compile(regex)
-    except re.error as error:
-        problem = f"--correlate {regex}: no regular expression ({error})"
-        raise UsageError(problem, 'for example --correlate \'"[^"]*"\'') from None
-    covered = np.zeros(len(inspection.text), np.bool_)
-    for match in pattern.finditer(inspection.text):
-        covered[match.start() : match.end()] = True
-    begins, ends = np.array(inspection.spans).T
-    # a byte within a character adds nothing to the text: it counts to the character it spells
-    inside: Flags = covered[np.minimum(np.maximum(begins, ends - 1), len(covered) - 1)]
-    return inside
-
-
-def _check_both(regex: str, inside: Flags, half: int) -> None:
-    for name, part in (("first", inside[:half]), ("second", inside[half:])):
-        count = int(part.sum())
-        if min(count, len(part) - count) < LEAST:
-            raise TextError(
-                f"'{regex}' matches {count} of {len(part)} tokens in the {name} half of the text",
-                f"{LEAST} inside and {LEAST} outside are needed: give a longer text",
-            )
-
-
-class _Search:
-    """All units of a gate, sorted once, to be searched with many labellings."""
-
-    def __init__(self, gate: str, values: Values, half: int) -> None:
-        self.gate = gate
-        self.first, self.second = values[:half], values[half:]
-        self.order = self.first.argsort(0)  # (half, H)
-        self.sorted = np.take_along_axis(self.first, self.order, 0)
-        self.tied = self.sorted[:-1] == self.sorted[1:]
-
-    def best(self, inside: Flags, count: int) -> list[UnitClassifier]:
-        """The units with the best fit on the first half, scored on the second."""
-        half = len(self.first)
-        labels, total = inside[:half], int(inside[:half].sum())
-        below = np.cumsum(labels[self.order], axis=0, dtype=np.int32)[:-1]  # inside, at or below
-        outside = np.arange(1, half)[:, None] - below
-        gain = outside / (half - total) - below / total  # (half - 1, H): 1 if above is inside
-        gain[self.tied] = 0.0
-        cut, fits = np.abs(gain).argmax(0), (1 + np.abs(gain).max(0)) / 2
-        chosen = np.argsort(-fits, kind="stable")[:count].tolist()
-        return [
-            self._scored(u, cut[u], gain[cut[u], u] > 0, fits[u], inside[half:]) for u in chosen
-        ]
-
-    def _scored(self, unit: int, cut: Any, above: Any, fit: Any, inside: Flags) -> UnitClassifier:
-        low, high = self.sorted[cut : cut + 2, unit].astype(np.float64).tolist()
-        threshold, values = (low + high) / 2, self.second[:, unit].astype(np.float64)
-        right = ((values > threshold) == above) == inside
-        score = (right[inside].mean() + right[~inside].mean()) / 2
-        area = auc(values if above else -values, inside)
-        return UnitClassifier(
-            self.gate, unit, bool(above), threshold, float(fit), float(score), area
-        )
-
-
-def auc(values: Floats, inside: Flags) -> float:
-    """The share of pairs, one inside and one outside, in which the inside has the larger value.
-
-    >>> auc(np.array([1.0, 2.0, 3.0, 3.0]), np.array([False, True, False, True]))
-    0.625
-    """
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places.reshape(-1)]
-    ours = int(inside.sum())
-    won = ranks[inside].sum() - ours * (ours + 1) / 2
-    return float(won / (ours * (len(values) - ours)))
+    ends = [end for _, end in read.spans]
+    return dict(zip(ends, np.cumsum(read.nats).tolist(), strict=True))

@@ -1,32 +1,45 @@
 """Runs + a text with a blank -> how likely each word is in it.
 
-**In:** a model, a text with ``___``, candidates or none; or held-out items made by a grammar.
-**Out:** probabilities of the candidates, forced-choice accuracy by gap.
-
-A candidate's score is ln p of all its tokens, and for tokenizers that spell words out of smaller
-symbols also of the separator behind it: "German" must not win for being the beginning of "Germany".
+**In:** runs, a text with ``___``, candidates or none; or the held-out items of a grammar.
+**Out:** a `ClozeResult`: probabilities of the candidates, or right answers by gap.
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from lmcli.data.corpus import CorpusSpec, load_corpus, read_documents
+from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.score import Floats
-from lmcli.grammars.base import Item
+from lmcli.evaluation.forced_choice import check_vocabulary, encode_words, normalised, score_words
+from lmcli.evaluation.item_accuracy import CONTROL, group_items, item_accuracy
+from lmcli.evaluation.state_batches import advance
+from lmcli.evaluation.statistics import Floats
+from lmcli.grammars.base import Item, find_companions, read_items
 from lmcli.models.base import LanguageModel, State
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import LOG_ODDS, PROBABILITY, WHOLE_PERCENT, Column, Result, Table
+from lmcli.report.result import text as text_column
+from lmcli.run import Run
+from lmcli.tokenizers.base import Tokenizer, warn_unknown
 
 BLANK, PLACE = "___", "..."
-ITEMS_AT_ONCE = 64
+FILLERS = 20
+"""fillers that a gap is averaged over"""
+QUESTIONS = {
+    "country": ("does it still know the country? by words between cue and blank", "words"),
+    "carry": ("does the carry arrive? by digits that it runs", "digits"),
+}
+"""kinds of items whose accuracy is shown by gap: the question, and what a gap is counted in"""
 
 
 @dataclass(frozen=True)
@@ -67,67 +80,32 @@ class Cloze:
         return Cloze(self.left.replace(old, new), self.right)
 
 
+def filler_stretches(text: str, words: int, count: int, seed: int) -> list[str]:
+    """`count` runs of `words` consecutive words, from random places of a text."""
+    if words == 0:
+        return [""]
+    all_words = text.split()
+    if len(all_words) < words:
+        raise TextError(
+            f"the filler has {len(all_words)} words, a gap of {words} needs more",
+            "give a longer --filler text",
+        )
+    rng = np.random.default_rng(seed)
+    begins = rng.integers(0, len(all_words) - words + 1, size=count)
+    return [" ".join(all_words[b : b + words]) for b in begins]
+
+
 # ------------------------------------------------------------------ scores of candidates
 
 
-def _pieces(tokenizer: Tokenizer, cloze: Cloze, candidate: str) -> tuple[list[int], list[int]]:
-    """Token ids before the blank, and those of the candidate with what belongs to it."""
-    behind = cloze.right
-    if tokenizer.spells and not behind and tokenizer.unknown not in tokenizer.encode(" "):
-        behind = " "
-    if not tokenizer.spells and not behind.strip(" "):
-        behind = ""  # a blank at the very end is no word's business
-    encoded = tokenizer.encode_with_ends(cloze.left + candidate + behind)
-    edge = len(cloze.left) if tokenizer.spells else len(cloze.left.rstrip(" "))
-    cut = int(np.searchsorted(encoded.ends, edge, side="right"))
-    ids = encoded.ids.tolist()
-    return ids[:cut], ids[cut:]
-
-
-@torch.inference_mode()
 def candidate_scores(
     model: LanguageModel, tokenizer: Tokenizer, cloze: Cloze, candidates: Sequence[str]
 ) -> Floats:
     """ln p of each candidate (and the text right of the blank) given the text left of it."""
-    pairs = [_pieces(tokenizer, cloze, c) for c in candidates]
-    for candidate, (_, ids) in zip(candidates, pairs, strict=True):
-        if not ids or tokenizer.unknown in ids[: max(1, len(tokenizer.encode(candidate)))]:
-            raise TextError(
-                f"candidate '{candidate}' is not in the vocabulary",
-                "choose words that occur in the training text",
-            )
-    # a tokenizer may merge across the blank: what all have in common is read before it
-    columns = zip(*(before for before, _ in pairs), strict=False)
-    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
-    pairs = [(before[:shared], before[shared:] + ids) for before, ids in pairs]
-    left = [tokenizer.start, *pairs[0][0]]
-    state = read(model, torch.tensor([left[:-1]]), model.initial_state(1))
-    rows = len(candidates)
-    state = tuple(part.expand(rows, *part.shape[1:]).contiguous() for part in state)
-    longest = max(len(ids) for _, ids in pairs)
-    inputs = torch.full((rows, longest), tokenizer.start)
-    targets = torch.full((rows, longest), -1)
-    for row, (_, ids) in enumerate(pairs):
-        inputs[row, : len(ids)] = torch.tensor([left[-1], *ids[:-1]])
-        targets[row, : len(ids)] = torch.tensor(ids)
-    logs, _ = model.log_probabilities(inputs, targets, state)
-    scores: Floats = logs.double().sum(1).numpy()
+    check_vocabulary(tokenizer, candidates, "choose words that occur in the training text")
+    right = cloze.right if cloze.right.strip(" ") else ""  # a blank at the end is no word's
+    scores: Floats = score_words(model, tokenizer, [cloze.left], [candidates], right)[0]
     return scores
-
-
-def read(model: LanguageModel, ids: Tensor, state: State, chunk: int = 256) -> State:
-    """The state behind some ids (B, T), read in chunks."""
-    for begin in range(0, ids.shape[1], chunk):
-        part = ids[:, begin : begin + chunk]
-        _, state = model.log_probabilities(part, torch.full_like(part, -1), state)
-    return state
-
-
-def normalised(scores: Floats) -> Floats:
-    """Probabilities among the candidates alone."""
-    p: Floats = np.exp(scores - scores.max())
-    p /= p.sum()
-    return p
 
 
 def log_odds(p: Floats) -> Floats:
@@ -146,11 +124,11 @@ def top_words(
 ) -> list[tuple[str, float]]:
     """The likeliest words in the blank with their probabilities, best first (a beam search)."""
     spelled = tokenizer.spells
-    left = cloze.left if spelled else cloze.left.rstrip(" ")
-    ids = [tokenizer.start, *tokenizer.encode(left).tolist()]
-    state = read(model, torch.tensor([ids[:-1]]), model.initial_state(1))
+    edge, _ = encode_words(tokenizer, cloze.left, ["a"])  # a blank may belong to the word after it
+    ids = [tokenizer.start, *tokenizer.encode(cloze.left[:edge]).tolist()]
+    state = advance(model, [np.array(ids[:-1])], model.initial_state(1))
     beams: list[tuple[float, list[int], State]] = [(0.0, [], state)]
-    found: dict[str, float] = {}
+    probability: dict[str, float] = {}
     for _ in range(24 if spelled else 1):
         grown = []
         for log, word, state in beams:
@@ -165,13 +143,13 @@ def top_words(
         for log, word, state in heapq.nlargest(4 * top + 4, grown, key=lambda g: g[0]):
             shown, ended = _word(tokenizer, word, spelled)
             if ended and shown:
-                found[shown] = found.get(shown, 0.0) + math.exp(log)
+                probability[shown] = probability.get(shown, 0.0) + math.exp(log)
             elif not ended:
                 beams.append((log, word, state))
-        enough = sorted(found.values(), reverse=True)[:top]
+        enough = sorted(probability.values(), reverse=True)[:top]
         if not beams or (len(enough) == top and math.exp(beams[0][0]) < enough[-1]):
             break
-    return sorted(found.items(), key=lambda pair: -pair[1])[:top]
+    return sorted(probability.items(), key=lambda pair: -pair[1])[:top]
 
 
 def _word(tokenizer: Tokenizer, ids: list[int], spelled: bool) -> tuple[str, bool]:
@@ -184,113 +162,201 @@ def _word(tokenizer: Tokenizer, ids: list[int], spelled: bool) -> tuple[str, boo
     return (word if end is None else word[:end]), end is not None or not text.strip(" \ufffd")
 
 
-# ------------------------------------------------------------------ items of a grammar
+# ------------------------------------------------------------------ runs side by side
 
 
 @dataclass(frozen=True)
-class Recall:
-    """Forced choice over items of one gap."""
+class ClozeResult:
+    """What each run says to the blank, a row a run and gap."""
 
-    gap: int
-    count: int
-    right: int
-    target_nats: float
-    """mean -ln p of the answer among the candidates"""
-    chance: float
+    rows: Sequence[Mapping[str, Any]]
 
-    @property
-    def accuracy(self) -> float:
-        """Share of items whose answer beats all other candidates."""
-        return self.right / self.count
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli cloze --json``."""
+        return self.result().to_json()
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson 1927)."""
-        return wilson(self.right, self.count)
+    def result(self) -> Result:
+        """A table: a row a run, a column a gap."""
+        table = _accuracy_table if "accuracy" in self.rows[0] else _candidate_table
+        return Result("cloze", {"rows": self.rows}, [table(self.rows)])
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a share.
+def fill_blank(
+    runs: Sequence[Run],
+    text: str,
+    *,
+    candidates: Sequence[str] = (),
+    swap: tuple[str, str] | None = None,
+    gaps: Sequence[int] | None = None,
+    filler: str | None = None,
+    top: int = 5,
+    seed: int = 0,
+    on_progress: OnProgress = warnings_only,
+) -> ClozeResult:
+    """The candidates, or the likeliest words, in the blank of a text.
 
-    >>> [round(x, 4) for x in wilson(5, 10)]
-    [0.2366, 0.7634]
+    With `gaps`, averaged over places of the text `filler` that stand in the place of ``...``.
     """
-    z = 1.959963984540054
-    share = right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count)
-    half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+    blank = Cloze.parse(text)
+    if gaps is not None and filler is None:
+        raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
+    fillers: dict[int | None, list[str]] = {None: [""]}
+    if gaps is not None and filler is not None:
+        words = "\n".join(d.text for d in read_documents([filler], TextOptions()))
+        fillers = {g: filler_stretches(words, g, FILLERS if g else 1, seed) for g in gaps}
+    rows = []
+    for run in runs:
+        model = run.model()
+        unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
+        warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
+        warn_unknown(run.tokenizer, swap[1] if swap else "", on_progress)
+        for gap, some in fillers.items():
+            texts = [blank if gap is None else blank.with_gap(f) for f in some]
+            found = _candidates(model, run.tokenizer, texts, candidates, swap, top)
+            rows.append(
+                {"run": str(run.path), "arch": run.record.arch, "gap": gap, "candidates": found}
+            )
+    return ClozeResult(rows)
 
 
-def recall(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> Recall:
-    """Forced choice over items of one gap: the answer against the item's candidates."""
-    scores = item_scores(model, tokenizer, items)
-    right, nats = 0, 0.0
-    for item, row in zip(items, scores, strict=True):
-        answer = item.candidates.index(item.answer)
-        rivals = np.delete(row, answer)
-        right += bool(row[answer] > rivals.max())
-        nats -= float(np.log(max(normalised(row)[answer], 1e-300)))
-    chance = float(np.mean([1 / len(i.candidates) for i in items]))
-    return Recall(items[0].gap, len(items), right, nats / len(items), chance)
+def _candidates(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[Cloze],
+    candidates: Sequence[str],
+    swap: tuple[str, str] | None,
+    top: int,
+) -> list[dict[str, Any]]:
+    """Mean probability of each candidate, best first, and what the swap does to its log-odds."""
+    words = list(candidates)
+    if not words:
+        likeliest = top_words(model, tokenizer, texts[0], top)
+        if len(texts) == 1 and not swap:
+            return [{"text": w, "probability": p, "log_odds_swap": None} for w, p in likeliest]
+        words = [word for word, _ in likeliest]
+
+    def probabilities(cloze: Cloze) -> Floats:
+        scores = candidate_scores(model, tokenizer, cloze, words)
+        return normalised(scores) if candidates else np.exp(scores)
+
+    real = np.stack([probabilities(t) for t in texts])  # (fillers, candidates)
+    moved = [None] * len(words)
+    if swap:
+        other = np.stack([probabilities(t.swapped(*swap)) for t in texts])
+        moved = (log_odds(real) - log_odds(other)).mean(0).tolist()
+    columns = zip(words, real.mean(0).tolist(), moved, strict=True)
+    rows = [{"text": w, "probability": p, "log_odds_swap": d} for w, p, d in columns]
+    return sorted(rows, key=lambda r: -r["probability"])[: len(words) if candidates else top]
 
 
-@torch.inference_mode()
-def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> list[Floats]:
-    """ln p of every candidate of every item.
+def _candidate_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    def line(c: Mapping[str, Any]) -> str:
+        shown = f"{c['text']} {PROBABILITY.show(c['probability'])}"
+        moved = c["log_odds_swap"]
+        return shown if moved is None else f"{shown} ({'+' * (moved >= 0)}{LOG_ODDS.show(moved)})"
 
-    Where each candidate is one token all items are read side by side; else one by one.
+    by_run: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        cell = "\n".join(map(line, row["candidates"]))
+        by_run.setdefault(row["run"], {"run": row["run"]})[f"gap{row['gap']}"] = cell
+    columns = [Column("run", text_column("run"))]
+    for gap in dict.fromkeys(row["gap"] for row in rows):
+        heading = "in the blank" if gap is None else f"gap {gap}"
+        columns.append(Column(f"gap{gap}", text_column(heading)))
+    swapped = any(c["log_odds_swap"] is not None for row in rows for c in row["candidates"])
+    note = "in brackets: what the true cue adds to the log-odds, against the swapped one"
+    return Table("", columns, list(by_run.values()), note if swapped else "")
+
+
+# ------------------------------------------------------------------ items of a grammar
+
+
+def answer_items(
+    runs: Sequence[Run],
+    items: Path | None = None,
+    gaps: Sequence[int] | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> ClozeResult:
+    """Forced choice over held-out items: those beside the text that a run was trained on.
+
+    A run whose text is not that of the items beside it is left out, with a warning.
     """
-    clozes = [Cloze(i.text) for i in items]
-    first = [_pieces(tokenizer, c, i.candidates[0])[0] for c, i in zip(clozes, items, strict=True)]
-    words = sorted({c for i in items for c in i.candidates})
-    single = not tokenizer.spells and all(len(tokenizer.encode(w)) == 1 for w in words)
-    if not single:
-        pairs = zip(clozes, items, strict=True)
-        return [candidate_scores(model, tokenizer, c, i.candidates) for c, i in pairs]
-    token = {w: int(tokenizer.encode(w)[0]) for w in words}
-    missing = [w for w in words if token[w] == tokenizer.unknown]
-    if missing:
-        raise TextError(
-            f"candidate '{missing[0]}' is not in the vocabulary",
-            "the items belong to another text than the run",
+    rows = []
+    for run in runs:
+        path = items or items_of(run, on_progress)
+        if path is None:
+            continue
+        model = run.model()
+        for group in _by_gap(path, gaps):
+            found = item_accuracy(model, run.tokenizer, group)
+            low, high = found.interval
+            row = {"run": str(run.path), "arch": run.record.arch, "gap": found.gap}
+            row |= {"kind": found.kind, "accuracy": found.accuracy, "low": low, "high": high}
+            row |= {"count": found.count, "chance": found.chance}
+            rows.append(row | {"target_nats": found.target_nats, "candidates": []})
+    if not rows:
+        raise _no_text(runs[0])
+    return ClozeResult(rows)
+
+
+def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
+    """The items beside a run's text; None, with a warning, where they belong to another text."""
+    warnings: list[Message] = []
+    found = find_companions(run.record.corpus["texts"], warnings.append)
+    if found.items and found.about and not _text_is_unchanged(run):
+        warnings.append(
+            Message(f"the text of '{run.path}' has changed: its items are left out", "warning")
         )
-    scores: list[Floats] = []
-    for begin in range(0, len(items), ITEMS_AT_ONCE):
-        some = slice(begin, begin + ITEMS_AT_ONCE)
-        logits = _last_logits(model, tokenizer, first[some])  # (B, V)
-        for item, row in zip(items[some], logits, strict=True):
-            scores.append(row[[token[c] for c in item.candidates]].numpy())
-    return scores
+        found = find_companions(())
+    for warning in warnings:
+        on_progress(warning)
+    if found.items is None and not warnings:
+        raise _no_text(run)
+    return found.items
 
 
-def _last_logits(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[list[int]]) -> Tensor:
-    """Log-probabilities behind each text. Shapes: -> (B, V).
-
-    Texts are padded on the left with the start id, which leaves no trace.
-    """
-    longest = 1 + max(len(ids) for ids in texts)
-    padded = torch.full((len(texts), longest), tokenizer.start)
-    for row, ids in enumerate(texts):
-        if ids:
-            padded[row, -len(ids) :] = torch.tensor(ids)
-    state = read(model, padded[:, :-1], model.initial_state(len(texts)))
-    logits, _ = model(padded[:, -1:], state)
-    logs: Tensor = logits[:, -1].double().log_softmax(-1)
-    return logs
+def _text_is_unchanged(run: Run) -> bool:
+    """Whether a run's text is what it was trained on; a text that is gone has not changed."""
+    with suppress(TextError):
+        checksum: str = run.record.corpus["sha256"]
+        return load_corpus(CorpusSpec.from_json(run.record.corpus)).sha256 == checksum
+    return True
 
 
-def filler_stretches(text: str, words: int, count: int, seed: int) -> list[str]:
-    """`count` chunks of so many consecutive words, from random places of a text."""
-    if words == 0:
-        return [""]
-    all_words = text.split()
-    if len(all_words) < words:
-        raise TextError(
-            f"the filler has {len(all_words)} words, a gap of {words} needs more",
-            "give a longer --filler text",
-        )
-    rng = np.random.default_rng(seed)
-    begins = rng.integers(0, len(all_words) - words + 1, size=count)
-    return [" ".join(all_words[b : b + words]) for b in begins]
+def _no_text(run: Run) -> UsageError:
+    return UsageError("no text with a blank", f'lmcli cloze {run.path} --text "... ___"')
+
+
+def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
+    """Items by kind and gap: the control first, then what is asked by gap."""
+    groups = {
+        (kind, gap): items
+        for (kind, gap), items in group_items(read_items(path)).items()
+        if kind == CONTROL or (kind in QUESTIONS and (not gaps or gap in gaps))
+    }
+    if not any(kind in QUESTIONS for kind, _ in groups):
+        raise TextError(f"'{path}' has no items with these gaps", "leave --gaps out to see which")
+    return list(groups.values())
+
+
+def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    by_run: dict[str, dict[str, Any]] = {}
+    chance: dict[str, Any] = {"arch": "chance"}
+    for row in rows:
+        key = CONTROL if row["kind"] == CONTROL else f"gap{row['gap']}"
+        by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
+        chance[key] = row["chance"]
+    asked = [r for r in rows if r["kind"] in QUESTIONS]
+    title, unit = QUESTIONS[asked[0]["kind"]]
+    columns = [Column("arch", text_column("model"))]
+    columns += [Column(CONTROL, WHOLE_PERCENT, CONTROL)] if CONTROL in chance else []
+    gaps = dict.fromkeys(r["gap"] for r in asked)
+    columns += [Column(f"gap{g}", WHOLE_PERCENT, f"{g} {unit}") for g in gaps]
+    widest = max(r["high"] - r["low"] for r in rows) / 2
+    note = (
+        f"right answers out of {int(1 / asked[0]['chance'] + 0.5)}, {asked[0]['count']} texts "
+        f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
+    )
+    if CONTROL in chance:
+        note += "; control: 3 words back, within everyone's reach"
+    return Table(title, columns, [*by_run.values(), chance], note)

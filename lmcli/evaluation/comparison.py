@@ -1,28 +1,41 @@
-"""Outcomes on one text under one protocol -> a ranking with paired differences.
+"""Trainings on one text under one protocol -> a ranking with paired differences.
 
-**In:** what came of each member of a comparison, or of runs that exist.
-**Out:** a `ComparisonRow` per architecture, the `Difference` of each to the best, and the optimum
-where a grammar made the text.
+**In:** a `TrialResult` for each training, or for runs that exist.
+**Out:** a `Comparison`: a row for each architecture over its seeds, and for the optimum of a
+grammar; the `Difference` of each to the best; how far back each remembers.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmcli.data.dataset import Dataset
-from lmcli.evaluation.score import RESAMPLES, Floats, Score
-from lmcli.grammars.base import companions, read_about
-from lmcli.registry import GRAMMARS
-from lmcli.settings import update
-from lmcli.training.job import Job
-from lmcli.training.sweep import RACE_RATES, RACE_SHARE, TrialResult, share_cores
-from lmcli.training.trainer import Budget
+from lmcli.evaluation.comparison_memory import measure_memory, reach_text, recall_tables
+from lmcli.evaluation.optimum import optimum_row
+from lmcli.evaluation.probes.base import ProbeData, ProbeResult
+from lmcli.evaluation.probes.suite import ProbeReport
+from lmcli.evaluation.score import Score, warn_of_unknown
+from lmcli.evaluation.statistics import limits, paired_rates
+from lmcli.evaluation.trial_result import TrialResult
+from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.report.result import (
+    BITS_PER_CHAR,
+    PARAMETERS,
+    PERPLEXITY,
+    Block,
+    Column,
+    Metric,
+    Result,
+    Table,
+    text,
+)
 
 # ------------------------------------------------------------------ ranking
 
@@ -108,119 +121,148 @@ def paired_difference(
     a: str, a_scores: Sequence[Score], b: str, b_scores: Sequence[Score]
 ) -> Difference:
     """Paired bootstrap over blocks of text, and over seeds where there are several."""
-    rng = np.random.default_rng(0)
-    sizes = a_scores[0].block_chars
-    blocks = len(sizes)
-    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES)
-
-    def resampled(scores: Sequence[Score]) -> Floats:
-        nats = counts @ np.stack([s.block_nats for s in scores]).T  # (RESAMPLES, seeds)
-        seeds = rng.integers(len(scores), size=(RESAMPLES, len(scores)))
-        mean: Floats = np.take_along_axis(nats, seeds, axis=1).mean(axis=1)
-        return mean / (counts @ sizes) / math.log(2)
-
-    apart = resampled(a_scores) - resampled(b_scores)
-    low, high = np.percentile(apart, [2.5, 97.5])
+    a_nats, b_nats = (np.stack([s.block_nats for s in some]) for some in (a_scores, b_scores))
+    a_rates, b_rates = paired_rates(a_nats, b_nats, a_scores[0].block_chars)
+    low, high = limits(a_rates / math.log(2) - b_rates / math.log(2))
     mean = np.mean([s.bits_per_char for s in a_scores]) - np.mean(
         [s.bits_per_char for s in b_scores]
     )
-    return Difference(a, b, float(mean), float(low), float(high))
+    return Difference(a, b, float(mean), low, high)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows, best first, and each one's difference to the best."""
+
+    rows: Sequence[ComparisonRow]
+    differences: Sequence[Difference]
+
+    @classmethod
+    def of(cls, results: Sequence[TrialResult]) -> Ranking:
+        """Rank results; those of one name are seeds of one row, whichever was done first."""
+        groups: dict[str, list[TrialResult]] = {}
+        for result in sorted(results, key=lambda o: (o.seed, o.run)):
+            groups.setdefault(result.name, []).append(result)
+        rows = [ComparisonRow(name, g[0].arch, g) for name, g in groups.items()]
+        rows.sort(key=lambda row: row.bits_per_char)
+        return cls(rows, [_against(row, rows[0]) for row in rows[1:]])
+
+
+def _against(row: ComparisonRow, best: ComparisonRow) -> Difference:
+    scores = [[o.held_out for o in r.outcomes] for r in (row, best)]
+    return paired_difference(row.name, scores[0], best.name, scores[1])
+
+
+# ------------------------------------------------------------------ what `lmcli compare` says
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All standings, best first, and each one's difference to the best."""
+    """A ranking with all that was measured beside it."""
 
-    standings: Sequence[ComparisonRow]
-    differences: Sequence[Difference] = field(default_factory=tuple)
+    ranking: Ranking
+    rows: Sequence[Mapping[str, Any]]
+    """of the ranking and of the optimum, as JSON, best first"""
+    corpus: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    """the conditions that were the same for all trainings"""
+    folder: Path
+    """where the runs are"""
+    probes: Sequence[ProbeResult] | None = None
+    """results of all probes, where they were run"""
 
-    @classmethod
-    def of(cls, outcomes: Sequence[TrialResult]) -> Comparison:
-        """Rank outcomes; those of one name are seeds of one row, whichever was done first."""
-        groups: dict[str, list[TrialResult]] = {}
-        for outcome in sorted(outcomes, key=lambda o: (o.seed, o.run)):
-            groups.setdefault(outcome.name, []).append(outcome)
-        standings = [ComparisonRow(name, g[0].arch, g) for name, g in groups.items()]
-        standings.sort(key=lambda s: s.bits_per_char)
-        best = standings[0]
-        return cls(standings, [_against(s, best) for s in standings[1:]])
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli compare --json``."""
+        return self.result().to_json()
+
+    def result(self) -> Result:
+        """The ranking, right answers by gap, the pictures of all probes; the next command."""
+        values = {
+            "corpus": self.corpus,
+            "protocol": self.protocol,
+            "rows": self.rows,
+            "differences": [d.to_json() for d in self.ranking.differences],
+        }
+        blocks: list[Block] = [self._table(), *recall_tables(self.rows)]
+        if self.probes is not None:
+            values["probes"] = [r.to_json() for r in self.probes]
+        if self.probes:
+            blocks += ProbeReport(self.probes).result().blocks
+        again = f"lmcli sample {shlex.quote(self.ranking.rows[0].outcomes[0].run)}"
+        if any(row["arch"] == "optimum" for row in self.rows):
+            again = f"lmcli cloze {shlex.quote(str(self.folder))}/*"
+        return Result("compare", values, blocks, [again])
+
+    def _table(self) -> Table:
+        part = "test" if all(row["test"] for row in self.rows) else "valid"
+        differences = {d.a: d for d in self.ranking.differences}
+        table = []
+        for row in self.rows:
+            verdict = "best" if row["name"] == self.ranking.rows[0].name else ""
+            if row["name"] in differences:
+                against = differences[row["name"]]
+                verdict = f"{against.verdict} ({against.bits_per_char:+.3f})"
+            tokens = row["tokens_seen"]
+            millions = None if tokens is None else tokens / 1e6
+            reach = reach_text(row["reach"])
+            table.append({**row, "verdict": verdict, "million": millions, "reached": reach})
+        columns = [
+            Column("name", text("model")),
+            Column("parameters", PARAMETERS),
+            Column("million", Metric("M tokens", 1)),
+            Column("seconds", Metric("s", 0)),
+            Column(f"{part}.perplexity", PERPLEXITY),
+            Column(f"{part}.bits_per_char", BITS_PER_CHAR),
+            Column("reached", text("reach")),
+            Column("verdict", text("against best")),
+        ]
+        held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
+        note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
+        return Table(f"{held_out[part]}, best first", columns, table, note)
 
 
-def _against(standing: ComparisonRow, best: ComparisonRow) -> Difference:
-    scores = [[o.held_out for o in s.outcomes] for s in (standing, best)]
-    return paired_difference(standing.name, scores[0], best.name, scores[1])
+def compare_results(
+    results: Sequence[TrialResult],
+    dataset: Dataset,
+    protocol: Mapping[str, Any],
+    folder: Path,
+    *,
+    seed: int = 0,
+    probe: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Comparison:
+    """Rank what was trained on a dataset, and measure how far back each row remembers.
+
+    With `probe` all probes are run.
+    """
+    _warn_of_unknown(results, on_progress)
+    ranking = Ranking.of(results)
+    rows = [row.to_json() for row in ranking.rows]
+    data = ProbeData.of_corpus(dataset.spec.texts, dataset.corpus, on_progress)
+    optimum = optimum_row(dataset, lambda event: None)  # a warning has been given with the items
+    if optimum:
+        rows.append(optimum)
+        rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
+    probes = measure_memory(rows, data, seed, probe, on_progress)
+    corpus = _corpus(dataset)
+    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
 
 
-def protocol(job: Job, budget: Budget, match: str, seeds: int, workers: int) -> Mapping[str, Any]:
-    """The conditions that were the same for all members."""
+def _corpus(dataset: Dataset) -> dict[str, Any]:
+    corpus, tokenized = dataset.corpus, dataset.tokenized
+    parts = [p for p in (corpus.train, corpus.valid, corpus.test) if p]
+    streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
     return {
-        "minutes": budget.minutes,
-        "steps": budget.steps,
-        "epochs": budget.epochs,
-        "match": match,
-        "seeds": seeds,
-        "batch": job.training.batch,
-        "truncation": job.training.truncation,
-        "side_by_side": workers,
-        "cores_each": len(share_cores(workers)[0]),
-        "learning_rates": list(RACE_RATES),
-        "race_share": RACE_SHARE,
-        "device": job.device,
-        "split": job.dataset.spec.split,
+        "sha256": corpus.sha256,
+        "chars": sum(p.chars for p in parts),
+        "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
+        "tokenizer": dataset.tokenizer,
     }
 
 
-# ------------------------------------------------------------------ the known optimum
-
-
-def optimum_row(dataset: Dataset) -> dict[str, Any] | None:
-    """What nobody can beat on these very documents, where the text was made by a grammar.
-
-    The grammar itself says how likely each held-out document is.
-    """
-    grammar = made_by(dataset)
-    if grammar is None:
-        return None
-    row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
-    for name, held_out in (("valid", dataset.valid), ("test", dataset.test)):
-        if held_out is None:
-            row[name] = None
-            continue
-        part, tokens = held_out.part, held_out.targets
-        lines = (line for piece in part.documents for line in piece.splitlines())
-        try:
-            nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
-        except ValueError:
-            return None  # edited by hand: the optimum is not known any more
-        row[name] = {
-            "nats_per_token": nats / tokens,
-            "perplexity": math.exp(nats / tokens),
-            "bits_per_char": nats / math.log(2) / part.chars,
-            "standard_error": None,
-        }
-    return row | {"seeds": []}
-
-
-NO_TRAINING = (
-    "parameters",
-    "body_parameters",
-    "tokens_seen",
-    "seconds",
-    "tokens_per_second",
-    "flops_per_token",
-    "learning_rate",
-    "run",
-)
-
-
-def made_by(dataset: Dataset) -> Any:
-    """The grammar that made the text, by the about-file beside it; None for any other text."""
-    if len(dataset.spec.texts) != 1 or not Path(dataset.spec.texts[0]).name:
-        return None
-    _, about = companions(Path(dataset.spec.texts[0]))
-    if not about.is_file():
-        return None
-    recipe = dict(read_about(about)["recipe"])
-    cls = GRAMMARS.load(recipe.pop("grammar"))
-    grammar = cls(update(cls.Settings(), recipe))
-    return grammar if hasattr(grammar, "token_log_probabilities") else None
+def _warn_of_unknown(results: Sequence[TrialResult], on_progress: OnProgress) -> None:
+    """Warnings where some lack tokens that others have: their bits per character mean little."""
+    scores = {r.name: r.held_out for r in results}
+    if len({score.unknown_tokens for score in scores.values()}) > 1:
+        for name, score in scores.items():
+            warn_of_unknown(score, name, on_progress)

@@ -1,11 +1,12 @@
-"""How likely each of several words is as the next one.
+"""How likely each of several words is after a text: the one scorer of all forced choices.
 
-**In:** a model, a tokenizer, states, the last token before each word, the words.
+**In:** a model, a tokenizer, texts, words for each.
 **Out:** ln p of every word.
 
-A word's score is the sum over its pieces. Where words are spelled out of smaller symbols, it
-includes the probability that the word ends there (that a symbol follows which begins no more of
-it), or "German" would win for being the beginning of "Germany".
+A word's score is the sum over its tokens. Where words are spelt out of smaller symbols, it includes
+the probability that the word ends there, summed over all tokens that end it, or "German" would win
+for being the beginning of "Germany". Where a tokenizer joins some of the words to the blank before
+them and others not, that blank counts to the words.
 """
 
 from __future__ import annotations
@@ -16,31 +17,77 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmcli.errors import TextError
 from lmcli.evaluation.state_batches import Ids, advance, padded, take
 from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LOGITS, LanguageModel, State
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.tokenizers.base import SAFE_SPLIT, Tokenizer
 
-LEFT = 32
-"""characters before a word that are read with it to find its pieces"""
-
-
-def pieces_of(tokenizer: Tokenizer, left: str, word: str) -> list[int]:
-    """The ids that `word` gets behind the text `left`."""
-    cut = max(0, len(left) - LEFT)
-    cut = left.find(" ", cut) + 1 if cut else 0
-    near = left[cut:]
-    encoded = tokenizer.encode_with_ends(near + word)
-    return [int(i) for i in encoded.ids[np.searchsorted(encoded.ends, len(near), "right") :]]
+LEFT = 64
+"""characters before a word that are encoded with it, at the least"""
 
 
-class Chooser:
-    """Scores words for one model."""
+def encode_words(
+    tokenizer: Tokenizer, left: str, words: Sequence[str], right: str = ""
+) -> tuple[int, list[list[int]]]:
+    """Up to which character of `left` the tokens are the same for all words; the ids after it.
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    `right` is a text that follows each word and belongs to it.
+    """
+    split = SAFE_SPLIT.search(left, max(0, len(left) - LEFT))
+    begin = split.start() if split else 0
+    near = left[begin:]
+    encoded = [tokenizer.encode_with_ends(near + word + right) for word in words]
+    shared = min(int(np.searchsorted(e.ends, len(near), "right")) for e in encoded)
+    heads = np.stack([e.ids[:shared] for e in encoded])  # (words, shared)
+    shared = int((heads == heads[0]).all(0).cumprod().sum())
+    edge = int(encoded[0].ends[shared - 1]) if shared else 0
+    return begin + edge, [e.ids[shared:].tolist() for e in encoded]
+
+
+def first_unknown(tokenizer: Tokenizer, words: Sequence[str]) -> str | None:
+    """The first of the words that is empty or has a symbol which the tokenizer does not know."""
+    unknown = -1 if tokenizer.unknown is None else tokenizer.unknown
+    return next((w for w in words if not w or unknown in tokenizer.encode(w)), None)
+
+
+def check_vocabulary(tokenizer: Tokenizer, words: Sequence[str], hint: str) -> None:
+    """A TextError for a word that the tokenizer does not know."""
+    unknown = first_unknown(tokenizer, words)
+    if unknown is not None:
+        raise TextError(f"candidate '{unknown}' is not in the vocabulary", hint)
+
+
+def score_words(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    words: Sequence[Sequence[str]],
+    right: str = "",
+) -> Floats:
+    """ln p of words after whole texts, all read side by side. Shapes: B x C words -> (B, C).
+
+    With a text to the right of them, ln p of that is included, and decides where a word ends.
+    """
+    lefts, ids = [], []
+    for text, choices in zip(texts, words, strict=True):
+        edge, mine = encode_words(tokenizer, text, choices, right)
+        encoded = tokenizer.encode_with_ends(text + choices[0] + right)
+        before = encoded.ids[: np.searchsorted(encoded.ends, edge, "right")]
+        lefts.append(np.concatenate([[tokenizer.start], before]).astype(np.int64))
+        ids.append(mine)
+    state = advance(model, [left[:-1] for left in lefts], model.initial_state(len(lefts)))
+    last = np.array([left[-1] for left in lefts])
+    return WordScorer(model, tokenizer, ended=not right).scores(last, ids, state)
+
+
+class WordScorer:
+    """Scores words, given as ids, for one model; `ended` says that a word must end there."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, ended: bool = True) -> None:
         self.model = model
         self.ends = None
-        if tokenizer.spells:
+        if tokenizer.spells and ended:
             texts = [tokenizer.decode([i]) for i in range(tokenizer.size)]
             ends = [not (t[:1].isalnum() or t[:1] in "'-\ufffd") for t in texts]
             self.ends = torch.tensor(ends)  # (V,) tokens that cannot go on with a word
@@ -51,60 +98,49 @@ class Chooser:
 
         Shapes: last (B,), words B x C lists of ids -> (B, C) in nats.
         """
-        longest = max(len(pieces) for row in words for pieces in row)
-        some = self._at_once(longest + 1, len(words[0]))
-        found = []
-        for begin in range(0, len(last), some):
-            rows = np.arange(begin, min(begin + some, len(last)))
-            here, before = [words[r] for r in rows.tolist()], take(state, rows)
-            short = longest == 1 and self.ends is None
-            score = self._single if short else self._spelled
-            found.append(score(torch.from_numpy(last[rows].astype(np.int64)), here, before))
-        scores: Floats = torch.cat(found).numpy()
-        return scores
-
-    def _at_once(self, steps: int, choices: int) -> int:
-        steps = 1 if steps == 2 and self.ends is None else steps * choices
-        return max(1, LOGITS // (4 * steps * self.model.vocabulary))
+        longest = max(len(ids) for row in words for ids in row)
+        single = longest == 1 and self.ends is None
+        numbers = 4 * self.model.vocabulary * (1 if single else (longest + 1) * len(words[0]))
+        batch = max(1, LOGITS // numbers)
+        scores = []
+        for begin in range(0, len(last), batch):
+            rows = np.arange(begin, min(begin + batch, len(last)))
+            score = self._single if single else self._spelt
+            here = torch.from_numpy(last[rows].astype(np.int64))
+            scores.append(score(here, [words[r] for r in rows.tolist()], take(state, rows)))
+        table: Floats = torch.cat(scores).numpy()
+        return table
 
     def _single(self, last: Tensor, words: list[Sequence[Sequence[int]]], state: State) -> Tensor:
         logits, _ = self.model.last_logits(last.unsqueeze(1), state)
-        ids = torch.tensor([[pieces[0] for pieces in row] for row in words])  # (B, C)
+        ids = torch.tensor([[word[0] for word in row] for row in words])  # (B, C)
         return logits.double().log_softmax(-1).gather(1, ids)
 
-    def _spelled(self, last: Tensor, words: list[Sequence[Sequence[int]]], state: State) -> Tensor:
+    def _spelt(self, last: Tensor, words: list[Sequence[Sequence[int]]], state: State) -> Tensor:
         choices = len(words[0])
-        flat = [np.array(pieces) for row in words for pieces in row]  # B C
-        targets = padded(flat, -1)  # (B C, T)
-        ended = torch.cat([targets, targets.new_full((len(flat), 1), -1)], dim=1)
+        flat = [np.array(word) for row in words for word in row]  # B C
+        lengths = torch.tensor([len(word) for word in flat])
+        targets = padded([np.append(word, -1) for word in flat], -1)  # (B C, T + 1)
         first = last.repeat_interleave(choices).unsqueeze(1)
-        inputs = torch.cat([first, targets.clamp_min(0)], dim=1)  # (B C, T + 1)
-        rows = torch.arange(len(last)).repeat_interleave(choices)
-        logits, _ = self.model(inputs, take(state, rows))
-        logs = logits.double().log_softmax(-1)  # (B C, T + 1, V)
-        each = logs.gather(2, ended.clamp_min(0).unsqueeze(2)).squeeze(2)
-        total = each.masked_fill(ended < 0, 0.0).sum(1)
-        if self.ends is not None:
-            behind = torch.tensor([len(pieces) for pieces in flat])
-            last_step = logs[torch.arange(len(flat)), behind]  # (B C, V)
-            total = total + last_step[:, self.ends].logsumexp(-1)
-        scores: Tensor = total.view(-1, choices)
-        return scores
+        inputs = torch.cat([first, targets[:, :-1].clamp_min(0)], dim=1)
+        state = take(state, torch.arange(len(last)).repeat_interleave(choices))
+        total = torch.zeros(len(flat), dtype=torch.float64)
+        steps = max(1, LOGITS // (4 * len(flat) * self.model.vocabulary))
+        for begin in range(0, inputs.shape[1], steps):
+            logits, state = self.model(inputs[:, begin : begin + steps], state)
+            logs = logits.double().log_softmax(-1)  # (B C, T', V)
+            wanted = targets[:, begin : begin + steps]
+            each = logs.gather(2, wanted.clamp_min(0).unsqueeze(2)).squeeze(2)
+            total += each.masked_fill(wanted < 0, 0.0).sum(1)
+            if self.ends is not None:
+                here = ((begin <= lengths) & (lengths < begin + steps)).nonzero().squeeze(1)
+                after = logs[here, lengths[here] - begin]  # of the last symbol of each word
+                total[here] += after[:, self.ends].logsumexp(-1)
+        return total.view(-1, choices)
 
 
-def choose_behind(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    words: Sequence[Sequence[str]],
-) -> Floats:
-    """ln p of words behind whole texts, all read side by side. Shapes: B x C words -> (B, C)."""
-    rows = []
-    for text, choices in zip(texts, words, strict=True):
-        encoded = tokenizer.encode_with_ends(text + choices[0])
-        ids = encoded.ids[: np.searchsorted(encoded.ends, len(text), "right")]
-        rows.append(np.concatenate([[tokenizer.start], ids]).astype(np.int64))
-    state = advance(model, [row[:-1] for row in rows], model.initial_state(len(rows)))
-    last = np.array([row[-1] for row in rows])
-    ids_of = [[pieces_of(tokenizer, t, w) for w in ws] for t, ws in zip(texts, words, strict=True)]
-    return Chooser(model, tokenizer).scores(last, ids_of, state)
+def normalised(scores: Floats) -> Floats:
+    """Probabilities among the candidates alone. Shapes: (..., C) -> (..., C)."""
+    p: Floats = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return p

@@ -1,19 +1,19 @@
-"""Model + text -> the log-probability of every token.
+"""Model + token ids -> the log-probability of every token.
 
-**In:** a model, a tokenizer, pieces of text, each beginning from the start state.
-**Out:** the nats of every token, each scored exactly once given all before it in its piece. The
+**In:** a model, a stream of ids in which a start id begins each document.
+**Out:** the nats of every token, each scored exactly once given all before it in its document. The
 numbers do not depend on how many rows are read side by side.
 
 How one long stream is read in parallel and exactly: it is cut into rows; all rows are read at
 once, each from the start state. Then each row is read again from the state in which the row before
-it ended, until its state meets the one of the first reading. What follows that point is right as it
-stands. A row that never meets it hands a new end to the next row, and so on until nothing changes.
+it ended, until its state equals that of the first reading. What follows that point is right as it
+stands. A row whose state stays different hands a new end to the next row, and so on until nothing
+changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +21,15 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.evaluation.score import ScoredText
 from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.report.progress import ProgressCounter
-from lmcli.tokenizers.base import Ids, Tokenizer
-
-Reset = Literal["never", "line", "document"]
 
 ROWS = 32
 CHUNK, LONGEST_CHUNK = 128, 1024
-MEETING = 1e-5
-"""States that differ by less have met; what follows differs by far less than 1e-6 of the sum."""
-ROUGH_MEETING = 0.05
-"""The same for a rough reading, whose states may be in bfloat16 and are no finer than that."""
-
-
-# ------------------------------------------------------------------ the one primitive
+STATE_TOLERANCE = 1e-5
+"""States that differ by less are equal; what follows differs by far less than 1e-6 of the sum."""
+APPROXIMATE_TOLERANCE = 0.05
+"""The same for an approximate reading, whose states may be in bfloat16, which is no finer."""
 
 
 class _Reading:
@@ -48,13 +41,13 @@ class _Reading:
         ids: npt.NDArray[np.integer[Any]],
         rows: int,
         chunk: int,
-        meeting: float,
+        tolerance: float,
         state: State | None = None,
         meter: ProgressCounter | None = None,
     ) -> None:
         self.model = model
         self.meter = meter or ProgressCounter()
-        self.meeting = meeting
+        self.tolerance = tolerance
         self.state = state
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
         length = len(ids) - 1
@@ -70,7 +63,7 @@ class _Reading:
         self.inputs = torch.from_numpy(inputs.reshape(self.rows, self.chunks, chunk))
         self.targets = torch.from_numpy(targets.reshape(self.rows, self.chunks, chunk))
         self.nats = torch.zeros(self.rows, self.chunks, chunk)
-        self.after: list[State] = []  # per chunk, the states of all rows behind it
+        self.after: list[State] = []  # per chunk, the states of all rows after it
 
     def read(self, rows: Tensor, chunk: int, state: State) -> State:
         """Score one chunk of some rows from a state."""
@@ -93,26 +86,26 @@ class _Reading:
             self.meter.add((chunk + 1) * self.length // self.chunks - done)
             done = (chunk + 1) * self.length // self.chunks
 
-    def all_rows(self, rough: bool) -> None:
+    def all_rows(self, approximate: bool) -> None:
         """Every row from where the row before it ended."""
         self.first()
         changed = torch.arange(1, self.rows)
         while len(changed):
-            ended = self.repair(changed)
-            changed = (ended + 1)[ended + 1 < self.rows] if not rough else ended[:0]
+            ended = self.rescore_rows(changed)
+            changed = (ended + 1)[ended + 1 < self.rows] if not approximate else ended[:0]
 
-    def found(self) -> npt.NDArray[np.float32]:
+    def token_nll(self) -> npt.NDArray[np.float32]:
         """The nats of the stream, in its order."""
         nats: npt.NDArray[np.float32] = self.nats.flatten().numpy()[: self.length]
         return nats
 
-    def repair(self, rows: Tensor) -> Tensor:
+    def rescore_rows(self, rows: Tensor) -> Tensor:
         """Read rows again from where the row before them ended; return those whose end changed."""
         state: State = tuple(part[rows - 1] for part in self.after[-1])
         for chunk in range(self.chunks):
             state = self.read(rows, chunk, state)
             old = self.after[chunk]
-            apart = _apart(state, tuple(part[rows] for part in old), self.meeting)
+            apart = _apart(state, tuple(part[rows] for part in old), self.tolerance)
             for part, new in zip(old, state, strict=True):
                 part[rows] = new
             rows, state = rows[apart], tuple(part[apart] for part in state)
@@ -121,11 +114,11 @@ class _Reading:
         return rows
 
 
-def _apart(new: State, old: State, meeting: float) -> Tensor:
+def _apart(new: State, old: State, tolerance: float) -> Tensor:
     """Which rows of two states differ. Shapes: (B, ...) -> (B,) bool."""
     far = torch.zeros(len(new[0]), dtype=torch.bool)
     for a, b in zip(new, old, strict=True):
-        differs = (a - b).abs() > meeting * (1 + b.abs()) if a.is_floating_point() else a != b
+        differs = (a - b).abs() > tolerance * (1 + b.abs()) if a.is_floating_point() else a != b
         far |= differs.flatten(1).any(1).cpu()
     return far
 
@@ -135,14 +128,14 @@ def stream_nats(
     model: LanguageModel,
     ids: npt.NDArray[np.integer[Any]],
     rows: int = ROWS,
-    rough: bool = False,
+    approximate: bool = False,
     state: State | None = None,
     meter: ProgressCounter | None = None,
 ) -> npt.NDArray[np.float32]:
     """-ln p of every id but the first, given all before it and the state; 0 for start ids.
 
-    `rows` is how many places of the stream are read side by side: a matter of speed only. A `rough`
-    reading hands the state on to the next row once and leaves it at that.
+    `rows` is how many places of the stream are read side by side: a matter of speed only. An
+    `approximate` reading hands the state on to the next row once and leaves it at that.
     Shapes: (N,) -> (N - 1,), in nats.
     """
     if len(ids) < 2:
@@ -156,13 +149,13 @@ def stream_nats(
         ids,
         min(rows, max(1, len(ids) // (4 * chunk))),
         chunk,
-        ROUGH_MEETING if rough else MEETING,
+        APPROXIMATE_TOLERANCE if approximate else STATE_TOLERANCE,
         state,
         meter,
     )
-    reading.all_rows(rough)
+    reading.all_rows(approximate)
     model.train(was_training)
-    return reading.found()
+    return reading.token_nll()
 
 
 @torch.inference_mode()
@@ -180,42 +173,7 @@ def carried_nats(
     """
     was_training = model.training
     model.eval()
-    reading = _Reading(model, ids, rows, chunk, MEETING, state, meter)
-    reading.all_rows(rough=False)
+    reading = _Reading(model, ids, rows, chunk, STATE_TOLERANCE, state, meter)
+    reading.all_rows(approximate=False)
     model.train(was_training)
-    return reading.found(), tuple(part[-1:] for part in reading.after[-1])
-
-
-# ------------------------------------------------------------------ texts
-
-
-def score_documents(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    pieces: Sequence[str],
-    reset: Reset = "document",
-    rows: int = ROWS,
-    meter: ProgressCounter | None = None,
-) -> list[ScoredText]:
-    """Score pieces of text; with reset="never" the state is carried from piece to piece.
-
-    The meter counts tokens.
-    """
-    if reset == "line":
-        pieces = [line for piece in pieces for line in piece.splitlines(keepends=True)]
-    encoded = [tokenizer.encode_with_ends(piece) for piece in pieces]
-    start = np.array([tokenizer.start], np.int32)
-    parts: list[Ids] = []
-    for i, e in enumerate(encoded):
-        if i == 0 or reset != "never":
-            parts.append(start)
-        parts.append(e.ids)
-    stream = np.concatenate(parts) if parts else start
-    meter = meter or ProgressCounter()
-    meter.begin("scoring", len(stream) - 1, "M tokens")
-    nats = stream_nats(model, stream, rows, meter=meter)[stream[1:] != tokenizer.start]
-    cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
-    return [
-        ScoredText(text, e.ids, e.ends, part, tokenizer.unknown)
-        for text, e, part in zip(pieces, encoded, np.split(nats, cuts), strict=True)
-    ]
+    return reading.token_nll(), tuple(part[-1:] for part in reading.after[-1])

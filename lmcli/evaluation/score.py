@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.evaluation.statistics import Floats, resampled_rates
+from lmcli.report.progress import Message, OnProgress
 from lmcli.tokenizers.base import Ids
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ScoredText:
         breaks = np.cumsum([len(line) for line in self.text.splitlines(keepends=True)])
         begins = np.concatenate([[0], self.ends[:-1]])
         owner = np.searchsorted(breaks, begins, side="right")
-        # a token of no width behind the last character belongs to the last line
+        # a token of no width after the last character belongs to the last line
         owner = np.minimum(owner, len(breaks) - 1)
         parts = []
         for i, stop in enumerate(breaks.tolist()):
@@ -59,7 +60,7 @@ class ScoredText:
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over a text; every rate is derived from them. Nats unless the name says otherwise.
+    """Sums over a text, which can be added; every rate is derived from them. Nats, not bits.
 
     Blocks are chunks of the text of equal length in characters, the same for every tokenizer, so
     that two models can be compared block by block.
@@ -77,28 +78,24 @@ class Score:
 
     @classmethod
     def of(cls, texts: Sequence[ScoredText]) -> Score:
-        """Add up scored texts."""
-        nats = np.concatenate([t.nats for t in texts]).astype(np.float64)
-        unknown = np.concatenate([t.ids == (-1 if t.unknown is None else t.unknown) for t in texts])
-        chars = sum(len(t.text) for t in texts)
-        offsets = np.cumsum([0] + [len(t.text) for t in texts])
-        ends = np.concatenate([t.ends + o for t, o in zip(texts, offsets, strict=False)])
-        width = block_width(chars)
-        block = np.minimum(np.maximum(ends - 1, 0) // width, max(0, chars // width - 1))
-        count = max(1, chars // width)
-        sizes = np.full(count, float(width))
-        sizes[-1] = chars - width * (count - 1)
-        return cls(
-            nats=math.fsum(nats),
-            tokens=len(nats),
-            chars=chars,
-            bytes=sum(len(t.text.encode("utf-8", "surrogatepass")) for t in texts),
-            words=sum(len(t.text.split()) for t in texts),
-            unknown_tokens=int(unknown.sum()),
-            unknown_nats=math.fsum(nats[unknown]),
-            block_nats=np.bincount(block, weights=nats, minlength=count).astype(np.float64),
-            block_chars=sizes,
-        )
+        """Of scored texts, taken end to end."""
+        lengths = [len(t.text) for t in texts]
+        sums = ScoreAccumulator(sum(lengths), texts[0].unknown)
+        for text in texts:
+            sums.add_text(text.text)
+        ends = [t.ends + o for t, o in zip(texts, np.cumsum([0, *lengths]), strict=False)]
+        tokens = ([t.ids for t in texts], ends, [t.nats for t in texts])
+        sums.add_tokens(*map(np.concatenate, tokens))
+        return sums.score()
+
+    def __add__(self, other: Score) -> Score:
+        """The sums over both texts; the blocks of one follow those of the other."""
+        sums: Any = {
+            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Score)[:-2]
+        }
+        sums["block_nats"] = np.concatenate([self.block_nats, other.block_nats])
+        sums["block_chars"] = np.concatenate([self.block_chars, other.block_chars])
+        return Score(**sums)
 
     @property
     def nats_per_token(self) -> float:
@@ -135,7 +132,7 @@ class Score:
         """Standard error of bits_per_char, from a block bootstrap."""
         if len(self.block_nats) < 2:
             return math.nan
-        rates = resample(self.block_nats, self.block_chars) / math.log(2)
+        rates = resampled_rates(self.block_nats, self.block_chars) / math.log(2)
         return float(rates.std(ddof=1))
 
     def to_json(self) -> dict[str, float | int]:
@@ -158,7 +155,6 @@ REPORTED = (
     "standard_error",
 )
 MOST_BLOCKS, LEAST_BLOCK = 2000, 20
-RESAMPLES = 1000
 
 
 def block_width(chars: int) -> int:
@@ -166,13 +162,69 @@ def block_width(chars: int) -> int:
     return max(LEAST_BLOCK, min(1000, chars // 50), chars // MOST_BLOCKS)
 
 
-def resample(values: Floats, sizes: Floats) -> Floats:
-    """Bootstrap replicates of sum(values) / sum(sizes) over blocks drawn with replacement."""
-    blocks = len(values)
-    rng = np.random.default_rng(0)  # the same resamples for every model: differences are paired
-    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES)
-    rates: Floats = (counts @ values) / (counts @ sizes)
-    return rates
+class ScoreAccumulator:
+    """Adds up a text of `chars` characters as it is scored, some tokens at a time."""
+
+    def __init__(self, chars: int, unknown: int | None) -> None:
+        self._chars = chars
+        self._unknown = -1 if unknown is None else unknown
+        self._width = block_width(chars)
+        self._blocks = max(1, chars // self._width)
+        self._block_nats = np.zeros(self._blocks)
+        self._nats: list[float] = []
+        self._unknown_nats: list[float] = []
+        self._tokens = self._unknown_tokens = self._bytes = self._words = 0
+
+    def add_text(self, text: str, within_word: bool = False) -> None:
+        """Count bytes and words; `within_word` says that the first word has been counted."""
+        self._bytes += len(text.encode("utf-8", "surrogatepass"))
+        self._words += len(text.split()) - within_word
+
+    def add_tokens(
+        self,
+        ids: npt.NDArray[np.integer[Any]],
+        ends: npt.NDArray[np.int64],
+        nats: npt.NDArray[np.float32],
+    ) -> None:
+        """Scored tokens, and the characters of the whole text at which they end."""
+        exact = nats.astype(np.float64)
+        block = np.minimum(np.maximum(ends - 1, 0) // self._width, self._blocks - 1)
+        self._block_nats += np.bincount(block, weights=exact, minlength=self._blocks)
+        unknown = exact[ids == self._unknown]
+        self._nats.append(math.fsum(exact))
+        self._unknown_nats.append(math.fsum(unknown))
+        self._tokens += len(ids)
+        self._unknown_tokens += len(unknown)
+
+    def score(self) -> Score:
+        """The sums so far."""
+        sizes = np.full(self._blocks, float(self._width))
+        sizes[-1] = self._chars - self._width * (self._blocks - 1)
+        return Score(
+            nats=math.fsum(self._nats),
+            tokens=self._tokens,
+            chars=self._chars,
+            bytes=self._bytes,
+            words=self._words,
+            unknown_tokens=self._unknown_tokens,
+            unknown_nats=math.fsum(self._unknown_nats),
+            block_nats=self._block_nats,
+            block_chars=sizes,
+        )
+
+
+UNSPELT = 0.01
+"""share of unknown tokens from which on their missing spelling matters"""
+
+
+def warn_of_unknown(score: Score, run: object, on_progress: OnProgress) -> None:
+    """A warning where bits per character mean little, as many tokens are unknown."""
+    if score.unknown_tokens > UNSPELT * score.tokens:
+        warning = (
+            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
+            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
+        )
+        on_progress(Message(warning, "warning"))
 
 
 def _ratio(total: float, count: float) -> float:

@@ -1,7 +1,7 @@
 """Reading many rows of different lengths side by side, each from a state of its own.
 
 **In:** a model, rows of ids, states.
-**Out:** the states behind the rows, or the nats of their tokens. What a row gets does not depend
+**Out:** the states after the rows, or the nats of their tokens. What a row gets does not depend
 on the rows beside it.
 """
 
@@ -45,7 +45,7 @@ def row_bytes(model: LanguageModel) -> int:
 
 
 def padded(rows: Sequence[Ids], filler: int) -> Tensor:
-    """Rows of ids, filled up behind. Shapes: -> (B, T)."""
+    """Rows of ids, padded at the end. Shapes: -> (B, T)."""
     table = np.full((len(rows), max(1, *map(len, rows), 1)), filler, np.int64)
     for row, ids in zip(table, rows, strict=True):
         row[: len(ids)] = ids
@@ -53,20 +53,20 @@ def padded(rows: Sequence[Ids], filler: int) -> Tensor:
 
 
 def documents(tokenizer: Tokenizer, pieces: Sequence[str], most: int | None = None) -> list[Ids]:
-    """The ids of each piece behind a start id; `most` tokens in all."""
-    found: list[Ids] = []
+    """The ids of each document after a start id; `most` tokens in all."""
+    streams: list[Ids] = []
     left = most
     for piece in pieces:
         if left is not None and left <= 1:
             break
         ids = np.concatenate([[tokenizer.start], tokenizer.encode(piece)]).astype(np.int64)[:left]
-        found.append(ids)
+        streams.append(ids)
         left = None if left is None else left - len(ids)
-    return found
+    return streams
 
 
 def random_stretches(stream: Ids, length: int, count: int, seed: int) -> Tensor:
-    """So many chunks of `length` ids from random places. Shapes: (N,) -> (count, length)."""
+    """`count` chunks of `length` ids from random places. Shapes: (N,) -> (count, length)."""
     rng = np.random.default_rng(seed)
     begins = rng.integers(0, len(stream) - length + 1, size=count)
     return torch.from_numpy(stream[begins[:, None] + np.arange(length)])
@@ -74,7 +74,7 @@ def random_stretches(stream: Ids, length: int, count: int, seed: int) -> Tensor:
 
 @torch.inference_mode()
 def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
-    """The states behind the rows.
+    """The states after the rows.
 
     A row is read in parts of 256 and then of ever smaller powers of two, and all rows that need a
     part of one size get it together: nothing is padded, so nothing has to be undone.
@@ -106,7 +106,7 @@ def token_nll(
     `spots` are places where scoring is switched off and on again, to save the cost of logits; nan
     stands for what is not scored.
     """
-    found: list[npt.NDArray[Any]] = []
+    scored: list[npt.NDArray[Any]] = []
     for begin in range(0, len(rows), ROWS):
         some = rows[begin : begin + ROWS]
         inputs = padded([row[:-1] for row in some], model.start_id)
@@ -124,8 +124,8 @@ def token_nll(
                     logs, now = model.log_probabilities(*part, now)
                     nats.append(-logs.float())
         table = torch.cat(nats, dim=1).numpy()
-        found += [line[: len(row) - 1] for line, row in zip(table, some, strict=True)]
-    return found
+        scored += [line[: len(row) - 1] for line, row in zip(table, some, strict=True)]
+    return scored
 
 
 def pairs(inputs: Tensor, targets: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:

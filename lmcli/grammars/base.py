@@ -20,10 +20,12 @@ import shlex
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
+from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.settings import Settings
 from lmcli.storage import storage, write_files
 
@@ -137,6 +139,57 @@ def companions(text: Path) -> tuple[Path, Path]:
     ['france.items.jsonl', 'france.about.json']
     """
     return text.with_suffix(".items.jsonl"), text.with_suffix(".about.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Companions:
+    """What `write_grammar` has put beside a text; None where there is no such file."""
+
+    items: Path | None = None
+    about: dict[str, Any] | None = None
+
+
+def find_companions(texts: Iterable[str], on_progress: OnProgress = warnings_only) -> Companions:
+    """The companions of the first text that has any.
+
+    Those of a text that has been edited or made again since are left out, with a warning.
+    """
+    for text in texts:
+        if not _has_name(text):
+            continue
+        path = Path(text)
+        items, about = companions(path)
+        if not (_is_file(items) or _is_file(about)):
+            continue
+        told = read_about(about) if _is_file(about) else None
+        checksum = told.get("sha256") if told else None
+        if isinstance(checksum, str) and _is_file(path) and checksum != _sha256(path):
+            problem = f"'{text}' is not the text that '{about}' was made with"
+            on_progress(Message(f"{problem}: its items and its optimum are left out", "warning"))
+            continue
+        return Companions(items if _is_file(items) else None, told)
+    return Companions()
+
+
+def is_made(text: str) -> bool:
+    """Whether an about file lies beside a text, which has then a document a line."""
+    return _has_name(text) and _is_file(companions(Path(text))[1])
+
+
+def _has_name(text: str) -> bool:
+    """Whether a TEXT is a path with a name; neither ``-``, nor an address, nor ``.``"""
+    return text != "-" and "://" not in text and bool(Path(text).name)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,14 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.dataset import Dataset
 from lmcli.errors import LmcliError, TrainingError
-from lmcli.evaluation.log_likelihood import score_documents
-from lmcli.evaluation.score import Score
-from lmcli.models.base import LanguageModel
-from lmcli.run import Run
+from lmcli.evaluation.trial_result import TrialResult
 from lmcli.system import available_cores, preloaded_context, sigint_blocked
-from lmcli.tokenizers.base import Tokenizer
 from lmcli.training.checkpoint import count_into, train_into
 from lmcli.training.job import Job
 from lmcli.training.trainer import Progress, Trainer
@@ -48,57 +43,6 @@ class Trial:
     path: Path
     learning_rate_search: bool
     """whether the learning rate is to be found"""
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What came of a member. Seconds and tokens include the learning-rate search."""
-
-    name: str
-    arch: str
-    seed: int
-    run: str
-    parameters: int
-    body_parameters: int
-    flops_per_token: int
-    tokens_seen: int
-    seconds: float
-    learning_rate: float | None
-    valid: Score
-    test: Score | None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        run: Run,
-        model: LanguageModel,
-        dataset: Dataset,
-        tokens_seen: int,
-        seconds: float,
-        learning_rate: float | None,
-    ) -> TrialResult:
-        """Score the model, which has the run's best weights, on what the dataset holds out."""
-        valid, test = score_parts(model, run.tokenizer, dataset)
-        return cls(
-            name=name,
-            arch=run.record.arch,
-            seed=run.record.seed,
-            run=str(run.path),
-            parameters=model.parameter_count(),
-            body_parameters=model.body_parameters(),
-            flops_per_token=model.flops_per_token(),
-            tokens_seen=tokens_seen,
-            seconds=seconds,
-            learning_rate=learning_rate,
-            valid=valid,
-            test=test,
-        )
-
-    @property
-    def held_out(self) -> Score:
-        """The test part, or the validation part where there is no other."""
-        return self.test or self.valid
 
 
 @dataclass(frozen=True)
@@ -166,16 +110,6 @@ def learning_rate_search(job: Job) -> tuple[Trainer, float]:
     winner.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
     winner.best, winner.best_step, winner.worse = math.inf, 0, 0
     return winner, spent
-
-
-def score_parts(
-    model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset
-) -> tuple[Score, Score | None]:
-    """What is validated and tested on, scored exactly."""
-    valid = Score.of(score_documents(model, tokenizer, dataset.valid.part.documents))
-    if dataset.test is None:
-        return valid, None
-    return valid, Score.of(score_documents(model, tokenizer, dataset.test.part.documents))
 
 
 # ------------------------------------------------------------------ side by side

@@ -212,12 +212,12 @@ class Trainer:
     def measure(self) -> float:
         """Validation loss as it is now, in nats per token; leaves no trace in the training.
 
-        Every token once, in the training's own precision and with a rough handing on of states: it
-        only chooses weights. What is reported is scored exactly.
+        Every token once, in the training's own precision and with an approximate handing on of
+        states: it only chooses weights. What is reported is scored exactly.
         """
         self.fetch()  # a loss that exploded is an error and not a result
         with self._precision():
-            nats = stream_nats(self.model, self.valid, rough=True)
+            nats = stream_nats(self.model, self.valid, approximate=True)
         return float(nats.sum(dtype=np.float64)) / self.valid_targets
 
     def shorten(self, seconds: float, share: float) -> None:

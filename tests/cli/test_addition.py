@@ -34,8 +34,8 @@ def test_cloze_asks_by_length_of_the_carry_and_finds_the_items_by_itself(run: Pa
         "rows"
     ]
     assert [(r["kind"], r["gap"], r["count"], r["chance"]) for r in rows] == [
-        ("carry", 0, 300, 0.5),
-        ("carry", 4, 300, 0.5),
+        ("carry", 0, 200, 0.5),
+        ("carry", 4, 200, 0.5),
     ]
 
 

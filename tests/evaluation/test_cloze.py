@@ -14,19 +14,12 @@ from lmcli.evaluation.cloze import (
     Cloze,
     candidate_scores,
     filler_stretches,
-    item_scores,
     log_odds,
-    normalised,
-    recall,
     top_words,
-    wilson,
 )
-from lmcli.grammars.france.grammar import France
-from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
-from lmcli.models.base import LanguageModel
+from lmcli.evaluation.forced_choice import normalised
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
-from lmcli.tokenizers.word.tokenizer import WordTokenizer
 
 TEXT = "Anna grew up in France . now she speaks fluent ___ ."
 
@@ -45,14 +38,23 @@ def speaker(build, france_documents):
     return make
 
 
+def ends_of(tokenizer):
+    """The tokens that end a word, where words are spelt."""
+    texts = [tokenizer.decode([i])[:1] for i in range(tokenizer.size)]
+    return [i for i, t in enumerate(texts) if not (t.isalnum() or t in "'-\ufffd")]
+
+
 @torch.no_grad()
-def whole_text(model, tokenizer, text):
-    """ln p of all tokens of a text, one at a time."""
+def whole_text(model, tokenizer, text, ended=False):
+    """ln p of all tokens of a text, one at a time; with `ended`, and that its last word ends."""
     state, last, total = model.initial_state(1), tokenizer.start, 0.0
     for token in tokenizer.encode(text).tolist():
         logits, state = model(torch.tensor([[last]]), state)
         total += logits[0, 0].double().log_softmax(0)[token].item()
         last = token
+    if ended and tokenizer.spells:
+        logits, _ = model(torch.tensor([[last]]), state)
+        total += logits[0, 0].double().log_softmax(0)[ends_of(tokenizer)].logsumexp(0).item()
     return total
 
 
@@ -73,8 +75,8 @@ def whole_text(model, tokenizer, text):
 def test_scores_differ_by_as_much_as_the_whole_texts_do(speaker, arch, name, text, candidates):
     model, tokenizer = speaker(name, arch)
     cloze = Cloze.parse(text)
-    right = cloze.right or (" " if tokenizer.spells else "")
-    whole = [whole_text(model, tokenizer, cloze.left + c + right) for c in candidates]
+    texts = [cloze.left + c + cloze.right for c in candidates]
+    whole = [whole_text(model, tokenizer, text, not cloze.right) for text in texts]
     found = candidate_scores(model, tokenizer, cloze, candidates)
     assert found - found[0] == pytest.approx(np.array(whole) - whole[0], abs=1e-4)
 
@@ -200,108 +202,15 @@ def test_spelled_words_are_as_likely_as_their_letters_and_an_end(build):
     assert [p for _, p in found] == pytest.approx([p for _, p in best], rel=1e-3)
 
 
-# ------------------------------------------------------------------ recall
-
-
-class Reader(LanguageModel):
-    """Remembers the last country for ever, or holds one language to be likeliest whatever it reads.
-
-    Its state is the language that the last country speaks.
-    """
-
-    name = "reader"
-
-    def __init__(self, tokenizer, favourite=None):
-        super().__init__(tokenizer.size, None)
-        self.language = {
-            int(tokenizer.encode(country)[0]): int(tokenizer.encode(language)[0])
-            for country, language in COUNTRIES.items()
-        }
-        self.favourite = favourite
-
-    def initial_state(self, batch):
-        return (torch.zeros(batch, 1, dtype=torch.long),)
-
-    def forward(self, tokens, state, tap=None):
-        held, logits = state[0].clone(), torch.zeros(*tokens.shape, self.vocabulary)
-        for row, ids in enumerate(tokens.tolist()):
-            for t, token in enumerate(ids):
-                held[row, 0] = self.language.get(token, 0 if token == self.start_id else held[row])
-                said = held[row, 0] if self.favourite is None else self.favourite
-                logits[row, t, said] = 10
-        return logits, (held,)
-
-    def flops_per_token(self):
-        return 1
-
-
-@pytest.fixture(scope="module")
-def tokenizer(france_documents):
-    text = ["\n".join(france_documents) + "\n"]
-    return WordTokenizer.train(text, WordTokenizer.Settings())
-
-
-@pytest.fixture(scope="module")
-def items():
-    """Country items by gap; no other country stands between cue and answer."""
-    made = France(France.Settings(size="small", level=0)).items()
-    found = {}
-    for item in made:
-        if item.kind == "country":
-            found.setdefault(item.gap, []).append(item)
-    return found
-
-
-@pytest.mark.parametrize("gap", [3, 30])
-def test_a_perfect_memory_is_right_every_time(tokenizer, items, gap):
-    found = recall(Reader(tokenizer), tokenizer, items[gap])
-    assert (found.gap, found.right, found.count) == (gap, 300, 300)
-    assert found.accuracy == 1
-    assert found.interval[0] > 0.98
-    assert found.target_nats == pytest.approx(math.log(1 + 15 * math.exp(-10)), rel=1e-3)
-
-
-def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(tokenizer, items):
-    french = int(tokenizer.encode("French")[0])
-    found = recall(Reader(tokenizer, favourite=french), tokenizer, items[3])
-    assert found.right == sum(i.answer == "French" for i in items[3])
-    assert found.chance == 1 / len(LANGUAGES)
-    assert found.interval[0] < found.chance < found.interval[1]
-
-
-def test_a_tie_is_not_right(tokenizer, items, build):
-    model = build("ngram", tokenizer.size)
-    model.fit_counts(np.empty(0, np.int32))  # all tokens alike
-    found = recall(model, tokenizer, items[3][:20])
-    assert found.right == 0
-    assert found.target_nats == pytest.approx(math.log(16), rel=1e-5)
-
-
-@pytest.mark.parametrize("arch", ["gru", "ngram", "window"])
-def test_items_read_side_by_side_score_like_one_by_one(build, tokenizer, items, arch):
-    model = build(arch, tokenizer.size)
-    some = [*items[3][:40], *items[10][:40]]  # more than are read at once, of several lengths
-    together = item_scores(model, tokenizer, some)
-    for item, row in zip(some, together, strict=True):
-        alone = candidate_scores(model, tokenizer, Cloze(item.text), item.candidates)
-        assert row == pytest.approx(alone, abs=1e-4)
-
-
-def test_items_of_another_text_are_an_error(tokenizer, items, build):
-    other = WordTokenizer.train(["now he speaks"], WordTokenizer.Settings())
-    with pytest.raises(TextError, match="is not in the vocabulary"):
-        recall(build("gru", other.size), other, items[3][:3])
-
-
-# ------------------------------------------------------------------ the interval
-
-
-@given(count=st.integers(1, 1000), share=st.floats(0, 1))
-def test_wilsons_bounds_are_where_the_share_is_just_rejected(count, share):
-    right, z = round(share * count), 1.959963984540054
-    low, high = wilson(right, count)
-    assert 0 <= low <= right / count + 1e-12
-    assert right / count - 1e-12 <= high <= 1
-    for bound in (low, high):
-        distance = (right / count - bound) ** 2
-        assert distance == pytest.approx(z * z * bound * (1 - bound) / count, abs=1e-9)
+@pytest.mark.parametrize("name", TOKENIZERS.names())
+def test_the_likeliest_word_is_as_likely_as_it_is_as_a_candidate(
+    speaker, build, france_documents, name
+):
+    _, tokenizer = speaker(name)
+    model = build("ngram", tokenizer.size, order=6)
+    start = [tokenizer.start]
+    model.fit_counts(np.concatenate([[*start, *tokenizer.encode(d)] for d in france_documents]))
+    cloze = Cloze("Anna grew up in ")
+    (best, probability), *_ = top_words(model, tokenizer, cloze, 3)
+    (score,) = candidate_scores(model, tokenizer, cloze, [best])
+    assert probability == pytest.approx(math.exp(score), rel=0.02)

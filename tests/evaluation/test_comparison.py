@@ -12,15 +12,15 @@ from lmcli.data.corpus import CorpusSpec
 from lmcli.data.dataset import load_dataset
 from lmcli.data.text import TextOptions
 from lmcli.evaluation.comparison import (
-    Comparison,
     Difference,
-    made_by,
-    optimum_row,
+    Ranking,
     paired_difference,
     summary,
 )
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.optimum import made_by, optimum_row
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
+from lmcli.evaluation.trial_result import TrialResult, score_parts
 from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
 from lmcli.run import TRAINING, Run
@@ -29,11 +29,9 @@ from lmcli.training.job import prepare_job
 from lmcli.training.sweep import (
     RACE_RATES,
     Trial,
-    TrialResult,
     learning_rate_search,
     run_trial,
     run_trials,
-    score_parts,
     share_cores,
 )
 from lmcli.training.trainer import Budget
@@ -144,8 +142,8 @@ def test_seeds_that_disagree_widen_the_interval(blocks):
 def test_rows_are_sorted_best_first_and_compared_with_the_best(blocks):
     hard = blocks[0]
     outcomes = [outcome(n, score(hard + shift)) for n, shift in (("b", 5), ("a", 0), ("c", 9))]
-    found = Comparison.of(outcomes)
-    assert [s.name for s in found.standings] == ["a", "b", "c"]
+    found = Ranking.of(outcomes)
+    assert [s.name for s in found.rows] == ["a", "b", "c"]
     assert [(d.a, d.b) for d in found.differences] == [("b", "a"), ("c", "a")]
     shifts = [d.bits_per_char for d in found.differences]
     assert shifts == pytest.approx([5 / 1000 / math.log(2), 9 / 1000 / math.log(2)])
@@ -153,17 +151,17 @@ def test_rows_are_sorted_best_first_and_compared_with_the_best(blocks):
 
 def test_the_test_part_ranks_and_without_one_the_validation_part(blocks):
     easy, hard = score(blocks[0] - 500), score(blocks[0])
-    tested = Comparison.of([outcome("a", hard, valid=easy), outcome("b", easy, valid=hard)])
-    assert tested.standings[0].name == "b"
+    tested = Ranking.of([outcome("a", hard, valid=easy), outcome("b", easy, valid=hard)])
+    assert tested.rows[0].name == "b"
     untested = [replace(outcome(n, s), test=None) for n, s in (("a", easy), ("b", hard))]
-    found = Comparison.of(untested)
-    assert found.standings[0].name == "a"
-    assert found.standings[0].to_json()["test"] is None
+    found = Ranking.of(untested)
+    assert found.rows[0].name == "a"
+    assert found.rows[0].to_json()["test"] is None
 
 
 def test_seeds_of_one_name_are_one_row_with_their_means():
     a, b = score([1000.0] * 50), score([1400.0] * 50)
-    row = Comparison.of([outcome("x", a), outcome("x", b, seed=1)]).standings[0].to_json()
+    row = Ranking.of([outcome("x", a), outcome("x", b, seed=1)]).rows[0].to_json()
     assert row["test"]["bits_per_char"] == pytest.approx(1.2 / math.log(2))
     assert row["test"]["perplexity"] == pytest.approx(math.exp(1.2))
     assert row["run"] is None
@@ -175,8 +173,8 @@ def test_which_training_was_done_first_changes_nothing(blocks):
     hard, *noise = blocks
     found = [outcome("x", score(hard + n), seed=seed) for seed, n in enumerate(noise)]
     found += [outcome("y", score(hard + 9 + n), seed=seed) for seed, n in enumerate(noise)]
-    one, other = Comparison.of(found), Comparison.of(found[::-1])
-    assert [s.to_json() for s in one.standings] == [s.to_json() for s in other.standings]
+    one, other = Ranking.of(found), Ranking.of(found[::-1])
+    assert [s.to_json() for s in one.rows] == [s.to_json() for s in other.rows]
     assert one.differences == other.differences
 
 

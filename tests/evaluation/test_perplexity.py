@@ -9,8 +9,8 @@ import torch
 
 from lmcli.data.documents import DocumentOffsets, Documents
 from lmcli.data.text import Text
-from lmcli.evaluation.log_likelihood import score_documents, stream_nats
-from lmcli.evaluation.perplexity import score_long
+from lmcli.evaluation.log_likelihood import stream_nats
+from lmcli.evaluation.perplexity import score_documents, score_long
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS

@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.evaluation.forced_choice import Chooser, choose_behind, pieces_of
 from lmcli.evaluation.state_batches import advance, random_stretches, token_nll
-from lmcli.evaluation.statistics import block_weights, weighted_means, weighted_medians
 from lmcli.models.gru import GRU
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram
 from lmcli.models.rnn import RNN
 from lmcli.models.window import Window
-from lmcli.registry import TOKENIZERS
 
 V = 7
 
@@ -71,47 +68,6 @@ def test_spots_save_logits_and_change_none(softmax):
         known = np.isfinite(b)
         assert known.tolist() == [not (5 <= t < 11 or 14 <= t < 19) for t in range(len(a))]
         assert a[known] == pytest.approx(b[known], abs=1e-5)
-
-
-@pytest.mark.parametrize("tokenizer", ["word", "char", "bpe"])
-def test_scores_of_words_are_those_of_their_pieces_and_of_their_end(tokenizer):
-    text = "the dogs see the cat and the dog sees a cat . " * 4
-    cls = TOKENIZERS.load(tokenizer)
-    settings = cls.Settings(vocabulary=270) if tokenizer == "bpe" else cls.Settings()
-    made = cls.train([text], settings)
-    torch.manual_seed(0)
-    model = GRU(made.size, GRU.Settings(hidden=6, embedding=4)).eval()
-    texts, words = ["the dog sees the ", "a "], [["cat", "dog"], ["cat", "dogs"]]
-    found = choose_behind(model, made, texts, words)
-    ends = Chooser(model, made).ends
-    for left, row, scores in zip(texts, words, found, strict=True):
-        for word, score in zip(row, scores, strict=True):
-            before = made.encode(left if tokenizer == "char" else left.rstrip()).tolist()
-            pieces = pieces_of(made, left, word)
-            assert made.decode([*before, *pieces]) == left + word
-            ids = torch.tensor([[made.start, *before, *pieces]])
-            with torch.no_grad():
-                logs = model(ids, model.initial_state(1))[0][0].double().log_softmax(-1)
-            place = len(before)
-            total = sum(float(logs[place + i, p]) for i, p in enumerate(pieces))
-            if ends is not None:
-                total += float(logs[-1, ends].logsumexp(-1))
-            assert score == pytest.approx(total, abs=1e-5)
-
-
-def test_replicates_of_means_and_medians_are_those_of_the_drawn_values():
-    rng = np.random.default_rng(0)
-    values, blocks = rng.normal(size=21), np.repeat(np.arange(7), 3)
-    weights = block_weights(blocks, 0)
-    for w, mean, median in zip(
-        weights[:50],
-        weighted_means(values, weights),
-        weighted_medians(values, weights),
-        strict=False,
-    ):
-        drawn = np.sort(np.repeat(values, w))
-        assert mean == pytest.approx(drawn.mean())
-        assert median == drawn[(len(drawn) - 1) // 2]
 
 
 @pytest.mark.parametrize("length", [1, 4, 9])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmcli import registry
 from lmcli.errors import UsageError
-from lmcli.evaluation.cloze import recall
+from lmcli.evaluation.item_accuracy import item_accuracy
 from lmcli.grammars.addition import Addition, AdditionSettings
 from lmcli.grammars.base import Draws, Item, read_about, read_items, write_grammar
 from lmcli.models.window import Window, WindowSettings
@@ -231,7 +231,7 @@ def test_a_window_that_ends_before_the_operands_is_right_in_just_one_of_two_twin
     window = Window(tokenizer.size, WindowSettings(window=8, hidden=16, embedding=8)).eval()
     for gap in (0, 1, 4):
         some = [item for item in items("least") if item.gap == gap][:60]
-        found = recall(window, tokenizer, some)
+        found = item_accuracy(window, tokenizer, some)
         assert found.right == 30
         assert found.chance == 0.5
 

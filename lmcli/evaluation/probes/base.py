@@ -3,8 +3,8 @@
 **In:** `ProbedModel`s (trained models), `ProbeData` (a text none was trained on), settings, a seed.
 **Out:** `ProbeResult`: rows of numbers, one row a run for the summary, one sentence.
 
-A probe asks nothing of an architecture but what `models.base.LanguageModel` promises. What a model
-has no answer to (a table of counts has no gradient) leaves it out, with a note.
+A probe asks nothing of an architecture but what `models.base.LanguageModel` promises. A model to
+which a probe does not apply (a table of counts has no gradient) is left out, with a note.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 
+from lmcli.data.corpus import Corpus
+from lmcli.data.split import Split
+from lmcli.evaluation.statistics import Floats
+from lmcli.grammars.base import find_companions
 from lmcli.models.base import LanguageModel
+from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.report.result import Column, Figure, Metric, Point, Series
 from lmcli.run import Run
 from lmcli.settings import Settings
@@ -37,19 +43,19 @@ class ProbedModel:
     arch: str
     model: LanguageModel
     tokenizer: Tokenizer
-    is_start: Callable[[], LanguageModel]
+    untrained: Callable[[], LanguageModel]
     """the same architecture as it was before it was trained"""
 
     @classmethod
     def of(cls, run: Run) -> ProbedModel:
         """A run with its best weights."""
 
-        def is_start() -> LanguageModel:
+        def untrained() -> LanguageModel:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(run.record.seed)
                 return run.new_model().eval()
 
-        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, is_start)
+        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained)
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row of this run."""
@@ -66,12 +72,48 @@ class ProbeData:
     items: Path | None = None
     """held-out items of a grammar that belong to the text"""
     optimum: Mapping[str, float] = field(default_factory=dict)
-    """the grammar's best possible figures, such as "perplexity" """
+    """the grammar's best possible figures per word, such as "perplexity" """
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[str],
+        held_out: Sequence[str],
+        train: Split | None = None,
+        on_progress: OnProgress = warnings_only,
+    ) -> ProbeData:
+        """Documents of `texts`, with what a grammar has put beside these."""
+        found = find_companions(texts, on_progress)
+        about = found.about or {}
+        per_word = found.items and about.get("tokenizer", "word") == "word"
+        optimum = about.get("optimum") if per_word else None
+        return cls(
+            tuple(held_out),
+            _sample(train),
+            found.items,
+            optimum if isinstance(optimum, dict) else {},
+        )
+
+    @classmethod
+    def of_corpus(
+        cls, texts: Sequence[str], corpus: Corpus, on_progress: OnProgress = warnings_only
+    ) -> ProbeData:
+        """What a corpus holds out: the validation and the test part."""
+        held_out = [*_sample(corpus.valid), *_sample(corpus.test)]
+        return cls.of(texts, held_out, corpus.train, on_progress)
 
     @property
     def chars(self) -> int:
         """Characters in all."""
         return sum(map(len, self.held_out)) + sum(map(len, self.train))
+
+
+MOST_CHARACTERS = 1 << 25
+"""of each part of a corpus; of a larger one an evenly spread sample is taken"""
+
+
+def _sample(part: Split | None) -> tuple[str, ...]:
+    return tuple(part.sample(MOST_CHARACTERS).documents) if part else ()
 
 
 @dataclass(frozen=True)
@@ -103,15 +145,21 @@ class Probe(abc.ABC):
     name: ClassVar[str]
     Settings: ClassVar[type[Settings]]
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Why a run cannot be probed, in one line; None where it can."""
         return None
 
     @abc.abstractmethod
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """Measure; the same seed gives the same numbers."""
+
+
+def zero_noise(values: Floats) -> Floats:
+    """The same with 0 for differences that come from rounding."""
+    exact: Floats = np.where(np.abs(values) < NOISE, 0.0, values)
+    return exact
 
 
 def figure(

@@ -35,6 +35,7 @@ from lmcli.evaluation.probes.base import (
     labels,
     leading_run,
     sentence,
+    zero_noise,
 )
 from lmcli.evaluation.probes.restarts import (
     COMPARED,
@@ -43,7 +44,6 @@ from lmcli.evaluation.probes.restarts import (
     donors,
     kept_places,
     powers,
-    quiet,
     read_whole,
     restart_places,
     span,
@@ -73,12 +73,12 @@ class Context(Probe):
     Settings = ContextSettings
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """One curve a run."""
         rows, summary = [], []
         for subject in subjects:
-            curve = measure(subject, material.held_out, settings, seed)
+            curve = measure(subject, data.held_out, settings, seed)
             rows += curve
             summary.append(_summary(subject, curve))
         return _result(subjects, rows, summary)
@@ -118,7 +118,7 @@ def _table(values: Sequence[npt.NDArray[Any]], longest: int) -> Floats:
     table = np.full((len(values), longest), np.nan)
     for line, row in zip(table, values, strict=True):
         line[: len(row)] = row
-    return quiet(table)
+    return zero_noise(table)
 
 
 def _mean(
@@ -183,7 +183,7 @@ def _result(
     names = labels(subjects)
     picture = figure(
         names, rows, "context", "what forgetting costs: nats a token, by how many tokens are known",
-        "up to so many tokens known", Metric("nats", 0, "power"), WORTH, "log",
+        "up to N tokens known", Metric("nats", 0, "power"), WORTH, "log",
     )  # fmt: skip
     picture = replace(picture, line="1 % of perplexity")
     shown = [

@@ -58,24 +58,24 @@ class Echo(Probe):
     Settings = EchoSettings
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """The same lists and the same places of the text for all runs."""
-        words = vocabulary(subjects, material, 2 * settings.words)
+        words = vocabulary(subjects, data, 2 * settings.words)
         rows: list[dict[str, Any]] = []
         summary = []
         if words:
             for subject in subjects:
-                mine = measure(subject, material, words, settings, seed)
+                mine = measure(subject, data, words, settings, seed)
                 rows += mine
                 summary.append(_summary(subject, mine))
         return _result(subjects, rows, summary)
 
 
-def vocabulary(subjects: Sequence[ProbedModel], material: ProbeData, fewest: int) -> list[str]:
+def vocabulary(subjects: Sequence[ProbedModel], data: ProbeData, fewest: int) -> list[str]:
     """Content words of the text that every run can spell; empty if they are too few."""
     cls = TOKENIZERS.load("word")
-    source = material.train or material.held_out
+    source = data.train or data.held_out
     words = cls.train(source, cls.Settings(min_count=LEAST_COUNT))
     symbols = [words.symbol(i) for i in range(words.size)]
     content = [s for s in symbols if s.isalpha()]
@@ -118,7 +118,7 @@ def _encode(subject: ProbedModel, words: Sequence[str]) -> tuple[Ids, npt.NDArra
 
 @torch.inference_mode()
 def measure(
-    subject: ProbedModel, material: ProbeData, words: Sequence[str], settings: Any, seed: int
+    subject: ProbedModel, data: ProbeData, words: Sequence[str], settings: Any, seed: int
 ) -> list[dict[str, Any]]:
     """One row a gap."""
     model, start = subject.model, np.array([subject.tokenizer.start])
@@ -127,7 +127,7 @@ def measure(
     heard = [np.concatenate([start, ids]) for ids, _ in lists["repeated"]]
     first = _word_nats(token_nll(model, heard, model.initial_state(len(heard))), lists["repeated"])
     after_first = advance(model, [h[:-1] for h in heard], model.initial_state(len(heard)))
-    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, material.held_out)])
+    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
     rows = []
     for gap in gaps(min(settings.longest, len(stream))):
         places = [int(t.place * (len(stream) - gap + 1)) for t in trials]

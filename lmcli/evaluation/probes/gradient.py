@@ -3,10 +3,10 @@
 **In:** runs with an input embedding, before and after training.
 **Out:** by lag k: G(k) = median ||d l_t / d e_{t-k}|| / median ||d l_t / d e_t||, with intervals.
 
-e is the embedding of the token read at a step and l_t the loss of the token behind the last one.
+e is the embedding of the token read at a step and l_t the loss of the token after the last one.
 A window has G = 0 exactly beyond itself. Gradients say what can still be learnt, not what is
-remembered: a unit that has latched has a vanished gradient *and* perfect memory (Bengio, Simard and
-Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
+remembered: a unit that has saturated has a vanished gradient *and* perfect memory (Bengio, Simard
+and Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
 """
 
 from __future__ import annotations
@@ -58,25 +58,25 @@ class Gradient(Probe):
     name = "gradient"
     Settings = GradientSettings
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only what embeds its tokens can be differentiated by them."""
         embeds = isinstance(getattr(subject.model, "embed", None), nn.Module)
         return None if embeds else f"{subject.arch} has no embedding, hence no gradient"
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """The curves before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            places = _targets(subject, material, settings, seed)
+            places = _targets(subject, data, settings, seed)
             if places is None:
                 continue
             warm, read = places
             found: dict[str, Any] = {}
             for time in TIMES:
-                model = subject.model if time == "trained" else subject.is_start()
+                model = subject.model if time == "trained" else subject.untrained()
                 norms = gradient_norms(model, read, warm)
                 curve = decay(norms)
                 rows += [r | {"time": time} for r in _rows(subject, norms, seed)]
@@ -86,13 +86,13 @@ class Gradient(Probe):
 
 
 def _targets(
-    subject: ProbedModel, material: ProbeData, settings: Any, seed: int
+    subject: ProbedModel, data: ProbeData, settings: Any, seed: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Stretches of held-out text: what is read before, and K + 1 tokens with the target behind.
+    """Chunks of held-out text: what is read before, and K + 1 tokens with the target after them.
 
     Shapes: -> (B, W), (B, K + 2).
     """
-    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, material.held_out)])
+    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
     warm = min(WARM, len(stream) // 8)
     long = min(settings.longest, len(stream) // 2 - 2)
     if long < 1:
@@ -119,18 +119,18 @@ class _Embedded:
         self.ids = first + torch.arange(tokens.numel()).view(tokens.shape)  # (B, T)
 
     def __enter__(self) -> _Embedded:
-        asked: list[Tensor] = []
+        looked_up: list[Tensor] = []
 
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            asked.append(inputs[0])
+            looked_up.append(inputs[0])
             return (torch.zeros_like(inputs[0]),)
 
-        def behind(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            return F.embedding(asked.pop(), torch.cat([self.whole, self.vectors]))
+        def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            return F.embedding(looked_up.pop(), torch.cat([self.whole, self.vectors]))
 
         self.hooks = [
             self.embed.register_forward_pre_hook(before),
-            self.embed.register_forward_hook(behind),
+            self.embed.register_forward_hook(after),
         ]
         return self
 

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.evaluation.cloze import wilson
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
@@ -32,7 +31,7 @@ from lmcli.evaluation.probes.base import (
     sentence,
 )
 from lmcli.evaluation.state_batches import documents, random_stretches
-from lmcli.evaluation.statistics import Floats
+from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.models.base import ActivationRecorder, LanguageModel
 from lmcli.report.result import PERCENT, Column, Metric, text
 from lmcli.settings import setting
@@ -56,7 +55,7 @@ class Halflife(Probe):
     name = "halflife"
     Settings = HalflifeSettings
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only a model with such a gate."""
         tap = ActivationRecorder()
         with torch.inference_mode():
@@ -65,23 +64,23 @@ class Halflife(Probe):
         return None if told else f"{subject.arch} has no gate that says what it keeps"
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """The distributions before and after training."""
         rows: list[dict[str, Any]] = []
         summary = []
         for subject in subjects:
-            tokens = _tokens(subject, material, settings, seed)
+            tokens = _tokens(subject, data, settings, seed)
             lives = half_lives(subject.model, tokens)
-            before = half_lives(subject.is_start(), tokens)
+            before = half_lives(subject.untrained(), tokens)
             rows += _rows(subject, lives, before)
             summary.append(_summary(subject, lives, before))
         return _result(subjects, rows, summary)
 
 
-def _tokens(subject: ProbedModel, material: ProbeData, settings: Any, seed: int) -> Tensor:
-    """Stretches of held-out text, documents laid end to end. Shapes: -> (B, T)."""
-    stream = np.concatenate(documents(subject.tokenizer, material.held_out))
+def _tokens(subject: ProbedModel, data: ProbeData, settings: Any, seed: int) -> Tensor:
+    """Chunks of held-out text, documents laid end to end. Shapes: -> (B, T)."""
+    stream = np.concatenate(documents(subject.tokenizer, data.held_out))
     return random_stretches(stream, min(settings.length, len(stream)), settings.rows, seed)
 
 
@@ -109,12 +108,12 @@ def shares(lives: Floats) -> dict[int, int]:
 
 def _rows(subject: ProbedModel, lives: Floats, before: Floats) -> list[dict[str, Any]]:
     """One row an octave of half-lives."""
-    rows, is_start = [], shares(before)
+    rows, untrained = [], shares(before)
     for lag, count in shares(lives).items():
         low, high = wilson(count, len(lives))
         row = subject.row(lag=lag, value=count / len(lives), low=low, high=high)
         row |= {"count": len(lives), "units": count, "chance": None}
-        rows.append(row | {"initial": is_start[lag] / len(before)})
+        rows.append(row | {"initial": untrained[lag] / len(before)})
     return rows
 
 
@@ -131,7 +130,7 @@ def _result(
     names = labels(subjects)
     picture = figure(
         names, rows, "lag", "how long units hold what they hold: share of units by half-life",
-        "half-life up to so many tokens", PERCENT,
+        "half-life up to N tokens", PERCENT,
     )  # fmt: skip
     shown = [row | {"model": names[row["run"]]} for row in summary]
     tokens = 1

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from lmcli.data.batches import IGNORED
-from lmcli.evaluation.probes.base import NOISE
+from lmcli.evaluation.probes.base import zero_noise
 from lmcli.evaluation.state_batches import ROWS, Ids, padded, pairs, row_bytes, stack, take
 from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel, State
@@ -122,7 +122,7 @@ def donor_nats(
     states: State,
     which: npt.NDArray[np.int64],
 ) -> Floats:
-    """Extra nats after c = 1, 2, 4, ... tokens read from a state of elsewhere; nan behind the end.
+    """Extra nats after c = 1, 2, 4, ... tokens read from a state of elsewhere; nan after the end.
 
     Shapes: -> (rows, buckets).
     """
@@ -140,7 +140,7 @@ def donor_nats(
                 if len(rows[k]) > end:
                     table[k, column] = value - own[k][end - 1]
             begin = end
-    return quiet(table)
+    return zero_noise(table)
 
 
 def powers(most: int) -> list[int]:
@@ -154,7 +154,7 @@ def powers(most: int) -> list[int]:
 
 @torch.inference_mode()
 def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Floats:
-    """KL(full || reset) after c = 1, 2, 4, ... tokens of each row, in nats; nan behind its end.
+    """KL(full || reset) after c = 1, 2, 4, ... tokens of each row, in nats; nan after its end.
 
     Shapes: -> (rows, buckets).
     """
@@ -170,10 +170,4 @@ def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Flo
         there = torch.tensor([len(row) > end for row in rows])
         found.append(apart.masked_fill(~there, math.nan))
         begin = end
-    return quiet(torch.stack(found, dim=1).numpy())
-
-
-def quiet(values: Floats) -> Floats:
-    """0 in the place of differences that rounding makes."""
-    still: Floats = np.where(np.abs(values) < NOISE, 0.0, values)
-    return still
+    return zero_noise(torch.stack(found, dim=1).numpy())

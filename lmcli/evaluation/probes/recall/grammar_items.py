@@ -5,7 +5,7 @@
 
 The loss is -ln p of the answer among the candidates: 0 is perfect, ln of their number is amnesic.
 PPL / PPL* is the run's perplexity over the best possible one, both per word: it ranks models and
-hides memory (MEMORY shows at the targets only).
+hides memory, which shows at the targets only.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.cloze import normalised, wilson
-from lmcli.evaluation.forced_choice import choose_behind
-from lmcli.evaluation.log_likelihood import score_documents
+from lmcli.evaluation.forced_choice import first_unknown
+from lmcli.evaluation.item_accuracy import CONTROL, group_items, item_accuracy
+from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.probes.base import (
     ProbeData,
     ProbedModel,
@@ -28,77 +28,56 @@ from lmcli.evaluation.probes.base import (
     leading_run,
     sentence,
 )
-from lmcli.evaluation.state_batches import row_bytes
 from lmcli.grammars.base import Item, read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
 
-CONTROL = "control"
-MEMORY = 1 << 28
-"""bytes of states held at once"""
+
+def missing_word(subject: ProbedModel, data: ProbeData) -> str | None:
+    """A candidate of the items that is not in the run's vocabulary."""
+    assert data.items is not None
+    words = {word for item in read_items(data.items) for word in item.candidates}
+    return first_unknown(subject.tokenizer, sorted(words))
 
 
-def recall_by_rule(subjects: Sequence[ProbedModel], material: ProbeData, most: int) -> ProbeResult:
-    """Forced choice over at most so many items of each kind and gap."""
-    assert material.items is not None
-    groups = _groups(read_items(material.items), most)
+def recall_grammar_items(
+    subjects: Sequence[ProbedModel], data: ProbeData, most: int
+) -> ProbeResult:
+    """Forced choice over at most `most` items of each kind and gap."""
+    assert data.items is not None
+    groups = group_items(read_items(data.items), most)
     rows, summary = [], []
     for subject in subjects:
-        mine = [_row(subject, kind, gap, items) for (kind, gap), items in groups.items()]
-        share = _over_optimum(subject, material)
+        mine = [_row(subject, items) for items in groups.values()]
+        share = _over_optimum(subject, data)
         rows += [row | {"over_optimum": share} for row in mine]
         summary.append(_summary(subject, mine, share))
     return _result(subjects, rows, summary)
 
 
-def _groups(items: Sequence[Item], most: int) -> dict[tuple[str, int], list[Item]]:
-    """Items by kind and gap, the control first."""
-    groups: dict[tuple[str, int], list[Item]] = {}
-    for item in items:
-        if len(item.candidates) > 1:
-            group = groups.setdefault((item.kind, item.gap), [])
-            if len(group) < most:
-                group.append(item)
-    order = sorted(groups, key=lambda key: (key[0] != CONTROL, *key))
-    return {key: groups[key] for key in order}
+def _row(subject: ProbedModel, items: Sequence[Item]) -> dict[str, Any]:
+    found = item_accuracy(subject.model, subject.tokenizer, items)
+    low, high = found.interval
+    row = subject.row(gap=found.gap, kind=found.kind, value=found.accuracy, low=low, high=high)
+    row |= {"count": found.count, "chance": found.chance, "target_nats": found.target_nats}
+    return row | {"amnesic_nats": found.amnesic_nats}
 
 
-def _row(subject: ProbedModel, kind: str, gap: int, items: Sequence[Item]) -> dict[str, Any]:
-    some = max(8, MEMORY // (8 * row_bytes(subject.model)))
-    right, losses = 0, []
-    for begin in range(0, len(items), some):
-        group = items[begin : begin + some]
-        # candidates of one item may be fewer than another's: one group of equal number at a time
-        for size in sorted({len(i.candidates) for i in group}):
-            alike = [i for i in group if len(i.candidates) == size]
-            words = [i.candidates for i in alike]
-            scores = choose_behind(subject.model, subject.tokenizer, [i.text for i in alike], words)
-            answers = np.array([i.candidates.index(i.answer) for i in alike])
-            own = scores[np.arange(len(alike)), answers]
-            rivals = scores.copy()
-            rivals[np.arange(len(alike)), answers] = -np.inf
-            right += int((own > rivals.max(1)).sum())
-            p = np.stack([normalised(s) for s in scores])[np.arange(len(alike)), answers]
-            losses += (-np.log(np.maximum(p, 1e-300))).tolist()
-    low, high = wilson(right, len(items))
-    chance = float(np.mean([1 / len(i.candidates) for i in items]))
-    row = subject.row(gap=gap, kind=kind, value=right / len(items), low=low, high=high)
-    row |= {"count": len(items), "chance": chance, "target_nats": float(np.mean(losses))}
-    return row | {"amnesic_nats": float(np.mean([math.log(len(i.candidates)) for i in items]))}
+def _over_optimum(subject: ProbedModel, data: ProbeData) -> float | None:
+    """Perplexity per word token of the grammar (line ends count) over the best possible one.
 
-
-def _over_optimum(subject: ProbedModel, material: ProbeData) -> float | None:
-    """Perplexity per word token of the grammar (line ends count) over the best possible one."""
-    best = material.optimum.get("perplexity")
-    tokens = sum(len(piece.split()) + piece.count("\n") for piece in material.held_out)
-    if best is None or not tokens:
+    None where the optimum is not known, or not per word.
+    """
+    best = data.optimum.get("perplexity")
+    tokens = sum(len(piece.split()) + piece.count("\n") for piece in data.held_out)
+    if not best or not tokens:
         return None
-    scored = score_documents(subject.model, subject.tokenizer, material.held_out)
+    scored = score_documents(subject.model, subject.tokenizer, data.held_out)
     nats = math.fsum(float(s.nats.sum(dtype=np.float64)) for s in scored)
     return math.exp(min(700.0, nats / tokens)) / best
 
 
 def main_kind(rows: Sequence[dict[str, Any]]) -> str:
-    """The kind of item that is asked for at most gaps."""
+    """The kind of item that comes at the most gaps."""
     kinds: list[str] = [row["kind"] for row in rows if row["kind"] != CONTROL] or [CONTROL]
     return max(dict.fromkeys(kinds), key=kinds.count)
 
@@ -130,7 +109,7 @@ def _result(
     )
     columns = [
         Column("model", text("model")),
-        Column("kind", text("asked for")),
+        Column("kind", text("kind")),
         Column("gap", COUNT, "gap"),
         Column("value", PERCENT, "right"),
         Column("low", PERCENT, "from"),

@@ -1,13 +1,13 @@
 """Words of a held-out text that came once before: items for `probe recall`, with fair rivals.
 
-**In:** the training part (for an n-gram that knows no more than three words back), the held-out
+**In:** the training part (for an n-gram of three words of context), the held-out
 part, the tokenizers under test.
 **Out:** `Block`s of text and `RecallItem` items: cue, target, four foils; the same for every model.
 
 A target is a word that stands exactly once before in its block and that its last three words do not
 give away. Its foils are as frequent, written alike, absent from the block so far, and about as
 likely after those three words; r of them are likelier and 4 - r less likely than the target, with r
-drawn from 0 to 4, so that whoever knows just the three words is right in 20 % of all items.
+drawn from 0 to 4, so that a model that knows just the three words is right in 20 % of all items.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RecallItem:
 
 
 def cut_blocks(pieces: Sequence[str], tokenizers: Sequence[Tokenizer], tokens: int) -> list[Block]:
-    """Blocks of at most so many tokens by every tokenizer, cut at white space."""
+    """Blocks of at most `tokens` tokens by every tokenizer, cut at white space."""
     blocks = []
     for piece in pieces:
         all_ends = [t.encode_with_ends(piece).ends for t in tokenizers]
@@ -188,7 +188,7 @@ def _spelling(word: str) -> int:
 def choose_items(
     items: Sequence[RecallItem], per_bucket: int, rng: np.random.Generator
 ) -> list[RecallItem]:
-    """In random order, at most so many a bucket of distance and three a word type in each."""
+    """In random order, at most `per_bucket` a bucket of distance, and three of a word in each."""
     kept: list[RecallItem] = []
     buckets: dict[int, int] = {}
     types: dict[tuple[int, str], int] = {}

@@ -3,8 +3,8 @@
 **In:** runs, the text's held-out part; the items of a grammar where they lie beside the text.
 **Out:** forced choice by the distance between cue and target: real, and with the memory exchanged.
 
-On a user's text every target stands exactly once before (`finding.py`), and is tried with the same
-last tokens three times over: `real`; `amnesic`, the state behind the cue exchanged for one from
+On a user's text every target stands exactly once before (`items.py`), and is tried with the same
+last tokens three times over: `real`; `amnesic`, the state after the cue exchanged for one from
 elsewhere; `swapped`, a foil in the cue's place. A run *reaches back* as far as the real state beats
 the amnesic one and the swap moves the odds, in that bucket and in all smaller ones, with the lower
 95 % limits above zero. Khandelwal et al. (2018) and Gulordava et al. (2018) are the models of this.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.cloze import wilson
+from lmcli.evaluation.item_accuracy import ITEMS_PER_GAP
 from lmcli.evaluation.probes.base import (
     Probe,
     ProbeData,
@@ -31,7 +31,7 @@ from lmcli.evaluation.probes.base import (
     leading_run,
     sentence,
 )
-from lmcli.evaluation.probes.recall.grammar_items import recall_by_rule
+from lmcli.evaluation.probes.recall.grammar_items import missing_word, recall_grammar_items
 from lmcli.evaluation.probes.recall.items import (
     FOILS,
     Block,
@@ -47,6 +47,7 @@ from lmcli.evaluation.statistics import (
     limits,
     weighted_means,
     weighted_medians,
+    wilson,
 )
 from lmcli.report.result import COUNT, PERCENT, Column, Metric, text
 from lmcli.settings import setting
@@ -73,7 +74,7 @@ COLUMNS = [
 class RecallSettings:
     """How many items, and from how much text."""
 
-    items: int = setting(200, "items per bucket of distance, at the most", least=1)
+    items: int = setting(ITEMS_PER_GAP, "items per bucket of distance, at the most", least=1)
     block: int = setting(2000, "tokens in a block; the state is reset at its start", least=16)
     fewest: int = setting(30, "a bucket with fewer items is merged with its neighbour", least=1)
     least_text: int = setting(100_000, "characters of text below which it is not tried", least=0)
@@ -85,26 +86,27 @@ class Recall(Probe):
     name = "recall"
     Settings = RecallSettings
 
-    def applies(self, subject: ProbedModel, material: ProbeData, settings: Any) -> str | None:
+    def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """A text of some size and the training part, or items of a grammar."""
-        if material.items is not None:
-            return None
-        if not material.train:
+        if data.items is not None:
+            word = missing_word(subject, data)
+            return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
+        if not data.train:
             return "the text it was trained on is not at hand"
-        if material.chars < settings.least_text:
+        if data.chars < settings.least_text:
             return (
-                f"{material.chars:,} characters of text are too few for recall "
+                f"{data.chars:,} characters of text are too few for recall "
                 f"(from {settings.least_text:,} on); probe echo works with any text"
             )
         return None
 
     def run(
-        self, subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int = 0
+        self, subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int = 0
     ) -> ProbeResult:
         """Items of the grammar where there are any, else the words of the text that return."""
-        if material.items is not None:
-            return recall_by_rule(subjects, material, settings.items)
-        blocks, found = find_items(subjects, material, settings, seed)
+        if data.items is not None:
+            return recall_grammar_items(subjects, data, settings.items)
+        blocks, found = find_items(subjects, data, settings, seed)
         if not found:
             return _nothing(subjects)
         tried = {s.name: try_items(s, blocks, found, seed) for s in subjects}
@@ -120,19 +122,18 @@ class Recall(Probe):
 
 
 def find_items(
-    subjects: Sequence[ProbedModel], material: ProbeData, settings: Any, seed: int
+    subjects: Sequence[ProbedModel], data: ProbeData, settings: Any, seed: int
 ) -> tuple[list[Block], list[RecallItem]]:
     """The same items for all; words that a run cannot spell are left out."""
-    ruler = ItemMiner(material.train)
+    miner = ItemMiner(data.train)
     tokenizers = [s.tokenizer for s in subjects]
-    blocks = cut_blocks(material.held_out, [*tokenizers, ruler.words], settings.block)
+    blocks = cut_blocks(data.held_out, [*tokenizers, miner.words], settings.block)
     rng = np.random.default_rng(seed)
-    every = [c for number, b in enumerate(blocks) for c in ruler.candidates(number, b)]
-    found = ruler.items(every, rng)
-    spelled = {
-        w: all(_spells(t, w) for t in tokenizers) for w in {w for f in found for w in f.words}
-    }
-    fair = [f for f in found if all(spelled[w] for w in f.words)]
+    every = [c for number, b in enumerate(blocks) for c in miner.candidates(number, b)]
+    items = miner.items(every, rng)
+    words = {word for item in items for word in item.words}
+    spelt = {word: all(_spells(t, word) for t in tokenizers) for word in words}
+    fair = [item for item in items if all(spelt[word] for word in item.words)]
     return blocks, choose_items(fair, settings.items, rng)
 
 
@@ -290,10 +291,10 @@ def _result(
     ]
     picture = figure(
         names, rows, "gap", "knows a word again: right out of five, by tokens since it came",
-        "up to so many tokens back", PERCENT, CHANCE,
+        "up to N tokens back", PERCENT, CHANCE,
     )  # fmt: skip
     notes = [
-        "amnesic: the state behind the cue comes from elsewhere; flips: a swapped cue turns the "
+        "amnesic: the state after the cue comes from elsewhere; flips: a swapped cue turns the "
         "odds (chance 50 %)"
     ]
     return ProbeResult(

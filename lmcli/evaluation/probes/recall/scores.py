@@ -3,8 +3,8 @@
 **In:** a run, blocks of text, items.
 **Out:** ln p of the five words of every item: real, amnesic, swapped.
 
-All conditions read the same tokens between cue and target. A block is read once; whoever needs the
-state before a cue takes the one saved at the nearest place before it and reads on from there.
+All conditions read the same tokens between cue and target. A block is read once; the state before a
+cue is read on from the one saved at the nearest place before it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmcli.evaluation.forced_choice import Chooser, pieces_of
-from lmcli.evaluation.probes.base import NOISE, ProbedModel
+from lmcli.evaluation.forced_choice import WordScorer, encode_words
+from lmcli.evaluation.probes.base import NOISE, ProbedModel, zero_noise
 from lmcli.evaluation.probes.recall.items import Block, RecallItem
 from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, stack, take
 from lmcli.evaluation.statistics import Floats
@@ -48,8 +48,7 @@ class RecallScores:
         """What the true cue adds to the odds of target against swapped word; 0 is no trace."""
         real, swapped = self.scores["real"], self.scores["swapped"]
         odds = (real[:, 0] - real[:, 1]) - (swapped[:, 0] - swapped[:, 1])
-        still: Floats = np.where(np.abs(odds) < NOISE, 0.0, odds)
-        return still
+        return zero_noise(odds)
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class _Placed:
     begin: int
     end: int
     last: int
-    swapped: tuple[int, ...]
-    words: tuple[tuple[int, ...], ...]
+    swapped: list[int]
+    words: list[list[int]]
 
 
 def try_items(
@@ -92,7 +91,7 @@ def try_items(
 def _place(
     subject: ProbedModel, blocks: Sequence[Block], found: Sequence[RecallItem]
 ) -> tuple[list[Ids], list[_Placed]]:
-    """Blocks as ids behind a start id, and where in them the items are."""
+    """Blocks as ids after a start id, and where in them the items are."""
     tokenizer = subject.tokenizer
     encoded = [tokenizer.encode_with_ends(b.text) for b in blocks]
     start = np.array([tokenizer.start])
@@ -100,12 +99,11 @@ def _place(
     placed = []
     for f in found:
         ends, text = encoded[f.block].ends, blocks[f.block].text
-        begin = 1 + int(np.searchsorted(ends, f.cue[0], "right"))
+        cue_edge, (_, swapped) = encode_words(tokenizer, text[: f.cue[0]], f.words[:2])
+        target_edge, words = encode_words(tokenizer, text[: f.target[0]], f.words)
+        begin = 1 + int(np.searchsorted(ends, cue_edge, "right"))
         end = 2 + int(np.searchsorted(ends, f.cue[1], "left"))
-        last = int(np.searchsorted(ends, f.target[0], "right"))
-        before = [text[max(0, p - 64) : p] for p in (f.cue[0], f.target[0])]
-        swapped = tuple(pieces_of(tokenizer, before[0], f.words[1]))
-        words = tuple(tuple(pieces_of(tokenizer, before[1], w)) for w in f.words)
+        last = int(np.searchsorted(ends, target_edge, "right"))
         placed.append(_Placed(f.block, begin, end, last, swapped, words))
     return streams, placed
 
@@ -142,7 +140,7 @@ def _conditions(
 ) -> dict[Condition, Floats]:
     """Scores of a group of items. Shapes: -> (N, 5) each."""
     model = subject.model
-    chooser = Chooser(model, subject.tokenizer)
+    scorer = WordScorer(model, subject.tokenizer)
     last = np.array([streams[p.block][p.last] for p in placed])
     words = [p.words for p in placed]
     found: dict[Condition, Floats] = {}
@@ -158,7 +156,7 @@ def _conditions(
             )
         state = take(states, _donors(placed, rng)) if condition == "amnesic" else states
         after = advance(model, [row.astype(np.int64) for row in rows], state)
-        found[condition] = chooser.scores(last, words, after)
+        found[condition] = scorer.scores(last, words, after)
     return found
 
 

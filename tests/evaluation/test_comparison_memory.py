@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.cli.remembering import reach_text
+from lmcli.evaluation.comparison_memory import reach_text
 
 
 def run(*args):

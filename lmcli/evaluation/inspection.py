@@ -1,0 +1,328 @@
+"""What ``lmcli inspect`` says: a text token by token, inside a model or between two.
+
+**In:** a run, a text or a file of one, what to look at.
+**Out:** an `Inspection`. Its JSON keys beside `run`, `arch`, `tokenizer`, `tokens` and `nats`:
+
+- `gates`: the names shown, and ``items: [{text, nats, <gate>: value}]``, one a token. The value is
+  the mean over units (for candidate, cell and hidden, whose signs would cancel, the mean of their
+  size); with single units a mapping from unit to value.
+- with another run ``versus: {run, arch, nats}`` and ``items: [{text, nats, versus, difference}]``,
+  one a span that is whole tokens for both; difference = nats - versus, below 0 where RUN is ahead.
+- with a pattern ``correlate: {regex, tokens, inside, candidates, chance, shifted, units}`` with
+  ``units: [{gate, unit, above, threshold, fit, score, auc}]``, best fit first, and no `items`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcli.data.corpus import read_documents
+from lmcli.data.text import TextOptions
+from lmcli.errors import TextError
+from lmcli.evaluation.activations import Activations, loss_difference, read_inside, read_only
+from lmcli.evaluation.unit_search import Correlation, correlate
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import (
+    BITS,
+    COUNT,
+    GATE,
+    PERCENT,
+    Block,
+    Column,
+    Facts,
+    Metric,
+    Passage,
+    Result,
+    Strip,
+    Strips,
+    Table,
+)
+from lmcli.report.result import text as text_column
+from lmcli.run import Run
+from lmcli.settings import update
+
+LONGEST = 20_000
+"""characters that are read"""
+SHOWN = 1000
+"""tokens that are drawn; --json has all"""
+FEW = 20
+"""up to this many tokens their numbers are shown too"""
+UNITS = 8
+SURPRISE, DECIDED = 10.0, 4.0
+"""bits at which the strip of surprise is full, and at which a difference has its full colour"""
+NATS_PER_BIT = 0.6931471805599453
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """A run and the text as it has read it."""
+
+    run: str
+    arch: str
+    tokenizer: str
+    read: Activations
+
+    @property
+    def nats(self) -> float:
+        """The loss of the whole text."""
+        return float(self.read.nats.sum())
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A text inside a run: averages of gates, single units, another run, or a pattern."""
+
+    first: ReadRun
+    text: str
+    """as it was given, for the next command"""
+    gates: Sequence[str] = ()
+    units: Mapping[str, Sequence[int]] | None = None
+    """single units of each gate; None for averages"""
+    named: bool = False
+    """whether the unit was named; else they are those that vary most"""
+    second: ReadRun | None = None
+    correlation: Correlation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli inspect --json``."""
+        return self.result().to_json()
+
+    def result(self) -> Result:
+        """Strips of marks below the text, tables, a verdict."""
+        if self.second:
+            return _two_runs(self._values(), self.first, self.second)
+        values = {**self._values(), "gates": self.gates}
+        if self.correlation:
+            return _pattern(values, self.correlation, self._text_again())
+        if self.units is None:
+            return _averages(values, self.first.read, self._text_again())
+        return _single_units(values, self.first.read, self.units, self.named)
+
+    def _values(self) -> dict[str, Any]:
+        first = self.first
+        about = {"run": first.run, "arch": first.arch, "tokenizer": first.tokenizer}
+        return {**about, "tokens": len(first.read.spans), "nats": first.nats}
+
+    def _text_again(self) -> str:
+        """The text as it was typed, if it is short and can be shown."""
+        short = len(self.text) <= 40 and self.text.isprintable()
+        return shlex.quote(self.text) if short else "TEXT"
+
+
+def inspect_text(
+    run: Run,
+    text: str,
+    *,
+    gate: str | None = None,
+    units: int | None = None,
+    unit: int | None = None,
+    regex: str | None = None,
+    versus: Run | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Inspection:
+    """Read a text, or the file that it names, and look at one of four things.
+
+    That is another run (`versus`), a pattern (`regex`), single units (`unit`, or the `units` that
+    vary most), or all gates, averaged.
+    """
+    documents = _documents(run, text, on_progress)
+    first = _read(run, documents, inside=versus is None)
+    unknown, tokens = first.read.unknown, len(first.read.spans)
+    if unknown:
+        warning = f"{unknown} of {tokens} tokens are unknown to '{run.path}'"
+        on_progress(Message(warning, "warning"))
+    if versus is not None:
+        return Inspection(first, text, second=_read(versus, documents, inside=False))
+    read = first.read
+    if regex is not None:
+        gates = read.matching(gate)
+        found = correlate(read, regex, gates, units or UNITS)
+        return Inspection(first, text, gates, correlation=found)
+    if units is None and unit is None:
+        return Inspection(first, text, read.matching(gate))
+    if gate is None:
+        gate = "cell" if any(name.endswith("cell") for name in read.values) else "hidden"
+    gates = read.matching(gate)
+    chosen = {g: read.most_varying(g, units or UNITS) if unit is None else [unit] for g in gates}
+    return Inspection(first, text, gates, chosen, named=unit is not None)
+
+
+def _read(run: Run, documents: Sequence[str], inside: bool) -> ReadRun:
+    read = (read_inside if inside else read_only)(run.model(), run.tokenizer, documents)
+    return ReadRun(str(run.path), run.record.arch, run.record.tokenizer, read)
+
+
+def _documents(run: Run, text: str, on_progress: OnProgress) -> list[str]:
+    """The documents of a file, or the text itself; what is too long is cut."""
+    documents = [text]
+    if _names_a_file(text):
+        unit = run.record.corpus.get("options", {}).get("documents", "file")
+        options = update(TextOptions(), {"documents": unit})
+        documents = [document.text for document in read_documents([text], options)]
+    if not "".join(documents):
+        raise TextError("the text is empty", "give a few words, or a file")
+    cut, left = list[str](), LONGEST
+    for document in documents:
+        cut.append(document[:left])
+        left -= len(cut[-1])
+    if sum(map(len, documents)) > LONGEST:
+        warning = f"only the first {LONGEST:,} characters of '{text[:60]}' are read"
+        on_progress(Message(warning, "warning"))
+    return [document for document in cut if document]
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether TEXT names a file: one that is there, or what can be nothing else."""
+    with suppress(OSError, ValueError):
+        if Path(text).is_file():
+            return True
+    if text == "-" or "://" in text:
+        return True
+    return not any(c.isspace() for c in text) and ("/" in text or text.endswith((".txt", ".gz")))
+
+
+# ------------------------------------------------------------------ one run
+
+
+def _averages(values: dict[str, Any], read: Activations, text: str) -> Result:
+    """Every gate, averaged over its units."""
+    gates = values["gates"]
+    averages = {name: read.average(name).tolist() for name in gates}
+    items = _items(read, averages)
+    rows = [_strip(name, averages[name], signed=False) for name in gates]
+    title = "what happens while each token is read: means over units"
+    if any(read.values[name].min() < 0 for name in gates):
+        title += ", of their size where they have signs"
+    blocks = [_drawn(title, read.tokens, [_surprise(read.nats), *rows])]
+    if len(items) <= FEW:
+        blocks.append(_numbers(gates, items))
+    tried = f"lmcli inspect {values['run']} {text} --gate {gates[-1]} --units {UNITS}"
+    return Result("inspect", {**values, "items": items}, blocks, [tried])
+
+
+def _single_units(
+    values: dict[str, Any], read: Activations, units: Mapping[str, Sequence[int]], named: bool
+) -> Result:
+    """Single units of each gate: the one that was named, or those that vary most."""
+    rows, shown = list[Strip](), dict[str, list[Any]]()
+    for name, chosen in units.items():
+        lines = {str(u): read.unit(name, u).tolist() for u in chosen}
+        shown[name] = [dict(zip(lines, v, strict=True)) for v in zip(*lines.values(), strict=True)]
+        signed = bool(read.values[name].min() < 0)
+        rows += [_strip(f"{name} {u}", line, signed) for u, line in lines.items()]
+    tint: list[float] = []
+    gates = list(units)
+    gate = gates[0] if len(gates) == 1 else gates[0].partition(".")[2]  # of several layers
+    title = f"the units of {gate} that vary most over the text, largest variance first"
+    if named:
+        low, high = min(rows[-1].values), max(rows[-1].values)
+        tint = [2 * (v - low) / ((high - low) or 1.0) - 1 for v in rows[-1].values]
+        title = f"{rows[-1].name} along the text: blue low, red high"
+    block = _drawn(title, read.tokens, [_surprise(read.nats), *rows], tint)
+    return Result("inspect", {**values, "items": _items(read, shown)}, [block])
+
+
+def _items(read: Activations, shown: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """One entry a token: its text, its loss, and what each gate shows."""
+    rows = zip(read.tokens, read.nats.tolist(), *shown.values(), strict=True)
+    return [{"text": t, "nats": n, **dict(zip(shown, v, strict=True))} for t, n, *v in rows]
+
+
+def _numbers(gates: Sequence[str], items: list[dict[str, Any]]) -> Block:
+    """A row a token."""
+    columns = [Column("token", text_column("token")), Column("bits", BITS)]
+    columns += [Column(f"values.{place}", GATE, name) for place, name in enumerate(gates)]
+    rows = [
+        {
+            "token": repr(item["text"])[1:-1],
+            "bits": item["nats"] / NATS_PER_BIT,
+            "values": {str(place): item[name] for place, name in enumerate(gates)},
+        }
+        for item in items
+    ]
+    return Table("", columns, rows)
+
+
+def _strip(name: str, line: list[float], signed: bool) -> Strip:
+    """A row of marks from 0 to 1, from -1 to 1, or further where values go further."""
+    most = max(1.0, *map(abs, line))
+    return Strip(name, line, -most if signed else 0.0, most)
+
+
+def _surprise(nats: Iterable[float], name: str = "bits") -> Strip:
+    """What each token cost."""
+    return Strip(name, [float(n) / NATS_PER_BIT for n in nats], 0.0, SURPRISE)
+
+
+def _drawn(
+    title: str, parts: Sequence[str], rows: Sequence[Strip], tint: Sequence[float] = ()
+) -> Block:
+    """The first tokens and their strips, coloured by `tint` or by surprise."""
+    note = ""
+    if len(parts) > SHOWN:
+        of = f"{COUNT.show(SHOWN)} of {COUNT.show(len(parts))}"
+        note = f"drawn: the first {of} tokens; --json has all"
+    tint = tint or [bits / SURPRISE for bits in rows[0].values]
+    return Strips(title, parts[:SHOWN], rows, tint, note)
+
+
+def _again(text: str) -> str:
+    """The text as it was typed, if it is short and can be shown."""
+    return shlex.quote(text) if len(text) <= 40 and text.isprintable() else "TEXT"
+
+
+# ------------------------------------------------------------------ two runs
+
+
+def _two_runs(values: dict[str, Any], first: ReadRun, second: ReadRun) -> Result:
+    """Where one run expected the text more than the other."""
+    spans = loss_difference(first.read, second.read)
+    items = [{**asdict(s), "difference": s.difference} for s in spans]
+    about = {"run": second.run, "arch": second.arch, "nats": second.nats}
+    apart = [s.difference / NATS_PER_BIT for s in spans]
+    rows = [
+        _surprise([s.nats for s in spans], "first"),
+        _surprise([s.versus for s in spans], "second"),
+        _strip("first - second", apart, signed=True),
+    ]
+    title = f"who expected it more? blue: {first.run} (first), red: {second.run} (second)"
+    tint = [max(-1.0, min(1.0, bits / DECIDED)) for bits in apart]
+    block = _drawn(title, [s.text for s in spans], rows, tint)
+    sums = {"first": first.nats / NATS_PER_BIT, "second": second.nats / NATS_PER_BIT}
+    columns = [Column("first", Metric("", 1), f"first: bits of {first.run}")]
+    columns.append(Column("second", Metric("", 1), f"second: bits of {second.run}"))
+    facts = Facts(columns, sums)
+    return Result("inspect", {**values, "versus": about, "items": items}, [block, facts])
+
+
+# ------------------------------------------------------------------ units that tell
+
+
+def _pattern(values: dict[str, Any], found: Correlation, text: str) -> Result:
+    """The units whose value best tells whether a token lies inside a match."""
+    rows = [{**asdict(u), "side": ">" if u.above else "<"} for u in found.units]
+    columns = [Column("gate", text_column("value")), Column("unit", Metric("unit"))]
+    columns += [Column("side", text_column("inside if")), Column("threshold", GATE, "threshold")]
+    columns += [Column("score", PERCENT, "held-out"), Column("auc", GATE, "AUC")]
+    columns += [Column("fit", PERCENT, "where chosen")]
+    inside, tokens = COUNT.show(found.inside), COUNT.show(found.tokens)
+    note = (
+        f"held-out: balanced accuracy on the second half of the text ({inside} of {tokens} tokens "
+        "inside); unit and threshold were chosen on the first. "
+        f"Chance is {PERCENT.show(found.chance)}; with the matches shifted along the text the best "
+        f"of {COUNT.show(found.candidates)} units came to {PERCENT.show(found.shifted)} in 19 tries"
+    )
+    best = found.units[0]
+    said = f"tells: {PERCENT.show(best.score)} right on held-out text (balanced)"
+    if best.score <= found.shifted:
+        said = "is the best, and no better than the best on shifted matches: no unit tells"
+    table = Table(f"units that tell where {found.regex} matches", columns, rows, note)
+    tried = f"lmcli inspect {values['run']} {text} --gate {best.gate} --unit {best.unit}"
+    verdict = Passage(f"{best.gate} {best.unit} {said}")
+    values = {**values, "correlate": asdict(found)}
+    return Result("inspect", values, [table, verdict], [tried])

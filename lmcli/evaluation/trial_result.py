@@ -1,0 +1,146 @@
+"""What came of one training, or of a run that exists: what it cost, how it scores.
+
+**In:** a run with its model, the `Dataset` whose held-out parts it is scored on.
+**Out:** a `TrialResult`, the unit that comparisons are made of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmcli.data.dataset import Dataset
+from lmcli.evaluation.perplexity import score_documents
+from lmcli.evaluation.score import Score
+from lmcli.models.base import LanguageModel
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.run import RECORD, Run
+from lmcli.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One training, scored.
+
+    `tokens_seen` and `seconds` count the same trainings: the one whose run is kept, and every trial
+    of its learning-rate search, the losing ones too.
+    """
+
+    name: str
+    """of its row in the comparison, which all its seeds share"""
+    arch: str
+    seed: int
+    run: str
+    parameters: int
+    body_parameters: int
+    flops_per_token: int
+    tokens_seen: int
+    seconds: float
+    learning_rate: float | None
+    valid: Score
+    test: Score | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        run: Run,
+        model: LanguageModel,
+        dataset: Dataset,
+        tokens_seen: int,
+        seconds: float,
+        learning_rate: float | None,
+    ) -> TrialResult:
+        """Score the model, which has the run's best weights, on what the dataset holds out."""
+        valid, test = score_parts(model, run.tokenizer, dataset)
+        return cls(
+            name=name,
+            arch=run.record.arch,
+            seed=run.record.seed,
+            run=str(run.path),
+            parameters=model.parameter_count(),
+            body_parameters=model.body_parameters(),
+            flops_per_token=model.flops_per_token(),
+            tokens_seen=tokens_seen,
+            seconds=seconds,
+            learning_rate=learning_rate,
+            valid=valid,
+            test=test,
+        )
+
+    @property
+    def held_out(self) -> Score:
+        """The test part, or the validation part where there is no other."""
+        return self.test or self.valid
+
+
+def score_parts(
+    model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset
+) -> tuple[Score, Score | None]:
+    """What is validated and tested on, scored exactly."""
+    valid = Score.of(score_documents(model, tokenizer, dataset.valid.part.documents))
+    if dataset.test is None:
+        return valid, None
+    return valid, Score.of(score_documents(model, tokenizer, dataset.test.part.documents))
+
+
+# ------------------------------------------------------------------ runs that exist
+
+OpenedRun = tuple[Run, LanguageModel]
+
+
+def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:
+    """The runs at these places; a folder that holds runs stands for all of them."""
+    runs: list[Path] = []
+    for path in paths:
+        inside = sorted(p.parent for p in path.glob(f"[!.]*/{RECORD}"))  # less the half-written
+        runs += [path] if (path / RECORD).is_file() or not inside else inside
+    return [(run, run.model()) for run in map(Run.open, runs)]
+
+
+def score_runs(
+    opened: Sequence[OpenedRun],
+    dataset: Dataset,
+    taken: Sequence[str],
+    on_progress: OnProgress = warnings_only,
+) -> list[TrialResult]:
+    """Each run scored on the same held-out text; `taken` are names of rows beside theirs."""
+    names = _row_names([run for run, _ in opened], taken)
+    results = []
+    for (run, model), name in zip(opened, names, strict=True):
+        if run.record.corpus["sha256"] != dataset.corpus.sha256:
+            seen = f"'{run.path}' was trained on another text and may have seen what is held out"
+            on_progress(Message(f"{seen} here", "warning"))
+        trained = run.result("train") or {}
+        tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
+        rate = run.record.training.get("learning_rate")
+        results.append(TrialResult.of(name, run, model, dataset, tokens, seconds, rate))
+    return results
+
+
+def _row_names(runs: Sequence[Run], taken: Sequence[str]) -> list[str]:
+    """Runs that differ by nothing but their seeds are one row; the others go by their paths."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(_fingerprint(run), []).append(run)
+    rows = [g for g in alike.values() if len(g) > 1 and len(g) == len({r.record.seed for r in g})]
+    archs = [*taken, *(group[0].record.arch for group in rows)]
+    names: dict[int, str] = {}
+    for group in rows:
+        arch = group[0].record.arch
+        name = arch if archs.count(arch) == 1 else f"{group[0].path} and {len(group) - 1} more"
+        names |= {id(run): name for run in group}
+    return [names.get(id(run)) or _path_name(run.path, archs) for run in runs]
+
+
+def _path_name(path: Path, taken: Sequence[str]) -> str:
+    """A path as a name that no architecture has."""
+    return f"./{path}" if str(path) in taken else str(path)
+
+
+def _fingerprint(run: Run) -> str:
+    """All that makes a run, except its seed."""
+    record = {k: v for k, v in vars(run.record).items() if k not in ("seed", "command", "versions")}
+    return json.dumps(record, sort_keys=True)
