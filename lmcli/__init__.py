@@ -9,13 +9,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lmcli.system import limit_spinning as _limit_spinning
+
 if TYPE_CHECKING:
-    from lmcli.api import export, load, make, sample
+    from lmcli.api import (
+        cloze,
+        compare,
+        evaluate,
+        export,
+        inspect,
+        load,
+        make,
+        probe,
+        resume,
+        sample,
+        train,
+    )
     from lmcli.errors import LmcliError
     from lmcli.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["LmcliError", "Run", "export", "load", "make", "sample"]
+__all__ = [
+    "LmcliError",
+    "Run",
+    "cloze",
+    "compare",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "make",
+    "probe",
+    "resume",
+    "sample",
+    "train",
+]
+
+_limit_spinning()  # before torch is loaded
 
 
 def __getattr__(name: str) -> Any:

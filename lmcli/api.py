@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.report.progress import OnProgress, warnings_only
-from lmcli.run import Run
-from lmcli.settings import one_of, update
+from lmcli.run import Run, free_name
+from lmcli.settings import check_known, one_of, update
+from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
     from lmcli.evaluation.cloze import ClozeResult
+    from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.perplexity import Evaluation
     from lmcli.evaluation.probes.base import ProbeData
@@ -29,123 +31,19 @@ if TYPE_CHECKING:
     from lmcli.grammars.base import MadeText
     from lmcli.grammars.france.facts import Facts
     from lmcli.grammars.france.natural import NaturalFrance, SourceText
+    from lmcli.training.plan import Plan
 
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
 RunLike = Run | str | Path
 """a run or the path of one"""
+Settings = Mapping[str, Any] | None
+"""what ``--set`` takes, by name"""
 
 
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
-
-
-def sample(
-    run: RunLike,
-    prompt: str = "",
-    *,
-    length: int = 500,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    stop: Sequence[str] = (),
-    count: int = 1,
-    seed: int | None = None,
-    on_progress: OnProgress = warnings_only,
-) -> Samples:
-    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
-
-    `length` is in tokens, 0 without end. Without a seed each call gives another text.
-    """
-    from lmcli.generation.generate import Samples
-    from lmcli.generation.sampling import SamplingSettings
-
-    settings = SamplingSettings(temperature, top_k, top_p, min_p)
-    return Samples(
-        load(run),
-        prompt,
-        settings,
-        length=length,
-        stops=stop,
-        count=count,
-        seed=seed,
-        on_progress=on_progress,
-    )
-
-
-def make(
-    grammar: str,
-    output: str | Path | None = None,
-    *,
-    size: str | None = None,
-    level: int | None = None,
-    digits: int | None = None,
-    carry_length: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    filler: Texts | None = None,
-    facts: str | Path | None = None,
-    pairs: str | Path | None = None,
-    frame: str | None = None,
-    force: bool = False,
-    on_progress: OnProgress = warnings_only,
-) -> MadeText:
-    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
-
-    None takes the grammar's own default; an option that the grammar lacks is a UsageError. With
-    `filler`, texts of your own, the sentences between cue and query are theirs; `facts` (auto, a
-    language, a TOML file), or `pairs` (a CSV file) and `frame`, say what the others are.
-    """
-    from lmcli.grammars.base import write_grammar
-    from lmcli.registry import GRAMMARS
-    from lmcli.settings import check_known
-
-    cls: Any = GRAMMARS.load(grammar)
-    parts: Sequence[Any] = ()
-    if filler is not None or facts or pairs or frame:
-        cls, *parts = _natural(grammar, filler, facts, pairs, frame, on_progress)
-    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
-    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
-    given |= settings or {}
-    check_known(given, cls.Settings)
-    made = cls(*parts, update(cls.Settings(), given))
-    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
-
-
-def _natural(
-    grammar: str,
-    filler: Texts | None,
-    facts: str | Path | None,
-    pairs: str | Path | None,
-    frame: str | None,
-    on_progress: OnProgress,
-) -> tuple[type[NaturalFrance], SourceText, Facts]:
-    """What makes documents from a text of the user's own, split as `train` splits it."""
-    from itertools import zip_longest
-
-    from lmcli.data.corpus import CorpusSpec, load_corpus
-    from lmcli.grammars.france.natural import NaturalFrance, SourceText, choose_facts
-
-    if grammar != NaturalFrance.name or filler is None:
-        problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
-        raise UsageError(problem, "lmcli make france --filler my.txt")
-    texts = [filler] if isinstance(filler, str | Path) else filler
-    parts = load_corpus(CorpusSpec(tuple(map(str, texts))), on_progress)
-    held_out = zip_longest(parts.valid.documents, parts.test.documents if parts.test else ())
-    together = tuple(piece for two in held_out for piece in two if piece)
-    source = SourceText(parts.names, parts.sha256, tuple(parts.train.documents), together)
-    return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
-
-
-def export(
-    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
-) -> Export:
-    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
-    from lmcli.generation.export import export_run
-
-    return export_run(load(run), to, None if output is None else Path(output), force)
 
 
 def _names(texts: Texts | None) -> list[str]:
@@ -157,6 +55,127 @@ def _names(texts: Texts | None) -> list[str]:
 
 def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
     return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
+
+
+# ------------------------------------------------------------------ training
+
+
+def train(
+    texts: Texts,
+    *,
+    arch: str = "lstm",
+    tokenizer: str = "char",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    settings: Settings = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+    valid: Texts | None = None,
+    test: Texts | None = None,
+    split: str = "interleaved",
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    device: str = "auto",
+    workers: int | None = None,
+    force: bool = False,
+    slim: bool = False,
+    verbose: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Run:
+    """Train one model on texts, for 3 minutes if no budget is given.
+
+    The result is ``run.result("train")``. If `on_progress` stops the training there is none, and
+    `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
+    """
+    options = _plain(locals())
+    from lmcli.training.launch import train
+
+    options["output"] = Path(output) if output else free_name(Path("runs"), arch)
+    return train(options | {"resume": False}, on_progress)
+
+
+def resume(
+    run: RunLike,
+    texts: Texts | None = None,
+    *,
+    on_progress: OnProgress = warnings_only,
+    **options: Any,
+) -> Run:
+    """Continue a training where it stopped, with the texts at their places, or at new ones.
+
+    Of the options of `train`, `device`, `workers`, `slim` and `verbose` may be given, and those
+    that the run was made with: a value that differs is a RunError.
+    """
+    from lmcli.training.launch import train
+
+    path = run.path if isinstance(run, Run) else Path(run)
+    given = _plain({"texts": texts, **options})
+    return train(given | {"output": path, "resume": True}, on_progress)
+
+
+def compare(
+    texts: Texts,
+    *,
+    arch: str | None = None,
+    tokenizer: str = "char",
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    seeds: int = 1,
+    match: str = "params",
+    runs: RunLike | Sequence[RunLike] = (),
+    output: str | Path | None = None,
+    settings: Settings = None,
+    valid: Texts | None = None,
+    test: Texts | None = None,
+    split: str = "interleaved",
+    documents: str | None = None,
+    newlines: str = "keep",
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    jobs: int | None = None,
+    probe: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Comparison:
+    """Train architectures alike, a minute each if no budget is given, and rank them.
+
+    `arch` are names separated by commas, by default ngram,window,rnn,gru,lstm, or none beside
+    `runs`, which are compared as they are. A callback that stops it makes it a TrainingError.
+    """
+    options = _plain(locals()) | {"plan": False}
+    if jobs != 1 and device in ("auto", "cpu") and not (options["runs"] and arch is None):
+        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
+    from lmcli.training.sweep import compare
+
+    return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
+
+
+def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:
+    """The trainings of a comparison with the same options, as commands; nothing is written."""
+    from inspect import signature
+
+    from lmcli.training.plan import plan
+
+    defaults = {name: p.default for name, p in signature(compare).parameters.items()}
+    folder = options.get("output") or free_name(Path("runs"), "compare")
+    given = _plain({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
+    return plan(given, on_progress)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as options: texts as lists, without the callback."""
+    options = {name: value for name, value in values.items() if name != "on_progress"}
+    if "runs" in options:
+        runs = options["runs"]
+        runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
+        options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
+    return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 
 # ------------------------------------------------------------------ measuring
@@ -203,7 +222,7 @@ def _recorded_split(
 
     one_of("split", split, ("train", "valid", "test"))
     corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
-    part = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}[split]
+    part = corpus.parts().get(split)
     if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
@@ -226,8 +245,8 @@ def _read(
 
     unit = documents or run.record.corpus["options"]["documents"]
     options = update(TextOptions(), {**how, "documents": unit})
-    names, documents_ = find_documents(texts, options, on_progress)
-    return list(islice(names, 100)), documents_
+    names, pieces = find_documents(texts, options, on_progress)
+    return list(islice(names, 100)), pieces
 
 
 def cloze(
@@ -323,9 +342,8 @@ def _probe_data(runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgre
                 f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                 "name a text that both are to be tested on",
             )
-    return ProbeData.of_corpus(
-        first.texts, reopen_corpus(runs[0].record.corpus, runs[0].path), on_progress
-    )
+    corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
+    return ProbeData.of_corpus(corpus, on_progress)
 
 
 def inspect(
@@ -362,3 +380,111 @@ def _check_one(**options: object) -> None:
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} at once", "give one of them")
+
+
+# ------------------------------------------------------------------ making
+
+
+def sample(
+    run: RunLike,
+    prompt: str = "",
+    *,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Sequence[str] = (),
+    count: int = 1,
+    seed: int | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> Samples:
+    """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
+
+    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    """
+    from lmcli.generation.generate import Samples
+    from lmcli.generation.sampling import SamplingSettings
+
+    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    return Samples(
+        load(run),
+        prompt,
+        settings,
+        length=length,
+        stops=stop,
+        count=count,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def make(
+    grammar: str,
+    output: str | Path | None = None,
+    *,
+    size: str | None = None,
+    level: int | None = None,
+    digits: int | None = None,
+    carry_length: int | None = None,
+    settings: Settings = None,
+    seed: int | None = None,
+    filler: Texts | None = None,
+    facts: str | Path | None = None,
+    pairs: str | Path | None = None,
+    frame: str | None = None,
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> MadeText:
+    """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
+
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError. With
+    `filler`, texts of your own, the sentences between cue and query are theirs; `facts` (auto, a
+    language, a TOML file), or `pairs` (a CSV file) and `frame`, say what the others are.
+    """
+    from lmcli.grammars.base import write_grammar
+    from lmcli.registry import GRAMMARS
+
+    cls: Any = GRAMMARS.load(grammar)
+    parts: Sequence[Any] = ()
+    if filler is not None or facts or pairs or frame:
+        cls, *parts = _natural(grammar, filler, facts, pairs, frame, on_progress)
+    named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
+    given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
+    given |= settings or {}
+    check_known(given, cls.Settings)
+    made = cls(*parts, update(cls.Settings(), given))
+    return write_grammar(made, Path(output or f"{grammar}.txt"), force)
+
+
+def _natural(
+    grammar: str,
+    filler: Texts | None,
+    facts: str | Path | None,
+    pairs: str | Path | None,
+    frame: str | None,
+    on_progress: OnProgress,
+) -> tuple[type[NaturalFrance], SourceText, Facts]:
+    """What makes documents from a text of the user's own, split as `train` splits it."""
+    from itertools import zip_longest
+
+    from lmcli.data.corpus import CorpusSpec, load_corpus
+    from lmcli.grammars.france.natural import NaturalFrance, SourceText, choose_facts
+
+    if grammar != NaturalFrance.name or filler is None:
+        problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
+        raise UsageError(problem, "lmcli make france --filler my.txt")
+    parts = load_corpus(CorpusSpec(tuple(_names(filler))), on_progress)
+    held_out = zip_longest(parts.valid.documents, parts.test.documents if parts.test else ())
+    together = tuple(piece for two in held_out for piece in two if piece)
+    source = SourceText(parts.names, parts.sha256, tuple(parts.train.documents), together)
+    return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
+
+
+def export(
+    run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
+) -> Export:
+    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    from lmcli.generation.export import export_run
+
+    return export_run(load(run), to, None if output is None else Path(output), force)

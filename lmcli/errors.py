@@ -35,6 +35,10 @@ class LmcliError(Exception):
         self.problem = problem
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[LmcliError], tuple[str, str]]:
+        """What another process needs to make it again."""
+        return type(self), (self.problem, self.hint)
+
 
 class TextError(LmcliError):
     """A text that is missing, empty, unreadable or too short."""

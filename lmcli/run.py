@@ -209,16 +209,16 @@ class Run:
             state = read_json(self.path / TRAINING_COPY) | state
         return tensors, state
 
-    def slim(self) -> None:
-        """Drop what only resuming needs."""
+    def drop_checkpoint(self) -> None:
+        """Delete what only resuming needs."""
         remove(self.path, (TRAINING, TRAINING_COPY))
 
     def cut_log(self, lines: int) -> None:
-        """Keep the first so many: steps after the last checkpoint are taken, and logged, again."""
+        """Keep the first N lines: steps after the last checkpoint are taken, and logged, again."""
         with self._folder() as folder:
             file = folder / LOG
-            kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
-            write_bytes(file, b"".join(kept))
+            logged = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+            write_bytes(file, b"".join(logged[:lines]))
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """One line of progress."""
@@ -275,3 +275,12 @@ def check_free(path: Path, force: bool) -> None:
         raise RunError(f"'{path}' exists", "--resume goes on with it, --force replaces it")
     if Path.cwd().is_relative_to(path.resolve()):
         raise RunError(f"the working folder is in '{path}'", "replace it from another folder")
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """folder/name, or the first of name-2, name-3, ... that is free."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path

@@ -1,8 +1,8 @@
-"""The machine: device, precision, cores, memory, child processes.
+"""The machine: device, precision, cores, threads, memory, child processes.
 
-**In:** what the user wants ("auto" or a name); what the system says of itself.
-**Out:** a device, a precision, numbers of cores, bytes of memory; a device that the machine lacks
-is a TrainingError. torch is imported by the functions that need it.
+**In:** what the user wants ("auto" or a name); what the system says of itself; work for processes.
+**Out:** a device, a precision, numbers of cores, bytes of memory, events of child processes; a
+device that the machine lacks is a TrainingError. torch is imported by the functions that need it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import TrainingError
+from lmcli.errors import LmcliError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +132,33 @@ def _number_table(file: Path) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows if len(row) > 1}
 
 
-# ------------------------------------------------------------------ cores and child processes
+# ------------------------------------------------------------------ cores and threads
+
+SPIN_COUNT = 10_000
+"""rounds of a loop in which an idle OpenMP thread waits at a barrier before it sleeps"""
+
+
+def limit_spinning() -> None:
+    """Make OpenMP threads that wait give up their core soon; call it before torch is loaded.
+
+    By default they wait in a loop for milliseconds. Where another program needs the cores as well,
+    a training on all cores is then slower than on one, up to 50 times. A value of the user's stays.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Within, torch computes with this many CPU threads; None leaves it as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def available_cores() -> list[int]:
@@ -140,9 +168,24 @@ def available_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def world_size(environment: Mapping[str, str]) -> int:
+    """The number of processes that a launcher like torchrun has started, this one included.
+
+    >>> world_size({"WORLD_SIZE": "4", "RANK": "1"}), world_size({})
+    (4, 1)
+    """
+    if "RANK" not in environment:
+        return 1
+    size = environment.get("WORLD_SIZE", "1")
+    return int(size) if size.isdecimal() else 1
+
+
+# ------------------------------------------------------------------ child processes
+
+
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Put SIGINT off for a moment, where the system can; a process started in it ignores Ctrl-C."""
+    """Block SIGINT, where the system can; a process started within does not get Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -153,12 +196,27 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _starting_child() -> Iterator[None]:
+    """Within, a new process ignores Ctrl-C and imports nothing from the working folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with sigint_blocked():
+            yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def preloaded_context(module: str) -> Any:
     """A context of multiprocessing whose processes have imported a module before they start.
 
-    To import torch takes longer than many a training. So one process does it and nothing else, and
-    all others are copies of it, which has no threads yet that a copy would lack. It starts with the
-    first call, so that the module may be there when it is needed.
+    Importing torch takes longer than many trainings. So one process imports it and does nothing
+    else; all others are forks of it, and it has no threads that a fork would lack. It starts with
+    the first call, so that the module may be imported by the time it is needed.
     """
     import multiprocessing
 
@@ -169,6 +227,93 @@ def preloaded_context(module: str) -> Any:
     resource_tracker.ensure_running()  # started within, it would leave SIGINT unblocked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    with sigint_blocked():  # which is inherited: the parent decides
+    with _starting_child():
         forkserver.ensure_running()
     return context
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last event of a child process."""
+
+    code: int
+    """its exit code; minus the number of the signal that ended it"""
+
+
+class ChildProcesses:
+    """Processes that send events to this one; those that still run when the block ends are killed.
+
+    Each has a pipe of its own, so that one that is killed in the middle of an event blocks no
+    other. None outlives this process: it gets SIGTERM when this one has ended.
+    """
+
+    def __init__(self, module: str) -> None:
+        """`module` holds what the processes run and is imported before they start."""
+        self.context = preloaded_context(module)
+        self.running: dict[Any, tuple[Any, Any]] = {}
+        """the receiving end of a pipe -> name and process"""
+
+    def __enter__(self) -> ChildProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, process in self.running.values():
+            process.kill()
+        for connection, (_, process) in self.running.items():
+            process.join()
+            connection.close()
+
+    def start(self, name: Any, target: Callable[..., object], *arguments: Any) -> None:
+        """Run ``target(*arguments, send)`` in a process; `send` sends an event."""
+        receiver, sender = self.context.Pipe(duplex=False)
+        process = self.context.Process(
+            target=_run_child, args=(target, arguments, sender), daemon=True
+        )
+        with _starting_child():
+            process.start()
+        sender.close()
+        self.running[receiver] = name, process
+
+    def terminate(self) -> None:
+        """Send SIGTERM to all."""
+        for _, process in self.running.values():
+            process.terminate()
+
+    def events(self, seconds: float) -> Iterator[tuple[Any, Any]]:
+        """Names and events that arrive within this time: sent ones, an LmcliError, `Ended`."""
+        from multiprocessing.connection import wait
+
+        ready: list[Any] = wait(list(self.running), seconds)
+        for connection in ready:
+            name, process = self.running[connection]
+            try:
+                event = connection.recv()
+            except (EOFError, OSError):
+                process.join()
+                event = Ended(process.exitcode)
+            if isinstance(event, Ended):
+                process.join()
+                connection.close()
+                del self.running[connection]
+            yield name, event
+
+
+def _run_child(target: Callable[..., object], arguments: Sequence[Any], sender: Any) -> None:
+    """The other process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_terminate_with_parent, daemon=True).start()
+    with suppress(BrokenPipeError):  # the parent has ended
+        try:
+            target(*arguments, sender.send)
+        except LmcliError as error:
+            sender.send(error)
+        sender.send(Ended(0))  # the exit code is lost where the server of forks has ended
+
+
+def _terminate_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    if parent := parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

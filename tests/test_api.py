@@ -125,9 +125,6 @@ def test_progress_and_warnings_go_to_the_callback(folder):
         api.evaluate(folder / "gru", strange)
 
 
-# ------------------------------------------------------------------ texts, grammars, exports
-
-
 def test_make_writes_a_text_and_says_what_the_command_says(tmp_path, capsys):
     made = lmcli.make("addition", tmp_path / "sums.txt", size="small", digits=12, seed=2)
     assert made.text.read_text().count("\n") == made.about["documents"]

@@ -38,7 +38,10 @@ def test_public_names_are_these_and_no_more():
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
     assert public <= {"annotations", "Any", "TYPE_CHECKING"}
-    assert lmcli.__all__ == ["LmcliError", "Run", "export", "load", "make", "sample"]
+    assert sorted(lmcli.__all__) == lmcli.__all__
+    assert len(lmcli.__all__) <= 14
+    commands = ["cloze", "compare", "export", "inspect", "make", "probe", "sample", "train"]
+    assert {*commands, "evaluate", "load", "resume", "Run", "LmcliError"} == {*lmcli.__all__}
     assert lmcli.__version__.count(".") == 2
 
 

@@ -43,9 +43,10 @@ from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
+from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.job import prepare_job
 from lmcli.training.sweep import Trial, run_trial
-from lmcli.training.trainer import Budget, Trainer, TrainingSettings
+from lmcli.training.trainer import Trainer
 
 V = 7
 
@@ -76,16 +77,17 @@ def test_the_test_split_is_evaluated(tmp_path):
     file.write_text(numbered_lines(900))
     dataset = load_dataset(CorpusSpec((str(file),)), "char")
     job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
-    *_, last = run_trial(Trial("ngram", job, tmp_path / "run", learning_rate_search=False))
+    trial = Trial("ngram", job, tmp_path / "run", learning_rate_search=False)
+    found = run_trial(trial, lambda event: None)
     model, tokenizer = job.model(), dataset.tokenized.tokenizer
     model.fit_counts(dataset.tokenized.train)
     nats = []
     for piece in dataset.corpus.test.documents:
         nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
-    assert last.outcome.held_out is last.outcome.test
-    assert last.outcome.test.tokens == len(nats) == dataset.corpus.test.chars
-    assert last.outcome.test.nats == pytest.approx(sum(nats), rel=1e-5)
-    assert last.outcome.test.nats != pytest.approx(last.outcome.valid.nats, rel=1e-3)
+    assert found.held_out is found.test
+    assert found.test.tokens == len(nats) == dataset.corpus.test.chars
+    assert found.test.nats == pytest.approx(sum(nats), rel=1e-5)
+    assert found.test.nats != pytest.approx(found.valid.nats, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS.names())
@@ -136,7 +138,7 @@ def test_mean_divides_by_the_number_of_predictions_made(build, length):
     ids = np.append(V, np.arange(length) % V).astype(np.uint16)
     trainer = Trainer(build("gru"), ids, ids, TrainingSettings(), Budget(steps=1))
     trainer.model = model
-    assert math.exp(trainer.measure()) == pytest.approx(V, rel=1e-6)
+    assert math.exp(trainer.validate()) == pytest.approx(V, rel=1e-6)
     tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
     score = Score.of(score_documents(model, tokenizer, ["a" * length]))
     assert score.perplexity == pytest.approx(V, rel=1e-6)
@@ -213,7 +215,7 @@ def test_a_short_last_batch_does_not_weigh_as_much_as_a_full_one(build, monkeypa
     assert np.mean(averages) > 2 * nats.mean()  # what the average of averages would have said
     trainer = Trainer(build("gru"), ids, ids, TrainingSettings(batch=2), Budget(steps=1))
     trainer.model = model
-    assert trainer.measure() == pytest.approx(sum(right) / len(right), rel=1e-6)
+    assert trainer.validate() == pytest.approx(sum(right) / len(right), rel=1e-6)
 
 
 @pytest.mark.parametrize("split", ["interleaved", "tail"])
@@ -241,7 +243,7 @@ def test_perplexity_does_not_change_with_the_batch_size(build, stream, name):
     for batch in (1, 4, 32):
         settings = TrainingSettings(batch=batch)
         trainer = Trainer(build(trained), ids, ids[:2000], settings, Budget(steps=1))
-        losses.append(trainer.measure())
+        losses.append(trainer.validate())
     assert losses[0] == losses[1] == losses[2]
 
 

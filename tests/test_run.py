@@ -95,7 +95,7 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
     run = make_run(tmp_path / "run")
     run.save_weights(run.new_model().tensors(), 1)
     run.save_training({}, {"step": 1})
-    run.slim()
+    run.drop_checkpoint()
     assert not (run.path / TRAINING).exists()
     assert not (run.path / TRAINING_COPY).exists()
     Run.open(run.path).model()
@@ -104,19 +104,19 @@ def test_slimmed_it_still_opens_and_cannot_be_resumed(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("name", NUMPY_MODELS.names())
-def test_a_stepper_has_the_weights_of_the_model(make_run, build, tmp_path, name):
+def test_a_numpy_model_has_the_weights_of_the_model(make_run, build, tmp_path, name):
     run = make_run(tmp_path / "run", name)
     run.save_weights(build(name, run.record.vocabulary).tensors(), 1)
-    stepper, model = open_numpy_model(run), run.model()
+    numpy_model, model = open_numpy_model(run), run.model()
     tokens = [[run.record.vocabulary, 1, 2, 5]]
-    stepper.reset(1)
-    stepper.read_all(tokens[0])
+    numpy_model.reset(1)
+    numpy_model.read_all(tokens[0])
     with torch.no_grad():
         logits = model(torch.tensor(tokens), model.initial_state(1))[0][0, -1]
-    np.testing.assert_allclose(stepper.logits()[0], logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(numpy_model.logits()[0], logits.numpy(), atol=1e-5)
 
 
-def test_where_a_stepper_cannot_be_there_is_none(make_run, tmp_path):
+def test_where_a_numpy_model_cannot_be_there_is_none(make_run, tmp_path):
     assert open_numpy_model(make_run(tmp_path / "a", "attention")) is None
     run = make_run(tmp_path / "b", "lstm")
     del run.record.settings["peepholes"]  # a run from before there were any
@@ -126,7 +126,7 @@ def test_where_a_stepper_cannot_be_there_is_none(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["missing", "misshapen"])
-def test_a_stepper_refuses_weights_that_are_not_the_models(make_run, tmp_path, harm):
+def test_a_numpy_model_refuses_weights_that_are_not_the_models(make_run, tmp_path, harm):
     run = make_run(tmp_path / "run", "gru")
     tensors = run.new_model().tensors()
     if harm == "missing":

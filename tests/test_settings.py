@@ -19,7 +19,7 @@ from lmcli.settings import (
     split_pairs,
     update,
 )
-from lmcli.training.trainer import TrainingSettings
+from lmcli.training.defaults import TrainingSettings
 
 
 @dataclass(frozen=True)

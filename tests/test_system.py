@@ -1,14 +1,16 @@
 """The machine: what it has, and that training gets it."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from lmcli.system import available_cores, available_memory, sigint_blocked
+from lmcli.system import SPIN_COUNT, available_cores, available_memory, sigint_blocked
 
 FAULTS = """
 import resource, torch
@@ -119,3 +121,150 @@ def test_the_process_that_others_are_copies_of_starts_with_ctrl_c_blocked():
     assert done.returncode == 0, done.stderr
     status = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
     assert int(status["SigBlk"], 16) & 1 << (signal.SIGINT - 1)
+
+
+# ------------------------------------------------------------------ threads that wait
+
+
+SPINNING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+
+
+def loading(code, **given):
+    """What a process prints that had only these of the variables of OpenMP."""
+    env = {k: v for k, v in os.environ.items() if k not in SPINNING} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_idle_threads_sleep_soon_from_before_torch_is_loaded():
+    code = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *rest):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Watch())
+import lmcli
+assert "torch" not in sys.modules
+import lmcli.training.job
+"""
+    assert loading(code) == [str(SPIN_COUNT)]
+
+
+@pytest.mark.parametrize("name", SPINNING)
+def test_what_the_user_says_of_waiting_threads_is_left_alone(name):
+    value = "passive" if name == "OMP_WAIT_POLICY" else "7"
+    code = f"import os, lmcli; print(*(os.environ.get(n) for n in {SPINNING}))"
+    assert loading(code, **{name: value}) == [value if n == name else "None" for n in SPINNING]
+
+
+# ------------------------------------------------------------------ child processes
+
+
+CHILDREN = """
+import os, sys, time
+from lmcli.errors import UsageError
+from lmcli.system import ChildProcesses, Ended
+
+def count(number, send):
+    for n in range(number):
+        send(n)
+
+def fail(send):
+    raise UsageError("wrong", "right")
+
+def crash(send):
+    send(bytes(10))
+    os.kill(os.getpid(), 9)
+
+def sleep(send):
+    send("asleep")
+    time.sleep(100)
+
+def path(send):
+    import module_beside_the_text
+    send(module_beside_the_text.__file__)
+
+def all_of(processes):
+    events = {}
+    while processes.running:
+        for name, event in processes.events(1):
+            events.setdefault(name, []).append(event)
+    return events
+"""
+
+
+@pytest.fixture
+def children(tmp_path):
+    """``children(code)``: what a script prints that may start the functions above."""
+
+    def run(code, begin=subprocess.run, **more):
+        (tmp_path / "children.py").write_text(CHILDREN)
+        script = tmp_path / "script.py"
+        script.write_text(f"from children import *\nif __name__ == '__main__':\n    {code}\n")
+        words = [sys.executable, "-W", "error", str(script)]
+        env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}:{tmp_path}"}
+        if begin is not subprocess.run:
+            return begin(words, env=env, **more)
+        done = begin(words, env=env, capture_output=True, text=True, timeout=60, **more)
+        return done.stdout, done.stderr
+
+    return run
+
+
+WITHIN = "with ChildProcesses('lmcli.errors') as processes: "
+
+
+def test_processes_send_events_errors_and_how_they_ended(children):
+    out, err = children(
+        f"{WITHIN}[processes.start(n, *w) for n, w in "
+        "{'a': (count, 3), 'b': (fail,), 'c': (crash,)}.items()]; found = all_of(processes); "
+        "print(found['a'], [e.hint if isinstance(e, UsageError) else e for e in found['b']], "
+        "found['c'][1:])"
+    )
+    assert err == ""
+    ended = "Ended(code=0)"
+    assert out == f"[0, 1, 2, {ended}] ['right', {ended}] [Ended(code=-9)]\n"
+
+
+def test_processes_that_still_run_when_the_block_ends_are_killed(children):
+    out, err = children(
+        f"{WITHIN}processes.start(1, sleep); list(processes.events(50)); "
+        "child = next(iter(processes.running.values()))[1]\n"
+        "    print(child.exitcode)"
+    )
+    assert (out, err) == ("-9\n", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_processes_end_when_their_parent_is_killed(children):
+    parent = children(
+        f"{WITHIN}processes.start(1, sleep); list(processes.events(50)); "
+        "print(next(iter(processes.running.values()))[1].pid, flush=True); time.sleep(100)",
+        begin=subprocess.Popen,
+        stdout=subprocess.PIPE,
+    )
+    child = Path("/proc") / parent.stdout.readline().decode().strip()
+    assert child.exists()
+    parent.kill()
+    parent.communicate()
+    end = time.monotonic() + 20
+    while child.exists():
+        assert time.monotonic() < end, "it goes on"
+        time.sleep(0.05)
+
+
+def test_no_process_imports_from_the_working_folder(children, tmp_path):
+    working = tmp_path / "working"
+    working.mkdir()
+    for name in ("difflib", "module_beside_the_text"):  # lmcli.errors imports the first
+        (working / f"{name}.py").write_text("open('executed', 'w')")
+    out, err = children(f"{WITHIN}processes.start(1, path); print(all_of(processes))", cwd=working)
+    assert "No module named 'module_beside_the_text'" in err
+    assert out == "{1: [Ended(code=1)]}\n"
+    assert not (working / "executed").exists()

@@ -10,32 +10,36 @@ import typer
 from lmcli import api
 from lmcli.cli import options as o
 
+DEFAULT = o.defaults(api.cloze)
+
 
 def cloze(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trained runs.")],
     text: Annotated[
         str | None, o.option("--text", about="A text with a blank: ___ .", metavar="TEXT")
-    ] = None,
+    ] = DEFAULT.text,
     candidates: Annotated[
         str | None,
         o.option("--candidates", about="Words to choose from, with commas.", metavar="A,B"),
-    ] = None,
+    ] = DEFAULT.candidates,
     swap: Annotated[
         str | None, o.option("--swap", about="Compare with another cue.", metavar="OLD=NEW")
-    ] = None,
+    ] = DEFAULT.swap,
     gaps: Annotated[
         str | None,
         o.option("--gaps", about="Words of filler at '...', with commas.", metavar="N,N"),
-    ] = None,
+    ] = DEFAULT.gaps,
     filler: Annotated[
         str | None, o.option("--filler", about="Text to take the filler from.", metavar="TEXT")
-    ] = None,
+    ] = DEFAULT.filler,
     items: Annotated[
         Path | None,
         o.option("--items", about="Held-out items of lmcli make.", default="those beside the text"),
-    ] = None,
-    top: Annotated[int, o.option("--top", about="Show the N likeliest.", min=1, metavar="N")] = 5,
-    seed: o.Seed = 0,
+    ] = DEFAULT.items,
+    top: Annotated[
+        int, o.option("--top", about="Show the N likeliest.", min=1, metavar="N")
+    ] = DEFAULT.top,
+    seed: o.Seed = DEFAULT.seed,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,

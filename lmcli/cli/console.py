@@ -82,10 +82,10 @@ def show_message(event: object) -> None:
 
 
 def warn_uncounted(score: Score, run: object) -> None:
-    """Say where so many tokens are unknown that bits per character mean little."""
+    """Warn where the share of unknown tokens is so high that bits per character mean little."""
     from lmcli.evaluation.score import warn_of_unknown
 
-    warn_of_unknown(score, run, lambda message: warn(message.text))
+    warn_of_unknown(score, run, show_message)
 
 
 def label(word: str, color: str) -> str:

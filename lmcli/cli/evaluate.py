@@ -10,28 +10,30 @@ import typer
 from lmcli import api
 from lmcli.cli import options as o
 
+DEFAULT = o.defaults(api.evaluate)
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
     texts: o.Texts = None,
     split: Annotated[
         str | None, o.option("--split", about="Score the recorded train, valid or test part.")
-    ] = None,
-    level: Annotated[str, o.option("--level", about="summary, line or token.")] = "summary",
+    ] = DEFAULT.split,
+    level: Annotated[str, o.option("--level", about="summary, line or token.")] = DEFAULT.level,
     reset: Annotated[
         str, o.option("--reset", about="Forget at each: never, line or document.")
-    ] = "document",
+    ] = DEFAULT.reset,
     batch: Annotated[
         int, o.option("--batch", about="Places read side by side; changes no number.", min=1)
-    ] = 32,
+    ] = DEFAULT.batch,
     documents: Annotated[
         str | None,
         o.option("--documents", about="file, line or paragraph.", default="as in training"),
-    ] = None,
-    newlines: o.Newlines = "keep",
-    encoding: o.Encoding = "utf-8",
-    errors: o.Errors = "strict",
-    device: o.Device = "auto",
+    ] = DEFAULT.documents,
+    newlines: o.Newlines = DEFAULT.newlines,
+    encoding: o.Encoding = DEFAULT.encoding,
+    errors: o.Errors = DEFAULT.errors,
+    device: o.Device = DEFAULT.device,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,

@@ -10,27 +10,29 @@ import typer
 from lmcli import api
 from lmcli.cli import options as o
 
+DEFAULT = o.defaults(api.inspect)
+
 
 def inspect(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text, a file, or - for stdin.")],
     gate: Annotated[
         str | None, o.option("--gate", about="Show this one, such as forget.", metavar="NAME")
-    ] = None,
+    ] = DEFAULT.gate,
     units: Annotated[
         int | None,
         o.option("--units", about="Show the N units that vary most.", min=1, metavar="N"),
-    ] = None,
+    ] = DEFAULT.units,
     unit: Annotated[
         int | None, o.option("--unit", about="Follow this unit along the text.", min=0, metavar="N")
-    ] = None,
+    ] = DEFAULT.unit,
     correlate: Annotated[
         str | None,
         o.option("--correlate", about="Find units that tell where this matches.", metavar="REGEX"),
-    ] = None,
+    ] = DEFAULT.correlate,
     versus: Annotated[
         Path | None, o.option("--versus", about="Who remembered: RUN or this run?", metavar="RUN")
-    ] = None,
+    ] = DEFAULT.versus,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,

@@ -65,7 +65,7 @@ def _member(family: Any, name: str, blocks: list[Any]) -> dict[str, Any]:
 
     groups = {name: describe(family.load(name).Settings)}
     if family.noun == "architecture":
-        from lmcli.training.trainer import TrainingSettings
+        from lmcli.training.defaults import TrainingSettings
 
         groups["training"] = describe(TrainingSettings)
     columns = [Column("name", text("--set")), Column("kind", text("is"))]

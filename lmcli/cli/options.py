@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import typer
 from lmcli.cli.config import read_config
 from lmcli.errors import UsageError
 from lmcli.settings import one_of as one_of
+from lmcli.settings import split_pairs
 
 LARGEST_SEED = 2**32 - 1
 
@@ -43,6 +44,22 @@ def defaults(function: Callable[..., Any]) -> Any:
     """The defaults of an api function, as attributes: each stands in its signature only."""
     parameters = inspect.signature(function).parameters.values()
     return SimpleNamespace(**{p.name: p.default for p in parameters})
+
+
+def values(ctx: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
+    """The values of a command's options that are parameters of an api function."""
+    names = vars(defaults(function))
+    options = {name: value for name, value in ctx.params.items() if name in names}
+    if "settings" in options:
+        options["settings"] = split_pairs(options["settings"] or ())
+    return options
+
+
+def given(ctx: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
+    """Those of them that a flag, the environment or the config gives."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    chosen = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+    return {n: v for n, v in values(ctx, function).items() if n in chosen and v is not None}
 
 
 Texts = Annotated[
@@ -129,63 +146,3 @@ def finite(**values: float | None) -> None:
         if value is not None and not math.isfinite(value):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} {value}: not a finite number", f"for example {flag} 0.9")
-
-
-def budget(minutes: float | None, steps: int | None, epochs: float | None, default: float) -> Any:
-    """The one budget that was given, or `default` minutes."""
-    from lmcli.training.trainer import Budget
-
-    finite(minutes=minutes, epochs=epochs)
-    given = [n for n, v in (("minutes", minutes), ("steps", steps), ("epochs", epochs)) if v]
-    if len(given) > 1:
-        raise UsageError(
-            f"--{given[0]} and --{given[1]} at once", "give one budget, the other follows from it"
-        )
-    return Budget(default if not given else minutes, steps, epochs)
-
-
-def text_options(
-    encoding: str,
-    errors: str,
-    newlines: str,
-    documents: str | None,
-    texts: Sequence[str] = (),
-) -> Any:
-    """How texts are read, checked; a text of a grammar has a document a line."""
-    from lmcli.data.text import TextOptions
-    from lmcli.grammars.base import is_made
-    from lmcli.settings import update
-
-    if documents is None:
-        documents = "line" if len(texts) == 1 and is_made(texts[0]) else "file"
-    one_of("errors", errors, ("strict", "replace", "ignore"))
-    one_of("newlines", newlines, ("keep", "lf"))
-    one_of("documents", documents, ("file", "line", "paragraph"))
-    given = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
-    return update(TextOptions(), given)
-
-
-def text_choice(
-    texts: Sequence[str] | None,
-    split: str,
-    valid: Sequence[str] | None,
-    test: Sequence[str] | None,
-    encoding: str,
-    errors: str,
-    newlines: str,
-    documents: str | None,
-) -> Any:
-    """What is trained on and what is held out, checked."""
-    from lmcli.data.corpus import CorpusSpec
-
-    reading = text_options(encoding, errors, newlines, documents, texts or ())
-    return CorpusSpec(tuple(texts or ()), reading, split, tuple(valid or ()), tuple(test or ()))
-
-
-def free_name(folder: Path, name: str) -> Path:
-    """folder/name, or the first of name-2, name-3, ... that is free."""
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}"
-    return path

@@ -11,6 +11,8 @@ import typer
 from lmcli import api
 from lmcli.cli import options as o
 
+DEFAULT = o.defaults(api.probe)
+
 
 def probe(
     arguments: Annotated[
@@ -29,7 +31,7 @@ def probe(
             metavar="NAME=VALUE",
         ),
     ] = None,
-    seed: o.Seed = 0,
+    seed: o.Seed = DEFAULT.seed,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,

@@ -125,7 +125,7 @@ class TrainingBars:
 class ProgressDisplay:
     """The callback of a command: draws bars, says remarks and warnings, answers whether to stop.
 
-    Within it Ctrl-C and SIGTERM stop a training at its next step, if `stoppable`.
+    If `stoppable`, Ctrl-C and SIGTERM stop a training at its next step, once it has begun.
     """
 
     def __init__(self, shown: bool, stoppable: bool = False) -> None:
@@ -149,8 +149,6 @@ class ProgressDisplay:
         self.stoppable = stoppable
 
     def __enter__(self) -> ProgressDisplay:
-        if self.stoppable:
-            self.stop = self.context.enter_context(graceful_stop())
         self.context.enter_context(self.bars)
         return self
 
@@ -159,6 +157,8 @@ class ProgressDisplay:
 
     def __call__(self, event: object) -> bool:
         """Show an event."""
+        if self.stoppable and isinstance(event, Training):
+            self.stop, self.stoppable = self.context.enter_context(graceful_stop()), False
         if isinstance(event, Message):
             if event.level == "warning":
                 warn(event.text)

@@ -238,7 +238,7 @@ def compare_results(
     _warn_of_unknown(results, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
-    data = ProbeData.of_corpus(dataset.spec.texts, dataset.corpus, on_progress)
+    data = ProbeData.of_corpus(dataset.corpus, on_progress)
     optimum = optimum_row(dataset, lambda event: None)  # a warning has been given with the items
     if optimum:
         rows.append(optimum)

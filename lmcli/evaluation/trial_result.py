@@ -95,7 +95,7 @@ def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:
     """The runs at these places; a folder that holds runs stands for all of them."""
     runs: list[Path] = []
     for path in paths:
-        inside = sorted(p.parent for p in path.glob(f"[!.]*/{RECORD}"))  # less the half-written
+        inside = sorted(p.parent for p in path.glob(f"[!.]*/{RECORD}"))  # without the half-written
         runs += [path] if (path / RECORD).is_file() or not inside else inside
     return [(run, run.model()) for run in map(Run.open, runs)]
 

@@ -199,7 +199,7 @@ class Tokenizer(abc.ABC):
 
 
 def warn_unknown(tokenizer: Tokenizer, text: str, on_progress: OnProgress) -> None:
-    """A warning that names the symbols of a text which the tokenizer does not know."""
+    """Warn of the symbols of a text that are not in the vocabulary."""
     if tokenizer.unknown is None or not text:
         return
     encoded = tokenizer.encode_with_ends(text)
@@ -207,7 +207,7 @@ def warn_unknown(tokenizer: Tokenizer, text: str, on_progress: OnProgress) -> No
     spans = zip(encoded.ids.tolist(), begins, encoded.ends.tolist(), strict=True)
     unknown = [text[b:e].strip() or text[b:e] for i, b, e in spans if i == tokenizer.unknown]
     if unknown:
-        names = list(dict.fromkeys(map(repr, unknown)))
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        warning = f"the model has never seen {', '.join(names[:8])}{more}: read as unknown"
-        on_progress(Message(warning, "warning"))
+        symbols = list(dict.fromkeys(map(repr, unknown)))
+        more = f" and {len(symbols) - 8} more" if len(symbols) > 8 else ""
+        problem = f"the model has never seen {', '.join(symbols[:8])}{more}: read as unknown"
+        on_progress(Message(problem, "warning"))

@@ -1,33 +1,37 @@
-"""Defaults chosen from the text and the budget, for every setting the user left open.
+"""Settings of a training, its budget, and a default for every setting the user left open.
 
-**In:** an architecture, its settings and the training's with None where nothing was said, and a
+**In:** an architecture, its settings and the training's with None where the user gave none, and a
 `ProblemSize`: how much text, which vocabulary, how much time.
 **Out:** the same settings with a number everywhere.
 
 The rules are measured, not derived. Width grows with the time there is and is capped by the text:
-a small text is learnt by heart by a wide net. Many small updates beat few large ones on one or
-two cores (batches of 16 streams). All architectures get as many parameters in their body as the
-LSTM would get.
+a wide net memorises a small text. Many small updates beat few large ones on one or two cores
+(batches of 16 streams). All architectures get as many parameters in their body as the LSTM would
+get.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from lmcli.data.curriculum import document_lengths
+from lmcli.errors import UsageError
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
-from lmcli.settings import names, update
+from lmcli.settings import names, setting, update
 from lmcli.tokenizers.base import Ids
-from lmcli.training.trainer import Budget, TrainingSettings
 
 N = TypeVar("N", int, float)
+
+BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
+"""used where a setting or the budget is left open: by a Trainer without `resolve_defaults`"""
 
 REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
@@ -35,12 +39,88 @@ ASSUMED_SECONDS = 180.0
 """a budget in steps or epochs is taken for this long"""
 MANY_DOCUMENTS = 200
 """fewer are no sample of lengths: they may be the pieces into which one long text was split"""
-WIDE_SPREAD = 5.0
+LARGE_LENGTH_RATIO = 5.0
 """from where on it pays to read short documents first"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
+ONE_THREAD_FLOPS = 2.5e5
+"""of a model a token: about those of an LSTM of width 128"""
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; None is chosen from text, budget and architecture."""
+
+    batch: int | None = setting(None, "parallel streams B", least=1)
+    truncation: int | None = setting(None, "steps T through which gradients flow", least=1)
+    learning_rate: float | None = setting(None, "peak learning rate", least=0)
+    weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
+    clip: float = setting(1.0, "largest norm of the gradient", least=0)
+    warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
+    reset_probability: float = setting(
+        0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
+    )
+    curriculum: float | None = setting(
+        None, "share of the budget for short documents first, then longer ones", least=0, most=1
+    )
+    validations: int = setting(12, "how often to validate within the budget", least=1)
+    most_epochs: float | None = setting(
+        None, "a budget in minutes ends after this many passes; 0 = never", least=0
+    )
+    patience: int = setting(5, "validations without progress before stopping; 0 = never", least=0)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "arithmetic of the matrix products"
+    )
+    threads: int | None = setting(
+        None, "threads on the CPU", least=1, unset="1 for a small model, else one a core"
+    )
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, or the default if there is none; 0 is a rate."""
+        return PEAK_RATE if self.learning_rate is None else self.learning_rate
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: one of minutes, steps, epochs."""
+
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        minutes: float | None,
+        steps: int | None,
+        epochs: float | None,
+        default: float = MINUTES,
+    ) -> Budget:
+        """The one that is given, or `default` minutes; several are a UsageError."""
+        values = {"minutes": minutes, "steps": steps, "epochs": epochs}
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, value in given.items():
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name} {value}: not a budget", f"for example --{name} 5")
+        if len(given) > 1:
+            first, second, *_ = given
+            raise UsageError(
+                f"--{first} and --{second} at once", "give one budget, the other follows from it"
+            )
+        return cls(minutes if given else default, steps, epochs)
+
+    def total_steps(self, steps_per_epoch: int) -> int | None:
+        """The last step, None for a budget in minutes."""
+        if self.steps is not None:
+            return self.steps
+        return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
+
+    def total_minutes(self) -> float:
+        """How long a budget in minutes lasts."""
+        return self.minutes or MINUTES
 
 
 @dataclass(frozen=True)
@@ -50,7 +130,7 @@ class ProblemSize:
     tokens: int
     vocabulary: int
     seconds: float
-    spread: float = 1.0
+    length_ratio: float = 1.0
     """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
     there are too few to tell"""
     given_width: int | None = None
@@ -62,8 +142,8 @@ class ProblemSize:
         seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
         lengths = document_lengths(ids, vocabulary)
         short, long = np.quantile(lengths, (0.05, 0.95))
-        spread = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
-        return cls(len(ids), vocabulary, seconds, spread)
+        length_ratio = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
+        return cls(len(ids), vocabulary, seconds, length_ratio)
 
     @property
     def symbols(self) -> bool:
@@ -98,7 +178,7 @@ def embedding(scale: ProblemSize) -> int:
 
 
 def softmax(settings: Any, scale: ProblemSize) -> str | None:
-    """Adaptive for many words, where nothing else that was asked for needs the full one."""
+    """Adaptive for many words, unless another setting needs the full one."""
     whole = getattr(settings, "tie", False) or getattr(settings, "direct", False)
     return "adaptive" if scale.vocabulary >= MANY_WORDS and not whole else None
 
@@ -113,11 +193,11 @@ def shape(scale: ProblemSize) -> tuple[int, int]:
 
 def curriculum(scale: ProblemSize) -> float:
     """The share of the budget that begins with short documents: none where all are much alike."""
-    return 0.3 if scale.spread >= WIDE_SPREAD else 0.0
+    return 0.3 if scale.length_ratio >= LARGE_LENGTH_RATIO else 0.0
 
 
 def most_epochs(scale: ProblemSize) -> float:
-    """After how many passes a budget in minutes ends: a small text is learnt by heart before."""
+    """After how many passes a budget in minutes ends: by then a small text is memorised."""
     batch, truncation = shape(scale)
     updates = max(1, scale.tokens // (batch * truncation))
     return float(min(120, max(40, 8000 // updates)))
@@ -132,6 +212,15 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
 
 
 LEARNING_RATE_RELU = 4e-4
+
+
+def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
+    """One for a model so small that more are no faster; None: as torch or OMP_NUM_THREADS says."""
+    if "OMP_NUM_THREADS" in os.environ or MODELS.load(arch).is_count_based:
+        return None
+    with torch.device("meta"):
+        model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
+    return 1 if model.flops_per_token() < ONE_THREAD_FLOPS else None
 
 
 def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
@@ -187,7 +276,7 @@ def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
     the one whose total is nearest is taken.
     """
     reference_class = MODELS.load(REFERENCE).Settings
-    own = type(settings)()  # what a member has by nature is no wish of the user's
+    own = type(settings)()  # an architecture's own defaults were not set by the user
     shared = [n for n in names(reference_class) if hasattr(settings, n)]
     same = {n: getattr(settings, n) for n in shared if getattr(settings, n) != getattr(own, n)}
     same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
@@ -216,7 +305,7 @@ def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
 
 
 def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> str:
-    """One line for the user: what was chosen, and what differs from the member's defaults.
+    """One line for the user: what was chosen, and what differs from the architecture's defaults.
 
     >>> from lmcli.models.lstm import LSTMSettings
     >>> training = TrainingSettings(batch=16, truncation=64)

@@ -1,23 +1,23 @@
 """Several processes that train one model: each has its share of the streams.
 
 **In:** what torchrun, or any launcher like it, says in the environment: RANK, WORLD_SIZE,
-LOCAL_RANK and where to meet.
-**Out:** `Workers`, through which a training reads its rows, averages gradients and agrees on the
-time; a worker that is lost is a LostWorkerError for all the others.
+LOCAL_RANK and the address of the rendezvous.
+**Out:** `SingleProcess` or `ProcessGroup`, through which a training takes its rows, averages
+gradients and agrees on the time; a process that is lost is a LostWorkerError for all the others.
 
 Data-parallel training as in DistributedDataParallel (Li et al. 2020), but with one all-reduce of
 all gradients after the backward pass: a model here takes and returns a tuple of states, leaves
 parameters unused where weights are tied, and the loss is a mean over tokens whose number differs
-from worker to worker. So each gradient is weighted by the targets behind it, and W workers take
-the step that one would take with the same batch. Only the first worker reads the clock, validates
-and writes; what it finds is told to the others, so that all decide alike.
+from process to process. So each gradient is weighted by its number of targets, and W processes
+take the step that one would take with the same batch. Only the main process (rank 0) reads the
+clock, validates and writes; it sends the others its seconds and losses, so that all decide alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -28,70 +28,71 @@ from torch import Tensor, nn
 
 from lmcli.data.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
+from lmcli.system import world_size
 
 PATIENCE = timedelta(hours=1)
-"""how long a worker waits for one that is alive: the first may be reading a large text"""
+"""how long a process waits for one that is alive: the main one may be reading a large text"""
 
 
-class Workers:
-    """One process alone: nobody to share with, nobody to ask."""
+class SingleProcess:
+    """One process alone; the base class of several."""
 
     rank = 0
     size = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this one decides, writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this one decides, writes and reports."""
         return self.rank == 0
 
-    def place(self, device: str) -> str:
-        """The device of this worker."""
+    def local_device(self, device: str) -> str:
+        """The device of this process."""
         return device
 
-    def begin(self, model: nn.Module, seed: int) -> None:
-        """Before the first step: the same weights everywhere, dropout of its own each."""
+    def broadcast_weights(self, model: nn.Module, seed: int) -> None:
+        """Before the first step: the same weights everywhere, other dropout masks in each."""
 
-    def share(self, batch: Batch) -> Batch:
-        """Those rows of a batch that this worker reads. Shapes: (B, T) -> (B / W, T)."""
+    def shard_batch(self, batch: Batch) -> Batch:
+        """Those rows of a batch that this process reads. Shapes: (B, T) -> (B / W, T)."""
         return batch
 
-    def average(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
-        """Turn gradients and loss of this worker's targets into those of the whole batch."""
+    def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
+        """Turn gradients and loss of this process's targets into those of the whole batch."""
         return loss.detach()
 
-    def agree(self, seconds: float) -> float:
-        """The first worker's seconds, told to all once a step, and whether one wants to leave."""
+    def sync_clock(self, seconds: float) -> float:
+        """The main process's seconds, for all, once a step; also sends requests to stop."""
         return seconds
 
-    def leave(self, wanted: bool) -> bool:
-        """Ask to stop; whether it is time to: all leave after the same step."""
+    def should_stop(self, wanted: bool) -> bool:
+        """Request a stop; whether to stop now: all stop after the same step."""
         return wanted
 
-    def from_first(self, measure: Callable[[], float]) -> float:
-        """What the first worker measures, while the others wait."""
+    def broadcast(self, measure: Callable[[], float]) -> float:
+        """What the main process measures, while the others wait."""
         return measure()
 
     def gather(self, part: Tensor) -> Tensor:
-        """The parts of all, one behind the other on axis 0; only the first worker's is whole."""
+        """The parts of all, concatenated on axis 0; only the main process gets the whole."""
         return part
 
-    def own(self, whole: Tensor) -> Tensor:
-        """This worker's part of what `gather` made; a ValueError if it cannot be dealt out."""
+    def shard(self, whole: Tensor) -> Tensor:
+        """This process's part of what `gather` made; a ValueError if it cannot be split evenly."""
         return whole
 
     def check_same(self, about: str) -> None:
-        """A TrainingError where the workers do not agree about what they are to do."""
+        """A TrainingError where the processes were given different work."""
 
     @contextmanager
-    def one_before_the_others(self) -> Iterator[None]:
-        """Within, one worker a machine goes first; the others find what it left in the cache."""
+    def local_main_first(self) -> Iterator[None]:
+        """Within, one process a machine goes first; the others find its results in the cache."""
         yield
 
-    def part(self) -> None:
+    def finish(self) -> None:
         """At the end: wait for the others, so that none loses contact while it still needs it."""
 
 
-class Group(Workers):
+class ProcessGroup(SingleProcess):
     """One of several processes of torch.distributed."""
 
     def __init__(self, rank: int, size: int, local: int) -> None:
@@ -99,10 +100,10 @@ class Group(Workers):
         self.size = size
         self.local = local
         """its number on this machine"""
-        self.wants_to_leave = False
-        self.leaving = False
+        self.stop_requested = False
+        self.stopping = False
 
-    def place(self, device: str) -> str:
+    def local_device(self, device: str) -> str:
         """A GPU each, in the order of their numbers on this machine."""
         if device == "cpu":
             return device
@@ -118,21 +119,23 @@ class Group(Workers):
         torch.cuda.set_device(self.local)
         return f"cuda:{self.local}"
 
-    def begin(self, model: nn.Module, seed: int) -> None:
-        """Weights from the first worker; the random numbers of the others start elsewhere."""
+    def broadcast_weights(self, model: nn.Module, seed: int) -> None:
+        """Weights from the main process; the random numbers of the others start elsewhere."""
         with torch.no_grad(), contact():
             for parameter in model.parameters():
                 dist.broadcast(parameter, 0)
-        if not self.first:
+        if not self.is_main:
             drawn = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)
             torch.manual_seed(int(drawn[0]))
 
-    def share(self, batch: Batch) -> Batch:
+    def shard_batch(self, batch: Batch) -> Batch:
         """Rows r B/W to (r + 1) B/W."""
-        return Batch(self.own(batch.inputs), self.own(batch.targets), self.own(batch.reset_mask))
+        return Batch(
+            self.shard(batch.inputs), self.shard(batch.targets), self.shard(batch.reset_mask)
+        )
 
-    def average(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
-        """One all-reduce of everything; `targets` on the CPU, so that counting waits for nobody."""
+    def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
+        """One all-reduce of everything; `targets` on the CPU, so that counting waits for no GPU."""
         count = int((targets != IGNORED).sum())
         trained = [p for p in model.parameters() if p.grad is not None]
         parts = [p.grad.reshape(-1) for p in trained if p.grad is not None]
@@ -150,22 +153,24 @@ class Group(Workers):
             parameter.grad = mean.view_as(parameter)
         return flat[-2]
 
-    def agree(self, seconds: float) -> float:
+    def sync_clock(self, seconds: float) -> float:
         """Two numbers over the CPU: no GPU has to be waited for."""
-        told = torch.tensor([seconds * self.first, float(self.wants_to_leave)], dtype=torch.float64)
+        sent = torch.tensor(
+            [seconds * self.is_main, float(self.stop_requested)], dtype=torch.float64
+        )
         with contact():
-            dist.all_reduce(told)
-        self.leaving = bool(told[1] > 0)
-        return float(told[0])
+            dist.all_reduce(sent)
+        self.stopping = bool(sent[1] > 0)
+        return float(sent[0])
 
-    def leave(self, wanted: bool) -> bool:
-        """Ask now, leave when all have heard it."""
-        self.wants_to_leave = wanted
-        return self.leaving
+    def should_stop(self, wanted: bool) -> bool:
+        """Request now, stop when all have received it."""
+        self.stop_requested = wanted
+        return self.stopping
 
-    def from_first(self, measure: Callable[[], float]) -> float:
-        """Measured once and told."""
-        value = torch.tensor([measure() if self.first else 0.0], dtype=torch.float64)
+    def broadcast(self, measure: Callable[[], float]) -> float:
+        """Measured once and sent to all."""
+        value = torch.tensor([measure() if self.is_main else 0.0], dtype=torch.float64)
         with contact():
             dist.broadcast(value, 0)
         return float(value[0])
@@ -174,16 +179,16 @@ class Group(Workers):
         """As bytes over the CPU, whatever the type."""
         part = part.detach().cpu().contiguous()
         raw = part.view(-1).view(torch.uint8)
-        parts = [torch.empty_like(raw) for _ in range(self.size)] if self.first else None
+        parts = [torch.empty_like(raw) for _ in range(self.size)] if self.is_main else None
         with contact():
             dist.gather(raw, parts)
         return torch.cat([p.view(part.dtype).view(part.shape) for p in parts]) if parts else part
 
-    def own(self, whole: Tensor) -> Tensor:
+    def shard(self, whole: Tensor) -> Tensor:
         """Equal parts of axis 0."""
         each, rest = divmod(len(whole), self.size)
         if rest:
-            raise ValueError(f"{len(whole)} rows cannot be dealt out to {self.size} workers")
+            raise ValueError(f"{len(whole)} rows cannot be shared evenly by {self.size} workers")
         return whole[self.rank * each : (self.rank + 1) * each]
 
     def check_same(self, about: str) -> None:
@@ -200,63 +205,51 @@ class Group(Workers):
             )
 
     @contextmanager
-    def one_before_the_others(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """A barrier on either side."""
         if self.local:
-            self._meet()
+            self._barrier()
         yield
         if not self.local:
-            self._meet()
+            self._barrier()
 
-    def part(self) -> None:
-        """A last meeting; to find the others gone is no error any more."""
+    def finish(self) -> None:
+        """A last barrier; to find the others gone is no error any more."""
         with suppress(LostWorkerError):
-            self._meet()
+            self._barrier()
 
-    def _meet(self) -> None:
+    def _barrier(self) -> None:
         with contact():
             dist.all_reduce(torch.zeros(1))
 
 
-# ------------------------------------------------------------------ meeting
-
-
-def expected(environment: Mapping[str, str]) -> int:
-    """How many workers a launcher has started, this one included.
-
-    >>> expected({"WORLD_SIZE": "4", "RANK": "1"}), expected({})
-    (4, 1)
-    """
-    if "RANK" not in environment:
-        return 1
-    size = environment.get("WORLD_SIZE", "1")
-    return int(size) if size.isdecimal() else 1
+# ------------------------------------------------------------------ rendezvous
 
 
 @contextmanager
-def joined(meeting: str | None = None) -> Iterator[Workers]:
-    """Meet the other workers, if a launcher has started any; within, they work together.
+def joined(rendezvous: str | None = None) -> Iterator[SingleProcess]:
+    """This process as one of those that a launcher has started, if any; within, they are connected.
 
-    They meet in the file `meeting`, or where the environment says.
+    They find each other by the file `rendezvous`, or as the environment says.
     """
-    size = expected(os.environ)
+    size = world_size(os.environ)
     if size == 1:
-        yield Workers()
+        yield SingleProcess()
         return
     rank = int(os.environ["RANK"])
-    _meet_all(rank, size, meeting)
+    _connect(rank, size, rendezvous)
     try:
-        yield Group(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
+        yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()
 
 
-def _meet_all(rank: int, size: int, meeting: str | None) -> None:
+def _connect(rank: int, size: int, rendezvous: str | None) -> None:
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     try:
-        if meeting:
-            store = dist.FileStore(meeting, size)  # type: ignore[attr-defined]
+        if rendezvous:
+            store = dist.FileStore(rendezvous, size)  # type: ignore[attr-defined]
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
             )
@@ -265,7 +258,7 @@ def _meet_all(rank: int, size: int, meeting: str | None) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise TrainingError(
-            f"worker {rank + 1} of {size} cannot meet the others: {reason}",
+            f"worker {rank + 1} of {size} cannot reach the others: {reason}",
             "MASTER_ADDR and MASTER_PORT must be the same and within reach for all",
         ) from None
 

@@ -4,7 +4,7 @@
 **Out:** the parameters, changed in place.
 
 The arithmetic is torch's fused kernel, by the function behind `torch.optim.AdamW`. That class
-itself loads all of torch.compile at its first step: a second in which nobody learns anything.
+itself loads all of torch.compile at its first step, which takes a second.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class Moments:
-    """What is remembered of a parameter's gradients."""
+    """Running means of a parameter's gradients and of their squares."""
 
     step: Tensor  # ()
     exp_avg: Tensor
     exp_avg_sq: Tensor
 
     @classmethod
-    def reset_mask(cls, parameter: Tensor, fused: bool) -> Moments:
-        """Of a parameter that has seen none."""
-        place = parameter.device if fused else torch.device("cpu")
+    def zero(cls, parameter: Tensor, fused: bool) -> Moments:
+        """Before the first step."""
+        device = parameter.device if fused else torch.device("cpu")
         zeros = [torch.zeros_like(parameter, requires_grad=False) for _ in range(2)]
-        return cls(torch.zeros((), dtype=torch.float32, device=place), *zeros)
+        return cls(torch.zeros((), dtype=torch.float32, device=device), *zeros)
 
 
 class AdamW:
-    """One optimiser for all parameters. Tensors are named by the parameter's place, as in torch."""
+    """One optimiser for all parameters. Tensors are named by their number, as in torch."""
 
     def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], fused: bool) -> None:
         self.fused = fused
         self.groups = [
-            ([(p, Moments.reset_mask(p, fused)) for p in parameters], decay)
+            ([(p, Moments.zero(p, fused)) for p in parameters], decay)
             for parameters, decay in groups
         ]
 
@@ -57,28 +57,28 @@ class AdamW:
         return cls([(decayed, decay), (free, 0.0)], device.partition(":")[0] in ("cpu", "cuda"))
 
     @torch.no_grad()
-    def step(self, rate: float, most: float = 0.0) -> None:
+    def step(self, rate: float, clip: float = 0.0) -> None:
         """One update of every parameter that has a gradient.
 
-        The norm of all gradients together is first brought down to `most`, unless that is 0: the
+        The norm of all gradients together is first scaled down to `clip`, unless that is 0: the
         kernel divides them as it reads them.
         """
-        found = [p.grad for ps, _ in self.groups for p, _ in ps if p.grad is not None]
-        scale = (get_total_norm(found) / most).clamp(min=1.0) if most else None
+        gradients = [p.grad for ps, _ in self.groups for p, _ in ps if p.grad is not None]
+        scale = (get_total_norm(gradients) / clip).clamp(min=1.0) if clip else None
         if scale is not None and not self.fused:
-            torch._foreach_div_(found, scale)
+            torch._foreach_div_(gradients, scale)
             scale = None
         for parameters, decay in self.groups:
-            moved = [(p, p.grad, m) for p, m in parameters if p.grad is not None]
-            if not moved:
+            updated = [(p, p.grad, m) for p, m in parameters if p.grad is not None]
+            if not updated:
                 continue
             adamw(
-                [p for p, _, _ in moved],
-                [gradient for _, gradient, _ in moved],
-                [m.exp_avg for _, _, m in moved],
-                [m.exp_avg_sq for _, _, m in moved],
+                [p for p, _, _ in updated],
+                [gradient for _, gradient, _ in updated],
+                [m.exp_avg for _, _, m in updated],
+                [m.exp_avg_sq for _, _, m in updated],
                 [],
-                [m.step for _, _, m in moved],
+                [m.step for _, _, m in updated],
                 foreach=False,
                 fused=self.fused,
                 amsgrad=False,
@@ -100,7 +100,7 @@ class AdamW:
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over moments; whichever is missing stays. One that does not fit: ValueError."""
+        """Replace moments by name; those missing stay. One of another shape is a ValueError."""
         own = self.tensors()
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:

@@ -1,37 +1,87 @@
-"""The members of a comparison, trained side by side, each with its own learning rate.
+"""The trainings of a comparison, one after another or side by side.
 
-**In:** `Trial`s: a job each, and where its run goes.
-**Out:** Events while they train, and a `TrialResult` each: what it cost, how it scores.
+**In:** architectures with their settings and seeds, a dataset, a budget: a `Trial` a training.
+**Out:** `Training` events while they run, and a `TrialResult` each: what it cost, how it scores.
 
-Two small trainings on one core each get through more text than one on two, so members run in worker
-processes, each on its own share of the cores. Learning rates come from a search within the budget:
-three rates start, the best on validation goes on with what it has learnt.
+Two small trainings on one core each process more text than one on two, so trials run in processes
+of their own, each on its share of the cores.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import queue
-import signal
-import traceback
-from collections.abc import Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmcli.errors import LmcliError, TrainingError
-from lmcli.evaluation.trial_result import TrialResult
-from lmcli.system import available_cores, preloaded_context, sigint_blocked
-from lmcli.training.checkpoint import count_into, train_into
-from lmcli.training.job import Job
-from lmcli.training.trainer import Progress, Trainer
+from lmcli.data.dataset import Dataset, load_dataset
+from lmcli.errors import LmcliError, TrainingError, UsageError
+from lmcli.evaluation.comparison import Comparison, compare_results
+from lmcli.evaluation.trial_result import OpenedRun, TrialResult, open_runs, score_runs
+from lmcli.models.lstm import LSTMSettings
+from lmcli.registry import MODELS
+from lmcli.report.progress import Message, OnProgress, Training
+from lmcli.settings import check_known, one_of, split_pairs, update
+from lmcli.system import ChildProcesses, Ended, available_cores
+from lmcli.training.checkpoint import Trained, count_into, save_result, train_into
+from lmcli.training.comparison_folder import check_folder, claimed, save
+from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
+from lmcli.training.job import (
+    Job,
+    check_pairs,
+    command_line,
+    corpus_spec,
+    prepare_job,
+)
+from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
 
-RACE_RATES = (0.5, 1.0, 2.0)
-"""learning rates that are tried, as multiples of the recipe's"""
-RACE_SHARE = 0.04
-"""share of the budget that each trial gets"""
+ARCHS = "ngram,window,rnn,gru,lstm"
+"""trained unless others are named"""
+POLL = 0.5
+"""seconds after which the callback is asked again whether to stop"""
+REPORT = 0.25
+"""seconds between two progress events of a trial"""
+
+# ------------------------------------------------------------------ what is trained
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One row of a comparison to be trained."""
+
+    name: str
+    """as it was written: ``lstm:coupled=true``"""
+    arch: str
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """settings of this one alone"""
+
+
+def trial_specs(arch: str | None, with_runs: bool) -> list[TrialSpec]:
+    """The rows that `arch` names; by default none beside existing runs, else the usual ones.
+
+    >>> [(e.arch, dict(e.pairs)) for e in trial_specs("gru, lstm:coupled=true:chrono=99", False)]
+    [('gru', {}), ('lstm', {'coupled': 'true', 'chrono': '99'})]
+    """
+    if arch is None:
+        arch = "" if with_runs else ARCHS
+    names = list(dict.fromkeys(name.strip() for name in arch.split(",") if name.strip()))
+    if not names and not with_runs:
+        raise UsageError("--arch names nothing", f"for example --arch {ARCHS}")
+    parts = [(name, *name.split(":")) for name in names]
+    return [TrialSpec(name, base, split_pairs(pairs)) for name, base, *pairs in parts]
+
+
+def check_trial_specs(specs: Sequence[TrialSpec], pairs: Mapping[str, Any], tokenizer: str) -> None:
+    """A UsageError for an unknown name, of an architecture or of a setting."""
+    check_pairs(pairs, [spec.arch for spec in specs], tokenizer)
+    for spec in specs:
+        settings = MODELS.load(spec.arch).Settings
+        check_known(spec.pairs, settings, TrainingSettings)
+        update(settings(), spec.pairs)
 
 
 @dataclass(frozen=True)
@@ -44,175 +94,290 @@ class Trial:
     learning_rate_search: bool
     """whether the learning rate is to be found"""
 
+    @property
+    def row(self) -> str:
+        """The row that it belongs to: its name without the seed."""
+        return self.name.partition("#")[0]
+
+
+def trials(
+    dataset: Dataset,
+    specs: Iterable[TrialSpec],
+    pairs: Mapping[str, Any],
+    budget: Budget,
+    seeds: Sequence[int],
+    device: str,
+    match: str,
+    folder: Path,
+) -> list[Trial]:
+    """A trial for each row and seed; a model that counts has no seed.
+
+    A width given for all is the LSTM's where parameters are to match; a row's own is as it is.
+    """
+    width = None
+    if match == "params" and "hidden" in pairs:
+        width = update(LSTMSettings(), pairs).hidden
+        pairs = {name: value for name, value in pairs.items() if name != "hidden"}
+    made = []
+    for spec in specs:
+        own = {**pairs, **spec.pairs}
+        for seed in seeds:
+            job = prepare_job(
+                dataset, spec.arch, own, budget, seed, device, match, command_line(), width
+            )
+            if job.is_count_based and seed != seeds[0]:
+                continue
+            name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"
+            path = folder / re.sub(r"[^\w.-]+", "-", name.replace("#", "-seed"))
+            made.append(
+                Trial(name, job, path, not job.is_count_based and "learning_rate" not in own)
+            )
+    return made
+
 
 @dataclass(frozen=True)
-class Event:
-    """Something a member reports while it is trained."""
+class Sweep:
+    """The trainings of a comparison, prepared."""
 
-    member: str
-    progress: Progress | None = None
-    outcome: TrialResult | None = None
-    error: tuple[str, str, str] | None = None
-    """kind, problem and hint of what went wrong"""
+    dataset: Dataset
+    specs: Sequence[TrialSpec]
+    runs: Sequence[OpenedRun]
+    """compared as they are"""
+    trials: Sequence[Trial]
+    jobs: int
+    """trainings side by side"""
+    folder: Path
+    match: str
+    seeds: int
+
+    def description(self) -> list[str]:
+        """What is going to be trained, in lines for the user."""
+        corpus, tokenized = self.dataset.corpus, self.dataset.tokenized
+        held_out = corpus.test or corpus.valid
+        lines = [
+            f"text: {corpus.train.chars:,} characters to train on, {held_out.chars:,} held out; "
+            f"{len(tokenized.train):,} {self.dataset.tokenizer} tokens, "
+            f"{tokenized.tokenizer.size:,} different"
+        ]
+        rows: dict[str, Job] = {}
+        for trial in self.trials:
+            rows.setdefault(trial.row, trial.job)
+        lines += [describe_defaults(j.arch, j.settings, j.training) for j in rows.values()]
+        count = sum(not trial.job.is_count_based for trial in self.trials)
+        if count and (minutes := self.trials[0].job.budget.minutes):
+            lines.append(
+                f"{count} training{'s' * (count > 1)} of {minutes:g} min, {self.jobs} side by "
+                f"side: about {minutes * -(-count // self.jobs):.1f} min"
+            )
+        return lines
+
+    def protocol(self) -> dict[str, Any]:
+        """The conditions that are the same for all."""
+        if not self.trials:
+            return {}
+        job = self.trials[0].job
+        return {
+            **vars(job.budget),
+            "match": self.match,
+            "seeds": self.seeds,
+            "batch": job.training.batch,
+            "truncation": job.training.truncation,
+            "side_by_side": self.jobs,
+            "cores_each": len(share_cores(self.jobs)[0]),
+            "learning_rates": list(RACE_RATES),
+            "race_share": RACE_SHARE,
+            "device": job.device,
+            "split": self.dataset.spec.split,
+        }
 
 
-# ------------------------------------------------------------------ training one member
+def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
+    """The trainings that the options of `api.compare` describe; nothing is written yet."""
+    if not options["texts"]:
+        raise UsageError("no text to compare on", "for example lmcli compare my.txt")
+    folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
+    one_of("match", match, ("params", "width"))
+    budget = Budget.of(options["minutes"], options["steps"], options["epochs"], default=1.0)
+    runs = open_runs([Path(run) for run in options["runs"]])
+    specs, tokenizer = trial_specs(options["arch"], bool(runs)), options["tokenizer"]
+    check_trial_specs(specs, pairs, tokenizer)
+    check_folder(folder, options["force"], [run.path for run, _ in runs], options["plan"])
+    dataset = load_dataset(corpus_spec(options), tokenizer, pairs, on_progress)
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
+    made = trials(dataset, specs, pairs, budget, seeds, options["device"], match, folder)
+    shared, jobs = sharing_cores(made, options["jobs"])
+    return Sweep(dataset, specs, runs, shared, jobs, folder, match, len(seeds))
 
 
-def run_trial(member: Trial) -> Iterator[Event]:
-    """Race, train, score; everything is kept in the member's run."""
-    job = member.job
-    if job.counts:
-        run, model = job.create(member.path, force=True), job.model()
-        progress = count_into(run, model, job.dataset.tokenized.train, job.dataset.valid.stream)
-        yield Event(member.name, progress)
-        tokens, seconds, rate = progress.tokens, progress.seconds, None
-    else:
-        trainer, spent = (
-            learning_rate_search(job) if member.learning_rate_search else (job.trainer(), 0.0)
+def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
+    """Train, score with the runs that exist, rank; saved in the folder of the comparison."""
+    sweep = prepare(options, on_progress)
+    taken = [run.path for run, _ in sweep.runs]
+    with claimed(sweep.folder, [trial.path for trial in sweep.trials], taken) as members:
+        for line in sweep.description():
+            on_progress(Message(line))
+        results = run_trials(sweep.trials, sweep.jobs, on_progress)
+        names = [spec.name for spec in sweep.specs]
+        results += score_runs(sweep.runs, sweep.dataset, names, on_progress)
+        if not results:
+            raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
+        comparison = compare_results(
+            results,
+            sweep.dataset,
+            sweep.protocol(),
+            sweep.folder,
+            seed=options["seed"],
+            probe=options["probe"],
+            on_progress=on_progress,
         )
-        job = replace(job, training=trainer.settings)
-        run = job.create(member.path, force=True)
+        save(sweep.folder, comparison.to_json() | members)
+    return comparison
+
+
+def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial], int]:
+    """The trials, each with its share of the threads, and how many run side by side.
+
+    By default as many as there are cores, one on a GPU.
+    """
+    cores, trained = len(available_cores()), sum(not trial.job.is_count_based for trial in made)
+    jobs = max(1, min(jobs or cores, trained))
+    if any(trial.job.device != "cpu" for trial in made):
+        jobs = 1
+
+    def share(trial: Trial) -> Trial:
+        training = trial.job.training
+        if jobs == 1 or trial.job.is_count_based or training.threads:
+            return trial
+        training = replace(training, threads=max(1, cores // jobs))
+        return replace(trial, job=replace(trial.job, training=training))
+
+    return [share(trial) for trial in made], jobs
+
+
+# ------------------------------------------------------------------ training one
+
+
+def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialResult:
+    """Search for the learning rate, train, score; everything is saved in the trial's run."""
+    job = trial.job
+    if job.is_count_based:
+        run, model = job.create(trial.path, force=True), job.model()
+        train, valid = job.dataset.tokenized.train, job.dataset.valid.stream
+        trained, rate = Trained.by_counting(count_into(run, model, train, valid)), None
+    else:
+        trainer, spent = job.trainer(), (0, 0.0)
+        if trial.learning_rate_search:
+            trainer, spent = learning_rate_search(job, trial.name, on_progress)
+        run = replace(job, training=trainer.settings).create(trial.path, force=True)
         for progress in train_into(run, trainer):
-            yield Event(member.name, progress)
-        tokens, seconds = trainer.tokens, trainer.seconds + spent
-        rate = trainer.settings.learning_rate
-    run.slim()
-    outcome = TrialResult.of(member.name, run, run.model(), job.dataset, tokens, seconds, rate)
-    run.save_result("train", {"tokens_seen": tokens, "seconds": seconds})
-    yield Event(member.name, outcome=outcome)
+            on_progress(job.event(trial.name, progress))
+        trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate
+    run.drop_checkpoint()
+    model, done = run.model(), (trained.tokens, trained.seconds)
+    result = TrialResult.of(trial.row, run, model, job.dataset, *done, rate)
+    save_result(run, model, job.dataset, trained, result.valid)
+    return result
 
 
-def failed(member: Trial, error: LmcliError) -> Event:
-    """What a member reports when it goes wrong."""
-    problem = f"{member.name}: {error.problem}"
-    return Event(member.name, error=(type(error).__name__, problem, error.hint))
+# ------------------------------------------------------------------ all of them
 
 
-def learning_rate_search(job: Job) -> tuple[Trainer, float]:
-    """The trainer whose learning rate did best in a short trial, and what the others cost.
+class StoppedError(TrainingError):
+    """The callback has stopped a comparison."""
 
-    The winner keeps what it has learnt, but no weights of the trial have been saved, and so none of
-    them are the best so far; the budget shrinks by the seconds that the losers took.
+
+def run_trials(made: Sequence[Trial], jobs: int, on_progress: OnProgress) -> list[TrialResult]:
+    """Run all, N side by side; models that count come first, in this process.
+
+    A trial whose loss explodes is a warning, and the others go on. A true answer of the callback
+    to a Training event is a StoppedError that names the finished runs.
     """
-    trials = []
-    for factor in RACE_RATES:
-        settings = replace(job.training, learning_rate=job.training.peak_rate * factor)
-        trainer = replace(job, training=settings).trainer()
-        loss = math.inf
-        with suppress(TrainingError):
-            for progress in trainer.run(until=RACE_SHARE):
-                loss = progress.loss
-            loss = trainer.measure()
-        trials.append((loss, trainer))
-    _, winner = min(trials, key=lambda trial: trial[0])
-    spent = sum(t.seconds for _, t in trials if t is not winner)
-    winner.shorten(spent, RACE_SHARE * (len(RACE_RATES) - 1))
-    winner.best, winner.best_step, winner.worse = math.inf, 0, 0
-    return winner, spent
+    results: list[TrialResult] = []
 
+    def report(event: object) -> None:
+        if on_progress(event) and isinstance(event, Training):
+            finished = ", ".join(result.run for result in results) or "none"
+            raise StoppedError(f"stopped; finished runs: {finished}", "--run RUN compares them")
 
-# ------------------------------------------------------------------ side by side
+    def finish(trial: Trial, outcome: TrialResult | LmcliError) -> None:
+        if isinstance(outcome, TrialResult):
+            results.append(outcome)
+        elif isinstance(outcome, StoppedError) or not isinstance(outcome, TrainingError):
+            raise outcome
+        else:
+            on_progress(Message(f"{trial.name}: {outcome.problem}; {outcome.hint}", "warning"))
 
-
-def run_trials(members: Sequence[Trial], workers: int) -> Iterator[Event]:
-    """Train all, `workers` at a time in processes of their own; leaving the loop ends them.
-
-    A member whose loss explodes reports that, and the others go on.
-    """
-    if workers <= 1 or len(members) == 1:
-        for member in members:
-            try:
-                yield from run_trial(member)
-            except TrainingError as error:
-                yield failed(member, error)
-        return
-    yield from _Pool(members, workers).run()
-
-
-class _Pool:
-    """Worker processes, one slot of cores each."""
-
-    def __init__(self, members: Sequence[Trial], workers: int) -> None:
-        self.context = preloaded_context(__name__)
-        self.events: Any = self.context.Queue()
-        self.waiting = list(members)
-        self.slots = share_cores(workers)
-        self.running: dict[str, tuple[Any, int]] = {}
-        self.free = list(range(workers))
-
-    def run(self) -> Iterator[Event]:
-        """Events of all members until the last outcome."""
+    here = [trial for trial in made if jobs == 1 or trial.job.is_count_based]
+    for trial in sorted(here, key=lambda trial: not trial.job.is_count_based):
         try:
-            self._fill()
-            while self.running:
-                event = self._next_event()
-                if event.error and event.error[0] != TrainingError.__name__:
-                    raise LmcliError(*event.error[1:])
-                if event.outcome or event.error:
-                    process, slot = self.running.pop(event.member)
-                    process.join()
-                    self.free.append(slot)
-                    self._fill()
-                yield event
-        finally:
-            for process, _ in self.running.values():
-                process.terminate()
-            for process, _ in self.running.values():
-                process.join()
+            finish(trial, run_trial(trial, report))
+        except TrainingError as error:
+            finish(trial, error)
+    _side_by_side([trial for trial in made if trial not in here], jobs, report, finish)
+    return results
 
-    def _fill(self) -> None:
-        while self.free and self.waiting:
-            slot, member = self.free.pop(0), self.waiting.pop(0)
-            arguments = (member, self.slots[slot], self.events)
-            process = self.context.Process(target=_work, args=arguments, daemon=True)
-            with sigint_blocked():
-                process.start()
-            self.running[member.name] = (process, slot)
 
-    def _next_event(self) -> Event:
-        while True:
-            with suppress(queue.Empty):
-                event: Event = self.events.get(timeout=1.0)
-                return event
-            for name, (process, _) in self.running.items():
-                if not process.is_alive() and self.events.empty():
+def _side_by_side(
+    waiting: list[Trial],
+    jobs: int,
+    report: Callable[[object], None],
+    finish: Callable[[Trial, TrialResult | LmcliError], None],
+) -> None:
+    """Run trials in processes, each on its own cores."""
+    if not waiting:
+        return
+    free, last = share_cores(jobs), None
+    running: dict[str, tuple[Trial, list[int]]] = {}
+    with ChildProcesses(__name__) as processes:
+        while waiting or processes.running:
+            while waiting and free:
+                trial, cores = waiting.pop(0), free.pop(0)
+                running[trial.name] = trial, cores
+                processes.start(trial.name, _work, trial, cores)
+            events = list(processes.events(POLL))
+            if last and not events:
+                report(last)
+            for name, event in events:
+                if isinstance(event, Training):
+                    last = event
+                    report(event)
+                elif not isinstance(event, Ended):
+                    trial, cores = running.pop(name)
+                    free.append(cores)
+                    finish(trial, event)
+                elif name in running:
                     raise TrainingError(
-                        f"the training of {name} ended with code {process.exitcode}",
-                        "there may be too little memory: try --workers 1",
+                        f"the training of {name} ended with code {event.code}",
+                        "there may be too little memory: try --jobs 1",
                     )
 
 
-def share_cores(workers: int) -> list[list[int]]:
-    """The cores this process may use, dealt out evenly.
+def share_cores(jobs: int) -> list[list[int]]:
+    """The cores this process may use, in N equal parts.
 
     >>> [len(s) for s in share_cores(1)] == [len(available_cores())]
     True
     """
     cores = available_cores()
-    each = max(1, len(cores) // workers)
-    return [(cores * workers)[i * each : (i + 1) * each] for i in range(workers)]
+    each = max(1, len(cores) // jobs)
+    return [(cores * jobs)[i * each : (i + 1) * each] for i in range(jobs)]
 
 
-def _work(member: Trial, cores: list[int], events: Any) -> None:
-    """A worker process: train one member on its cores."""
+def _work(trial: Trial, cores: list[int], send: Callable[[object], None]) -> None:
+    """A process: run one trial on its cores."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(len(cores))
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, cores)
-    last = 0.0
-    try:
-        for event in run_trial(member):
-            due = event.progress is None or event.progress.logged or event.progress.done
-            if due or (event.progress and event.progress.seconds - last > 0.25):
-                last = event.progress.seconds if event.progress else last
-                events.put(event)
-    except LmcliError as error:
-        events.put(failed(member, error))
-    except Exception:
-        traceback.print_exc()
-        raise
+    sent = 0.0
+
+    def report(event: Training) -> None:
+        nonlocal sent
+        now = time.monotonic()
+        if event.bits_per_char is not None or now - sent > REPORT:
+            send(event)
+            sent = now
+
+    send(run_trial(trial, report))

@@ -1,7 +1,8 @@
 """Model + batches -> a stream of Progress.
 
 **In:** a model, the ids of the training and validation part, `TrainingSettings`, a `Budget`.
-**Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training.
+**Out:** `Trainer.run` yields one Progress a step; leaving the loop stops the training. `state_dict`
+is everything that another Trainer needs to continue exactly.
 
 Truncated back-propagation through time (Williams and Peng 1990) over parallel streams that carry
 their state from chunk to chunk; AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay
@@ -15,7 +16,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,70 +28,23 @@ from lmcli.data.token_cache import count_targets
 from lmcli.errors import TrainingError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel, State
-from lmcli.settings import setting
-from lmcli.system import hold_freed_memory, move, pick_precision
+from lmcli.system import hold_freed_memory, move, pick_precision, torch_threads
 from lmcli.tokenizers.base import Ids
-from lmcli.training.distributed import Workers
+from lmcli.training.defaults import BATCH, TRUNCATION, Budget, TrainingSettings
+from lmcli.training.distributed import SingleProcess
 from lmcli.training.optimizer import AdamW
 
-BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
-"""used where a setting or the budget is left open: by a Trainer that no recipe has prepared"""
 LOG_EVERY = 50
 """steps between two lines of the log"""
-FETCH_EVERY = 10
-"""steps after which losses are looked at: on a GPU each look waits for all that is under way"""
+SYNC_EVERY = 10
+"""steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; None is chosen from text, budget and architecture."""
-
-    batch: int | None = setting(None, "parallel streams B", least=1)
-    truncation: int | None = setting(None, "steps T through which gradients flow", least=1)
-    learning_rate: float | None = setting(None, "peak learning rate", least=0)
-    weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
-    clip: float = setting(1.0, "largest norm of the gradient", least=0)
-    warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
-    reset_probability: float = setting(
-        0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
-    )
-    curriculum: float | None = setting(
-        None, "share of the budget for short documents first, then longer ones", least=0, most=1
-    )
-    validations: int = setting(12, "how often to validate within the budget", least=1)
-    most_epochs: float | None = setting(
-        None, "a budget in minutes ends after so many passes over the text; 0 = never", least=0
-    )
-    patience: int = setting(5, "validations without progress before stopping; 0 = never", least=0)
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "arithmetic of the matrix products"
-    )
-
-    @property
-    def peak_rate(self) -> float:
-        """The learning rate, or the default if there is none; 0 is a rate."""
-        return PEAK_RATE if self.learning_rate is None else self.learning_rate
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: one of minutes, steps, epochs."""
-
-    minutes: float | None = None
-    steps: int | None = None
-    epochs: float | None = None
-
-    def total_steps(self, steps_per_epoch: int) -> int | None:
-        """The last step, None for a budget in minutes."""
-        if self.steps is not None:
-            return self.steps
-        return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
-
-    def total_minutes(self) -> float:
-        """How long a budget in minutes lasts."""
-        return self.minutes or MINUTES
+VALUES = (
+    *("step", "tokens", "seconds", "best", "best_step", "bad_validations"),
+    *("validated", "validated_step", "loss_sum", "loss_steps"),
+)
+"""the attributes of a Trainer that are plain values of its state"""
 
 
 @dataclass(frozen=True)
@@ -137,12 +91,12 @@ class Trainer:
         budget: Budget,
         seed: int = 0,
         device: str = "cpu",
-        workers: Workers | None = None,
+        group: SingleProcess | None = None,
     ) -> None:
         hold_freed_memory()
-        self.workers = workers or Workers()
+        self.group = group or SingleProcess()
         self.model = model.to(device)
-        self.workers.begin(self.model, seed)
+        self.group.broadcast_weights(self.model, seed)
         self.valid = valid
         self.valid_targets = max(1, count_targets(valid, model.start_id))
         self.settings = settings
@@ -161,61 +115,62 @@ class Trainer:
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
         self.optimizer = AdamW.of(model, settings.weight_decay, device)
-        self.state: State = self.model.initial_state(self.streams.batch // self.workers.size)
+        self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
         self.best = math.inf
         self.best_step = 0
-        self.worse = 0  # validations since the best one
+        self.bad_validations = 0  # since the best one
         self.validated = 0.0  # fraction of the budget at the last validation
         self.validated_step = 0
         self.loss_sum = 0.0
         self.loss_steps = 0
-        self.unread: list[Tensor] = []  # losses that are still where they were computed
-        self.fetch_every = FETCH_EVERY
+        self.unread: list[Tensor] = []  # losses that are still on the device
+        self.sync_every = SYNC_EVERY
 
     # -------------------------------------------------------------- the loop
 
     def run(self, until: float = 1.0) -> Iterator[Progress]:
         """Train until that share of the budget is used; may be called again to go on."""
-        clock = time.perf_counter()
-        while self.fraction < until and not self._out_of_patience:
-            rate = self._learning_rate()
-            self._step(rate)
-            self.seconds, clock = self._lap(clock)
-            due = self._validation_due()
-            logged = due or self.step % LOG_EVERY == 0
-            if logged or not self.loss_steps or len(self.unread) >= self.fetch_every:
-                self.fetch()
-            valid, best = self._validate() if due else (None, False)
-            if due:  # else no time has passed, and the budget must not end without a validation
+        with torch_threads(self.settings.threads):
+            clock = time.perf_counter()
+            while self.fraction < until and not self._out_of_patience:
+                rate = self._learning_rate()
+                self._step(rate)
                 self.seconds, clock = self._lap(clock)
-            mean = self.loss_sum / self.loss_steps
-            if logged:
-                self.loss_sum, self.loss_steps = 0.0, 0
-            done = self._reason_to_stop()
-            yield Progress(
-                step=self.step,
-                fraction=self.fraction,
-                tokens=self.tokens,
-                seconds=self.seconds,
-                loss=mean,
-                learning_rate=rate,
-                valid=valid,
-                best=best,
-                logged=logged,
-                done=done,
-            )
-            clock = time.perf_counter()  # what the caller does in between is not training time
+                due = self._validation_due()
+                logged = due or self.step % LOG_EVERY == 0
+                if logged or not self.loss_steps or len(self.unread) >= self.sync_every:
+                    self.sync_losses()
+                valid, best = self._validate_and_compare() if due else (None, False)
+                if due:  # else no time has passed, and the budget must not end without a validation
+                    self.seconds, clock = self._lap(clock)
+                mean = self.loss_sum / self.loss_steps
+                if logged:
+                    self.loss_sum, self.loss_steps = 0.0, 0
+                done = self.reason_to_stop()
+                yield Progress(
+                    step=self.step,
+                    fraction=self.fraction,
+                    tokens=self.tokens,
+                    seconds=self.seconds,
+                    loss=mean,
+                    learning_rate=rate,
+                    valid=valid,
+                    best=best,
+                    logged=logged,
+                    done=done,
+                )
+                clock = time.perf_counter()  # what the caller does in between is not training time
 
-    def measure(self) -> float:
+    def validate(self) -> float:
         """Validation loss as it is now, in nats per token; leaves no trace in the training.
 
-        Every token once, in the training's own precision and with an approximate handing on of
-        states: it only chooses weights. What is reported is scored exactly.
+        Every token once, in the training's own precision and with approximate states at the
+        boundaries of chunks: it only chooses weights. What is reported is scored exactly.
         """
-        self.fetch()  # a loss that exploded is an error and not a result
+        self.sync_losses()  # a loss that exploded is an error and not a result
         with self._precision():
             nats = stream_nats(self.model, self.valid, approximate=True)
         return float(nats.sum(dtype=np.float64)) / self.valid_targets
@@ -231,7 +186,7 @@ class Trainer:
 
     def _lap(self, clock: float) -> tuple[float, float]:
         now = time.perf_counter()
-        return self.workers.agree(self.seconds + now - clock), now
+        return self.group.sync_clock(self.seconds + now - clock), now
 
     @property
     def fraction(self) -> float:
@@ -256,25 +211,25 @@ class Trainer:
 
     def _step(self, rate: float) -> None:
         """One update; the mean loss of its tokens, in nats, stays on the device."""
-        batch = self.workers.share(self.batches.batch(self.step, self.fraction))
+        batch = self.group.shard_batch(self.batches.batch(self.step, self.fraction))
         inputs, targets = move(batch.inputs, self.device), move(batch.targets, self.device)
         if batch.reset_mask.any():
             reset_mask = move(batch.reset_mask, self.device)
-            self.state = forget(self.state, self.model.initial_state(len(inputs)), reset_mask)
+            self.state = reset_state(self.state, self.model.initial_state(len(inputs)), reset_mask)
         self.model.train()
         with self._precision():
             loss, state = self.model.loss(inputs, targets, self.state)
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        self.unread.append(self.workers.average(self.model, loss, batch.targets))
+        self.unread.append(self.group.all_reduce_gradients(self.model, loss, batch.targets))
         self.optimizer.step(rate, self.settings.clip)
         self.state = tuple(part.detach() for part in state)
         self.step += 1
-        self.tokens += targets.numel() * self.workers.size
+        self.tokens += targets.numel() * self.group.size
 
-    def fetch(self) -> None:
-        """Read the losses of the steps since the last fetch, and look at each."""
+    def sync_losses(self) -> None:
+        """Read the losses of the steps since the last call, and check each."""
         losses = torch.stack(self.unread).tolist() if self.unread else []
         self.unread.clear()
         for step, loss in enumerate(losses, self.step - len(losses) + 1):
@@ -286,17 +241,56 @@ class Trainer:
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low)
 
     def _guarded(self, loss: float, step: int) -> float:
-        """The loss itself, or a TrainingError if it is NaN or out of all proportion."""
+        """The loss itself, or a TrainingError if it is NaN or far above that of guessing."""
         limit = EXPLODED * math.log(self.model.vocabulary + 1) + 5
         if math.isfinite(loss) and loss < limit:
             return loss
         what = "exploded" if math.isfinite(loss) else "became NaN"
         rate = self.settings.peak_rate
-        kept = "the best weights so far are kept; " if self.best_step else ""
+        saved = "the best weights so far are kept; " if self.best_step else ""
         raise TrainingError(
             f"the loss {what} at step {step} (learning rate {rate:g})",
-            f"{kept}lower it: --set learning_rate={rate / 4:g}",
+            f"{saved}lower it: --set learning_rate={rate / 4:g}",
         )
+
+    # -------------------------------------------------------------- exact resume
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to continue exactly: tensors by name, and plain values.
+
+        What differs from process to process (rows of the state, random states) is concatenated.
+        """
+        self.sync_losses()
+        tensors = {f"model.{k}": v for k, v in self.model.tensors().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in self.optimizer.tensors().items()}
+        sharded = {f"state.{i}": part for i, part in enumerate(self.state)}
+        sharded["random.torch"] = torch.get_rng_state()
+        if (kind := self.device.partition(":")[0]) != "cpu":
+            sharded[f"random.{kind}"] = _random_states(kind).get_rng_state()
+        tensors |= {name: self.group.gather(tensor) for name, tensor in sharded.items()}
+        values = {name: getattr(self, name) for name in VALUES}
+        return tensors, values | {"best": None if math.isinf(self.best) else self.best}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Continue from a `state_dict`, whichever device it was made on."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        self.model.load_tensors(groups["model"])
+        self.optimizer.load_tensors(groups.get("optimizer", {}))
+        shard, parts = self.group.shard, groups.get("state", {})
+        self.state = tuple(shard(parts[str(i)]).to(self.device) for i in range(len(parts)))
+        torch.set_rng_state(shard(groups["random"]["torch"]).clone())
+        kind = self.device.partition(":")[0]
+        if kind in groups["random"]:
+            _random_states(kind).set_rng_state(shard(groups["random"][kind]).clone())
+        if "worse" in values:  # as earlier versions named it
+            values = {"bad_validations": values["worse"], **values}
+        for name in VALUES:
+            if name != "seconds" or name in values:  # which only a budget in minutes needs
+                setattr(self, name, values[name])
+        self.best = math.inf if values["best"] is None else values["best"]
 
     # -------------------------------------------------------------- validation
 
@@ -315,28 +309,34 @@ class Trainer:
         often = steps >= 2 * self.streams.steps_per_epoch
         return (share or often) and learnt >= 2 * len(self.valid)
 
-    def _validate(self) -> tuple[float, bool]:
+    def _validate_and_compare(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best."""
-        loss = self.workers.from_first(self.measure)
+        loss = self.group.broadcast(self.validate)
         self.validated, self.validated_step = self.fraction, self.step
         best = loss < self.best
         if best:
-            self.best, self.best_step, self.worse = loss, self.step, 0
+            self.best, self.best_step, self.bad_validations = loss, self.step, 0
         else:
-            self.worse += 1
+            self.bad_validations += 1
         return loss, best
 
     @property
     def _out_of_patience(self) -> bool:
-        return 0 < self.settings.patience <= self.worse
+        return 0 < self.settings.patience <= self.bad_validations
 
-    def _reason_to_stop(self) -> str | None:
+    def reason_to_stop(self) -> str | None:
+        """Why the training is over, None if it is not."""
         if self._out_of_patience:
             return "patience"
         return "budget" if self.fraction >= 1.0 else None
 
 
-def forget(state: State, start: State, reset_mask: Tensor) -> State:
+def _random_states(kind: str) -> Any:
+    """The module that holds the random state of a GPU."""
+    return {"cuda": torch.cuda, "mps": torch.mps}[kind]
+
+
+def reset_state(state: State, start: State, reset_mask: Tensor) -> State:
     """The start state where `reset_mask`, the carried one elsewhere. Shapes: (B, ...), (B,)."""
     rows = [reset_mask.to(part.device).view(-1, *[1] * (part.dim() - 1)) for part in state]
     return tuple(torch.where(r, a, b) for r, a, b in zip(rows, start, state, strict=True))

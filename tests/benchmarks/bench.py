@@ -27,7 +27,8 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
-from lmcli.training.trainer import Budget, Trainer, TrainingSettings
+from lmcli.training.defaults import Budget, TrainingSettings
+from lmcli.training.trainer import Trainer
 
 BATCH, TRUNCATION, EMBEDDING, HIDDEN, VOCABULARY = 32, 128, 64, 256, 65
 Row = dict[str, object]
@@ -235,7 +236,7 @@ def scoring_speed(repeats: int) -> list[Row]:
 
 
 def sampling_speed(repeats: int) -> list[Row]:
-    """Characters a second of every stepper, one text and several, beside the torch model."""
+    """Characters a second of every NumPy model, one text and several, beside the torch model."""
     script = Path(__file__).with_name("sampling.py")
     done = subprocess.run(
         [sys.executable, str(script), "--repeats", str(repeats)],

@@ -1,4 +1,4 @@
-"""How fast text is sampled: steppers beside the torch model, one text and 64 at once.
+"""How fast text is sampled: NumPy models beside the torch model, one text and 64 at once.
 
 ``bench.py`` runs it as a process of its own, with one thread, as ``lmcli sample`` does: NumPy's
 matrix library looks at the environment once, when it is loaded. Prints its rows as JSON.
@@ -19,20 +19,20 @@ import numpy as np
 import torch
 
 from lmcli.generation.numpy_models.base import NumpyModel
-from lmcli.generation.sampling import TOGETHER, SamplingSettings, in_order, sample_batch
+from lmcli.generation.sampling import MAX_BATCH, SamplingSettings, in_order, sample_batch
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, NUMPY_MODELS
 from lmcli.settings import names
 from lmcli.tokenizers.char import CharTokenizer
 
 VOCABULARY, EMBEDDING, WIDTHS = 65, 64, (128, 256, 512)
-LENGTHS = {"stepper": 5000, "together": 200, "torch": 300}
+LENGTHS = {"one": 5000, "together": 200, "torch": 300}
 TOKENIZER = CharTokenizer("".join(map(chr, range(33, 32 + VOCABULARY))))
 Row = dict[str, object]
 
 
 def models(arch: str, width: int) -> tuple[NumpyModel, LanguageModel]:
-    """The same weights as a stepper and as a torch model."""
+    """The same weights as a NumPy model and as a torch model."""
     torch.manual_seed(0)
     cls = MODELS.load(arch)
     sizes = {"hidden": width, "embedding": EMBEDDING}
@@ -48,7 +48,7 @@ def speed(model: NumpyModel | LanguageModel, seeds: Sequence[int], length: int) 
     """Characters a second of all texts, drawn, decoded and written to a file."""
     began = time.perf_counter()
     with Path(os.devnull).open("w", encoding="utf-8") as out:
-        pieces = sample_batch(model, TOKENIZER, "", length, SamplingSettings(), seeds)
+        pieces = sample_batch(model, TOKENIZER, "", length, SamplingSettings(0.8), seeds)
         for text, _ in in_order(pieces, len(seeds)):
             out.write(text)
     return len(seeds) * length / (time.perf_counter() - began)
@@ -56,26 +56,26 @@ def speed(model: NumpyModel | LanguageModel, seeds: Sequence[int], length: int) 
 
 def measured(arch: str, width: int, repeats: int) -> Row:
     """Medians, taken in turn so that a slow moment hits all of them."""
-    stepper, model = models(arch, width)
+    numpy_model, model = models(arch, width)
     found: dict[str, list[float]] = {name: [] for name in LENGTHS}
     for _ in range(repeats):
-        found["stepper"].append(speed(stepper, [0], LENGTHS["stepper"]))
-        found["together"].append(speed(stepper, range(TOGETHER), LENGTHS["together"]))
+        found["one"].append(speed(numpy_model, [0], LENGTHS["one"]))
+        found["together"].append(speed(numpy_model, range(MAX_BATCH), LENGTHS["together"]))
         found["torch"].append(speed(model, [0], LENGTHS["torch"]))
-    one, many, torchs = (statistics.median(found[n]) for n in ("stepper", "together", "torch"))
+    one, many, torchs = (statistics.median(found[n]) for n in ("one", "together", "torch"))
     sized = "" if model.is_count_based else f" {width}"
     return {
         "what": f"sample {arch}{sized}, characters/s",
         "lmcli": one,
         "torch, token by token": torchs,
         "ratio": one / torchs,
-        f"{TOGETHER} texts": many,
-        f"{TOGETHER} to 1": many / one,
+        f"{MAX_BATCH} texts": many,
+        f"{MAX_BATCH} to 1": many / one,
     }
 
 
 def main() -> None:
-    """All steppers at all widths."""
+    """All NumPy models at all widths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--arch", nargs="+", default=NUMPY_MODELS.names())

@@ -265,3 +265,23 @@ def test_the_members_of_an_unfinished_comparison_can_be_taken(both, compared):
 def test_a_half_written_folder_is_not_taken_for_a_run(both, compared):
     shutil.copytree(both / "rnn", both / ".rnn.new")
     assert len(compared("--run", "both")["rows"]) == 2
+
+
+@pytest.mark.parametrize("how", ["--jobs", "--workers", "LMCLI_JOBS", "LMCLI_WORKERS"])
+def test_trainings_side_by_side_have_two_names(lmcli, my_text, monkeypatch, how):
+    words = [
+        "compare",
+        "my.txt",
+        "--arch",
+        "rnn,gru",
+        "--steps",
+        "1",
+        "--set",
+        "hidden=4",
+        "--json",
+    ]
+    if how.startswith("--"):
+        words += [how, "1"]
+    else:
+        monkeypatch.setenv(how, "1")
+    assert lmcli(*words).json["protocol"]["side_by_side"] == 1

@@ -100,7 +100,7 @@ def test_what_stands_in_the_way_is_two_lines(lmcli, trained, my_text, copied):
     assert not (my_text.parent / "new").exists()
 
 
-def test_an_architecture_without_a_stepper_is_refused(lmcli, my_text, tmp_path):
+def test_an_architecture_without_a_numpy_model_is_refused(lmcli, my_text, tmp_path):
     made = ("train", "my.txt", "--steps", "2", "--quiet", "--set", "hidden=8", "-o", "run")
     assert lmcli(*made, "--arch", "attention").code == 0
     lmcli("export", "run", "-o", "out").failed("attention", "lstm")

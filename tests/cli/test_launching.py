@@ -40,8 +40,13 @@ def log(run):
 
 def children(parent):
     """The processes that a process has started, in the order of their numbers."""
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return sorted(map(int, found))
+    numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return sorted(map(int, numbers))
+
+
+def workers_of(starter):
+    """The workers of a training, rank by rank: forks of the process that has loaded torch."""
+    return [worker for child in children(starter) for worker in children(child)]
 
 
 def alive(number):
@@ -205,7 +210,7 @@ def test_workers_that_are_stopped_save_and_go_on_exactly(
 def test_kill_9_of_a_worker_ends_all_in_two_lines_and_loses_no_checkpoint(
     begun, unbroken, go_on, tmp_path, victim
 ):
-    workers = children(begun.pid)
+    workers = workers_of(begun.pid)
     os.kill(workers[victim], signal.SIGKILL)
     began = time.monotonic()
     _, err = begun.communicate(timeout=60)
@@ -222,7 +227,7 @@ def test_kill_9_of_a_worker_ends_all_in_two_lines_and_loses_no_checkpoint(
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 def test_workers_do_not_outlive_the_process_that_started_them(begun, unbroken, go_on, tmp_path):
-    workers = children(begun.pid)
+    workers = workers_of(begun.pid)
     begun.kill()
     begun.wait()
     wait_for(lambda: not any(map(alive, workers)), seconds=30)

@@ -1,4 +1,4 @@
-"""``lmcli sample``: without torch where a stepper exists, several texts at once, in their order."""
+"""``lmcli sample``: without torch where there is a NumPy model, several texts in order."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_empty_texts_are_lines_of_their_own(lmcli, trained):
     assert lmcli(*draw, "--count", "2", "--stop", first).out == "\n---\n\n"
 
 
-def test_an_architecture_without_a_stepper_samples_with_torch(lmcli, my_text):
+def test_an_architecture_without_a_numpy_model_samples_with_torch(lmcli, my_text):
     made = ("train", "my.txt", "--steps", "2", "--quiet", "--set", "hidden=8", "-o", "run")
     assert lmcli(*made, "--arch", "attention").code == 0
     done = lmcli("sample", "run", "--prompt", "the", "--length", "9", "--count", "2", "--seed", "1")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lmcli import api
-from lmcli.data.dataset import CorpusSpec, load_dataset, prepare_job
+from lmcli.data.corpus import CorpusSpec
+from lmcli.data.dataset import load_dataset
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 from lmcli.evaluation.cloze import Cloze, candidate_scores
@@ -18,6 +19,7 @@ from lmcli.grammars.france.grammar import France
 from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
 from lmcli.models.base import LanguageModel
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
+from lmcli.training.job import prepare_job
 from lmcli.training.trainer import Budget
 
 

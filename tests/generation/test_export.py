@@ -37,10 +37,10 @@ def test_an_exported_run_is_the_same_model_with_and_without_torch(trained, tmp_p
     mine, theirs = run.model().tensors(), again.model().tensors()
     assert all(torch.equal(mine[key], theirs[key]) for key in mine | theirs)
     logits = []
-    for stepper in (open_numpy_model(run), open_numpy_model(again)):
-        stepper.reset(1)
-        stepper.read_all([again.record.vocabulary, 1, 2])
-        logits.append(stepper.logits().copy())
+    for numpy_model in (open_numpy_model(run), open_numpy_model(again)):
+        numpy_model.reset(1)
+        numpy_model.read_all([again.record.vocabulary, 1, 2])
+        logits.append(numpy_model.logits().copy())
     assert np.array_equal(*logits)
     assert read_tensors(tmp_path / "out" / WEIGHTS)[1] == {"step": 7}
 

@@ -345,8 +345,8 @@ def test_leaving_the_loop_stops_the_work(build):
 
 
 @pytest.fixture
-def steppers(build):
-    """``steppers("gru", 8)``: a stepper with the weights of a small model, and the model."""
+def numpy_models(build):
+    """``numpy_models("gru", 8)``: a NumPy model and the small model of its weights."""
 
     def make(name, vocabulary):
         model = build(name, vocabulary)
@@ -399,25 +399,25 @@ def test_a_text_is_drawn_with_the_numbers_of_its_seed_one_by_one():
 @pytest.mark.parametrize(
     ("stops", "end"), [((), ""), (("ab", "g"), ""), ((), "c"), (("gg", "dac"), "d")]
 )
-def test_texts_made_together_are_those_made_alone_by_stepper_and_by_torch(
-    steppers, name, stops, end
+def test_texts_made_together_are_those_made_alone_by_numpy_model_and_by_torch(
+    numpy_models, name, stops, end
 ):
     tokenizer = characters("abcdefg")
-    stepper, model = steppers(name, tokenizer.size)
+    numpy_model, model = numpy_models(name, tokenizer.size)
     seeds = [3, 4, 9, 1]
     alone = ["".join(sample(model, tokenizer, "fa", 50, WARM, seed, stops, end)) for seed in seeds]
-    for maker in (stepper, model):
+    for maker in (numpy_model, model):
         assert together(maker, tokenizer, "fa", 50, WARM, seeds, stops, end) == alone
         assert together(maker, tokenizer, "fa", 50, WARM, seeds[1:2], stops, end) == alone[1:2]
     assert len(set(alone)) > 1
     assert not stops or len({len(text) for text in alone}) > 1
 
 
-def test_each_of_several_texts_is_counted_alone(steppers):
+def test_each_of_several_texts_is_counted_alone(numpy_models):
     tokenizer = characters("abcdefg")
-    stepper, model = steppers("gru", tokenizer.size)
+    numpy_model, model = numpy_models("gru", tokenizer.size)
     counted = [GenerationStats(), GenerationStats(), GenerationStats()]
-    texts = together(stepper, tokenizer, "", 30, WARM, [1, 2, 3], ("a",), sampled=counted)
+    texts = together(numpy_model, tokenizer, "", 30, WARM, [1, 2, 3], ("a",), sampled=counted)
     for seed, text, found in zip((1, 2, 3), texts, counted, strict=True):
         alone = GenerationStats()
         assert "".join(sample(model, tokenizer, "", 30, WARM, seed, ("a",), "", alone)) == text

@@ -11,7 +11,8 @@ from lmcli.models.base import ActivationRecorder
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.storage import read_tensors, write_tensors
-from lmcli.training.trainer import Budget, Trainer, TrainingSettings
+from lmcli.training.defaults import Budget, TrainingSettings
+from lmcli.training.trainer import Trainer
 
 V, B, T = 7, 3, 23
 CLOSE = 1e-5

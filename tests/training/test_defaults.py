@@ -11,7 +11,9 @@ from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
     MANY_WORDS,
+    Budget,
     ProblemSize,
+    TrainingSettings,
     describe_defaults,
     match_parameters,
     resolve_defaults,
@@ -19,7 +21,6 @@ from lmcli.training.defaults import (
     size,
     width,
 )
-from lmcli.training.trainer import Budget, TrainingSettings
 
 every_architecture = pytest.mark.parametrize("name", MODELS.names())
 SCALES = [
@@ -193,7 +194,7 @@ def test_short_documents_come_first_where_lengths_differ_much(longest, expected)
     lengths = np.linspace(10, longest, 400).astype(int)
     ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in lengths])
     scale = ProblemSize.of(ids, 6, Budget(steps=10))
-    assert scale.spread == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
+    assert scale.length_ratio == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
     assert chosen("lstm", scale)[1].curriculum == expected
     assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from lmcli.data.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
-from lmcli.training.distributed import Group, Workers, contact, expected, joined
+from lmcli.system import world_size
+from lmcli.training.distributed import ProcessGroup, SingleProcess, contact, joined
 
 ROWS = 6
 
@@ -34,7 +35,7 @@ def test_the_shares_of_all_workers_are_the_batch(size):
         torch.arange(ROWS * 4).view(ROWS, 4) + 1,
         torch.arange(ROWS) % 2 == 0,
     )
-    shares = [Group(rank, size, rank).share(whole) for rank in range(size)]
+    shares = [ProcessGroup(rank, size, rank).shard_batch(whole) for rank in range(size)]
     for name in ("inputs", "targets", "reset_mask"):
         parts = [getattr(share, name) for share in shares]
         assert torch.cat(parts).equal(getattr(whole, name))
@@ -43,7 +44,7 @@ def test_the_shares_of_all_workers_are_the_batch(size):
 
 def test_rows_that_cannot_be_dealt_out_are_an_error():
     with pytest.raises(ValueError, match=r"6 rows .* 4 workers"):
-        Group(0, 4, 0).own(torch.zeros(6))
+        ProcessGroup(0, 4, 0).shard(torch.zeros(6))
 
 
 def test_gradient_and_loss_are_those_of_all_targets_however_they_are_spread(summed):
@@ -64,10 +65,10 @@ def test_gradient_and_loss_are_those_of_all_targets_however_they_are_spread(summ
     whole, loss = learn(slice(0, 2))
     given, peers = summed
     other, other_loss = learn(slice(1, 2))
-    Group(1, 2, 1).average(other, other_loss, targets[1:])
+    ProcessGroup(1, 2, 1).all_reduce_gradients(other, other_loss, targets[1:])
     peers.append(given.pop())
     one, one_loss = learn(slice(0, 1))
-    mean = Group(0, 2, 0).average(one, one_loss, targets[:1])
+    mean = ProcessGroup(0, 2, 0).all_reduce_gradients(one, one_loss, targets[:1])
     assert mean.item() == pytest.approx(loss.item(), rel=1e-6)
     for mine, right in zip(one.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(mine.grad, right.grad, atol=1e-7)
@@ -82,7 +83,7 @@ def test_a_worker_without_a_target_adds_nothing(summed):
     )
     loss.backward()
     assert loss.isnan()
-    Group(0, 2, 0).average(model, loss, nothing)
+    ProcessGroup(0, 2, 0).all_reduce_gradients(model, loss, nothing)
     assert (given[0] == 0).all()
 
 
@@ -90,20 +91,20 @@ def test_a_parameter_that_is_not_used_has_no_gradient_afterwards(summed):
     model = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
     loss = model["used"](torch.ones(1, 2)).sum()
     loss.backward()
-    Group(0, 2, 0).average(model, loss, torch.zeros(1, 1, dtype=torch.long))
+    ProcessGroup(0, 2, 0).all_reduce_gradients(model, loss, torch.zeros(1, 1, dtype=torch.long))
     assert model["used"].weight.grad is not None
     assert model["unused"].weight.grad is None
 
 
 def test_the_time_is_the_first_workers_and_all_leave_together(summed):
     given, _ = summed
-    first, second = Group(0, 2, 0), Group(1, 2, 1)
-    assert (first.agree(3.5), second.agree(99.0)) == (3.5, 0.0)
+    first, second = ProcessGroup(0, 2, 0), ProcessGroup(1, 2, 1)
+    assert (first.sync_clock(3.5), second.sync_clock(99.0)) == (3.5, 0.0)
     assert [told.tolist() for told in given] == [[3.5, 0.0], [0.0, 0.0]]
-    assert not second.leave(True)  # the others have not heard it
-    second.agree(99.0)
+    assert not second.should_stop(True)  # the others have not heard it
+    second.sync_clock(99.0)
     assert given[-1].tolist() == [0.0, 1.0]
-    assert second.leave(True)
+    assert second.should_stop(True)
 
 
 def test_what_torch_says_of_a_lost_worker_is_one_kind_of_error():
@@ -118,14 +119,17 @@ def test_several_workers_share_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    assert [Group(r, 4, r).place("cpu") for r in range(4)] == ["cpu"] * 4
-    assert [Group(r, 4, r % 2).place("cuda") for r in range(4)] == ["cuda:0", "cuda:1"] * 2
+    assert [ProcessGroup(r, 4, r).local_device("cpu") for r in range(4)] == ["cpu"] * 4
+    assert [ProcessGroup(r, 4, r % 2).local_device("cuda") for r in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+    ] * 2
     assert taken == [0, 1, 0, 1]
     with pytest.raises(TrainingError, match="worker 3 of this machine has none, there are 2"):
-        Group(2, 3, 2).place("cuda")
+        ProcessGroup(2, 3, 2).local_device("cuda")
     for device in ("mps", "cuda:1"):
         with pytest.raises(TrainingError, match=f"cannot share '{device}'"):
-            Group(0, 2, 0).place(device)
+            ProcessGroup(0, 2, 0).local_device(device)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +142,13 @@ def test_several_workers_share_no_gpu(monkeypatch):
     ],
 )
 def test_a_launcher_is_known_by_rank_and_world_size(environment, size):
-    assert expected(environment) == size
+    assert world_size(environment) == size
 
 
 def test_one_process_alone_has_nobody_to_ask():
     with joined() as alone:
-        assert type(alone) is Workers
-        assert (alone.size, alone.first, alone.agree(2.0), alone.leave(True)) == (
+        assert type(alone) is SingleProcess
+        assert (alone.size, alone.is_main, alone.sync_clock(2.0), alone.should_stop(True)) == (
             1,
             True,
             2.0,
@@ -152,7 +156,7 @@ def test_one_process_alone_has_nobody_to_ask():
         )
         part = torch.arange(3)
         assert alone.gather(part) is part
-        assert alone.own(part) is part
+        assert alone.shard(part) is part
 
 
 @pytest.fixture
@@ -160,7 +164,7 @@ def group(tmp_path):
     """A true group of torch.distributed, of one."""
     store = dist.FileStore(str(tmp_path / "meeting"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield Group(0, 1, 0)
+    yield ProcessGroup(0, 1, 0)
     dist.destroy_process_group()
 
 
@@ -169,7 +173,7 @@ def test_a_state_of_any_type_is_gathered_bit_by_bit(group, kind):
     part = (torch.arange(24).view(4, 3, 2) % 5).to(kind)
     assert group.gather(part[:, :, 0]).equal(part[:, :, 0])
     assert group.gather(part).dtype == kind
-    assert group.from_first(lambda: 0.1) == 0.1
+    assert group.broadcast(lambda: 0.1) == 0.1
     group.check_same("anything")
-    with group.one_before_the_others():
+    with group.local_main_first():
         pass

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmcli.data.corpus import CorpusSpec
 from lmcli.data.dataset import load_dataset
 from lmcli.errors import TextError, UsageError
+from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job, reopen
-from lmcli.training.trainer import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
 
@@ -84,9 +85,35 @@ def test_a_model_that_counts_has_one_worker(dataset):
 def test_workers_compare_what_matters_and_not_where_files_lie(dataset):
     def job(**changes):
         made = prepare_job(dataset, "gru", {}, Budget(steps=1), 0, "cpu", workers=2)
-        return replace(made, **changes).essence()
+        return replace(made, **changes).fingerprint()
 
     spec = replace(dataset.spec, texts=("other/my.txt",))
     elsewhere = replace(dataset, corpus=replace(dataset.corpus, spec=spec))
     assert job() == job(command="lmcli train", dataset=elsewhere)
     assert len({job(), job(seed=1), job(arch="rnn"), job(budget=Budget(steps=2))}) == 4
+
+
+def test_trainings_begin_from_the_seed_whatever_was_drawn_before(job_of):
+    first = job_of("lstm").model().tensors()
+    torch.rand(100)
+    for name, tensor in job_of("lstm").model().tensors().items():
+        assert torch.equal(tensor, first[name])
+    other = replace(job_of("lstm"), seed=1).model().tensors()
+    assert not torch.equal(other["embed.weight"], first["embed.weight"])
+
+
+# ------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(16, 1), (2000, None)])
+def test_a_small_model_has_one_thread_and_a_large_one_all(dataset, monkeypatch, hidden, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def chosen(**pairs):
+        job = prepare_job(dataset, "lstm", {"hidden": hidden} | pairs, Budget(steps=1), 0, "cpu")
+        return job.training.threads
+
+    assert chosen() == threads
+    assert chosen(threads=3) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert chosen() is None

@@ -25,7 +25,8 @@ from lmcli.storage import read_tensors, write_tensors
 from lmcli.system import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.training import trainer as trainer_module
 from lmcli.training.checkpoint import count_into, resume, train_into
-from lmcli.training.trainer import Budget, Trainer, TrainingSettings
+from lmcli.training.defaults import Budget, TrainingSettings
+from lmcli.training.trainer import Trainer
 
 V, STEPS = 7, 24
 SETTINGS = TrainingSettings(
@@ -242,7 +243,7 @@ def test_the_loss_is_the_mean_over_the_tokens_that_are_predicted(trainer, stream
 
 def test_the_state_is_carried_from_chunk_to_chunk_and_forgotten_where_told(trainer):
     one = trainer(model_settings={"dropout": 0.0}, reset_probability=0.5)
-    one.fetch_every = 1
+    one.sync_every = 1
     loop = one.run()
     for step in range(12):
         batch, state = one.streams[step], one.state
@@ -546,14 +547,14 @@ def test_losses_that_are_fetched_together_make_the_same_log_and_weights(
     runs = []
     for every in (1, 7):
         one = trainer()
-        one.fetch_every = every
+        one.sync_every = every
         run = make_run(tmp_path / str(every))
         loop = train_into(run, one)
         while next(loop).step < 7:
             pass
         loop.close()  # with losses that nobody has looked at yet
         again = trainer()
-        again.fetch_every = every
+        again.sync_every = every
         lines = resume(run, again)
         finish(train_into(run, again, lines))
         runs.append(kept(run.path))
@@ -563,7 +564,7 @@ def test_losses_that_are_fetched_together_make_the_same_log_and_weights(
 def test_losses_are_fetched_once_in_so_many_steps_and_when_they_are_logged(trainer, monkeypatch):
     monkeypatch.setattr(trainer_module, "LOG_EVERY", 12)
     one = trainer(validations=1)
-    one.fetch_every, fetched = 5, []
+    one.sync_every, fetched = 5, []
     for progress in one.run():
         if not one.unread:
             fetched.append(progress.step)
@@ -575,7 +576,7 @@ def test_a_nan_that_is_fetched_late_is_named_by_its_step_and_never_saved(
     trainer, make_run, tmp_path
 ):
     run, one = make_run(tmp_path / "run"), trainer(validations=1)
-    one.fetch_every = 10
+    one.sync_every = 10
     loop = train_into(run, one)
     while next(loop).step < 4:
         pass
@@ -589,14 +590,14 @@ def test_a_nan_that_is_fetched_late_is_named_by_its_step_and_never_saved(
 
 def test_what_is_measured_after_an_explosion_is_an_error(trainer):
     one = trainer(validations=1)
-    one.fetch_every = 10
+    one.sync_every = 10
     loop = one.run()
     while next(loop).step < 4:
         pass
     one.model.output.bias.data[0] = math.nan
     next(loop)
     with pytest.raises(TrainingError, match="at step 5 "):
-        one.measure()
+        one.validate()
 
 
 def test_a_checkpoint_that_was_made_on_a_gpu_goes_on_without_one(trainer, make_run, tmp_path):
@@ -635,3 +636,42 @@ def test_who_trains_or_opens_a_model_holds_freed_memory(tmp_path, make_run, trai
     assert held(trainer)
     assert held(Run.open(run.path).model)
     assert not held(lambda: None)
+
+
+def test_a_training_has_its_threads_and_gives_them_back(trainer):
+    before = torch.get_num_threads()
+    loop = trainer(threads=before + 1).run()
+    next(loop)
+    assert torch.get_num_threads() == before + 1
+    finish(loop)
+    assert torch.get_num_threads() == before
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer, make_run, tmp_path):
+    """It named what is now bad_validations otherwise."""
+    run = make_run(tmp_path / "run")
+    loop = train_into(run, trainer(learning_rate=0.0))
+    while next(loop).step < 9:  # validates at 4 and 8, and nothing ever changes
+        pass
+    loop.close()
+    tensors, values = read_tensors(run.path / TRAINING)
+    values["worse"] = values.pop("bad_validations")
+    write_tensors(run.path / TRAINING, tensors, values)
+    other = trainer(learning_rate=0.0)
+    resume(run, other)
+    assert other.bad_validations == values["worse"] == 1
+
+
+def test_a_checkpoint_sets_nothing_but_what_it_is_for(trainer, make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    finish(train_into(run, trainer()))
+    tensors, values = read_tensors(run.path / TRAINING)
+    write_tensors(run.path / TRAINING, tensors, values | {"validate": 3})
+    other = trainer()
+    resume(run, other)
+    assert callable(other.validate)
+    del values["step"]
+    (run.path / "training.json").unlink()
+    write_tensors(run.path / TRAINING, tensors, values)
+    with pytest.raises(RunError, match="cannot be resumed: 'step'"):
+        resume(run, trainer())

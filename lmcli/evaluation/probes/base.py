@@ -95,12 +95,10 @@ class ProbeData:
         )
 
     @classmethod
-    def of_corpus(
-        cls, texts: Sequence[str], corpus: Corpus, on_progress: OnProgress = warnings_only
-    ) -> ProbeData:
+    def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
         """What a corpus holds out: the validation and the test part."""
         held_out = [*_sample(corpus.valid), *_sample(corpus.test)]
-        return cls.of(texts, held_out, corpus.train, on_progress)
+        return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
 
     @property
     def chars(self) -> int:

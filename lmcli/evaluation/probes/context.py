@@ -42,10 +42,10 @@ from lmcli.evaluation.probes.restarts import (
     divergences,
     donor_nats,
     donors,
-    kept_places,
     powers,
     read_whole,
     restart_places,
+    saved_places,
     span,
     spots,
 )
@@ -95,15 +95,17 @@ def measure(
     longest = span(max(map(len, streams)), settings.longest)
     restarts = restart_places(streams, longest)
     rng = np.random.default_rng(seed)
-    kept = kept_places(subject.model, restarts, rng)
-    full, states = read_whole(subject.model, streams, restarts, kept)
+    saved = saved_places(subject.model, restarts, rng)
+    full, states = read_whole(subject.model, streams, restarts, saved)
     rows = [streams[r.row][r.begin : r.begin + longest + 1] for r in restarts]
     own = [full[r.row][r.begin : r.begin + longest] for r in restarts]
     reset = token_nll(subject.model, rows, subject.model.initial_state(len(rows)), spots(longest))
     apart = _table([a - b for a, b in zip(reset, own, strict=True)], longest)
-    compared = kept[:COMPARED]
+    compared = saved[:COMPARED]
     deltas = {
-        "donor": donor_nats(subject.model, rows, own, states, donors(restarts, kept, longest, rng)),
+        "donor": donor_nats(
+            subject.model, rows, own, states, donors(restarts, saved, longest, rng)
+        ),
         "kl": divergences(subject.model, [rows[k] for k in compared], states),
     }
     blocks = np.array([r.place // longest for r in restarts])
@@ -124,9 +126,9 @@ def _table(values: Sequence[npt.NDArray[Any]], longest: int) -> Floats:
 def _mean(
     table: Floats, weights: npt.NDArray[np.int64] | None = None
 ) -> tuple[float, float, float, int]:
-    """Mean, 95 % limits and number of what is known. Shapes: table (rows, C), weights (R, rows)."""
-    known = np.isfinite(table)
-    sums, counts = np.where(known, table, 0.0).sum(1), known.sum(1)
+    """Mean, 95 % limits, number of finite values. Shapes: table (rows, C), weights (R, rows)."""
+    finite = np.isfinite(table)
+    sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
     if counts.sum() == 0:
         return math.nan, math.nan, math.nan, 0
     value = float(sums.sum() / counts.sum())

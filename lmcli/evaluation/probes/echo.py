@@ -81,8 +81,8 @@ def vocabulary(subjects: Sequence[ProbedModel], data: ProbeData, fewest: int) ->
     content = [s for s in symbols if s.isalpha()]
     content = [*content[FREQUENT:], *content[:FREQUENT]]  # frequent ones only for want of others
     content = content[: max(fewest, len(content) - FREQUENT)]
-    known = [w for w in content if all(_spells(s.tokenizer, w) for s in subjects)]
-    return known if len(known) >= fewest else []
+    spelt = [w for w in content if all(_spells(s.tokenizer, w) for s in subjects)]
+    return spelt if len(spelt) >= fewest else []
 
 
 def _spells(tokenizer: Any, word: str) -> bool:

@@ -89,11 +89,11 @@ def half_lives(model: LanguageModel, tokens: Tensor) -> Floats:
     """The half-life of every unit in tokens. Shapes: tokens (B, T) -> (units,)."""
     tap = ActivationRecorder()
     model(tokens, model.initial_state(len(tokens)), tap)
-    kept = model.retention(tap)
-    if kept is None:
+    retention = model.retention(tap)
+    if retention is None:
         return np.empty(0)
     inside = (tokens != model.start_id).unsqueeze(-1)  # a document's start forgets by design
-    logs = kept.double().clamp(LEAST, 1.0).log() * inside
+    logs = retention.double().clamp(LEAST, 1.0).log() * inside
     mean = logs.sum((0, 1)) / inside.sum()
     lives: Floats = (-math.log(2) / mean.clamp_max(-LEAST)).numpy()
     return lives

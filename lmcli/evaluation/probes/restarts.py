@@ -22,11 +22,11 @@ from lmcli.models.base import LanguageModel, State
 
 PHASES = 8
 MEMORY = 1 << 27
-"""bytes of states kept"""
+"""bytes of states saved"""
 DENSE, CYCLE, SCORED = 128, 32, 8
 """the first 128 context lengths are all scored, then the last 8 of each 32"""
 DONORS, COMPARED = 48, 48
-"""how many states are kept to begin from elsewhere, and how many restarts get a KL divergence"""
+"""how many states are saved to begin from elsewhere, and how many restarts get a KL divergence"""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ def span(length: int, most: int) -> int:
 
 def restart_places(streams: Sequence[Ids], longest: int) -> list[Restart]:
     """Every K / 8 tokens of each document: eight phases of restarts that lie K apart."""
-    step, place, found = max(1, longest // PHASES), 0, []
+    step, place, restarts = max(1, longest // PHASES), 0, list[Restart]()
     for row, ids in enumerate(streams):
-        found += [Restart(row, b, place + b) for b in range(step, len(ids) - 1, step) if b]
+        restarts += [Restart(row, b, place + b) for b in range(step, len(ids) - 1, step) if b]
         place += len(ids)
-    return found
+    return restarts
 
 
-def kept_places(
+def saved_places(
     model: LanguageModel, restarts: Sequence[Restart], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Some of the restarts, whose true state is kept."""
@@ -74,20 +74,20 @@ def read_whole(
     model: LanguageModel,
     streams: Sequence[Ids],
     restarts: Sequence[Restart],
-    kept: npt.NDArray[np.int64],
+    saved: npt.NDArray[np.int64],
 ) -> tuple[list[Floats], State]:
     """-ln p of every token but the first of each document, and the states before some restarts."""
     inputs = padded([s[:-1] for s in streams], model.start_id)
     targets = padded([s[1:] for s in streams], IGNORED)
     due: dict[int, list[int]] = {}
-    for number, k in enumerate(kept.tolist()):
+    for number, k in enumerate(saved.tolist()):
         due.setdefault(restarts[k].begin, []).append(number)
     cuts = sorted({0, *due, inputs.shape[1]})
     state = model.initial_state(len(streams))
     nats, taken, whose = [], [], []
     for begin, end in zip(cuts, [*cuts[1:], cuts[-1]], strict=True):
         if begin in due:
-            taken.append(take(state, [restarts[kept[n]].row for n in due[begin]]))
+            taken.append(take(state, [restarts[saved[n]].row for n in due[begin]]))
             whose += due[begin]
         piece = inputs[:, begin:end], targets[:, begin:end]
         for x, y in pairs(*piece, model.scoring_width):
@@ -100,12 +100,12 @@ def read_whole(
 
 def donors(
     restarts: Sequence[Restart],
-    kept: npt.NDArray[np.int64],
+    saved: npt.NDArray[np.int64],
     longest: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
-    """For each restart one of the kept states, from 4 K tokens away or as far as there is."""
-    places = np.array([restarts[k].place for k in kept])
+    """For each restart one of the saved states, from 4 K tokens away or as far as there is."""
+    places = np.array([restarts[k].place for k in saved])
     found = []
     for r in restarts:
         far = np.abs(places - r.place)

@@ -115,5 +115,5 @@ def _combining_marks() -> str:
     codes = [c for c in range(0x300, 0x20000) if unicodedata.category(chr(c))[0] == "M"]
     codes = sorted([*codes, 0x200C, 0x200D])
     begins = [c for c, before in zip(codes, [0, *codes], strict=False) if c != before + 1]
-    ends = [c for c, behind in zip(codes, [*codes[1:], 0], strict=True) if c != behind - 1]
+    ends = [c for c, following in zip(codes, [*codes[1:], 0], strict=True) if c != following - 1]
     return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(begins, ends, strict=True))

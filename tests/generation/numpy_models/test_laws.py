@@ -1,4 +1,4 @@
-"""The law of steppers: what a file in lmcli/steppers says is what its model says."""
+"""The law of NumPy models: each gives the logits of its torch model."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ STACKS = [
 
 
 def cases():
-    """Every stepper with every variant of its own, and as a stack where it is one."""
+    """Every numpy_model with every variant of its own, and as a stack where it is one."""
     for name in NUMPY_MODELS.names():
         known = MODELS.load(name).Settings.__dataclass_fields__
         for changes in [*STACKS, *VARIANTS.get(name, [])]:
@@ -47,7 +47,7 @@ def cases():
 
 
 every_case = pytest.mark.parametrize(("name", "changes"), list(cases()))
-every_stepper = pytest.mark.parametrize("name", NUMPY_MODELS.names())
+every_numpy_model = pytest.mark.parametrize("name", NUMPY_MODELS.names())
 
 
 def ids(rows=B, length=T, seed=1, starts=0.1):
@@ -60,7 +60,7 @@ def ids(rows=B, length=T, seed=1, starts=0.1):
 
 @pytest.fixture
 def pair(build):
-    """``pair("lstm", layers=2)``: a model in which no weight is what it began as; its stepper."""
+    """``pair("lstm", layers=2)``: a model in which every weight has changed; its NumPy model."""
 
     def make(name, **changes):
         model = build(name, V, **changes)
@@ -75,13 +75,13 @@ def pair(build):
     return make
 
 
-def stepped(stepper, tokens):
+def stepped(numpy_model, tokens):
     """Logits behind every token, read one by one. Shapes: (B, T) -> (B, T, V)."""
-    stepper.reset(len(tokens))
+    numpy_model.reset(len(tokens))
     found = []
     for column in tokens.T.tolist():
-        stepper.read(column)
-        found.append(stepper.logits().copy())
+        numpy_model.read(column)
+        found.append(numpy_model.logits().copy())
     return np.stack(found, 1)
 
 
@@ -97,43 +97,43 @@ def near(one, other):
 @every_case
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("table", [base.TABLE, 0], ids=["table", "product"])
-def test_a_stepper_says_what_its_model_says(pair, name, changes, rows, table, monkeypatch):
+def test_a_numpy_model_says_what_its_model_says(pair, name, changes, rows, table, monkeypatch):
     monkeypatch.setattr(base, "TABLE", table)
-    model, stepper = pair(name, **changes)
+    model, numpy_model = pair(name, **changes)
     for seed, starts in enumerate((0.0, 0.1, 0.4)):
         tokens = ids(rows, seed=seed, starts=starts)
-        near(stepped(stepper, tokens), whole(model, tokens))
+        near(stepped(numpy_model, tokens), whole(model, tokens))
 
 
 @every_case
 def test_behind_a_start_id_nothing_is_left_of_what_came_before(pair, name, changes):
-    _, stepper = pair(name, **changes)
+    _, numpy_model = pair(name, **changes)
     before, behind = ids(length=60, starts=0), ids(length=12, seed=2, starts=0)
     behind[:, 0] = V
-    joined = stepped(stepper, np.concatenate([before, behind], 1))[:, 60:]
-    near(joined, stepped(stepper, behind))
+    joined = stepped(numpy_model, np.concatenate([before, behind], 1))[:, 60:]
+    near(joined, stepped(numpy_model, behind))
 
 
 @every_case
 def test_streams_can_be_taken_apart_and_doubled(pair, name, changes):
-    _, stepper = pair(name, **changes)
+    _, numpy_model = pair(name, **changes)
     tokens, behind = ids(length=20), ids(4, length=9, seed=2)
     chosen = [2, 0, 0, 1]
-    expected = stepped(stepper, np.concatenate([tokens[chosen], behind], 1))
-    stepped(stepper, tokens)
-    stepper.select(chosen)
-    near(stepper.logits(), expected[:, 19])
+    expected = stepped(numpy_model, np.concatenate([tokens[chosen], behind], 1))
+    stepped(numpy_model, tokens)
+    numpy_model.select(chosen)
+    near(numpy_model.logits(), expected[:, 19])
     for place, column in enumerate(behind.T.tolist(), 20):
-        stepper.read(column)
-        near(stepper.logits(), expected[:, place])
-    stepper.select([3])
-    stepper.read([4])
+        numpy_model.read(column)
+        near(numpy_model.logits(), expected[:, place])
+    numpy_model.select([3])
+    numpy_model.read([4])
     last = np.concatenate([tokens[[1]], behind[[3]], [[4]]], 1)
-    near(stepper.logits(), stepped(stepper, last)[:, -1])
+    near(numpy_model.logits(), stepped(numpy_model, last)[:, -1])
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_any_model_is_a_stepper_when_wrapped(build, name):
+def test_any_model_is_a_numpy_model_when_wrapped(build, name):
     model = build(name, V)
     wrapped, tokens = TorchAdapter(model), ids()
     expected = whole(model, tokens)
@@ -148,14 +148,14 @@ def test_any_model_is_a_stepper_when_wrapped(build, name):
     near(wrapped.logits(), whole(model, long)[:, -1])
 
 
-@every_stepper
+@every_numpy_model
 def test_logits_may_be_written_over(pair, name):
-    _, stepper = pair(name)
-    stepper.reset(2)
-    stepper.read([1, 2])
-    first = stepper.logits().copy()
-    stepper.logits()[:] = -np.inf
-    near(stepper.logits(), first)
+    _, numpy_model = pair(name)
+    numpy_model.reset(2)
+    numpy_model.read([1, 2])
+    first = numpy_model.logits().copy()
+    numpy_model.logits()[:] = -np.inf
+    near(numpy_model.logits(), first)
     assert first.dtype == np.float64
     assert first.shape == (2, V)
 
@@ -175,8 +175,8 @@ def test_tensors_that_do_not_fit_are_refused(build, name, changes, harm):
             NUMPY_MODELS.load(name)(V, model.settings, tensors)
 
 
-@every_stepper
-def test_a_stepper_needs_settings_that_its_architecture_has(name):
+@every_numpy_model
+def test_a_numpy_model_needs_settings_that_its_architecture_has(name):
     assert NUMPY_MODELS.load(name).name == name
     assert set(NUMPY_MODELS.load(name).required_settings) <= set(
         MODELS.load(name).Settings.__dataclass_fields__

@@ -1,4 +1,4 @@
-"""The functions of mingru's and minlstm's steppers that NumPy lacks."""
+"""The functions of mingru's and minlstm's numpy_models that NumPy lacks."""
 
 import numpy as np
 import pytest

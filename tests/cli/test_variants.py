@@ -2,8 +2,6 @@
 
 import pytest
 
-from lmcli.cli.members import trial_specs
-
 
 @pytest.fixture
 def compared(lmcli, my_text):
@@ -54,15 +52,6 @@ def test_a_mistake_in_a_variant_is_told_before_anything_is_trained(compared, tmp
     assert done.code == (1 if arch.startswith("lstn") else 2)
     assert says in done.err
     assert not (tmp_path / "out").exists()
-
-
-def test_what_is_named_twice_is_trained_once():
-    assert [e.name for e in trial_specs("gru, gru,gru:hidden=3", False)] == ["gru", "gru:hidden=3"]
-
-
-def test_with_runs_nothing_is_trained_unless_asked_for():
-    assert trial_specs(None, True) == []
-    assert [e.arch for e in trial_specs("gru", True)] == ["gru"]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -10,10 +10,14 @@ that of the comparison it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from lmcli.errors import RunError, StorageError
+from lmcli.run import OURS, RECORD, check_free
+from lmcli.storage import new_folder, read_json, remove, storage, write_bytes, write_json
 
 RESULT, UNFINISHED = "comparison.json", ".unfinished.json"
 
@@ -24,8 +28,6 @@ def check_folder(folder: Path, force: bool, taken: Collection[Path], plan: bool)
     A folder of runs that are all taken is as good as an empty one: nothing is lost. The commands of
     a plan replace a run each, and need no comparison.
     """
-    from lmcli.errors import RunError
-    from lmcli.run import RECORD
 
     if not folder.exists() and not folder.is_symlink():
         return
@@ -50,9 +52,6 @@ def claimed(
     Yields what comparison.json is to say of its runs. When the block ends, the runs of a comparison
     that is replaced are deleted; when it fails before a member was written, nothing has changed.
     """
-    from lmcli.errors import StorageError
-    from lmcli.run import OURS, RECORD
-    from lmcli.storage import new_folder, remove, storage, write_bytes, write_json
 
     own, kept, marker = _own(folder), _resolved(taken), folder / UNFINISHED
     _check_members(folder, members, own, kept)
@@ -84,8 +83,6 @@ def _check_members(
     folder: Path, members: Sequence[Path], own: Collection[str], kept: Collection[Path]
 ) -> None:
     """A RunError for a member in whose place something else is than an old one."""
-    from lmcli.errors import RunError
-    from lmcli.run import RECORD, check_free
 
     for path in members:
         check_free(path, force=True)
@@ -99,7 +96,6 @@ def _check_members(
 
 def _own(folder: Path) -> set[str]:
     """The names of the comparison's own runs; one that leads out of the folder is none."""
-    from lmcli.storage import read_json
 
     files = [file for name in (RESULT, UNFINISHED) if (file := folder / name).is_file()]
     found = [read_json(file).get("members") for file in files]
@@ -118,8 +114,6 @@ def _stamps(files: Sequence[Path]) -> list[tuple[int, int] | None]:
     return [stat and (stat.st_ino, stat.st_mtime_ns) for stat in stats]
 
 
-def keep(folder: Path, result: Any, members: dict[str, Any]) -> None:
-    """The result beside the runs, for `lmcli report` and for later."""
-    from lmcli.storage import write_json
-
-    write_json(folder / RESULT, result.to_json() | members)
+def save(folder: Path, comparison: Mapping[str, Any]) -> None:
+    """Write comparison.json beside the runs."""
+    write_json(folder / RESULT, comparison)

@@ -1,0 +1,259 @@
+"""One training, by this process, by `workers` processes that it starts, or under torchrun.
+
+**In:** the options of `lmcli.api.train`.
+**Out:** the run. Progress comes from the main process (rank 0) only. What goes wrong in all
+workers is raised once; a worker that is killed ends the others within seconds.
+
+The workers of this machine meet in a file, so that no port can be taken, and send their progress
+through pipes. torch.distributed.launcher would need a port and torch in this process, which is a
+second more until the first step, and would end workers that are still saving.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
+from lmcli.report.progress import Message, OnProgress, Training
+from lmcli.report.result import (
+    BITS_PER_CHAR,
+    COUNT,
+    EPOCHS,
+    NATS,
+    PARAMETERS,
+    PER_SECOND,
+    PERPLEXITY,
+    SECONDS,
+    Column,
+    Facts,
+    Result,
+    text,
+)
+from lmcli.run import TRAINING, Run, check_free
+from lmcli.system import ChildProcesses, Ended, available_cores, world_size
+
+if TYPE_CHECKING:
+    from lmcli.training.distributed import SingleProcess
+
+GRACE = 5.0
+"""seconds that the others have to end when a worker has failed"""
+POLL = 0.2
+"""seconds after which the callback is asked again whether to stop"""
+REPORT = 0.1
+"""seconds between two progress events of a worker"""
+
+
+def train(options: Mapping[str, Any], on_progress: OnProgress) -> Run:
+    """Train; if the callback stops it, the run can be resumed and has no result "train".
+
+    With `resume` the options hold only what the caller has given.
+    """
+    path = Path(options["output"])
+    count = _workers(options.get("workers"), path if options["resume"] else None)
+    if count > 1 and "-" in (options.get("texts") or ()):
+        raise UsageError("several workers cannot share standard input", "name a file")
+    if count == 1 or world_size(os.environ) > 1:
+        return _train(options, count, None, on_progress)
+    return _launch(options, count, path, on_progress)
+
+
+def _workers(wanted: int | None, resumed: Path | None) -> int:
+    """The number of processes of the training; a UsageError or RunError if it is contradicted."""
+    started = world_size(os.environ)
+    if started > 1 and wanted not in (None, started):
+        raise UsageError(
+            f"--workers {wanted}, but this is one of {started} workers already",
+            "leave --workers out",
+        )
+    count = started if started > 1 or "RANK" in os.environ else wanted
+    if resumed is None:
+        return count or 1
+    recorded = Run.open(resumed).record.workers
+    if count not in (None, recorded):
+        raise RunError(
+            f"{count} worker{'s' * (count != 1)} cannot go on with '{resumed}': "
+            f"it is trained by {recorded}",
+            f"--workers {recorded}, or as many processes by torchrun",
+        )
+    return recorded
+
+
+def train_result(values: Mapping[str, Any]) -> Result:
+    """What a run holds as its result "train", as a table with the next commands."""
+    columns = [
+        Column("run", text("run")),
+        Column("parameters", PARAMETERS),
+        Column("vocabulary", COUNT, "vocabulary"),
+        Column("tokens_seen", COUNT, "tokens seen"),
+        Column("epochs", EPOCHS),
+        Column("seconds", SECONDS),
+        Column("tokens_per_second", PER_SECOND),
+        Column("valid.nats_per_token", NATS),
+        Column("valid.perplexity", PERPLEXITY),
+        Column("valid.bits_per_char", BITS_PER_CHAR),
+    ]
+    path = shlex.quote(values["run"])
+    commands = [f"lmcli sample {path}", f"lmcli eval {path} --split test"]
+    return Result("train", values, [Facts(columns, values)], commands)
+
+
+# ------------------------------------------------------------------ as one of several, or alone
+
+
+def _train(
+    options: Mapping[str, Any], count: int, rendezvous: str | None, on_progress: OnProgress
+) -> Run:
+    """The part of this process."""
+    from lmcli.evaluation.perplexity import score_documents
+    from lmcli.evaluation.score import Score, warn_of_unknown
+    from lmcli.training.checkpoint import save_result
+    from lmcli.training.job import new_job, resumed_job, train_run
+
+    path, going_on = Path(options["output"]), bool(options["resume"])
+    with _joined(rendezvous, path) as group:
+        report = on_progress if group.is_main else _only_training(on_progress)
+        with group.local_main_first():
+            if going_on:
+                run = Run.open(path)
+                job = resumed_job(run, options, report)
+            else:
+                if group.is_main:
+                    check_free(path, options["force"])
+                job = new_job(options, count, report)
+        if not going_on:
+            group.local_device(job.device)
+            group.check_same(job.fingerprint())
+        if not group.is_main:
+            run = job.read_only_run(path)
+        elif not going_on:
+            run = job.create(path, options["force"])
+        for line in job.description(options.get("verbose", False)):
+            report(Message(line))
+        trained = train_run(run, job, group, going_on, report)
+    if trained is not None and group.is_main:
+        model, valid = run.model(), job.dataset.valid.part.documents
+        score = Score.of(score_documents(model, run.tokenizer, valid))
+        warn_of_unknown(score, path, report)
+        save_result(run, model, job.dataset, trained, score)
+        if options.get("slim"):
+            run.drop_checkpoint()
+    return run
+
+
+@contextmanager
+def _joined(rendezvous: str | None, path: Path) -> Iterator[SingleProcess]:
+    from lmcli.training.distributed import joined
+
+    try:
+        with joined(rendezvous) as group:
+            yield group
+    except LostWorkerError as error:
+        raise LostWorkerError(error.problem, _how_to_go_on(path)) from None
+
+
+def _only_training(on_progress: OnProgress) -> OnProgress:
+    """The callback of a process that does not report: it is asked only whether to stop."""
+    return lambda event: isinstance(event, Training) and on_progress(event)
+
+
+def _how_to_go_on(path: Path) -> str:
+    """The hint for a training that was cut off."""
+    if (path / TRAINING).is_file():
+        return f"lmcli train --resume -o {path} goes on from the last checkpoint"
+    return "there may be too little memory: try fewer workers"
+
+
+# ------------------------------------------------------------------ as the one that starts them
+
+
+def _launch(options: Mapping[str, Any], count: int, path: Path, on_progress: OnProgress) -> Run:
+    """Run all workers to their ends; a stop is passed on once."""
+    errors: dict[int, LmcliError] = {}
+    codes: dict[int, int] = {}
+    last, stopped, deadline = None, False, float("inf")
+    with (
+        tempfile.TemporaryDirectory(prefix="lmcli-") as folder,
+        ChildProcesses("lmcli.training.job") as workers,
+    ):
+        for rank in range(count):
+            workers.start(rank, _work, rank, count, f"{folder}/rendezvous", options)
+        while workers.running and time.monotonic() < deadline:
+            events = list(workers.events(POLL))
+            for rank, event in events:
+                if isinstance(event, Ended):
+                    codes[rank] = event.code
+                elif isinstance(event, LmcliError):
+                    errors[rank] = event
+                else:
+                    last = event if isinstance(event, Training) else last
+                    wanted = on_progress(event) and event is last
+                    stopped = _stop_once(workers, stopped, bool(wanted))
+            if last and not events:
+                stopped = _stop_once(workers, stopped, bool(on_progress(last)))
+            if deadline == float("inf") and (errors or any(codes.values())):
+                deadline = time.monotonic() + GRACE
+    if codes.get(0) != 0 or 0 in errors:  # else the run is complete, or stopped
+        raise _failure(errors, codes, count, path)
+    return Run.open(path)
+
+
+def _stop_once(workers: ChildProcesses, stopped: bool, wanted: bool) -> bool:
+    if wanted and not stopped:
+        workers.terminate()
+    return stopped or wanted
+
+
+def _failure(
+    errors: Mapping[int, LmcliError], codes: Mapping[int, int], count: int, path: Path
+) -> LmcliError:
+    """The error that explains the others."""
+    own = [errors[rank] for rank in sorted(errors) if not isinstance(errors[rank], LostWorkerError)]
+    if own:
+        return own[0]
+    for rank, code in sorted(codes.items()):
+        if code:
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+            problem = f"worker {rank + 1} of {count} was ended {how}"
+            return LostWorkerError(problem, _how_to_go_on(path))
+    return LostWorkerError("the workers lost each other", _how_to_go_on(path))
+
+
+def _work(
+    rank: int,
+    count: int,
+    rendezvous: str,
+    options: Mapping[str, Any],
+    send: Callable[[Any], None],
+) -> None:
+    """One worker: what torchrun would put in the environment, and its share of the cores."""
+    import torch
+
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(number) for name, number in numbers.items()})
+    if sys.platform != "win32":  # the loopback, whatever the name of this machine stands for
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(available_cores()) // count))
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    sent = 0.0
+
+    def report(event: object) -> bool:
+        nonlocal sent
+        now = time.monotonic()
+        routine = isinstance(event, Training) and event.bits_per_char is None
+        if rank == 0 and (not routine or now - sent > REPORT):
+            send(event)
+            sent = now
+        return bool(stop)
+
+    _train(options, count, rendezvous, report)
