@@ -5,6 +5,30 @@
 `on_progress` (see `lmcli.report.progress`). Errors are `LmcliError`s with a problem and a hint.
 
 Importing this file loads neither torch nor numpy; each function imports the stage that it calls.
+
+>>> from tempfile import mkdtemp
+>>> folder = Path(mkdtemp())
+>>> text = folder / "my.txt"
+>>> _ = text.write_text("the old cat sees a dog .\\nthe dog hears the old cat .\\n" * 40)
+>>> run = train(text, arch="ngram", tokenizer="word", output=folder / "ngram")
+>>> run.result("train")["vocabulary"]
+10
+>>> "".join(sample(run, "the dog hears", length=4, temperature=0, seed=0))
+' the old cat .'
+>>> found = evaluate(run, split="test")
+>>> found.score.tokens, found.to_json()["unknown_tokens"]
+(32, 0)
+>>> answer, *_ = cloze(run, text="the old cat sees a ___").to_json()["rows"][0]["candidates"]
+>>> answer["text"]
+'dog'
+>>> net = train(text, arch="gru", tokenizer="word", steps=2, output=folder / "gru")
+>>> both = compare(text, run=[run, net], tokenizer="word", output=folder / "both")
+>>> [row["arch"] for row in both.to_json()["rows"]]
+['ngram', 'gru']
+>>> probe(net, name="halflife").to_json()["probe"], inspect(net, "a dog").to_json()["tokens"]
+('halflife', 2)
+>>> make("addition", folder / "sums.txt", size="small").text.name, load(net.path).name
+('sums.txt', 'gru')
 """
 
 from __future__ import annotations
@@ -33,6 +57,8 @@ if TYPE_CHECKING:
     from lmcli.grammars.france.natural import NaturalFrance, SourceText
     from lmcli.training.plan import Plan
 
+ARCHS = "ngram,window,rnn,gru,lstm"
+"""what `compare` trains by default"""
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
 RunLike = Run | str | Path
@@ -119,14 +145,14 @@ def resume(
 def compare(
     texts: Texts,
     *,
-    arch: str | None = None,
+    arch: str = ARCHS,
     tokenizer: str = "char",
     minutes: float | None = None,
     steps: int | None = None,
     epochs: float | None = None,
     seeds: int = 1,
     match: str = "params",
-    runs: RunLike | Sequence[RunLike] = (),
+    run: RunLike | Sequence[RunLike] = (),
     output: str | Path | None = None,
     settings: Settings = None,
     valid: Texts | None = None,
@@ -145,11 +171,11 @@ def compare(
 ) -> Comparison:
     """Train architectures alike, a minute each if no budget is given, and rank them.
 
-    `arch` are names separated by commas, by default ngram,window,rnn,gru,lstm, or none beside
-    `runs`, which are compared as they are. A callback that stops it makes it a TrainingError.
+    `arch` are names separated by commas. Those in `run` are compared as they are, and unless `arch`
+    is given nothing is trained beside them. A callback that stops it makes it a TrainingError.
     """
     options = _plain(locals()) | {"plan": False}
-    if jobs != 1 and device in ("auto", "cpu") and not (options["runs"] and arch is None):
+    if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
     from lmcli.training.sweep import compare
 
@@ -171,10 +197,12 @@ def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: An
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as options: texts as lists, without the callback."""
     options = {name: value for name, value in values.items() if name != "on_progress"}
-    if "runs" in options:
-        runs = options["runs"]
+    if "run" in options:
+        runs = options.pop("run")
         runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
         options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
+        if runs and options["arch"] is ARCHS:  # the very default, not the same names given
+            options["arch"] = None
     return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 

@@ -78,7 +78,7 @@ def test_a_comparison_is_what_the_command_prints(text, tmp_path, capfd):
     assert {row["name"] for row in values["rows"]} == {"ngram", "rnn"}
     assert values["protocol"]["side_by_side"] == 1
     runs = [row["seeds"][0]["run"] for row in values["rows"]]
-    again = lmcli.compare(text, runs=[api.load(run) for run in runs], output=tmp_path / "again")
+    again = lmcli.compare(text, run=[api.load(run) for run in runs], output=tmp_path / "again")
     assert len(again.to_json()["rows"]) == 2
     assert capfd.readouterr() == ("", "")
 

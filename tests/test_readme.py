@@ -1,15 +1,18 @@
 """The pages keep their word: their commands run as they stand, and what they name exists."""
 
+import importlib.util
 import itertools
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from lmcli.cli import app
+from lmcli.cli import COMMANDS, app
 from lmcli.grammars.france.grammar import France
 from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
@@ -90,7 +93,7 @@ def test_every_command_runs_in_order(page, folder):
 
 
 def test_every_command_is_in_the_readme():
-    known = {command.name for command in app.registered_commands}
+    known = set(COMMANDS)
     shown = {command.split()[1] for command in commands(README)}
     assert known == shown
 
@@ -98,7 +101,7 @@ def test_every_command_is_in_the_readme():
 @every_page
 def test_every_command_that_is_named_exists(page):
     named = set(re.findall(r"\blmcli ([a-z]+)\b", code(page)))
-    assert named <= {command.name for command in app.registered_commands}
+    assert named <= set(COMMANDS)
 
 
 @every_page
@@ -138,7 +141,83 @@ def test_every_link_leads_somewhere(page):
         assert not heading or heading in anchors, target
 
 
-@pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: page.name)
+@every_page
 def test_every_file_that_is_pointed_to_exists(page):
-    for path in re.findall(r"\b((?:lmcli|tests|data|docs)/[\w/.]+\w)", code(page)):
-        assert (PROJECT / path).exists(), path
+    inside = PROJECT / "lmcli" if page.name == "CONTRIBUTING.md" else PROJECT
+    for path in re.findall(r"(?<![\w/*.])((?:[a-z_]+/)+[\w.]*|\w+\.py)", code(page)):
+        if page.name == "CONTRIBUTING.md" or path.startswith(
+            ("lmcli/", "tests/", "data/", "docs/")
+        ):
+            assert (inside / path).exists() or (PROJECT / path).exists(), path
+
+
+# ------------------------------------------------------------------ from Python
+
+
+class Axes(ModuleType):
+    """Takes the place of matplotlib.pyplot where it is not installed; notes what is drawn.
+
+    What it lacks cannot be called, so a page that draws in another way fails.
+    """
+
+    def bar(self, names, heights):
+        self.bars = dict(zip(names, heights, strict=True))
+        return self.bars
+
+    def bar_label(self, bars, labels):
+        assert len(bars) == len(labels)
+
+    def ylabel(self, text):
+        assert text
+
+    def savefig(self, path):
+        Path(path).write_text(repr(self.bars), encoding="utf-8")
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """matplotlib without a screen, or what takes its place."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    if importlib.util.find_spec("matplotlib") is None:
+        package = ModuleType("matplotlib")
+        package.pyplot = Axes("matplotlib.pyplot")
+        monkeypatch.setitem(sys.modules, "matplotlib", package)
+        monkeypatch.setitem(sys.modules, "matplotlib.pyplot", package.pyplot)
+
+
+PYTHON = blocks(PROJECT / "docs" / "cookbook.md", "python")
+
+
+def run_block(source):
+    """What a block has defined; its trainings take some steps instead of minutes."""
+    names = {}
+    exec(re.sub(r"minutes=[\d.]+", "steps=20", source), names)
+    return names
+
+
+def test_the_first_python_block_trains_samples_and_scores(folder, capsys):
+    found = run_block(PYTHON[0])
+    *text, bits = capsys.readouterr().out.splitlines()
+    assert "".join(text)
+    assert 0 < float(bits) < 20
+    assert (folder / "runs" / "from-python" / "run.json").is_file()
+    assert found["run"]
+
+
+def test_the_second_python_block_plots_the_reach_of_each_architecture(folder, drawing):
+    made = CliRunner().invoke(app, ["make", "france", "-o", "france.txt", "--size", "small"])
+    assert made.exit_code == 0
+    found = run_block(PYTHON[1])
+    reach = {
+        row["name"]: row["reach"] for row in found["result"]["rows"] if row["name"] != "optimum"
+    }
+    assert set(reach) == {"rnn", "gru", "lstm"}
+    assert dict(zip(found["names"], found["tokens"], strict=True)) == {
+        name: value["tokens"] for name, value in reach.items()
+    }
+    assert (folder / "reach.png").stat().st_size > 0
+
+
+def test_the_python_blocks_are_those_two_and_the_longer_one_is_a_script_of_15_lines():
+    assert len(PYTHON) == 2
+    assert sum(bool(line) for line in PYTHON[1].splitlines()) <= 15

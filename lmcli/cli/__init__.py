@@ -1,6 +1,7 @@
 """The commands, one file each; the only place that knows typer.
 
-Commands import what they need when they run: ``lmcli --help`` must not wait for torch.
+A command's file is imported when the command is named, and imports what it needs when it runs:
+``lmcli --help`` must not wait for torch.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from typing import Annotated
 import typer
 
 from lmcli import __version__
-from lmcli.cli import (
-    cloze,
-    compare,
-    evaluate,
-    export,
-    inspect,
-    listing,
-    make,
-    probe,
-    sample,
-    train,
-)
 from lmcli.cli.errors import LmcliGroup
 
+COMMANDS = {
+    "train": "train:train",
+    "sample": "sample:sample",
+    "eval": "evaluate:evaluate",
+    "compare": "compare:compare",
+    "cloze": "cloze:cloze",
+    "probe": "probe:probe",
+    "inspect": "inspect:inspect",
+    "make": "make:make",
+    "export": "export:export",
+    "list": "listing:list_members",
+}
+"""where each command is: its file and its function"""
 app = typer.Typer(
     cls=LmcliGroup,
     invoke_without_command=True,
@@ -55,13 +57,4 @@ def lmcli(
         typer.echo(ctx.get_help())
 
 
-app.command("train")(train.train)
-app.command("sample")(sample.sample)
-app.command("eval")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("cloze")(cloze.cloze)
-app.command("probe")(probe.probe)
-app.command("inspect")(inspect.inspect)
-app.command("make")(make.make)
-app.command("export")(export.export)
-app.command("list")(listing.list_members)
+LmcliGroup.places = COMMANDS

@@ -13,11 +13,10 @@ from lmcli.errors import TrainingError, UsageError
 
 DEFAULTS = o.defaults(api.compare)
 Archs = Annotated[
-    str | None,
+    str,
     o.option(
         "--arch",
-        about="Architectures, separated by commas; NAME:SETTING=VALUE for a variant.",
-        default="ngram,window,rnn,gru,lstm, or none with --run",
+        about="Architectures with commas, NAME:SETTING=VALUE for a variant; none beside --run.",
         metavar="NAMES",
     ),
 ]
@@ -58,14 +57,14 @@ Probe = Annotated[bool, o.option("--probe", about="Run all memory probes on what
 def compare(
     ctx: typer.Context,
     texts: o.Texts = None,
-    arch: Archs = None,
+    arch: Archs = DEFAULTS.arch,
     tokenizer: o.TokenizerName = DEFAULTS.tokenizer,
     minutes: o.Minutes = None,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
     seeds: Seeds = DEFAULTS.seeds,
     match: Match = DEFAULTS.match,
-    runs: Runs = None,
+    run: Runs = None,
     output: Output = None,
     settings: o.Set = None,
     valid: o.Valid = None,

@@ -19,7 +19,6 @@ from lmcli.report.progress import Message
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lmcli.evaluation.score import Score
     from lmcli.report.result import Result
 
 
@@ -79,13 +78,6 @@ def show_message(event: object) -> None:
     """The `on_progress` of commands without a progress bar."""
     if isinstance(event, Message):
         (warn if event.level == "warning" else note)(event.text)
-
-
-def warn_uncounted(score: Score, run: object) -> None:
-    """Warn where the share of unknown tokens is so high that bits per character mean little."""
-    from lmcli.evaluation.score import warn_of_unknown
-
-    warn_of_unknown(score, run, show_message)
 
 
 def label(word: str, color: str) -> str:

@@ -8,10 +8,11 @@ A bug keeps its traceback.
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -24,8 +25,45 @@ WrongUsage: Any = typer.BadParameter.__bases__[0]
 """what the parser raises for a command line that does not fit; typer does not export it"""
 
 
+class LazyCommands(dict[str, Any]):
+    """Commands by name, each made from ``file:function`` when it is first taken."""
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if isinstance(command, str):
+            file, _, function = command.partition(":")
+            app = typer.Typer(
+                add_completion=False,
+                rich_markup_mode="rich",
+                context_settings={"help_option_names": ["-h", "--help"]},
+            )
+            app.command(name)(getattr(importlib.import_module(f"lmcli.cli.{file}"), function))
+            command = self[name] = typer.main.get_command(app)
+            for option in command.params:
+                if option.envvar:  # the variable of this command goes first
+                    names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+                    own = names[0].replace("LMCLI_", f"LMCLI_{name.upper()}_")
+                    option.envvar = [own, *names]
+        return command
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def values(self) -> Any:
+        return [self[name] for name in self]
+
+
 class LmcliGroup(TyperGroup):
     """The command group that turns errors into words."""
+
+    places: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands(self.places)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse and run; a command line that does not fit is two lines and exit code 2.

@@ -1,6 +1,7 @@
 """Options that several commands share: the same name, help and environment variable everywhere.
 
-Precedence: flag, then ``LMCLI_<NAME>``, then ``--config FILE.toml``, then the default.
+Precedence: flag, then ``LMCLI_<COMMAND>_<NAME>``, then ``LMCLI_<NAME>``, then
+``--config FILE.toml``, then the default.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ Seed = Annotated[
     int, option("--seed", about="Seed of all randomness.", callback=check_seed, metavar="N")
 ]
 Device = Annotated[str, option("--device", about="auto, cuda, mps or cpu.", metavar="NAME")]
-Force = Annotated[bool, option("--force", about="Replace an output that exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Set = Annotated[
     list[str] | None,
     option(

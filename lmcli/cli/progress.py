@@ -7,7 +7,6 @@ answer to each event: whether to stop.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
@@ -18,10 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lmcli.cli.console import console, note, warn
-from lmcli.report.progress import Message, OnProgress, Stage, Training
+from lmcli.report.progress import Message, Stage, Training
 
 if TYPE_CHECKING:
-    from lmcli.training.trainer import Progress
+    pass
 
 
 class Stop:
@@ -57,69 +56,8 @@ def graceful_stop() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _can_draw(wanted: bool) -> bool:
-    """Whether bars are wanted, and stderr is a terminal that can redraw a line."""
-    return wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
 PATIENCE = 1.0
 """seconds of silence before a bar shows that something long is going on"""
-
-
-@contextmanager
-def preparation_bar(shown: bool) -> Iterator[OnProgress]:
-    """A callback for the stages of reading a text, drawn as a bar where they take long."""
-    with ProgressDisplay(shown) as display:
-        yield display
-
-
-class TrainingBars:
-    """One live bar a training: loss, bits per character, speed, time left."""
-
-    def __init__(self, shown: bool, chars_per_token: float) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.bits = chars_per_token and 1 / math.log(2) / chars_per_token
-        err = console(stderr=True)
-        self.shown = _can_draw(shown)
-        self.bars = Progress(
-            TextColumn("{task.description:<7}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[status]}"),
-            console=err,
-            transient=True,
-            disable=not self.shown,
-        )
-        self.tasks: dict[str, Any] = {}
-        self.valid: dict[str, float] = {}
-
-    def __enter__(self) -> TrainingBars:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
-
-    def show(self, name: str, progress: Progress) -> None:
-        """Move a bar."""
-        if not self.shown:
-            return
-        if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(name, total=1.0, status="")
-        if progress.valid is not None:
-            self.valid[name] = progress.valid
-        self.bars.update(
-            self.tasks[name], completed=progress.fraction, status=self._status(name, progress)
-        )
-
-    def _status(self, name: str, p: Progress) -> str:
-        speed = p.tokens / p.seconds if p.seconds else 0.0
-        left = p.seconds / p.fraction - p.seconds if p.fraction else 0.0
-        parts = [f"loss {p.loss:.3f}"]
-        if name in self.valid:
-            parts.append(f"bits/char {self.valid[name] * self.bits:.3f}")
-        parts += [f"{speed / 1000:.0f}k tok/s", f"{int(left) // 60}:{int(left) % 60:02d} left"]
-        return "  ".join(parts)
 
 
 class ProgressDisplay:
@@ -129,27 +67,23 @@ class ProgressDisplay:
     """
 
     def __init__(self, shown: bool, stoppable: bool = False) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
         self.shown = shown
-        self.draws = _can_draw(shown)
+        self.draws = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.stoppable = stoppable
         self.stop = Stop()
         self.began = time.monotonic()
-        self.bars = Progress(
-            TextColumn("{task.description:<7}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[status]}"),
-            console=console(stderr=True),
-            transient=True,
-            disable=not self.draws,
-        )
         self.tasks: dict[str, Any] = {}
         self.bits: dict[str, str] = {}
         self.context = ExitStack()
-        self.stoppable = stoppable
 
     def __enter__(self) -> ProgressDisplay:
-        self.context.enter_context(self.bars)
+        if self.draws:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = TextColumn("{task.description:<7}"), TextColumn("{task.fields[status]}")
+            bar, err = BarColumn(bar_width=None), console(stderr=True)
+            self.bars = Progress(columns[0], bar, columns[1], console=err, transient=True)
+            self.context.enter_context(self.bars)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -180,13 +114,8 @@ class ProgressDisplay:
     ) -> None:
         if key not in self.tasks:
             self.tasks[key] = self.bars.add_task(name or key, total=total, status="")
-        self.bars.update(
-            self.tasks[key],
-            description=name or key,
-            completed=done,
-            total=total,
-            status=status,
-        )
+        task, description = self.tasks[key], name or key
+        self.bars.update(task, description=description, completed=done, total=total, status=status)
 
     def _status(self, event: Training) -> str:
         speed = event.tokens / event.seconds if event.seconds else 0.0

@@ -7,6 +7,8 @@ or a line end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 
 ASCII = str.maketrans(
@@ -20,6 +22,11 @@ ASCII = str.maketrans(
 OBEYED = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"}
 OBEYED |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 """What a terminal would obey instead of showing it, such as escape: a picture of it."""
+
+
+def fit_all(texts: Iterable[str], console: Console) -> list[str]:
+    """Each of some texts as `fitting` gives it."""
+    return [fitting(text, console) for text in texts]
 
 
 def fitting(text: str, console: Console) -> str:

@@ -124,6 +124,11 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
 
+    def cells(self) -> list[list[str]]:
+        """The headings, then the values of each row as shown."""
+        rows = [[column.cell(row) for column in self.columns] for row in self.rows]
+        return [[column.title for column in self.columns], *rows]
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -131,6 +136,10 @@ class Facts:
 
     columns: Sequence[Column]
     values: Mapping[str, Any]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Name and value as shown."""
+        return [(column.title, column.cell(self.values)) for column in self.columns]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from rich import box
@@ -17,8 +18,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lmcli.report.bar_chart import print_figure
-from lmcli.report.charset import fitting
-from lmcli.report.result import Column, Facts, Figure, Passage, Passages, Result, Strips, Table
+from lmcli.report.charset import fit_all, fitting
+from lmcli.report.result import Facts, Figure, Passage, Passages, Result, Strips, Table
 from lmcli.report.token_strips import print_strips
 
 LONG_WORD, GAP = 10, 2
@@ -62,48 +63,39 @@ def print_table(table: Table, console: Console) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    roomy = _least_width(table) <= console.width
-    for column in table.columns:
-        words, title = _is_words(column), fitting(column.title, console)
-        if roomy and not words and len(title) > _cell_width(table, column):
+    headings, *rows = [fit_all(cells, console) for cells in table.cells()]
+    are_words = [column.metric.kind == "text" for column in table.columns]
+    widths = [max(map(len, cells), default=0) for cells in zip(*rows, strict=True)]
+    widths = widths or [0] * len(headings)
+    roomy = _least_width(headings, widths, are_words) <= console.width
+    for title, width, words in zip(headings, widths, are_words, strict=True):
+        if roomy and not words and len(title) > width:
             title = title.replace(" ", "\n")
         justify: Literal["left", "right"] = "left" if words else "right"
-        kept = roomy and not words
-        shown.add_column(Text(title), justify=justify, overflow="fold", no_wrap=kept)
-    for row in table.rows:
-        shown.add_row(*(Text(fitting(c.cell(row), console)) for c in table.columns))
+        no_wrap = roomy and not words
+        shown.add_column(Text(title), justify=justify, overflow="fold", no_wrap=no_wrap)
+    for row in rows:
+        shown.add_row(*map(Text, row))
     console.print(shown)
     if table.note:
         console.print(Text(fitting(table.note, console)))
 
 
-def _is_words(column: Column) -> bool:
-    return column.metric.kind == "text"
-
-
-def _cell_width(table: Table, column: Column) -> int:
-    return max((len(column.cell(row)) for row in table.rows), default=0)
-
-
-def _least_width(table: Table) -> int:
+def _least_width(headings: Sequence[str], widths: Sequence[int], are_words: Sequence[bool]) -> int:
     """Characters in a line in which every number is whole and a text has room for a long word."""
     total = 0
-    for column in table.columns:
-        heading = max(map(len, column.title.split()), default=0)
-        cells = _cell_width(table, column)
-        total += max(heading, min(LONG_WORD, cells) if _is_words(column) else cells) + GAP
+    for title, width, words in zip(headings, widths, are_words, strict=True):
+        longest = max(map(len, title.split()), default=0)
+        total += max(longest, min(LONG_WORD, width) if words else width) + GAP
     return total
 
 
 def print_facts(facts: Facts, console: Console) -> None:
     """Name and value, a line each."""
-    width = max(cell_len(c.title) for c in facts.columns)
-    for column in facts.columns:
-        name = fitting(column.title, console)
-        blanks = " " * (width + 2 - cell_len(name))
-        console.print(
-            Text.assemble((name, "bold"), blanks, fitting(column.cell(facts.values), console))
-        )
+    names, values = (fit_all(texts, console) for texts in zip(*facts.lines(), strict=True))
+    width = max(map(cell_len, names)) + 2
+    for name, value in zip(names, values, strict=True):
+        console.print(Text.assemble((name, "bold"), " " * (width - cell_len(name)), value))
 
 
 def print_passages(passages: Passages, console: Console) -> None:

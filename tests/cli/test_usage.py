@@ -1,6 +1,11 @@
 """The command line itself: help, names, options from three places, wrong usage (exit code 2)."""
 
+from pathlib import Path
+
 import pytest
+
+from lmcli import cli
+from lmcli.run import Run
 
 COMMANDS = (
     *("train", "sample", "eval", "compare", "cloze", "probe", "inspect", "make", "export"),
@@ -16,10 +21,23 @@ def test_lmcli_alone_prints_help(lmcli):
     assert done.err == ""
 
 
-def test_exactly_the_commands_of_this_stage_exist(lmcli):
-    from lmcli.cli import app
+def test_exactly_the_commands_of_this_stage_exist():
+    assert {*cli.COMMANDS} == set(COMMANDS)
 
-    assert {c.name for c in app.registered_commands} == set(COMMANDS)
+
+def test_a_variable_may_name_the_command_and_then_wins(lmcli, my_text):
+    words = ("train", my_text, "--arch", "ngram", "--json", "-o")
+    both = {"LMCLI_SEED": "3", "LMCLI_TRAIN_SEED": "4", "LMCLI_EVAL_SEED": "5"}
+    assert Run.open(_trained(lmcli, words, "a", both)).record.seed == 4
+    assert Run.open(_trained(lmcli, words, "b", {"LMCLI_SEED": "3"})).record.seed == 3
+
+
+def _trained(lmcli, words, name, variables):
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in variables.items():
+            patch.setenv(variable, value)
+        assert lmcli(*words, name).code == 0
+    return Path(name)
 
 
 def test_the_version_is_the_packages(lmcli):
