@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
-    from lmcli.grammars.france.facts import Facts
-    from lmcli.grammars.france.natural import NaturalFrance, SourceText
     from lmcli.training.plan import Plan
 
 ARCHS = "ngram,window,rnn,gru,lstm"
@@ -476,37 +474,18 @@ def make(
     cls: Any = GRAMMARS.load(grammar)
     parts: Sequence[Any] = ()
     if filler is not None or facts or pairs or frame:
-        cls, *parts = _natural(grammar, filler, facts, pairs, frame, on_progress)
+        from lmcli.data.corpus import CorpusSpec, load_corpus
+        from lmcli.grammars.france.natural import prepare
+
+        texts = _names(filler)
+        corpus = load_corpus(CorpusSpec(tuple(texts)), on_progress) if texts else None
+        cls, *parts = prepare(grammar, corpus, facts, pairs, frame, on_progress)
     named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
     given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
     given |= settings or {}
     check_known(given, cls.Settings)
     made = cls(*parts, update(cls.Settings(), given))
     return write_grammar(made, Path(output or f"{grammar}.txt"), force)
-
-
-def _natural(
-    grammar: str,
-    filler: Texts | None,
-    facts: str | Path | None,
-    pairs: str | Path | None,
-    frame: str | None,
-    on_progress: OnProgress,
-) -> tuple[type[NaturalFrance], SourceText, Facts]:
-    """What makes documents from a text of the user's own, split as `train` splits it."""
-    from itertools import zip_longest
-
-    from lmcli.data.corpus import CorpusSpec, load_corpus
-    from lmcli.grammars.france.natural import NaturalFrance, SourceText, choose_facts
-
-    if grammar != NaturalFrance.name or filler is None:
-        problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
-        raise UsageError(problem, "lmcli make france --filler my.txt")
-    parts = load_corpus(CorpusSpec(tuple(_names(filler))), on_progress)
-    held_out = zip_longest(parts.valid.documents, parts.test.documents if parts.test else ())
-    together = tuple(piece for two in held_out for piece in two if piece)
-    source = SourceText(parts.names, parts.sha256, tuple(parts.train.documents), together)
-    return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
 
 
 def export(

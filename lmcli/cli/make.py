@@ -85,23 +85,25 @@ def make(
 
       lmcli make addition --digits 8
     """
-    from lmcli.cli.console import emit, show_message
+    from lmcli.cli.console import emit
+    from lmcli.cli.progress import ProgressDisplay
     from lmcli.settings import split_pairs
 
-    made = api.make(
-        grammar,
-        output,
-        size=size,
-        level=level,
-        digits=digits,
-        carry_length=carry_length,
-        settings=split_pairs(settings or []),
-        seed=seed,
-        filler=filler,
-        facts=facts,
-        pairs=pairs,
-        frame=frame,
-        force=force,
-        on_progress=show_message,
-    )
+    with ProgressDisplay(not quiet and not as_json) as on_progress:
+        made = api.make(
+            grammar,
+            output,
+            size=size,
+            level=level,
+            digits=digits,
+            carry_length=carry_length,
+            settings=split_pairs(settings or []),
+            seed=seed,
+            filler=filler,
+            facts=facts,
+            pairs=pairs,
+            frame=frame,
+            force=force,
+            on_progress=on_progress,
+        )
     emit(made.result(), as_json, quiet)

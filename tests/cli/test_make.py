@@ -113,6 +113,7 @@ def test_the_sentences_between_cue_and_query_are_the_users_own(lmcli, story, tmp
     done = lmcli(*OWN)
     assert done.code == 0
     assert "the language of the text is 'en': facts 'en'" in done.err
+    assert lmcli(*OWN, "-q", "--force").err == ""
     assert "best perplexity" not in done.out
     assert re.search(r"times your text is used +1\.0\n", done.out)
     assert re.search(r"gaps +3, 5, 10, 20, 30, 50, 100, 200, 400 words\n", done.out)

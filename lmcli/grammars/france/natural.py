@@ -22,9 +22,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import UsageError
 from lmcli.grammars.base import Draws, Grammar, Item
@@ -33,6 +33,9 @@ from lmcli.grammars.france.natural_items import NaturalItem, NaturalItems
 from lmcli.grammars.france.segmentation import Script
 from lmcli.report.progress import Message, OnProgress
 from lmcli.settings import setting
+
+if TYPE_CHECKING:
+    from lmcli.data.corpus import Corpus
 
 SAMPLE = 1 << 20
 """characters by which a text is judged"""
@@ -58,6 +61,14 @@ class SourceText:
     sha256: str
     train: Sequence[str]
     held_out: Sequence[str]
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> SourceText:
+        """The parts of a corpus; a block for validation stays with the next, for the test."""
+        test = corpus.test.documents if corpus.test else ()
+        held_out = (piece for two in zip_longest(corpus.valid.documents, test) for piece in two)
+        train = tuple(corpus.train.documents)
+        return cls(corpus.names, corpus.sha256, train, tuple(filter(None, held_out)))
 
     def sample(self) -> str:
         """The beginning of the training part."""
@@ -223,6 +234,22 @@ class NaturalFrance(Grammar):
 def _checksum(facts: Facts) -> str:
     plain = dataclasses.asdict(facts) | {"frequent_words": sorted(facts.frequent_words)}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def prepare(
+    grammar: str,
+    corpus: Corpus | None,
+    facts: str | Path | None,
+    pairs: str | Path | None,
+    frame: str | None,
+    on_progress: OnProgress,
+) -> tuple[type[NaturalFrance], SourceText, Facts]:
+    """The class that makes documents from a text of the user's own, and what it needs."""
+    if grammar != NaturalFrance.name or corpus is None:
+        problem = "--filler, --facts, --pairs and --frame are for make france --filler TEXT"
+        raise UsageError(problem, "lmcli make france --filler my.txt")
+    source = SourceText.of(corpus)
+    return NaturalFrance, source, choose_facts(source, facts, pairs, frame, on_progress)
 
 
 def choose_facts(
