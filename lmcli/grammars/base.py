@@ -225,7 +225,7 @@ class MadeText:
         items, about = companions(self.text)
         values = {"text": str(self.text), "about": str(about), **self.about}
         counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
-        gaps = f"{', '.join(map(str, values['gaps']))} {values.get('unit', '')}"
+        gaps = f"{', '.join(map(str, values.get('gaps', ())))} {values.get('unit', '')}"
         facts = Facts(columns, values | {"counts": f"{items} ({counts})", "asked": gaps})
         path, tokenizer = shlex.quote(str(self.text)), values.get("tokenizer", "word")
         return Result("make", values, [facts], [f"lmcli compare {path} --tokenizer {tokenizer}"])
