@@ -348,23 +348,38 @@ def make(
     level: int | None = None,
     digits: int | None = None,
     carry_length: int | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings = None,
     seed: int | None = None,
+    filler: Texts | None = None,
+    facts: str | Path | None = None,
+    pairs: str | Path | None = None,
+    frame: str | None = None,
     force: bool = False,
+    on_progress: OnProgress = warnings_only,
 ) -> MadeText:
     """Write the text of a grammar to `output` (GRAMMAR.txt), with items and about file beside it.
 
-    None takes the grammar's own default; an option that the grammar lacks is a UsageError.
+    None takes the grammar's own default; an option that the grammar lacks is a UsageError. With
+    `filler`, texts of your own, the sentences between cue and query are theirs; `facts` (auto, a
+    language, a TOML file), or `pairs` (a CSV file) and `frame`, say what the others are.
     """
     from lmcli.grammars.base import write_grammar
     from lmcli.registry import GRAMMARS
 
-    cls = GRAMMARS.load(grammar)
+    cls: Any = GRAMMARS.load(grammar)
+    parts: Sequence[Any] = ()
+    if filler is not None or facts or pairs or frame:
+        from lmcli.data.corpus import CorpusSpec, load_corpus
+        from lmcli.grammars.france.natural import prepare
+
+        texts = _names(filler)
+        corpus = load_corpus(CorpusSpec(tuple(texts)), on_progress) if texts else None
+        cls, *parts = prepare(grammar, corpus, facts, pairs, frame, on_progress)
     named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}
     given = {name: value for name, value in (named | {"seed": seed}).items() if value is not None}
     given |= settings or {}
     check_known(given, cls.Settings)
-    made = cls(update(cls.Settings(), given))
+    made = cls(*parts, update(cls.Settings(), given))
     return write_grammar(made, Path(output or f"{grammar}.txt"), force)
 
 

@@ -30,6 +30,31 @@ def make(
         int | None,
         o.option("--carry-length", about="addition: longest carry in the text.", metavar="N"),
     ] = None,
+    filler: Annotated[
+        list[str] | None,
+        o.option(
+            "--filler",
+            about="france: a text of your own between cue and query.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    facts: Annotated[
+        str | None,
+        o.option(
+            "--facts",
+            about="With --filler: a language (de, en, es, fr, it, ja, pt, ru, zh) or a file.",
+            default="auto",
+            metavar="FILE.toml",
+        ),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        o.option("--pairs", about="With --filler: cues and answers.", metavar="FILE.csv"),
+    ] = None,
+    frame: Annotated[
+        str | None,
+        o.option("--frame", about="With --pairs: 'In {a}. ... I speak {b}.'", metavar="TEXT"),
+    ] = None,
     settings: o.Set = None,
     seed: Annotated[
         int | None,
@@ -56,20 +81,29 @@ def make(
 
       lmcli make france -o two.txt --level 2
 
+      lmcli make france --filler my.txt -o mine.txt
+
       lmcli make addition --digits 8
     """
     from lmcli.cli.console import emit
+    from lmcli.cli.progress import ProgressDisplay
     from lmcli.settings import split_pairs
 
-    made = api.make(
-        grammar,
-        output,
-        size=size,
-        level=level,
-        digits=digits,
-        carry_length=carry_length,
-        settings=split_pairs(settings or []),
-        seed=seed,
-        force=force,
-    )
+    with ProgressDisplay(not quiet and not as_json) as on_progress:
+        made = api.make(
+            grammar,
+            output,
+            size=size,
+            level=level,
+            digits=digits,
+            carry_length=carry_length,
+            settings=split_pairs(settings or []),
+            seed=seed,
+            filler=filler,
+            facts=facts,
+            pairs=pairs,
+            frame=frame,
+            force=force,
+            on_progress=on_progress,
+        )
     emit(made.result(), as_json, quiet)

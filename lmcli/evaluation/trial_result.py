@@ -177,10 +177,10 @@ def optimum_row(dataset: Dataset, on_progress: OnProgress = warnings_only) -> di
 
 
 def made_by(dataset: Dataset, on_progress: OnProgress = warnings_only) -> Any:
-    """The grammar that made the text, by the about-file beside it; None for any other text."""
+    """The grammar that made the text and knows its optimum, by the about file beside it."""
     texts = dataset.spec.texts
     about = find_companions(texts, on_progress).about if len(texts) == 1 else None
-    if about is None:
+    if about is None or "filler" in about["recipe"]:  # the text of a user has no known optimum
         return None
     recipe = dict(about["recipe"])
     cls = GRAMMARS.load(recipe.pop("grammar"))

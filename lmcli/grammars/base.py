@@ -120,8 +120,8 @@ class Grammar(abc.ABC):
         """Held-out items, none of which is in the text; the same every time."""
 
     @abc.abstractmethod
-    def optimum(self) -> Optimum:
-        """The entropy of a document in closed form."""
+    def optimum(self) -> Optimum | None:
+        """The entropy of a document in closed form; None where it is unknown."""
 
     @abc.abstractmethod
     def about(self) -> dict[str, Any]:
@@ -203,14 +203,23 @@ class MadeText:
             Column("documents", COUNT, "documents"),
             Column("tokens", COUNT, "tokens"),
             Column("characters", COUNT, "characters"),
-            Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
-            Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
-            Column("amnesic.perplexity", PERPLEXITY, "without memory"),
         ]
+        if "optimum" in self.about:
+            columns += [
+                Column("optimum.perplexity", PERPLEXITY, "best perplexity"),
+                Column("optimum.bits_per_char", Metric("bits/char", 4), "best bits/char"),
+                Column("amnesic.perplexity", PERPLEXITY, "without memory"),
+            ]
+        if "filler" in self.about:
+            columns += [
+                Column("filler.times_used", Metric("text used", 1), "times your text is used"),
+                Column("asked", text("gaps")),
+            ]
         items, about = companions(self.text)
         values = {"text": str(self.text), "about": str(about), **self.about}
         counts = ", ".join(f"{COUNT.show(n)} {kind}" for kind, n in values["items"].items())
-        facts = Facts(columns, values | {"counts": f"{items} ({counts})"})
+        gaps = f"{', '.join(map(str, values.get('gaps', ())))} {values.get('unit', '')}"
+        facts = Facts(columns, values | {"counts": f"{items} ({counts})", "asked": gaps})
         path, tokenizer = shlex.quote(str(self.text)), values.get("tokenizer", "word")
         return Result("make", values, [facts], [f"lmcli compare {path} --tokenizer {tokenizer}"])
 
@@ -242,7 +251,8 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
 
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
     words, documents = text.split(), text.count("\n")
-    return {
+    optimum = grammar.optimum()
+    about = {
         "format": FORMAT,
         **grammar.about(),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -251,8 +261,8 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
         "characters": len(text),
         "vocabulary": len(set(words)) + 1,
         "items": dict(Counter(item.kind for item in items)),
-        "optimum": grammar.optimum().as_dict(),
     }
+    return about | ({"optimum": optimum.as_dict()} if optimum else {})
 
 
 def read_items(path: Path) -> list[Item]:

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import random
+import re
 
 import pytest
+
+from lmcli.data.corpus import CorpusSpec, load_corpus
 
 SMALL = ("--size", "small")
 
@@ -85,3 +89,98 @@ def test_what_a_grammar_is_asked_most_often_has_an_option_of_its_own(lmcli, tmp_
     done = lmcli("make", "france", "--digits", "6", "-o", "other.txt")
     assert done.code == 2
     assert "no setting named 'digits'" in done.err
+
+
+# ------------------------------------------------------------------ a text of the user's own
+
+
+@pytest.fixture
+def story(tmp_path):
+    """my.txt: 60,000 characters of prose in which every sentence is another."""
+    draw = random.Random(0)
+    parts = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    with (tmp_path / "my.txt").open("w") as file:
+        for _ in range(1000):
+            words = ["".join(draw.choices(parts, k=2)) for _ in range(draw.randint(3, 16))]
+            file.write(" ".join(["The", *words, "of it,", "and so", "on."]) + "\n")
+    return tmp_path / "my.txt"
+
+
+OWN = ("make", "france", "--filler", "my.txt", "-o", "f.txt", "--set", "words=2000")
+
+
+def test_the_sentences_between_cue_and_query_are_the_users_own(lmcli, story, tmp_path):
+    done = lmcli(*OWN)
+    assert done.code == 0
+    assert "the language of the text is 'en': facts 'en'" in done.err
+    assert lmcli(*OWN, "-q", "--force").err == ""
+    assert "best perplexity" not in done.out
+    assert re.search(r"times your text is used +1\.0\n", done.out)
+    assert re.search(r"gaps +3, 5, 10, 20, 30, 50, 100, 200, 400 words\n", done.out)
+    about = json.loads((tmp_path / "f.about.json").read_text())
+    assert "optimum" not in about
+    assert about["filler"]["texts"] == ["my.txt"]
+    assert (tmp_path / "f.txt").read_text().count("\n") == about["documents"]
+
+
+def test_what_train_holds_out_is_the_filler_of_the_items(lmcli, story, tmp_path):
+    lmcli(*OWN)
+    parts = load_corpus(CorpusSpec(("my.txt",))).parts()
+    train, valid, test = (
+        " ".join("".join(parts[name].documents).split()) for name in ("train", "valid", "test")
+    )
+    items = [json.loads(line) for line in (tmp_path / "f.items.jsonl").read_text().splitlines()]
+    own = [" ".join(i["text"][slice(*i["filler"])].split()) for i in items if i["filler"][1]]
+    short = [text for text in own if text and len(text) < 300]
+    assert len(short) > 500
+    assert all(text in f"{valid} {test}" and text not in train for text in short)
+
+
+def test_no_optimum_is_no_trouble_to_the_other_commands(lmcli, story):
+    lmcli(*OWN)
+    done = lmcli("compare", "f.txt", "--tokenizer", "word", "--arch", "ngram", "--json")
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)["rows"]
+    asked = {one["kind"]: one for one in row["recall"]}
+    assert set(asked) == {"control", "country", "shuffled"}
+    assert asked["shuffled"]["value"] < 0.2
+
+
+def test_pairs_and_a_frame_make_a_text_too(lmcli, story, tmp_path):
+    (tmp_path / "p.csv").write_text("rain,umbrella\nsnow,boots\nsun,hat\n")
+    frame = "All day there was {a}. ... So I took my {b}."
+    assert lmcli(*OWN, "--pairs", "p.csv", "--frame", frame).code == 0
+    lines = (tmp_path / "f.txt").read_text().splitlines()
+    ends = {"rain": "umbrella.", "snow": "boots.", "sun": "hat."}
+    for line in lines:
+        cue = line.removeprefix("All day there was ").split(".")[0]
+        assert line.endswith(f"So I took my {ends[cue]}")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--facts", "xx"), ["--facts xx", "no such language"]),
+        (("--facts", "none.toml"), ["none.toml", "cannot read"]),
+        (("--facts", "bad.toml"), ["bad.toml", "has no 'language'"]),
+        (("--frame", "{a} ... {b}"), ["--pairs and --frame go together"]),
+        (("--level", "2"), ["no setting named 'level'"]),
+        (("--filler", "none.txt"), ["none.txt"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_two_lines_and_nothing_is_written(
+    lmcli, story, tmp_path, more, words
+):
+    (tmp_path / "bad.toml").write_text('cues = ["{cue}"]\npairs = []\nqueries = ["{answer}"]\n')
+    done = lmcli(*OWN, *more, "-q")
+    assert done.code in (1, 2)
+    for word in words:
+        assert word in done.err
+    assert not (tmp_path / "f.txt").exists()
+
+
+def test_options_of_the_filler_need_one_and_the_france_grammar(lmcli, story):
+    for more in (("france", "--facts", "de"), ("addition", "--filler", "my.txt")):
+        done = lmcli("make", *more)
+        assert done.code == 2
+        assert "make france --filler" in done.err
