@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -82,6 +82,15 @@ class Score:
         tokens = ([t.ids for t in texts], ends, [t.nats for t in texts])
         sums.add_tokens(*map(np.concatenate, tokens))
         return sums.score()
+
+    def __add__(self, other: Score) -> Score:
+        """The sums over both texts; the blocks of one follow those of the other."""
+        sums: Any = {
+            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Score)[:-2]
+        }
+        sums["block_nats"] = np.concatenate([self.block_nats, other.block_nats])
+        sums["block_chars"] = np.concatenate([self.block_chars, other.block_chars])
+        return Score(**sums)
 
     @property
     def nats_per_token(self) -> float:

@@ -151,3 +151,15 @@ def test_the_same_text_has_the_same_error_every_time():
     nats = np.random.default_rng(4).random(5000)
     errors = {Score.of([scored("x" * 5000, nats)]).standard_error for _ in range(3)}
     assert len(errors) == 1
+
+
+def test_scores_add_up_to_the_score_of_both_texts():
+    nats = np.random.default_rng(5).random(300)
+    one, other = scored("ab c" * 50, nats[:200], [5, 0] * 100, 0), scored("d " * 50, nats[200:])
+    total, both = Score.of([one]) + Score.of([other]), Score.of([one, other])
+    for name in ("tokens", "chars", "bytes", "words", "unknown_tokens"):
+        assert getattr(total, name) == getattr(both, name)
+    assert total.nats == pytest.approx(both.nats)
+    assert total.unknown_nats == both.unknown_nats
+    assert total.block_chars.tolist() == [20] * 15
+    assert total.block_nats.sum() == pytest.approx(both.nats)

@@ -68,7 +68,7 @@ class SourceText:
         test = corpus.test.documents if corpus.test else ()
         held_out = (piece for two in zip_longest(corpus.valid.documents, test) for piece in two)
         train = tuple(corpus.train.documents)
-        return cls(corpus.names, corpus.sha256, train, tuple(filter(None, held_out)))
+        return cls(corpus.names, str(corpus.spec.sha256), train, tuple(filter(None, held_out)))
 
     def sample(self) -> str:
         """The beginning of the training part."""
