@@ -159,7 +159,7 @@ class NaturalFrance(Grammar):
     # -------------------------------------------------------------- what is known of it
 
     def optimum(self) -> None:
-        """Unknown: nobody knows how likely the user's sentences are."""
+        """None: how likely the user's own sentences are is not known."""
 
     def about(self) -> dict[str, Any]:
         chance = 1 / len(self.facts.pairs)
