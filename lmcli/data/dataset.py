@@ -94,8 +94,8 @@ class Dataset:
         return EvalSplit.of(part, stream, self.tokenized.tokenizer)
 
     def targets(self) -> int:
-        """How many tokens of the training part are predicted."""
-        return count_targets(self.tokenized.train, self.tokenized.tokenizer.start)
+        """How many tokens of the training part are predicted: all but a start id a document."""
+        return len(self.tokenized.train) - len(self.corpus.train.documents)
 
     def checksums(self) -> dict[str, str | None]:
         """Of the text, and of what was held out in files of its own."""

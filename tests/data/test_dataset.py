@@ -81,3 +81,12 @@ def test_a_recorded_dataset_is_opened_again(dataset):
     Path("my.txt").write_text("edited since", encoding="utf-8")
     with pytest.raises(TextError, match="the text has changed since 'runs/a'"):
         reopen()
+
+
+@pytest.mark.parametrize("documents", ["file", "line"])
+def test_the_tokens_to_predict_are_all_but_the_start_ids(tmp_path, documents):
+    (tmp_path / "my.txt").write_text("".join(LINES), encoding="utf-8")
+    spec = CorpusSpec((str(tmp_path / "my.txt"),), TextOptions(documents=documents))
+    dataset = load_dataset(spec, "char")
+    train, start = dataset.tokenized.train, dataset.tokenized.tokenizer.start
+    assert dataset.targets() == sum(int(i) != start for i in train) < len(train)
