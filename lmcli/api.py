@@ -199,7 +199,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
         options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
         if runs and options["arch"] is ARCHS:  # the very default, not the same names given
-            options["arch"] = None
+            options["arch"] = ""
     return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 

@@ -33,8 +33,6 @@ from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job, throttled
 from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
 
-ARCHS = "ngram,window,rnn,gru,lstm"
-"""trained unless others are named"""
 POLL = 0.5
 """seconds after which the callback is called again, so that it can stop"""
 
@@ -52,17 +50,15 @@ class TrialSpec:
     """settings of this one alone"""
 
 
-def trial_specs(arch: str | None, with_runs: bool) -> list[TrialSpec]:
-    """The rows that `arch` names; by default none beside existing runs, else the usual ones.
+def trial_specs(arch: str, with_runs: bool) -> list[TrialSpec]:
+    """The rows that `arch` names; none is allowed beside existing runs.
 
     >>> [(e.arch, dict(e.pairs)) for e in trial_specs("gru, lstm:coupled=true:chrono=99", False)]
     [('gru', {}), ('lstm', {'coupled': 'true', 'chrono': '99'})]
     """
-    if arch is None:
-        arch = "" if with_runs else ARCHS
     names = list(dict.fromkeys(name.strip() for name in arch.split(",") if name.strip()))
     if not names and not with_runs:
-        raise UsageError("--arch names nothing", f"for example --arch {ARCHS}")
+        raise UsageError("--arch names nothing", "for example --arch ngram,gru,lstm")
     parts = [(name, *name.split(":")) for name in names]
     return [TrialSpec(name, base, split_pairs(pairs)) for name, base, *pairs in parts]
 

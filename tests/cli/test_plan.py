@@ -143,3 +143,10 @@ def test_a_plan_with_force_may_be_made_again_for_runs_that_are_there(planned, lm
     again = planned(*more, "--force")
     assert all(words[-1] == "--force" for words in again)
     carry_out(lmcli, again)
+
+
+def test_beside_a_run_the_usual_names_are_trained_if_they_are_given(planned, lmcli, tmp_path):
+    assert lmcli("train", "my.txt", "--arch", "ngram", "-o", "one", "--quiet").code == 0
+    lmcli("compare", "my.txt", "--run", "one", "--plan").failed("nothing to plan", code=2)
+    usual = "ngram,window,rnn,gru,lstm"
+    assert len(planned("--run", "one", "--arch", usual, "-o", "all", *TINY)) == 5

@@ -14,7 +14,7 @@ START = 1000
 
 
 def documents_of(lengths):
-    """Documents of so many tokens, the start id among them; all others are numbered."""
+    """Documents of the given lengths in tokens, start id included; the other ids are numbered."""
     ids, number = [], 0
     for length in lengths:
         ids += [START, *range(number, number + length - 1)]

@@ -107,7 +107,7 @@ def test_a_blank_that_only_some_words_are_joined_to_counts_to_the_words(speaker)
     assert [tokenizer.decode(i) for i in ids] == [" German", " Qx"]
     assert tokenizer.decode(ids[1][:1]) == " "
     same, _ = encode_words(tokenizer, LEFTS[0], ["Qx"])
-    assert same == len(LEFTS[0])  # alone it shares the blank with nobody
+    assert same == len(LEFTS[0])  # alone it has the blank to itself
 
 
 @pytest.mark.parametrize("name", ["byte", "char", "word", "bpe"])

@@ -177,5 +177,5 @@ def test_what_is_named_twice_is_trained_once():
 
 
 def test_with_runs_nothing_is_trained_unless_it_is_named():
-    assert trial_specs(None, True) == []
+    assert trial_specs("", True) == []
     assert [e.arch for e in trial_specs("gru", True)] == ["gru"]

@@ -76,7 +76,7 @@ def pair(build):
 
 
 def stepped(numpy_model, tokens):
-    """Logits behind every token, read one by one. Shapes: (B, T) -> (B, T, V)."""
+    """Logits after every token, read one by one. Shapes: (B, T) -> (B, T, V)."""
     numpy_model.reset(len(tokens))
     found = []
     for column in tokens.T.tolist():
@@ -108,27 +108,27 @@ def test_a_numpy_model_says_what_its_model_says(pair, name, changes, rows, table
 @every_case
 def test_behind_a_start_id_nothing_is_left_of_what_came_before(pair, name, changes):
     _, numpy_model = pair(name, **changes)
-    before, behind = ids(length=60, starts=0), ids(length=12, seed=2, starts=0)
-    behind[:, 0] = V
-    joined = stepped(numpy_model, np.concatenate([before, behind], 1))[:, 60:]
-    near(joined, stepped(numpy_model, behind))
+    before, after = ids(length=60, starts=0), ids(length=12, seed=2, starts=0)
+    after[:, 0] = V
+    joined = stepped(numpy_model, np.concatenate([before, after], 1))[:, 60:]
+    near(joined, stepped(numpy_model, after))
 
 
 @every_case
 def test_streams_can_be_taken_apart_and_doubled(pair, name, changes):
     _, numpy_model = pair(name, **changes)
-    tokens, behind = ids(length=20), ids(4, length=9, seed=2)
+    tokens, after = ids(length=20), ids(4, length=9, seed=2)
     chosen = [2, 0, 0, 1]
-    expected = stepped(numpy_model, np.concatenate([tokens[chosen], behind], 1))
+    expected = stepped(numpy_model, np.concatenate([tokens[chosen], after], 1))
     stepped(numpy_model, tokens)
     numpy_model.select(chosen)
     near(numpy_model.logits(), expected[:, 19])
-    for place, column in enumerate(behind.T.tolist(), 20):
+    for place, column in enumerate(after.T.tolist(), 20):
         numpy_model.read(column)
         near(numpy_model.logits(), expected[:, place])
     numpy_model.select([3])
     numpy_model.read([4])
-    last = np.concatenate([tokens[[1]], behind[[3]], [[4]]], 1)
+    last = np.concatenate([tokens[[1]], after[[3]], [[4]]], 1)
     near(numpy_model.logits(), stepped(numpy_model, last)[:, -1])
 
 
