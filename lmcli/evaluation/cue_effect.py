@@ -6,7 +6,8 @@
 The verdict, from the means over the texts:
 
 ==========  ====================================================================================
-decides     another word is the likeliest with the other cue, and both words change by >= 0.5
+decides     another word is the likeliest with the other cue; both words change by >= 0.25, to at
+            most half of their probability
 difference  the word that changes most does so by more than its interval, by >= 0.1
 small       the same, by less than 0.1
 none        no word changes by 0.01, and every interval lies within +- 0.05
@@ -29,8 +30,10 @@ from lmcli.evaluation.statistics import Floats, half_width
 from lmcli.report.result import PROBABILITY
 
 Verdict = Literal["decides", "difference", "small", "none", "unclear"]
-NO_CHANGE, SMALL_CHANGE, HALF = 0.01, 0.1, 0.5
-"""changes of a probability"""
+NO_CHANGE, SMALL_CHANGE, LARGE_CHANGE = 0.01, 0.1, 0.25
+"""of a probability"""
+SURE = 0.5
+"""the probability from which on a model says a word"""
 NARROW = 0.05
 """what the intervals of words that do not change stay below"""
 
@@ -86,9 +89,15 @@ class CueEffect:
             return "none" if (np.abs(change) + half).max() < NARROW else "unclear"
         if largest <= half[self.most]:
             return "unclear"
-        if before != after and min(change[before], -change[after]) >= HALF:
+        if before != after and self._flips(before, after):
             return "decides"
         return "difference" if largest >= SMALL_CHANGE else "small"
+
+    def _flips(self, before: int, after: int) -> bool:
+        """Whether each of two words is what the model says with its own cue only."""
+        true, swapped = self.true.mean(0), self.swapped.mean(0)
+        pairs = ((true[before], swapped[before]), (swapped[after], true[after]))
+        return all(p - other >= LARGE_CHANGE and other <= p / 2 for p, other in pairs)
 
     def sentence(self, old: str, new: str) -> str:
         """The verdict in words."""
@@ -96,7 +105,7 @@ class CueEffect:
         match self.verdict:
             case "decides":
                 return f"it says {before}; with {new} instead it says {after}: the cue decides"
-            case "none" if self.true.mean(0).max() >= HALF:
+            case "none" if self.true.mean(0).max() >= SURE:
                 said = f"it says {before}; with {new} instead it says {before} as well"
                 return f"{said}: the cue makes no difference"
             case "none":

@@ -58,16 +58,17 @@ class _Search:
         self.width = 4 * top + 4  # beams a text
         self.ends = word_ends(tokenizer) if tokenizer.spells else None
         texts = (tokenizer.decode([i]) for i in range(tokenizer.size))
-        joined = (t[1:] for t in texts if t[:1] == " " and t[1:].isalpha())
-        self.joined = next(joined, None) if tokenizer.spells else None
-        """letters that a token joins to the blank before them, if there is one"""
+        self.joins = tokenizer.spells and any(t.startswith(" ") and t != " " for t in texts)
+        """whether some tokens are a blank and the letters after it"""
 
     @torch.inference_mode()
     def words_after(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Words with their probabilities, for each text."""
         ids = []
         for text in texts:
-            edge, _ = encode_words(self.tokenizer, text, [self.joined or "a"])
+            edge, _ = encode_words(self.tokenizer, text, ["a"])
+            if self.joins and text.endswith(" "):
+                edge = min(edge, len(text) - 1)  # the blank may belong to the word
             before = self.tokenizer.encode(text[:edge])
             ids.append(np.concatenate([[self.tokenizer.start], before]).astype(np.int64))
         state = advance(self.model, [i[:-1] for i in ids], self.model.initial_state(len(ids)))
@@ -116,7 +117,7 @@ class _Search:
         """Whether the first sign is one of a word, or the first byte of one."""
         first = self._spelt(ids)[:1]
         if not first:
-            return len(ids) == 1 and self.joined is not None  # its letters come apart from it
+            return len(ids) == 1 and self.joins  # a blank whose word comes apart from it
         return first.isalnum() or first in "'-\ufffd"
 
     def _add(self, ids: Sequence[int], log: float, words: dict[str, float]) -> None:

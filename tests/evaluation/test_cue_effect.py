@@ -53,7 +53,20 @@ def test_a_model_that_half_remembers():
     assert found.verdict == "difference"
     assert said(found).startswith("with Germany instead French is less likely (0.1")
     assert said(found).endswith("): the cue makes a difference, but does not decide")
-    assert effect([0.9, 0.1, 0], [0.55, 0.45, 0]).verdict == "difference"  # says French both times
+
+
+@pytest.mark.parametrize(
+    ("true", "swapped", "verdict"),
+    [
+        ([0.34, 0.12, 0.2], [0.08, 0.63, 0.1], "decides"),  # one of many words
+        ([0.9, 0.1, 0], [0.55, 0.45, 0], "difference"),  # it says French both times
+        ([0.6, 0.35, 0], [0.35, 0.6, 0], "difference"),  # each keeps more than a half
+        ([0.12, 0, 0.1], [0, 0.12, 0.1], "difference"),  # neither is what it says
+        ([0.6, 0.1, 0], [0.1, 0.3, 0.1], "difference"),  # German hardly
+    ],
+)
+def test_the_cue_decides_where_both_words_depend_on_it(true, swapped, verdict):
+    assert effect(true, swapped, texts=1).verdict == verdict
 
 
 def test_a_word_that_becomes_likelier_is_named_too():
