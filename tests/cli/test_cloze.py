@@ -9,7 +9,6 @@ import pytest
 from lmcli.grammars.base import EXAMPLE_ITEM
 
 WORDS = ["cat", "dog", "bird", "tree"]
-TINY = ("--steps", "20", "--set", "hidden=8", "--set", "validations=1", "--quiet")
 
 
 @pytest.fixture

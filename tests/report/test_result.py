@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.report.result import (
+    BITS,
     BITS_PER_CHAR,
     MISSING,
     PARAMETERS,
