@@ -274,11 +274,11 @@ def _answer(
     that are no candidates come by how much it changes them.
     """
     true, swapped = question.texts(gap)
-    words, top, free = list(question.words), question.top, not question.words
-    if free:  # no word changes by more than the larger of its probabilities
-        top_of = [[Cloze(text.left) for text in texts] for texts in (true, swapped)]
-        true, swapped = top_of
-        found = [top_words(model, tokenizer, [t.left for t in s], 4 * top) for s in top_of if s]
+    words, free = list(question.words), not question.words
+    if free:  # no word changes by more than the larger of its two probabilities
+        true, swapped = ([Cloze(text.left) for text in texts] for texts in (true, swapped))
+        lefts = [[text.left for text in texts] for texts in (true, swapped) if texts]
+        found = [top_words(model, tokenizer, some, 4 * question.top) for some in lefts]
         words = list(dict.fromkeys(word for some in found for word, _ in some))
 
     def probabilities(texts: Sequence[Cloze]) -> Floats:
@@ -286,14 +286,16 @@ def _answer(
         return np.exp(scores) if free else normalised(scores)
 
     real = probabilities(true)  # (fillers, words)
-    effect = CueEffect(words, real, probabilities(swapped) if swapped else real)
-    rows = effect.candidates()
+    most = question.top if free else None
     if question.swap is None:
         nothing = dict.fromkeys(("probability_swapped", "log_odds_swap", "low", "high"))
-        rows = [row | nothing for row in rows]
-    by_change = free and question.swap
-    size = -np.abs(effect.differences) if by_change else -real.mean(0)
-    best = [rows[i] for i in np.argsort(size, kind="stable")[: top if free else None]]
-    verdict = effect.verdict if question.swap else None
-    sentence = effect.sentence(*question.swap) if question.swap else None
-    return {"candidates": best, "verdict": verdict, "sentence": sentence}
+        mean = real.mean(0)
+        best = np.argsort(-mean, kind="stable")[:most].tolist()
+        rows = [{"text": words[i], "probability": float(mean[i])} | nothing for i in best]
+        return {"candidates": rows, "verdict": None, "sentence": None}
+    effect = CueEffect(words, real, probabilities(swapped))
+    size = np.abs(effect.differences) if free else real.mean(0)
+    rows = effect.candidates()
+    rows = [rows[i] for i in np.argsort(-size, kind="stable")[:most]]
+    sentence = effect.sentence(*question.swap)
+    return {"candidates": rows, "verdict": effect.verdict, "sentence": sentence}
