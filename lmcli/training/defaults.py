@@ -202,7 +202,7 @@ def shape(scale: ProblemSize) -> tuple[int, int]:
 
 def curriculum(scale: ProblemSize) -> float:
     """The share of the budget that begins with short documents: none where all are much alike."""
-    return 0.6 if scale.has_varied_lengths else 0.0
+    return 0.7 if scale.has_varied_lengths else 0.0
 
 
 def most_epochs(scale: ProblemSize) -> float:

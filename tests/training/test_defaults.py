@@ -193,7 +193,7 @@ def test_the_choice_is_told_in_one_line(name):
     assert "None" not in line
 
 
-@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.6)])
+@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.7)])
 def test_short_documents_come_first_where_lengths_differ_much(longest, expected):
     lengths = np.linspace(10, longest, 400).astype(int)
     ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in lengths])
