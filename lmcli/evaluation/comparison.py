@@ -210,8 +210,8 @@ class Comparison:
         for row in self.rows:
             verdict = "best" if row["name"] == self.ranking.rows[0].name else ""
             if against := differences.get(row["name"]):
-                verdict = f"{against.verdict} ({against.bits_per_char:+.3f})"
-                verdict += ", not learnt" * _has_not_learnt(row)
+                said = "not learnt" if _has_not_learnt(row) else against.verdict
+                verdict = f"{said} ({against.bits_per_char:+.3f})"
             millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
             reach = reach_text(row["reach"])
             table.append({**row, "verdict": verdict, "million": millions, "reached": reach})

@@ -55,11 +55,13 @@ def planted_texts(path: Path, most: int = ITEMS) -> list[PlantedText]:
     """
     items = read_items(path)
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    kind = main_kind([kind for kind, _ in group_items(items)])
+    groups = group_items(items)
+    kind = main_kind([kind for kind, _ in groups])
+    asked = {id(item) for (own, _), some in groups.items() if own == kind for item in some}
     choices: list[list[PlantedText]] = [[], [], []]  # the best ones, those at the gaps wanted, all
     for item, values in zip(items, map(json.loads, lines), strict=True):
         begin, end = _span(values.get("filler"), item.text)
-        if item.kind == kind and begin < end:
+        if id(item) in asked and begin < end:
             fits = SHORTEST <= item.gap <= LONGEST
             planted = PlantedText(item.document + "\n", begin, end)
             for chosen, wanted in zip(

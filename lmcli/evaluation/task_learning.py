@@ -152,7 +152,7 @@ def measure_learning(
     trained = (run.result("train") if run else None) or {}
     stopped = trained.get("stopped")
     counts, context = model.is_count_based, getattr(model, "context", None)
-    spent, longer = _training_time(run, trained) if run and not counts else ("", "")
+    spent, longer = training_time(run.record.budget, trained.get("seconds")) if run else ("", "")
     return TaskLearning(
         Answer.of([answers[key] for key in near]),
         Answer.of([answers[far]]),
@@ -235,12 +235,18 @@ def is_falling(log: Sequence[Mapping[str, Any]]) -> bool:
     return bool(last < (1 - LEAST_FALL) * before[-1] and (1 - LEAST_FALL) * last <= best)
 
 
-def _training_time(run: Run, trained: Mapping[str, Any]) -> tuple[str, str]:
-    """How long a run was trained, and the option for a longer training, in its budget's unit."""
-    unit, size = next((u, n) for u, n in run.record.budget.items() if n is not None)
+def training_time(budget: Mapping[str, Any], seconds: float | None) -> tuple[str, str]:
+    """How long a training took, and the option for a longer one, in the unit of its budget.
+
+    >>> training_time({"minutes": 2 / 3, "steps": None, "epochs": None}, 40.3)
+    ('40 s', '--minutes 3')
+    >>> training_time({"minutes": None, "steps": 50, "epochs": None}, 1.5)
+    ('50 steps', '--steps 200')
+    """
+    unit, size = next((u, n) for u, n in budget.items() if n is not None)
     if unit == "minutes":
-        seconds = trained.get("seconds") or 60 * size
+        seconds = seconds or 60 * size
         spent = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.3g} min"
         return spent, f"--minutes {math.ceil(LONGER * size)}"
-    unit_name = unit if size != 1 else unit.removesuffix("s")
-    return f"{size:g} {unit_name}", f"--{unit} {LONGER * size:g}"
+    name = unit if size != 1 else unit.removesuffix("s")
+    return f"{size:g} {name}", f"--{unit} {LONGER * size:g}"
