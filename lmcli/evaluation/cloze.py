@@ -27,6 +27,7 @@ from lmcli.evaluation.forced_choice import (
 )
 from lmcli.evaluation.state_batches import advance
 from lmcli.evaluation.statistics import Floats
+from lmcli.evaluation.text_evidence import note_rare_words
 from lmcli.models.base import LanguageModel, State
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.report.result import LOG_ODDS, PROBABILITY, Column, Result, Table
@@ -225,6 +226,7 @@ def fill_blank(
             pair = (old, new) if swap else None
             best = _candidates(model, run.tokenizer, texts, words, pair, top)
             rows.append(row | {"candidates": best})
+    note_rare_words(runs, blank.left, [*words, new], on_progress)
     return ClozeResult(rows)
 
 
