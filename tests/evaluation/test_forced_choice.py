@@ -189,7 +189,7 @@ def test_items_read_side_by_side_score_like_one_by_one(build, tokenizer, items, 
     some = [*items[3][:40], *items[10][:40]]  # more than are read at once, of several lengths
     together = item_scores(model, tokenizer, some)
     for item, row in zip(some, together, strict=True):
-        alone = candidate_scores(model, tokenizer, Cloze(item.text), item.candidates)
+        alone = candidate_scores(model, tokenizer, [Cloze(item.text)], item.candidates)[0]
         assert row == pytest.approx(alone, abs=1e-4)
 
 
