@@ -166,8 +166,7 @@ class ProbeResult:
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     differences: Rows = ()
-    too_little: str = ""
-    """of what the text has too little to show memory, in one line; it is one of the notes"""
+    too_little: str = ""  # of what the text has too little to show memory; one of the notes
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``lmcli probe NAME --json``."""
