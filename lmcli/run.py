@@ -216,6 +216,14 @@ class Run:
         with self._folder() as at, storage(at), (at / LOG).open("a", encoding="utf-8") as file:
             file.write(line)
 
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of progress, as far as they are whole."""
+        entries = []
+        with suppress(OSError, ValueError):
+            for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
+                entries.append(json.loads(line))
+        return entries
+
     def save_result(self, name: str, values: dict[str, Any]) -> None:
         """A Result as JSON under results/."""
         with self._folder() as folder:

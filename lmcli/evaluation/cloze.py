@@ -24,6 +24,7 @@ from lmcli.evaluation.cue_effect import CueEffect
 from lmcli.evaluation.forced_choice import check_vocabulary, normalised, score_words
 from lmcli.evaluation.likeliest_words import top_words
 from lmcli.evaluation.statistics import Floats
+from lmcli.evaluation.text_evidence import note_rare_words
 from lmcli.models.base import LanguageModel
 from lmcli.report.progress import OnProgress, warnings_only
 from lmcli.report.result import Result
@@ -241,6 +242,7 @@ def fill_blank(
             best = top_words(model, run.tokenizer, [left], EXAMPLE_WORDS)
             said = [{"text": word, "probability": p} for word, p in best]
             answers.append({"run": str(run.path), "words": said})
+    note_rare_words(runs, blank.left, [*words, *(pair or ())], on_progress)
     if question.longest is None:
         return ClozeResult(rows, pair, None)
     example = {"gap": question.longest, "text": question.example(), "answers": answers}

@@ -3,7 +3,8 @@
 **In:** a `TrialResult` for each training, or for runs that exist.
 **Out:** a `Comparison`: a row for each architecture over its seeds, and for the optimum of a
 grammar, which no model can beat; the `Difference` of each to the best; how far back each remembers:
-its `reach` and, where the text has items with known answers, its `recall`.
+its `reach` and, where the text has items with known answers, its `recall`, whether it has learnt
+their task at all (`learning`), and what planting them costs the text (`cost`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from lmcli.data.dataset import Dataset
-from lmcli.evaluation.forced_choice import CONTROL
+from lmcli.evaluation.filler_cost import cost_tables, measure_cost, planted_texts
+from lmcli.evaluation.forced_choice import CONTROL, main_kind
 from lmcli.evaluation.probes.base import (
     ProbeData,
     ProbedModel,
@@ -28,9 +30,9 @@ from lmcli.evaluation.probes.base import (
     load_probes,
     run_probes,
 )
-from lmcli.evaluation.probes.recall.grammar_items import main_kind
 from lmcli.evaluation.score import Score, warn_of_unknown
 from lmcli.evaluation.statistics import limits, paired_rates
+from lmcli.evaluation.task_learning import VERDICTS
 from lmcli.evaluation.trial_result import TrialResult, optimum_row
 from lmcli.registry import PROBES
 from lmcli.report.progress import Message, OnProgress, warnings_only
@@ -175,6 +177,8 @@ class Comparison:
     """where the runs are"""
     probes: Sequence[ProbeResult] | None = None
     """results of all probes, where they were run"""
+    too_little: str = ""
+    """of what the text has too little to show memory, in one line"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli compare --json``."""
@@ -187,8 +191,9 @@ class Comparison:
             "protocol": self.protocol,
             "rows": self.rows,
             "differences": [d.to_json() for d in self.ranking.differences],
+            "too_little": self.too_little or None,
         }
-        blocks: list[Block] = [self._table(), *recall_tables(self.rows)]
+        blocks: list[Block] = [self._table(), *recall_tables(self.rows), *cost_tables(self.rows)]
         if self.probes is not None:
             values["probes"] = [r.to_json() for r in self.probes]
         if self.probes:
@@ -205,7 +210,8 @@ class Comparison:
         for row in self.rows:
             verdict = "best" if row["name"] == self.ranking.rows[0].name else ""
             if against := differences.get(row["name"]):
-                verdict = f"{against.verdict} ({against.bits_per_char:+.3f})"
+                said = "not learnt" if _has_not_learnt(row) else against.verdict
+                verdict = f"{said} ({against.bits_per_char:+.3f})"
             millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
             reach = reach_text(row["reach"])
             table.append({**row, "verdict": verdict, "million": millions, "reached": reach})
@@ -221,6 +227,7 @@ class Comparison:
         ]
         held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
         note = "± is one standard error; a verdict is a paired 95 % interval in bits/char"
+        note = "\n".join(filter(None, [note, self.too_little]))
         return Table(f"{held_out[part]}, best first", columns, table, note)
 
 
@@ -246,7 +253,7 @@ def compare_results(
     if optimum:
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
-    probes = measure_memory(rows, data, seed, probe, on_progress)
+    probes, too_little = measure_memory(rows, data, seed, probe, on_progress)
     parts = [p for p in (dataset.corpus.train, dataset.corpus.valid, dataset.corpus.test) if p]
     tokenized = dataset.tokenized
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
@@ -256,7 +263,8 @@ def compare_results(
         "tokens": sum(map(len, streams)) - sum(len(p.documents) for p in parts),
         "tokenizer": dataset.tokenizer,
     }
-    return Comparison(ranking, rows, corpus, protocol, folder, probes if probe else None)
+    shown = probes if probe else None
+    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little)
 
 
 # ------------------------------------------------------------------ how far back they remember
@@ -270,10 +278,11 @@ def measure_memory(
     seed: int = 0,
     every: bool = False,
     on_progress: OnProgress = warnings_only,
-) -> list[ProbeResult]:
-    """Set each row's `reach` and `recall`; the results of recall, or with `every` of all probes.
+) -> tuple[list[ProbeResult], str]:
+    """Set each row's `reach`, and by items `recall`, `learning` and `cost`.
 
-    Where the text has items with known answers, all seeds are probed, else the first of each row.
+    Gives the results of recall, or with `every` of all probes, and what the text has too little of.
+    Where it has items with known answers, all seeds are probed, else the first of each row.
     """
     seeds = None if data.items else 1
     paths = {row["name"]: [s["run"] for s in row["seeds"][:seeds]] for row in rows}
@@ -284,15 +293,25 @@ def measure_memory(
         noted = isinstance(event, Message) and event.level == "note"
         return None if noted else on_progress(event)
 
-    results = []
+    results, too_little = list[ProbeResult](), ""
     for name, probe in load_probes(PROBES.names() if every else ["recall"], {}).items():
         mine = [s for s in subjects if name == "recall" or s.name in firsts]
-        if any(probe[0].applies(s, data, probe[1]) is None for s in mine):
+        reasons = [probe[0].applies(s, data, probe[1]) for s in mine]
+        if not all(reasons):
             results += run_probes({name: probe}, mine, data, seed, without_notes)
+        elif name == "recall" and not data.items:
+            too_little = reasons[0] or ""
     recall = next((r for r in results if r.probe == "recall"), None)
+    planted = planted_texts(data.items) if data.items and recall else []
+    models = {s.name: s for s in subjects if s.name in firsts} if planted else {}
     for row in rows:
-        _set_recall(row, set(paths[row["name"]]), recall, by_items=bool(data.items))
-    return results
+        runs = paths[row["name"]]
+        _set_recall(row, set(runs), recall, by_items=bool(data.items))
+        first = models.get(runs[0]) if runs else None
+        if planted:
+            cost = measure_cost(first.model, first.tokenizer, planted) if first else None
+            row["cost"] = cost.to_json() if cost else None
+    return results, recall.too_little if recall else too_little
 
 
 def _set_recall(
@@ -305,6 +324,8 @@ def _set_recall(
     row["reach"] = summaries[middle]["reach"] if summaries else dict(UNMEASURED)
     if not by_items or recall is None:
         return
+    learnt = sorted((s["learning"] for s in summaries), key=_order_of_learning)
+    row["learning"] = learnt[middle] if learnt else None
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for one in (one for one in recall.rows if one["run"] in runs):
         groups.setdefault((one["kind"], one["gap"]), []).append(one)
@@ -320,6 +341,14 @@ def _set_recall(
         }
         for (kind, gap), some in groups.items()
     ]
+
+
+def _order_of_learning(learning: Mapping[str, Any]) -> tuple[int, float]:
+    return VERDICTS.index(learning["verdict"]), learning["nearest"]["value"]
+
+
+def _has_not_learnt(row: Mapping[str, Any]) -> bool:
+    return (row.get("learning") or {}).get("verdict") == VERDICTS[0]
 
 
 def reach_text(reach: Mapping[str, Any]) -> str | None:
@@ -339,7 +368,7 @@ def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     if not recalled:
         return []
     first = recalled[0]["recall"]
-    kind = main_kind(first)
+    kind = main_kind([one["kind"] for one in first])
     by_gap = sorted((one for one in first if one["kind"] == kind), key=lambda one: one["gap"])
     gaps = {str(one["gap"]): one["chance"] for one in by_gap}
     controls = {one["kind"]: one["chance"] for one in first if one["kind"] == CONTROL}
@@ -349,6 +378,8 @@ def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     columns += [Column(path, WHOLE_PERCENT, path) for path in [*controls, *gaps]]
     seeds, count = first[0]["seeds"], max(one["count"] for one in first)
     note = f"{count} questions a gap" + (f"; median of {seeds} seeds" if seeds > 1 else "")
+    told = [(row["name"], (row.get("learning") or {}).get("remark")) for row in recalled]
+    note = "\n".join([note, *(f"{name} {remark}" for name, remark in told if remark)])
     return [Table(f"right answers by gap: {kind}", columns, table, note)]
 
 

@@ -30,6 +30,8 @@ from lmcli.tokenizers.base import SAFE_SPLIT, Tokenizer
 LEFT = 64
 """characters before a word that are encoded with it, at the least"""
 CONTROL = "control"
+EARLY_STOPPING = "early_stopping"
+"""kind of the items by which a training is ended, which are never reported"""
 ITEMS_PER_GAP = 200
 """items of each kind and gap, at the most"""
 STATE_MEMORY = 1 << 28
@@ -191,15 +193,25 @@ class ItemAccuracy:
 def group_items(
     items: Sequence[Item], most: int = ITEMS_PER_GAP
 ) -> dict[tuple[str, int], list[Item]]:
-    """The first items of each kind and gap, the control first."""
+    """The first items of each kind and gap that is reported, the control first."""
     groups: dict[tuple[str, int], list[Item]] = {}
     for item in items:
-        if len(item.candidates) > 1:
+        if len(item.candidates) > 1 and item.kind != EARLY_STOPPING:
             group = groups.setdefault((item.kind, item.gap), [])
             if len(group) < most:
                 group.append(item)
     order = sorted(groups, key=lambda key: (key[0] != CONTROL, *key))
     return {key: groups[key] for key in order}
+
+
+def main_kind(kinds: Sequence[str]) -> str:
+    """The kind that comes most often, the control apart: of groups, that at the most gaps.
+
+    >>> main_kind(["control", "country", "country", "pronoun"])
+    'country'
+    """
+    others = [kind for kind in kinds if kind != CONTROL] or [CONTROL]
+    return max(dict.fromkeys(others), key=others.count)
 
 
 def item_accuracy(

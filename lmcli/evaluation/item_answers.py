@@ -1,7 +1,8 @@
 """Runs + held-out items -> how often each knows the answer, by the gap between cue and answer.
 
 **In:** runs, items with known answers: those beside the text that a run was trained on.
-**Out:** `ItemAnswers`: right answers by gap, which is what ``lmcli cloze RUN`` says.
+**Out:** `ItemAnswers`: right answers by gap, and which runs have not learnt the task; this is what
+``lmcli cloze RUN`` says.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.corpus import CorpusSpec, load_corpus
-from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.forced_choice import CONTROL, group_items, item_accuracy
+from lmcli.data.corpus import CorpusSpec, load_corpus, reopen_corpus
+from lmcli.errors import LmcliError, TextError, UsageError
+from lmcli.evaluation.forced_choice import (
+    CONTROL,
+    ItemAccuracy,
+    group_items,
+    item_accuracy,
+    main_kind,
+)
+from lmcli.evaluation.task_learning import measure_learning, nearest_groups
 from lmcli.grammars.base import Item, find_companions, read_items
 from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import WHOLE_PERCENT, Column, Result, Table
+from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Result, Table
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
 
@@ -33,14 +41,21 @@ class ItemAnswers:
     """How often each run is right, a row a run and group of items."""
 
     rows: Sequence[Mapping[str, Any]]
+    learning: Sequence[Mapping[str, Any]]
+    """whether each run has learnt the task at all"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli cloze --json``."""
         return self.result().to_json()
 
     def result(self) -> Result:
-        """A table: a row a run, a column a gap."""
-        return Result("cloze", {"rows": self.rows}, [_accuracy_table(self.rows)])
+        """A table: a row a run, a column a gap; a sentence on each run that has not learnt."""
+        archs = [one["arch"] for one in self.learning]
+        blocks: list[Block] = [_accuracy_table(self.rows)]
+        for one in (one for one in self.learning if one["remark"]):
+            name = one["arch"] if archs.count(one["arch"]) == 1 else one["run"]
+            blocks.append(Passage(f"{name} {one['remark']}"))
+        return Result("cloze", {"rows": self.rows, "learning": self.learning}, blocks)
 
 
 def answer_items(
@@ -53,22 +68,40 @@ def answer_items(
 
     A run whose text is not that of the items beside it is left out, with a warning.
     """
-    rows: list[dict[str, Any]] = []
+    rows, learning = list[dict[str, Any]](), list[dict[str, Any]]()
     for run in runs:
         path = items or items_of(run, on_progress)
         if path is None:
             continue
-        model = run.model()
-        for group in _by_gap(path, gaps):
-            result = item_accuracy(model, run.tokenizer, group)
-            low, high = result.interval
-            row = {"run": str(run.path), "arch": run.record.arch, "gap": result.gap}
-            row |= {"kind": result.kind, "accuracy": result.accuracy, "low": low, "high": high}
-            row |= {"count": result.count, "chance": result.chance}
-            rows.append(row | {"target_nats": result.target_nats, "candidates": []})
+        model, tokenizer, groups = run.model(), run.tokenizer, _groups(path)
+        asked = [key for key in groups if not gaps or key[0] == CONTROL or key[1] in gaps]
+        if all(kind == CONTROL for kind, _ in asked):
+            raise TextError(
+                f"'{path}' has no items with these gaps", "leave --gaps out to see which"
+            )
+        keys = dict.fromkeys([*asked, *nearest_groups(groups)])
+        answers = {key: item_accuracy(model, tokenizer, groups[key]) for key in keys}
+        named = {"run": str(run.path), "arch": run.record.arch}
+        rows += [named | _row(answers[key]) for key in asked]
+        known = run, model, tokenizer, groups, answers, _training_documents(run)
+        learning.append(named | measure_learning(*known).to_json())
     if not rows:
         raise _no_text(runs[0])
-    return ItemAnswers(rows)
+    return ItemAnswers(rows, learning)
+
+
+def _row(answer: ItemAccuracy) -> dict[str, Any]:
+    low, high = answer.interval
+    row = {"gap": answer.gap, "kind": answer.kind, "accuracy": answer.accuracy}
+    row |= {"low": low, "high": high, "count": answer.count, "chance": answer.chance}
+    return row | {"target_nats": answer.target_nats, "candidates": []}
+
+
+def _training_documents(run: Run) -> Sequence[str]:
+    """Those that the run was trained on, none where they are not at hand."""
+    with suppress(LmcliError):
+        return reopen_corpus(run.record.corpus, run.path, (), lambda event: None).train.documents
+    return ()
 
 
 def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
@@ -98,16 +131,12 @@ def _no_text(run: Run) -> UsageError:
     return UsageError("no text with a blank", f'lmcli cloze {run.path} --text "... ___"')
 
 
-def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
-    """Items by kind and gap: the control first, then the kinds of `QUESTIONS`."""
-    groups = {
-        (kind, gap): items
-        for (kind, gap), items in group_items(read_items(path)).items()
-        if kind == CONTROL or (kind in QUESTIONS and (not gaps or gap in gaps))
-    }
-    if not any(kind in QUESTIONS for kind, _ in groups):
-        raise TextError(f"'{path}' has no items with these gaps", "leave --gaps out to see which")
-    return list(groups.values())
+def _groups(path: Path) -> dict[tuple[str, int], list[Item]]:
+    """Items by kind and gap: the control, and the kinds of `QUESTIONS` or else the main kind."""
+    groups = group_items(read_items(path))
+    kinds = [kind for kind, _ in groups]
+    shown = {CONTROL} | (set(kinds) & set(QUESTIONS) or {main_kind(kinds)})
+    return {key: some for key, some in groups.items() if key[0] in shown}
 
 
 def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -117,8 +146,9 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         key = CONTROL if row["kind"] == CONTROL else f"gap{row['gap']}"
         by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
         chance[key] = row["chance"]
-    by_gap = [r for r in rows if r["kind"] in QUESTIONS]
-    title, unit = QUESTIONS[by_gap[0]["kind"]]
+    by_gap = [r for r in rows if r["kind"] != CONTROL]
+    kind = by_gap[0]["kind"]
+    title, unit = QUESTIONS.get(kind, (f"right answers by gap: {kind}", "words"))
     headings = {CONTROL: CONTROL} if CONTROL in chance else {}
     headings |= {f"gap{r['gap']}": f"{r['gap']} {unit}" for r in by_gap}
     columns = [Column(path, WHOLE_PERCENT, heading) for path, heading in headings.items()]
@@ -129,5 +159,6 @@ def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
     )
     if CONTROL in chance:
-        note += "; control: 3 words back, within everyone's reach"
+        nearest = next(row["gap"] for row in rows if row["kind"] == CONTROL)
+        note += f"; control: {nearest} words back"
     return Table(title, columns, [*by_run.values(), chance], note)

@@ -74,6 +74,14 @@ def test_an_empty_gap_is_the_text_without_the_place(rows, trained):
     assert filled["candidates"] == plain["candidates"]
 
 
+def test_words_too_rare_to_be_learnt_are_named_once(lmcli, trained):
+    runs, asked = [trained / "char", trained / "gru"], ("--candidates", "cat,dog", "--quiet")
+    rare = lmcli("cloze", *runs, "--text", "France ... the old ___", "--candidates", "cat,dog")
+    said = "'France' occurs 0 times in the training text: too few to learn from"
+    assert " ".join(rare.err.split()).count(said) == 1
+    assert "lmcli demo" not in lmcli("cloze", *runs, "--text", "the old ___", *asked).err
+
+
 def test_a_filler_shorter_than_the_gap_is_refused(lmcli, trained, my_text):
     gaps = ("--text", "a ... ___", "--gaps", "9999999", "--filler", "my.txt")
     lmcli("cloze", trained / "word", *gaps).failed("9999999", "longer --filler")

@@ -91,6 +91,17 @@ def test_runs_alone_are_compared_without_training(compared, copied, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["comparison.json"]
 
 
+def test_a_text_too_short_to_show_memory_is_told_so_once(lmcli, copied, my_text):
+    copied("gru")
+    copied("word")
+    done = lmcli("compare", "my.txt", "--run", "gru", "--run", "word", "-o", "out")
+    shown = " ".join(done.out.split())
+    assert shown.count("characters of text are too few for recall") == 1
+    assert "lmcli demo my.txt makes a text that shows memory" in shown
+    saved = read_json(my_text.parent / "out" / "comparison.json")
+    assert saved["too_little"] in shown
+
+
 def test_a_run_of_another_text_is_warned_of(lmcli, copied, tmp_path, sentences):
     copied("ngram")
     (tmp_path / "other.txt").write_text(sentences(100, seed=9), encoding="utf-8")

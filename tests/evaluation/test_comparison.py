@@ -2,8 +2,11 @@
 
 import json
 import math
+import random
+import re
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from lmcli.evaluation.comparison import (
 )
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
+from lmcli.report.result import PERPLEXITY
 
 
 def score(block_nats, block_chars=1000.0):
@@ -189,7 +193,7 @@ def compared(tmp_path_factory):
         word = ("compare", "f.txt", "--tokenizer", "word", "--quiet")
         tiny = ("--arch", "ngram,rnn", "--seeds", "2", "--steps", "4", "--set", "hidden=8")
         values = json.loads(run(*word, *tiny, "--workers", "1", "--json", "-o", "out"))
-        shown = run(*word, "--run", "out/ngram", "-o", "again")
+        shown = run(*word, "--run", "out/ngram", "--run", "out/rnn-seed0", "-o", "again")
         runs = [f"out/rnn-seed{seed}" for seed in (0, 1)]
         yield values, shown, json.loads(run("probe", "recall", *runs, "f.txt", "--json"))
 
@@ -224,6 +228,67 @@ def test_the_table_has_a_column_for_every_gap_and_a_row_for_chance(compared):
     (chance,) = (line for line in table if line.strip().startswith("chance"))
     assert chance.count("6 %") == 8
     assert "12 %" in chance
+
+
+def test_a_run_that_has_not_learnt_the_task_is_not_just_worse(compared):
+    values, shown, _ = compared
+    rows = {row["name"]: row for row in values["rows"]}
+    assert rows["ngram"]["learning"]["verdict"] == "forgets"
+    assert rows["rnn"]["learning"]["verdict"] == "not learnt"
+    assert "learning" not in rows["optimum"] or rows["optimum"]["learning"] is None
+    told = " ".join(shown.split())
+    assert rows["rnn"]["test"]["bits_per_char"] > rows["ngram"]["test"]["bits_per_char"]
+    ranking = shown.partition("± is one standard error")[0]
+    assert "not learnt" in ranking
+    assert "worse" not in ranking
+    sentence = (
+        r"out/rnn-seed0 has not learnt the task in 4 steps \(right after the cue \d+ of 200\): "
+    )
+    assert re.search(sentence + "try --steps 16", told)
+    assert "ngram has not learnt" not in told
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A comparison on a text whose items say what is the user's own, as JSON and as shown."""
+    draw, folder = random.Random(0), tmp_path_factory.mktemp("planted")
+    words = [a + b + c for a in "bdfg" for b in "aeiou" for c in "mnr"]
+
+    def item(pet):
+        cue, own = f"tom has {pet} food .", " ".join(draw.choices(words, k=12))
+        places = len(cue), len(cue) + len(own) + 2
+        more = {"candidates": ["dog", "cat"], "gap": 16, "kind": "pet", "rest": " ."}
+        return {"text": f"{cue} {own} . so his pet is a ", "answer": pet, "filler": places, **more}
+
+    text, items = ([item(draw.choice(["dog", "cat"])) for _ in range(n)] for n in (600, 60))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMCLI_CACHE", str(folder / "cache"))
+        patch.setenv("COLUMNS", "90")
+        patch.chdir(folder)
+        Path("f.txt").write_text("".join(f"{i['text']}{i['answer']} .\n" for i in text))
+        Path("f.items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+        more = ("--tokenizer", "word", "--documents", "line")
+        values = json.loads(run("compare", "f.txt", *more, "--arch", "ngram", "--json"))
+        yield values, run("compare", "f.txt", *more, "--run", values["rows"][0]["run"], "-o", "b")
+
+
+def test_what_planting_costs_is_reported_apart_from_cue_and_query(planted):
+    values, shown = planted
+    cost = values["rows"][0]["cost"]
+    assert cost["items"] == 60
+    assert cost["planted"]["tokens"] == cost["alone"]["tokens"] == 60 * 12
+    assert abs(cost["difference"]["bits_per_char"]) < 0.2 * cost["alone"]["bits_per_char"]
+    assert cost["cue_and_query"]["perplexity"] < 0.1 * cost["planted"]["perplexity"]
+    table = shown.partition("what planting costs the text's own sentences")[2]
+    (line,) = (line for line in table.splitlines() if "ngram" in line)
+    assert PERPLEXITY.show(cost["planted"]["perplexity"]) in line
+    assert PERPLEXITY.show(cost["alone"]["perplexity"]) in line
+
+
+def test_who_cannot_see_the_cue_is_said_to_see_no_further(planted):
+    values, shown = planted
+    assert values["rows"][0]["learning"]["verdict"] == "forgets"
+    assert "sees the last 6 tokens, and no cue further back (right" in " ".join(shown.split())
 
 
 def test_a_reach_is_shown_with_what_is_known_of_it():

@@ -61,6 +61,7 @@ class ProbedModel:
     tokenizer: Tokenizer
     untrained: Callable[[], LanguageModel]
     """the same architecture as it was before it was trained"""
+    run: Run | None = None  # with the record of its training
 
     @classmethod
     def of(cls, run: Run) -> ProbedModel:
@@ -71,7 +72,7 @@ class ProbedModel:
                 torch.manual_seed(run.record.seed)
                 return run.new_model().eval()
 
-        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained)
+        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained, run)
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row of this run."""
@@ -92,6 +93,7 @@ class ProbeData:
     """held-out items of a grammar that belong to the text"""
     optimum: Mapping[str, float] = field(default_factory=dict)
     """the grammar's best possible figures per word, such as "perplexity" """
+    texts: tuple[str, ...] = ()  # their names
 
     @classmethod
     def of(
@@ -103,11 +105,10 @@ class ProbeData:
     ) -> ProbeData:
         """Documents of `texts`, with what a grammar has put beside these."""
         beside = find_companions(texts, on_progress)
-        about = beside.about or {}
-        per_word = beside.items and about.get("tokenizer", "word") == "word"
-        optimum = about.get("optimum") if per_word else None
+        about = (beside.items and beside.about) or {}
+        optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
         best = optimum if isinstance(optimum, dict) else {}
-        return cls(tuple(held_out), _sample(train), beside.items, best)
+        return cls(tuple(held_out), _sample(train), beside.items, best, tuple(texts))
 
     @classmethod
     def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
@@ -165,6 +166,7 @@ class ProbeResult:
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     differences: Rows = ()
+    too_little: str = ""  # of what the text has too little to show memory; one of the notes
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``lmcli probe NAME --json``."""

@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from lmcli.evaluation.forced_choice import CONTROL, first_unknown, group_items, item_accuracy
+from lmcli.evaluation.forced_choice import (
+    ItemAccuracy,
+    first_unknown,
+    group_items,
+    item_accuracy,
+    main_kind,
+)
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.probes.base import (
     Probe,
@@ -28,7 +34,8 @@ from lmcli.evaluation.probes.base import (
     interval_columns,
     leading_run,
 )
-from lmcli.grammars.base import Item, read_items
+from lmcli.evaluation.task_learning import measure_learning
+from lmcli.grammars.base import read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 
 
@@ -51,7 +58,8 @@ class GrammarRecall(Probe):
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only a run with all candidates in its vocabulary."""
         assert data.items is not None
-        words = {word for item in read_items(data.items) for word in item.candidates}
+        groups = group_items(read_items(data.items))
+        words = {word for items in groups.values() for item in items for word in item.candidates}
         word = first_unknown(subject.tokenizer, sorted(words))
         return word and f"'{word}' of the items is not in the vocabulary of {subject.name}"
 
@@ -61,11 +69,15 @@ class GrammarRecall(Probe):
         groups = group_items(read_items(data.items), settings.items)
         rows, summary = list[dict[str, Any]](), []
         for subject in subjects:
-            own = [_row(subject, items) for items in groups.values()]
+            model, tokenizer = subject.model, subject.tokenizer
+            answers = {k: item_accuracy(model, tokenizer, group) for k, group in groups.items()}
+            own = [_row(subject, answer) for answer in answers.values()]
             share = _over_optimum(subject, data)
             rows += [row | {"over_optimum": share} for row in own]
-            summary.append(_summary(subject, own, share))
-        kind = main_kind(rows)
+            asked = subject.run, model, tokenizer, groups, answers, data.train
+            learning = measure_learning(*asked).to_json()
+            summary.append(_summary(subject, own, share) | {"learning": learning})
+        kind = main_kind([kind for kind, _ in groups])
         main = [row for row in rows if row["kind"] == kind]
         changes = {"title": f"right answers by gap: {kind}", "reference": main[0]["chance"]}
         note = f"target nats: 0 is perfect, {main[0]['amnesic_nats']:.2f} is amnesic ({kind})"
@@ -73,14 +85,15 @@ class GrammarRecall(Probe):
         return self.result(subjects, rows, summary, [curve], notes=[note])
 
     def verdict(self, row: Row) -> str:
-        """The largest gap above chance."""
-        if row["figure"] == "none shown":
-            return f"{row['model']}: not above chance at the smallest gap"
-        return f"{row['model']}: above chance up to {row['figure']}"
+        """The largest gap above chance; what a run is told that has not learnt the task."""
+        shown = row["figure"] != "none shown"
+        reach = f"above chance up to {row['figure']}" if shown else ""
+        if remark := row["learning"]["remark"]:
+            return f"{row['model']} {remark}{'; ' * shown}{reach}"
+        return f"{row['model']}: {reach or 'not above chance at the smallest gap'}"
 
 
-def _row(subject: ProbedModel, items: Sequence[Item]) -> dict[str, Any]:
-    result = item_accuracy(subject.model, subject.tokenizer, items)
+def _row(subject: ProbedModel, result: ItemAccuracy) -> dict[str, Any]:
     low, high = result.interval
     row = subject.row(gap=result.gap, kind=result.kind, value=result.accuracy, low=low, high=high)
     row |= {"count": result.count, "chance": result.chance, "target_nats": result.target_nats}
@@ -101,17 +114,11 @@ def _over_optimum(subject: ProbedModel, data: ProbeData) -> float | None:
     return math.exp(min(700.0, nats / tokens)) / best
 
 
-def main_kind(rows: Sequence[dict[str, Any]]) -> str:
-    """The kind of item that comes at the most gaps."""
-    kinds: list[str] = [row["kind"] for row in rows if row["kind"] != CONTROL] or [CONTROL]
-    return max(dict.fromkeys(kinds), key=kinds.count)
-
-
 def _summary(
     subject: ProbedModel, rows: Sequence[dict[str, Any]], share: float | None
 ) -> dict[str, Any]:
     """The largest gap up to which every lower limit is above chance."""
-    kind = main_kind(rows)
+    kind = main_kind([row["kind"] for row in rows])
     mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: int(r["gap"]))
     above, at_least = leading_run(mine, lambda r: r["low"] > r["chance"])
     reached = above[-1]["gap"] if above else 0

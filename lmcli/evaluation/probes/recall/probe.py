@@ -50,6 +50,8 @@ from lmcli.evaluation.statistics import (
     weighted_medians,
     wilson,
 )
+from lmcli.evaluation.text_evidence import demo_command, no_reach
+from lmcli.models.base import FixedContext
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
@@ -102,7 +104,8 @@ class Recall(Probe):
         if data.chars < settings.least_text:
             return (
                 f"{data.chars:,} characters of text are too few for recall "
-                f"(from {settings.least_text:,} on); probe echo works with any text"
+                f"(from {settings.least_text:,} on); probe echo works with any text, "
+                f"and {demo_command(data.texts)} makes a text that shows memory"
             )
         return None
 
@@ -112,17 +115,23 @@ class Recall(Probe):
             return GrammarRecall().run(subjects, data, settings, seed)
         blocks, items = find_items(subjects, data, settings, seed)
         if not items:
-            return _nothing(subjects)
+            return _nothing(subjects, data)
         tried = {s.name: try_items(s, blocks, items, seed) for s in subjects}
         curves = [measure(s, tried[s.name], items, settings.fewest, seed) for s in subjects]
         rows = list(itertools.chain(*curves))
         control = _control(items, tried[subjects[0].name], settings.fewest)
+        summary = [_summary(*pair) for pair in zip(subjects, curves, strict=True)]
+        reaches = [row["reach"]["tokens"] for row in summary]
+        free = [r for s, r in zip(subjects, reaches, strict=True) if not _is_fixed(s)]
+        too_little = "" if any(reaches) or not free else no_reach(data.texts, len(items))
         return self.result(
             subjects,
             [*rows, *control],
-            [_summary(*pair) for pair in zip(subjects, curves, strict=True)],
+            summary,
             [self.curve(subjects, rows)],
+            notes=[self.note, *filter(None, [too_little])],
             differences=_differences(subjects, tried, items, seed),
+            too_little=too_little,
         )
 
     def verdict(self, row: Row) -> str:
@@ -146,6 +155,11 @@ def find_items(
     spelt = {word: all(_spells(t, word) for t in tokenizers) for word in words}
     fair = [item for item in items if all(spelt[word] for word in item.words)]
     return blocks, choose_items(fair, settings.items, rng)
+
+
+def _is_fixed(subject: ProbedModel) -> bool:
+    """Whether it reaches no further than its context in any text."""
+    return isinstance(subject.model, FixedContext)
 
 
 def _spells(tokenizer: Any, word: str) -> bool:
@@ -268,8 +282,11 @@ def _differences(
     return rows
 
 
-def _nothing(subjects: Subjects) -> ProbeResult:
-    note = "no word of the held-out text returns with fair rivals; probe echo works with any text"
+def _nothing(subjects: Subjects, data: ProbeData) -> ProbeResult:
+    note = (
+        "no word of the held-out text returns with fair rivals; probe echo works with any text, "
+        f"and {demo_command(data.texts)} makes a text that shows memory"
+    )
     none = {"tokens": 0, "at_least": False}
     summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
-    return ProbeResult("recall", [], note, summary, notes=[note])
+    return ProbeResult("recall", [], note, summary, notes=[note], too_little=note)

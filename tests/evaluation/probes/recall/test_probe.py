@@ -1,6 +1,7 @@
 """Recall on a text of random words, where nothing but memory can help."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,22 @@ def test_runs_that_spell_words_are_tried_on_the_same_items(material, tokenizer):
     assert beyond
     assert all(row["flip_rate"] == 0.5 and row["gain"] == 0.0 for row in beyond)
     assert all(row["words"] < row["gap"] / 4 for row in beyond)
+
+
+def test_a_text_without_reach_is_told_so_once_and_which_command_makes_another(material, tokenizer):
+    named = replace(material, texts=("my.txt",))
+    ngram, window, lstm, perfect = models(tokenizer, material)
+
+    def notes(*some):
+        result = Recall().run([subject(model, tokenizer) for model in some], named, SETTINGS)
+        assert result.too_little in ("", *result.notes)
+        return [note for note in result.notes if "lmcli demo" in note]
+
+    (note,) = notes(lstm, lstm)
+    assert note.startswith("no run reaches back: too few of the ")
+    assert "lmcli demo my.txt makes a text that shows memory" in note
+    assert notes(lstm, perfect) == []
+    assert notes(ngram, window) == []  # they reach no further in any text
 
 
 def test_small_buckets_join_their_neighbours():
