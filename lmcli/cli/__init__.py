@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train:train",
     "sample": "sample:sample",
     "eval": "evaluate:evaluate",
+    "demo": "demo:demo",
     "compare": "compare:compare",
     "cloze": "cloze:cloze",
     "probe": "probe:probe",
