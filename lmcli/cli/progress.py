@@ -116,8 +116,8 @@ class ProgressDisplay:
         """Move the bars."""
         if isinstance(event, Stage):
             if time.monotonic() - self.began >= self.patience:
-                done = f"{event.done / 1e6:,.0f} {event.unit}" if event.unit else ""
-                done += f" of {event.total / 1e6:,.0f}" if event.total else ""
+                done = f"{event.done / 1e6:,.0f} {event.unit}" if event.done >= 1e6 else ""
+                done += f" of {event.total / 1e6:,.0f}" if done and event.total else ""
                 self._move("stage", event.done, event.total or None, done, event.name)
             return
         if "stage" in self.tasks:
@@ -137,7 +137,7 @@ class ProgressDisplay:
         """The bar of all trainings: the share of the time that is over."""
         left, over = time_left.seconds(), time.monotonic() - self.trained_from
         status = f"{len(time_left.finished)} of {len(time_left.plan.names)} done"
-        status += "" if left is None else f"  {_minutes(left)} left in all"
+        status += f"  {_minutes(left)} left in all" if left else ""
         self._move(ALL, 0.0 if left is None else over / max(1e-9, over + left), 1.0, status)
 
     def _status(self, event: Training) -> str:

@@ -22,7 +22,8 @@ from lmcli.data.corpus import CorpusSpec, load_corpus
 from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.comparison import Comparison
 from lmcli.evaluation.forced_choice import CONTROL, check_answers
-from lmcli.evaluation.memory_summary import MemoryTask, recall_by_gap, recall_chart, sentences
+from lmcli.evaluation.memory_curves import MemoryTask, recall_by_gap, recall_chart
+from lmcli.evaluation.memory_sentences import memory_sentences
 from lmcli.grammars.base import (
     Grammar,
     companions,
@@ -72,10 +73,10 @@ class Sizes:
 
 
 def choose_sizes(options: Mapping[str, Any], own: bool) -> Sizes:
-    """The sizes for a text of the user's own, or for one that is made by rule or made before."""
+    """The sizes for sentences of the user's own, or for sentences made by rule."""
     given = {name: value for name, value in _pairs(options).items() if name in SIZES}
     minutes = options["minutes"] or (OWN_MINUTES if own else MADE_MINUTES)
-    return Sizes(update(NaturalSettings(seed=options["seed"]), given if own else {}), minutes)
+    return Sizes(update(NaturalSettings(seed=options["seed"]), given), minutes)
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class DemoText:
             return cls._own(options, path, on_progress)
         if options["facts"] not in (None, "auto"):
             raise UsageError("--facts is for a text of your own", "lmcli demo my.txt --facts de")
-        sizes = choose_sizes(options, own=False)
         if not texts:
+            sizes = choose_sizes(options, own=False)
             grammar = France(FranceSettings(size="small", seed=options["seed"]))
             return cls(path, "a text made by rule", grammar.about(), sizes, grammar)
         if len(texts) > 1:
@@ -110,6 +111,7 @@ class DemoText:
         if found.items is None or found.about is None or recipe.get("grammar") != France.name:
             problem = f"'{texts[0]}' has no items of lmcli make france"
             raise TextError(problem, f"lmcli compare {shlex.quote(texts[0])}")
+        sizes = choose_sizes(options, own="filler" in recipe)
         return cls(Path(texts[0]), Path(texts[0]).name, found.about, sizes)
 
     @classmethod
@@ -151,17 +153,24 @@ class DemoText:
             {int(gap): share for gap, share in self.about.get("order_free", {}).items()},
         )
 
-    def blank(self) -> tuple[str, str]:
-        """Its sentence with a gap and a blank, and two cues to swap, for `lmcli cloze`."""
+    def cloze_options(self) -> list[str]:
+        """Its sentence with a blank and two cues to swap, as `lmcli cloze` takes them."""
         if "filler" not in self.about:
-            return "Anna grew up in France . ... now she speaks fluent ___", "France=Germany"
+            sentence = "Anna grew up in France . now she speaks fluent ___"
+            return ["--text", sentence, "--swap", "France=Germany"]
         (first, _), (second, _), *_ = self.about["facts"]["pairs"]
         lines = companions(self.path)[0].read_text(encoding="utf-8").splitlines()
         asked = (json.loads(line) for line in lines)
         item = next(i for i in asked if i["kind"] == CONTROL and first in i["text"])
-        place = item["filler"][0]
-        text = f"{item['text'][:place].rstrip()} ... {item['text'][place:].lstrip()}___"
-        return text, f"{first}={second}"
+        before, after = item["text"][: item["filler"][0]], item["text"][item["filler"][0] :]
+        filler = next(
+            filter(lambda text: Path(text).is_file(), self.about["filler"]["texts"]), None
+        )
+        if filler is None:
+            return ["--text", f"{before}{after}___", "--swap", f"{first}={second}"]
+        gap = ["--gaps", "0,10,100", "--filler", filler]
+        sentence = f"{before.rstrip()} ... {after.lstrip()}___"
+        return ["--text", sentence, "--swap", f"{first}={second}", *gap]
 
 
 # ------------------------------------------------------------------ what `lmcli demo` does
@@ -173,6 +182,8 @@ class Demo:
 
     comparison: Comparison
     text: DemoText
+    order: Sequence[str]
+    """the architectures as they were named"""
     timings: Mapping[str, float]
     """seconds of its parts"""
 
@@ -184,7 +195,8 @@ class Demo:
         """Ranking, right answers by gap, chart, sentences; the next commands."""
         ranking, task = self.comparison.result(), self.text.task()
         rows, folder = self.comparison.rows, self.comparison.folder
-        said = sentences(rows, task)
+        shown = sorted(rows, key=lambda row: (*self.order, row["name"]).index(row["name"]))
+        said = memory_sentences(shown, task)
         items, about = companions(self.text.path)
         paths = {"folder": folder, "text": self.text.path, "items": items, "about": about}
         values = {
@@ -194,19 +206,18 @@ class Demo:
             "paths": {n: str(path) for n, path in {**paths, "comparison": folder / RESULT}.items()},
             "timings": self.timings,
         }
-        blocks: list[Block] = [self.comparison.table(), *recall_by_gap(rows, task)]
-        blocks += [recall_chart(rows, task), Passage("\n" + "\n".join(said))]
+        blocks: list[Block] = [self.comparison.table(), *recall_by_gap(shown, task)]
+        blocks += [recall_chart(shown, task), Passage("\n" + "\n".join(said))]
         return Result("demo", values, blocks, self._next_commands())
 
     def _next_commands(self) -> list[str]:
         """The sentence with other cues; more of the same text; the ranking again."""
         runs = [result.run for row in self.comparison.ranking.rows for result in row.results]
         folder, path = (shlex.quote(str(p)) for p in (self.comparison.folder, self.text.path))
-        blank, swap = self.text.blank()
-        cloze = ["--text", blank, "--swap", swap, "--gaps", "0,10,100", "--filler"]
+        cloze = shlex.join(self.text.cloze_options())
         tokenizer = self.comparison.corpus["tokenizer"]
         return [
-            f"lmcli cloze {folder}/* {shlex.join(cloze)} {path}",
+            f"lmcli cloze {folder}/* {cloze}",
             f"lmcli sample {shlex.quote(runs[0])}",
             f"lmcli compare {path} --tokenizer {tokenizer} --run {folder}",
         ]
@@ -229,7 +240,7 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
         raise _with_use_of(error.finished, error) from None
     ended = time.monotonic()
     timings = {"making": made - began, "training": ended - made, "total": ended - began}
-    return Demo(comparison, text, timings)
+    return Demo(comparison, text, [spec.name for spec in sweep.specs], timings)
 
 
 def _with_use_of(finished: Sequence[str], error: StoppedError) -> StoppedError:
