@@ -69,7 +69,7 @@ def check_vocabulary(tokenizer: Tokenizer, words: Sequence[str], hint: str) -> N
 
 def check_answers(tokenizer: Tokenizer, items: Sequence[Item]) -> None:
     """A TextError for candidates that the tokenizer does not know, or cannot tell apart."""
-    hint = "another --tokenizer, or other answers"
+    hint = "a longer text, another --tokenizer, or other answers"
     for words, text in {item.candidates: item.text for item in items}.items():
         check_vocabulary(tokenizer, words, hint)
         seen: dict[tuple[int, ...], str] = {}

@@ -145,7 +145,8 @@ def recall_by_gap(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[T
     counts = sorted({one["count"] for curve in found for one in curve.by_gap})
     control = "right after the cue" if task.planted else "another question, 3 words back"
     notes = [
-        f"right answers in %, with 95 % intervals; {'-'.join(map(str, counts))} texts a gap",
+        f"right answers in %, with 95 % intervals, by {task.unit} between cue and blank; "
+        f"{'-'.join(map(str, counts))} texts a gap",
         f"control: {control}",
     ]
     if found[0].shuffled:
@@ -178,7 +179,7 @@ def _table(group: Sequence[Curve], task: MemoryTask) -> Table:
     columns += [Column(f"m{i}.right", RIGHT, curve.name) for i, curve in enumerate(group)]
     columns += [Column("free", Metric("order-free"))] if task.order_free else []
     columns.append(Column("chance", Metric("chance")))
-    title = f"does it still know the {task.asked}? by {task.unit} between cue and blank"
+    title = f"who still knows the {task.asked}?"
     return Table(title, columns, rows)
 
 

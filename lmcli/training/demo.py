@@ -94,7 +94,7 @@ class DemoText:
     def of(cls, options: Mapping[str, Any], on_progress: OnProgress) -> DemoText:
         """From the texts of the user's own, or without them; nothing is written."""
         texts, path = options["texts"], Path(options["output"]) / TEXT
-        if texts and not any(map(is_made, texts)):
+        if _is_own(options):
             on_progress(Stage("making the text", 0, 0, ""))
             return cls._own(options, path, on_progress)
         if options["facts"] not in (None, "auto"):
@@ -226,9 +226,11 @@ class Demo:
 def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     """Make the text, train, ask; all that is made lies in the folder of the demo."""
     began = time.monotonic()
+    trained = _training_options(options)
+    check_options(trained)  # a wrong name shows before the text is made
     text = DemoText.of(options, on_progress)
-    trained = _training_options(options, text)
-    check_options(trained)
+    trained["tokenizer"] = options["tokenizer"] or text.tokenizer
+    trained["minutes"] = text.sizes.minutes
     on_progress(Message(_duration(trained)))
     text.write(options["force"])
     sweep = prepare(trained, on_progress)
@@ -254,20 +256,28 @@ def _pairs(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return options["settings"] or {}
 
 
-def _training_options(options: Mapping[str, Any], text: DemoText) -> dict[str, Any]:
-    """The options of `api.compare` that train what is wanted on this text."""
-    own = isinstance(text.grammar, NaturalFrance)
-    pairs = {n: v for n, v in _pairs(options).items() if not (own and n in SIZES)}
+def _training_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `api.compare` that train what is wanted, tokenizer and minutes left open."""
+    pairs = {n: v for n, v in _pairs(options).items() if n not in SIZES or not _is_own(options)}
+    texts = options["texts"] if _is_made(options) else [str(Path(options["output"]) / TEXT)]
+    same = ("arch", "seeds", "seed", "minutes", "device", "output", "force")
     return {
-        **{name: options[name] for name in ("arch", "seeds", "seed", "device", "output", "force")},
-        "texts": [str(text.path)],
-        "tokenizer": options["tokenizer"] or text.tokenizer,
-        "minutes": text.sizes.minutes,
-        "settings": pairs,
+        **{name: options[name] for name in same},
+        **{"texts": texts, "tokenizer": options["tokenizer"] or "word", "settings": pairs},
         **dict.fromkeys(("steps", "epochs", "jobs", "valid", "test")),
         **{"match": "params", "runs": [], "plan": False, "documents": "line", "newlines": "keep"},
         **{"split": "interleaved", "encoding": "utf-8", "errors": "strict"},
     }
+
+
+def _is_made(options: Mapping[str, Any]) -> bool:
+    """Whether a text of lmcli make is given."""
+    return any(map(is_made, options["texts"]))
+
+
+def _is_own(options: Mapping[str, Any]) -> bool:
+    """Whether texts of the user's own are given."""
+    return bool(options["texts"]) and not _is_made(options)
 
 
 def _duration(options: Mapping[str, Any]) -> str:
@@ -277,6 +287,6 @@ def _duration(options: Mapping[str, Any]) -> str:
     jobs = trainings_side_by_side(count, None, pick_device(options["device"]))
     minutes = options["minutes"] * -(-count // jobs)
     return (
-        f"{count} trainings of {options['minutes']:g} min at most, {jobs} side by side: at most "
-        f"{minutes:g} min, and about a minute for reading the text and for the questions"
+        f"{count} training{'s' * (count != 1)} of {options['minutes']:g} min, {jobs} side by side: "
+        f"at most {minutes:g} min, and about a minute for the text and the questions"
     )
