@@ -33,9 +33,9 @@ def shown(own, here):
 def test_the_table_has_gaps_models_controls_and_chance(shown):
     table = shown.out[shown.out.index("who still knows the country?") :]
     assert re.search(r"words +gru +ngram +order-free +chance", table)
-    first = [line.split()[0] for line in table.splitlines()[4:13]]
-    assert first == ["control", "3", "5", "10", "20", "30", "50", "100", "shuffled"]
-    assert re.search(r"\n 100 +\d+ ± \d +\d+ ± \d +100 +6 \n", table)
+    first = [line.split()[0] for line in table.splitlines()[4:14]]
+    assert first == ["control", "3", "5", "10", "20", "30", "50", "100", "200", "shuffled"]
+    assert re.search(r"\n 200 +\d+ ± \d +\d+ ± \d +100 +6 \n", table)
     assert "shuffled: cue and answer unrelated" in table
     assert max(map(len, shown.out.splitlines())) <= 80
 
