@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.cloze import ClozeResult
     from lmcli.evaluation.comparison import Comparison
     from lmcli.evaluation.inspection import Inspection
+    from lmcli.evaluation.item_answers import ItemAnswers
     from lmcli.evaluation.perplexity import Evaluation
     from lmcli.evaluation.probes.base import ProbeReport
     from lmcli.generation.export import Export
@@ -274,9 +275,10 @@ def cloze(
     top: int = 5,
     seed: int = 0,
     on_progress: OnProgress = warnings_only,
-) -> ClozeResult:
+) -> ClozeResult | ItemAnswers:
     """Fill the blank of a text, or answer the held-out items beside the text of the runs."""
-    from lmcli.evaluation.cloze import answer_items, fill_blank, whole_numbers
+    from lmcli.evaluation.cloze import fill_blank, whole_numbers
+    from lmcli.evaluation.item_answers import answer_items
 
     opened, numbers = _runs(runs), whole_numbers(gaps)
     if text is not None:

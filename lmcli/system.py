@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -166,6 +167,37 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+class LoadMeter:
+    """How many of this process's cores other programs keep busy, since the meter was made."""
+
+    SHORTEST = 0.1
+    """seconds; the system counts hundredths"""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+        self._began = self._read()
+
+    def others(self) -> float:
+        """Cores in use by others, on average; 0 where the system does not say."""
+        time.sleep(max(0.0, self.SHORTEST - (time.monotonic() - self._began[0])))
+        wall, busy, own = (b - a for a, b in zip(self._began, self._read(), strict=True))
+        return max(0.0, (busy - own) / wall)
+
+    def _read(self) -> tuple[float, float, float]:
+        """Seconds: of the clock, that these cores were busy, that this process has computed."""
+        return time.monotonic(), self._busy_seconds(), time.process_time()
+
+    def _busy_seconds(self) -> float:
+        names, busy = {f"cpu{core}" for core in available_cores()}, 0
+        with suppress(OSError, ValueError):
+            for line in (self.root / "proc/stat").read_text().splitlines():
+                name, *ticks = line.split()
+                if name in names:
+                    user, nice, system, _, _, irq, softirq, steal = map(int, ticks[:8])
+                    busy += user + nice + system + irq + softirq + steal
+        return busy / os.sysconf("SC_CLK_TCK") if busy else 0.0
 
 
 def world_size(environment: Mapping[str, str]) -> int:

@@ -14,6 +14,8 @@ from hypothesis import settings as hypothesis_settings
 
 from lmcli.errors import StorageError
 from lmcli.grammars.france.grammar import France
+from lmcli.grammars.france.sentences import COUNTRIES
+from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
 from lmcli.run import Record, Run
 from lmcli.settings import names, split_pairs, update
@@ -210,3 +212,41 @@ def make_run(small_settings):
         return Run.create(path, record, tokenizer, force)
 
     return make
+
+
+class CountryReader(LanguageModel):
+    """Remembers the last country for ever, or holds one language to be likeliest whatever it reads.
+
+    Its state is the language that the last country speaks.
+    """
+
+    name = "reader"
+
+    def __init__(self, tokenizer, favourite=None):
+        super().__init__(tokenizer.size, None)
+        self.language = {
+            int(tokenizer.encode(country)[0]): int(tokenizer.encode(language)[0])
+            for country, language in COUNTRIES.items()
+        }
+        self.favourite = favourite
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch, 1, dtype=torch.long),)
+
+    def forward(self, tokens, state, tap=None):
+        held, logits = state[0].clone(), torch.zeros(*tokens.shape, self.vocabulary)
+        for row, ids in enumerate(tokens.tolist()):
+            for t, token in enumerate(ids):
+                held[row, 0] = self.language.get(token, 0 if token == self.start_id else held[row])
+                said = held[row, 0] if self.favourite is None else self.favourite
+                logits[row, t, said] = 10
+        return logits, (held,)
+
+    def flops_per_token(self):
+        return 1
+
+
+@pytest.fixture(scope="session")
+def country_reader():
+    """The class of a toy model with perfect memory."""
+    return CountryReader

@@ -7,10 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lmcli.system import SPIN_COUNT, available_cores, available_memory, starting_child
+from lmcli import system
+from lmcli.system import (
+    SPIN_COUNT,
+    LoadMeter,
+    available_cores,
+    available_memory,
+    starting_child,
+)
 
 FAULTS = """
 import resource, torch
@@ -268,3 +276,48 @@ def test_no_process_imports_from_the_working_folder(children, tmp_path):
     assert "No module named 'module_beside_the_text'" in err
     assert out == "{1: [Ended(code=1)]}\n"
     assert not (working / "executed").exists()
+
+
+def test_the_load_of_others_is_what_the_cores_did_without_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cores 0 and 1 are this process's; 100 ticks are a second."""
+    clock = SimpleNamespace(now=0.0, own=0.0)
+    monkeypatch.setattr(system, "available_cores", lambda: [0, 1])
+    monkeypatch.setattr(system.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(system.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(system.time, "process_time", lambda: clock.own)
+
+    def ticks(first: int, second: int, third: int) -> None:
+        rows = [
+            f"cpu{core} {busy} 0 0 9999 7 0 0 0 0 0"
+            for core, busy in enumerate((first, second, third))
+        ]
+        write(
+            tmp_path, {"proc/stat": "cpu 1 2 3 4 5 6 7 8 9 10\n" + "\n".join(rows) + "\nintr 5\n"}
+        )
+
+    ticks(500, 500, 500)
+    meter = LoadMeter(tmp_path)
+    ticks(700, 650, 700)  # 2 s, 1.5 s, and 2 s of another program's core
+    clock.now, clock.own = 2.0, 1.0
+    assert meter.others() == pytest.approx((2.0 + 1.5 - 1.0) / 2)
+    clock.own = 9.0  # counted more finely than the system does
+    assert meter.others() == 0.0
+
+
+def test_a_system_that_counts_no_ticks_has_no_load(tmp_path: Path) -> None:
+    assert LoadMeter(tmp_path).others() == 0.0
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not say")
+def test_a_busy_loop_is_seen() -> None:
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.1)
+        meter = LoadMeter()
+        time.sleep(0.4)
+        assert meter.others() > 0.3
+    finally:
+        loop.kill()
+        loop.wait()

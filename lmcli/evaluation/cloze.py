@@ -1,47 +1,42 @@
 """Runs + a text with a blank -> how likely each word is in it.
 
-**In:** runs, a text with ``___``, candidates or none; or the held-out items of a grammar.
-**Out:** a `ClozeResult`: probabilities of the candidates, or right answers by gap.
+**In:** runs, a text with ``___``, candidates or none; filler for a gap before the blank; another
+word for the cue.
+**Out:** a `ClozeResult`: probabilities of words, as means over fillers, and what the cue changes.
+Held-out items: `item_answers`.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from lmcli.data.corpus import CorpusSpec, load_corpus, read_documents
+from lmcli.data.corpus import read_documents
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.forced_choice import (
-    CONTROL,
-    check_vocabulary,
-    encode_words,
-    group_items,
-    item_accuracy,
-    normalised,
-    score_words,
-)
-from lmcli.evaluation.state_batches import advance
+from lmcli.evaluation.cloze_blocks import blocks_of
+from lmcli.evaluation.cue_effect import CueEffect
+from lmcli.evaluation.forced_choice import check_vocabulary, normalised, score_words
+from lmcli.evaluation.likeliest_words import top_words
 from lmcli.evaluation.statistics import Floats
-from lmcli.grammars.base import Item, find_companions, read_items
-from lmcli.models.base import LanguageModel, State
-from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import LOG_ODDS, PROBABILITY, WHOLE_PERCENT, Column, Result, Table
-from lmcli.report.result import text as text_column
+from lmcli.models.base import LanguageModel
+from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.report.result import Result
 from lmcli.run import Run
 from lmcli.tokenizers.base import Tokenizer, warn_unknown
 
 BLANK, PLACE = "___", "..."
 FILLERS = 20
 """fillers that a gap is averaged over"""
+EXAMPLE_WORDS = 3
+"""likeliest words of each run in the example"""
+SHOWN = 32
+"""characters of a filler at each end of the gap of the example"""
 QUESTIONS = {
     "country": ("does it still know the country? by words between cue and blank", "words"),
     "carry": ("does the carry arrive? by digits that it runs", "digits"),
@@ -79,16 +74,38 @@ class Cloze:
         return Cloze(before.rstrip(" ") + middle + after.lstrip(" "), self.right)
 
     def swapped(self, old: str, new: str) -> Cloze:
-        """The same with one word replaced by another."""
-        if old not in self.left:
+        """The same with one word replaced by another, where it is not a part of a longer one."""
+        before, after = (r"(?<!\w)" * _is_cased(old[0]), r"(?!\w)" * _is_cased(old[-1]))
+        left, count = re.subn(before + re.escape(old) + after, lambda _: new, self.left)
+        if not count:
             raise UsageError(
                 f"--swap {old}={new}: no '{old}' before the blank", "swap a word of the text"
             )
-        return Cloze(self.left.replace(old, new), self.right)
+        return Cloze(left, self.right)
+
+
+def _is_cased(c: str) -> bool:
+    """Whether words of such characters are set apart; Chinese ones, for example, are not."""
+    return c.isdigit() or c.lower() != c.upper()
+
+
+def shortened(filler: str) -> str:
+    """The first and the last words of a long filler.
+
+    >>> shortened("It was the best of times, it was the worst of times, it was the age of wisdom,")
+    'It was the best of times, it was ... it was the age of wisdom,'
+    """
+    if len(filler) <= 2 * SHOWN + len(PLACE):
+        return filler
+    first, last = filler[: SHOWN + 1], filler[-SHOWN - 1 :]
+    return f"{first.rsplit(' ', 1)[0]} {PLACE} {last.split(' ', 1)[-1]}"
 
 
 def random_fillers(text: str, words: int, count: int, seed: int) -> list[str]:
-    """`count` runs of `words` consecutive words, from random places of a text."""
+    """`count` stretches of `words` consecutive words, from random places of a text.
+
+    They do not overlap, so that each is independent of the others; a short text gives fewer.
+    """
     if words == 0:
         return [""]
     all_words = text.split()
@@ -97,8 +114,10 @@ def random_fillers(text: str, words: int, count: int, seed: int) -> list[str]:
             f"the filler has {len(all_words)} words, a gap of {words} needs more",
             "give a longer --filler text",
         )
+    count = min(count, len(all_words) // words)
     rng = np.random.default_rng(seed)
-    begins = rng.integers(0, len(all_words) - words + 1, size=count)
+    free = rng.integers(0, len(all_words) - count * words + 1, size=count)
+    begins = np.sort(free) + words * np.arange(count)
     return [" ".join(all_words[b : b + words]) for b in begins]
 
 
@@ -106,65 +125,17 @@ def random_fillers(text: str, words: int, count: int, seed: int) -> list[str]:
 
 
 def candidate_scores(
-    model: LanguageModel, tokenizer: Tokenizer, cloze: Cloze, candidates: Sequence[str]
+    model: LanguageModel, tokenizer: Tokenizer, clozes: Sequence[Cloze], candidates: Sequence[str]
 ) -> Floats:
-    """ln p of each candidate (and the text right of the blank) given the text left of it."""
+    """ln p of candidates (and the text right of the blank) given the text left of it.
+
+    Shapes: B texts around the same blank, C words -> (B, C).
+    """
     check_vocabulary(tokenizer, candidates, "choose words that occur in the training text")
-    right = cloze.right if cloze.right.strip(" ") else ""  # a blank at the end is no word's
-    scores: Floats = score_words(model, tokenizer, [cloze.left], [candidates], right)[0]
-    return scores
-
-
-def log_odds(p: Floats) -> Floats:
-    """ln p / (1 - p), finite also for 0 and 1."""
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
-
-
-# ------------------------------------------------------------------ the likeliest words
-
-
-@torch.inference_mode()
-def top_words(
-    model: LanguageModel, tokenizer: Tokenizer, cloze: Cloze, top: int
-) -> list[tuple[str, float]]:
-    """The likeliest words in the blank with their probabilities, best first (a beam search)."""
-    edge, _ = encode_words(tokenizer, cloze.left, ["a"])  # a blank may belong to the word after it
-    ids = [tokenizer.start, *tokenizer.encode(cloze.left[:edge]).tolist()]
-    state = advance(model, [np.array(ids[:-1])], model.initial_state(1))
-    beams: list[tuple[float, list[int], State]] = [(0.0, [], state)]
-    width, probability = 4 * top + 4, dict[str, float]()
-    for _ in range(24 if tokenizer.spells else 1):
-        grown = []
-        for log, word, state in beams:
-            logits, after = model(torch.tensor([[word[-1] if word else ids[-1]]]), state)
-            logs = logits[0, -1].double().log_softmax(-1)
-            best = logs.topk(min(width, len(logs)))
-            for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                if token != tokenizer.unknown:
-                    grown.append((log + value, [*word, token], after))
-        beams = []
-        for log, word, state in heapq.nlargest(width, grown, key=lambda g: g[0]):
-            text, ended = _word(tokenizer, word)
-            if ended and text:
-                probability[text] = probability.get(text, 0.0) + math.exp(log)
-            elif not ended:
-                beams.append((log, word, state))
-        enough = sorted(probability.values(), reverse=True)[:top]
-        if not beams or (len(enough) == top and math.exp(beams[0][0]) < enough[-1]):
-            break
-    return sorted(probability.items(), key=lambda pair: -pair[1])[:top]
-
-
-def _word(tokenizer: Tokenizer, ids: list[int]) -> tuple[str, bool]:
-    """The word that tokens spell, and whether it has come to its end."""
-    if not tokenizer.spells:
-        return tokenizer.symbol(ids[0]).strip(), True
-    text = tokenizer.decode(ids)
-    word = text.lstrip(" ")
-    end = next((i for i, c in enumerate(word) if not (c.isalnum() or c in "'-")), None)
-    return (word if end is None else word[:end]), end is not None or not text.strip(" \ufffd")
+    right = clozes[0].right
+    right = right if right.strip(" ") else ""  # a blank at the end is no word's
+    lefts = [cloze.left for cloze in clozes]
+    return score_words(model, tokenizer, lefts, [candidates] * len(lefts), right)
 
 
 # ------------------------------------------------------------------ runs side by side
@@ -175,15 +146,50 @@ class ClozeResult:
     """What each run says to the blank, a row a run and gap."""
 
     rows: Sequence[Mapping[str, Any]]
+    swap: tuple[str, str] | None
+    example: Mapping[str, Any] | None
+    """one text with a filled gap, and the likeliest words of each run in its blank"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli cloze --json``."""
         return self.result().to_json()
 
     def result(self) -> Result:
-        """A table: a row a run, a column a gap."""
-        table = _accuracy_table if "accuracy" in self.rows[0] else _candidate_table
-        return Result("cloze", {"rows": self.rows}, [table(self.rows)])
+        """The example, tables of probabilities, and what another cue changes."""
+        values = {"rows": self.rows, "example": self.example}
+        return Result("cloze", values, blocks_of(self.rows, self.swap, self.example))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What every run is asked."""
+
+    blank: Cloze
+    swap: tuple[str, str] | None
+    words: Sequence[str]
+    """candidates; none for the likeliest words"""
+    fillers: Mapping[int | None, Sequence[str]]
+    """by gap; None stands for the text as it is"""
+    top: int
+
+    def texts(self, gap: int | None) -> tuple[list[Cloze], list[Cloze]]:
+        """The texts of a gap, and the same with the other cue, if there is one."""
+        cues = [self.blank, *([self.blank.swapped(*self.swap)] if self.swap else [])]
+        filled = [
+            [cue if gap is None else cue.with_gap(filler) for filler in self.fillers[gap]]
+            for cue in cues
+        ]
+        return filled[0], filled[1] if self.swap else []
+
+    @property
+    def longest(self) -> int | None:
+        """The longest gap, if one is filled."""
+        return max((gap for gap in self.fillers if gap), default=None)
+
+    def example(self) -> str:
+        """The first text of the longest gap as a reader would read it."""
+        shown = self.blank.with_gap(shortened(self.fillers[self.longest][0]))
+        return shown.left + BLANK + shown.right
 
 
 def whole_numbers(gaps: str | Sequence[int] | None) -> list[int] | None:
@@ -212,170 +218,84 @@ def fill_blank(
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
     """The candidates, or likeliest words, in a blank, with `gaps` words of `filler` at ``...``."""
-    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
-    words = [word.strip() for word in listed if word.strip()]
-    old, _, new = (swap or "").partition("=")
-    if swap and not (old and new):
-        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
-    blank = Cloze.parse(text)
+    words, pair, blank = _candidates(candidates), _cues(swap), Cloze.parse(text)
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
     fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
         source = "\n".join(read_documents([str(filler)], TextOptions()))
-        fillers = {g: random_fillers(source, g, FILLERS if g else 1, seed) for g in gaps}
+        fillers = {g: random_fillers(source, g, FILLERS, seed) for g in gaps}
+    question = _Question(blank, pair, words, fillers, top)
+    unfilled = blank if gaps is None else blank.with_gap("")
     rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for run in runs:
-        model = run.model()
-        unfilled = blank.with_gap("") if PLACE in blank.left and gaps is not None else blank
         warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
-        warn_unknown(run.tokenizer, new, on_progress)
+        warn_unknown(run.tokenizer, pair[1] if pair else "", on_progress)
+        model, about = run.model(), {"run": str(run.path), "arch": run.record.arch}
         for gap, some in fillers.items():
-            texts = [blank if gap is None else blank.with_gap(f) for f in some]
-            row = {"run": str(run.path), "arch": run.record.arch, "gap": gap}
-            pair = (old, new) if swap else None
-            best = _candidates(model, run.tokenizer, texts, words, pair, top)
-            rows.append(row | {"candidates": best})
-    return ClozeResult(rows)
+            row = about | {"gap": gap, "count": len(some)}
+            rows.append(row | _answer(model, run.tokenizer, question, gap))
+        if question.longest is not None:
+            left = question.texts(question.longest)[0][0].left
+            best = top_words(model, run.tokenizer, [left], EXAMPLE_WORDS)
+            said = [{"text": word, "probability": p} for word, p in best]
+            answers.append({"run": str(run.path), "words": said})
+    if question.longest is None:
+        return ClozeResult(rows, pair, None)
+    example = {"gap": question.longest, "text": question.example(), "answers": answers}
+    return ClozeResult(rows, pair, example)
 
 
-def _candidates(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    texts: Sequence[Cloze],
-    candidates: Sequence[str],
-    swap: tuple[str, str] | None,
-    top: int,
-) -> list[dict[str, Any]]:
-    """Mean probability of each candidate, best first, and what the swap does to its log-odds."""
-    words = list(candidates)
-    if not words:
-        likeliest = top_words(model, tokenizer, texts[0], top)
-        if len(texts) == 1 and not swap:
-            return [{"text": w, "probability": p, "log_odds_swap": None} for w, p in likeliest]
-        words = [word for word, _ in likeliest]
-
-    def probabilities(cloze: Cloze) -> Floats:
-        scores = candidate_scores(model, tokenizer, cloze, words)
-        return normalised(scores) if candidates else np.exp(scores)
-
-    real = np.stack([probabilities(t) for t in texts])  # (fillers, candidates)
-    moved = [None] * len(words)
-    if swap:
-        other = np.stack([probabilities(t.swapped(*swap)) for t in texts])
-        moved = (log_odds(real) - log_odds(other)).mean(0).tolist()
-    columns = zip(words, real.mean(0).tolist(), moved, strict=True)
-    rows = [{"text": w, "probability": p, "log_odds_swap": d} for w, p, d in columns]
-    return sorted(rows, key=lambda r: -r["probability"])[: len(words) if candidates else top]
+def _candidates(candidates: str | Sequence[str] | None) -> list[str]:
+    listed = candidates.split(",") if isinstance(candidates, str) else candidates or ()
+    words = list(dict.fromkeys(word.strip() for word in listed if word.strip()))
+    if len(words) == 1:
+        raise UsageError(
+            f"--candidates {words[0]}: one word alone has all the probability",
+            "give two or more, with commas, or leave --candidates out",
+        )
+    return words
 
 
-def _candidate_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    def line(c: Mapping[str, Any]) -> str:
-        shown = f"{c['text']} {PROBABILITY.show(c['probability'])}"
-        moved = c["log_odds_swap"]
-        return shown if moved is None else f"{shown} ({'+' * (moved >= 0)}{LOG_ODDS.show(moved)})"
-
-    by_run: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        cell = "\n".join(map(line, row["candidates"]))
-        by_run.setdefault(row["run"], {"run": row["run"]})[f"gap{row['gap']}"] = cell
-    columns = [Column("run", text_column("run"))]
-    for gap in dict.fromkeys(row["gap"] for row in rows):
-        heading = "in the blank" if gap is None else f"gap {gap}"
-        columns.append(Column(f"gap{gap}", text_column(heading)))
-    swapped = any(c["log_odds_swap"] is not None for row in rows for c in row["candidates"])
-    note = "in brackets: what the true cue adds to the log-odds, against the swapped one"
-    return Table("", columns, list(by_run.values()), note if swapped else "")
+def _cues(swap: str | None) -> tuple[str, str] | None:
+    old, _, new = (swap or "").partition("=")
+    if swap and not (old and new):
+        raise UsageError(f"--swap {swap}: not OLD=NEW", "for example --swap France=Germany")
+    return (old, new) if swap else None
 
 
-# ------------------------------------------------------------------ items of a grammar
+def _answer(
+    model: LanguageModel, tokenizer: Tokenizer, question: _Question, gap: int | None
+) -> dict[str, Any]:
+    """The words of one gap with their mean probabilities, and what the swap changes.
 
-
-def answer_items(
-    runs: Sequence[Run],
-    items: Path | None = None,
-    gaps: Sequence[int] | None = None,
-    on_progress: OnProgress = warnings_only,
-) -> ClozeResult:
-    """Forced choice over held-out items: those beside the text that a run was trained on.
-
-    A run whose text is not that of the items beside it is left out, with a warning.
+    Candidates and likeliest words come by probability, the likeliest first; with a swap, words
+    that are no candidates come by how much it changes them.
     """
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        path = items or items_of(run, on_progress)
-        if path is None:
-            continue
-        model = run.model()
-        for group in _by_gap(path, gaps):
-            result = item_accuracy(model, run.tokenizer, group)
-            low, high = result.interval
-            row = {"run": str(run.path), "arch": run.record.arch, "gap": result.gap}
-            row |= {"kind": result.kind, "accuracy": result.accuracy, "low": low, "high": high}
-            row |= {"count": result.count, "chance": result.chance}
-            rows.append(row | {"target_nats": result.target_nats, "candidates": []})
-    if not rows:
-        raise _no_text(runs[0])
-    return ClozeResult(rows)
+    true, swapped = question.texts(gap)
+    words, free = list(question.words), not question.words
+    if free:  # no word changes by more than the larger of its two probabilities
+        true, swapped = ([Cloze(text.left) for text in texts] for texts in (true, swapped))
+        lefts = [[text.left for text in texts] for texts in (true, swapped) if texts]
+        found = [top_words(model, tokenizer, some, 4 * question.top) for some in lefts]
+        words = list(dict.fromkeys(word for some in found for word, _ in some))
 
+    def probabilities(texts: Sequence[Cloze]) -> Floats:
+        scores = candidate_scores(model, tokenizer, texts, words)
+        return np.exp(scores) if free else normalised(scores)
 
-def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
-    """The items beside a run's text; None, with a warning, where they belong to another text."""
-    warnings: list[Message] = []
-    beside = find_companions(run.record.corpus["texts"], warnings.append)
-    if beside.items and beside.about and not _text_is_unchanged(run):
-        problem = f"the text of '{run.path}' has changed: its items are left out"
-        warnings.append(Message(problem, "warning"))
-        beside = find_companions(())
-    for warning in warnings:
-        on_progress(warning)
-    if beside.items is None and not warnings:
-        raise _no_text(run)
-    return beside.items
-
-
-def _text_is_unchanged(run: Run) -> bool:
-    """Whether a run's text is what it was trained on; a text that is gone has not changed."""
-    with suppress(TextError):
-        checksum: str = run.record.corpus["sha256"]
-        return load_corpus(CorpusSpec.from_json(run.record.corpus)).spec.sha256 == checksum
-    return True
-
-
-def _no_text(run: Run) -> UsageError:
-    return UsageError("no text with a blank", f'lmcli cloze {run.path} --text "... ___"')
-
-
-def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
-    """Items by kind and gap: the control first, then the kinds of `QUESTIONS`."""
-    groups = {
-        (kind, gap): items
-        for (kind, gap), items in group_items(read_items(path)).items()
-        if kind == CONTROL or (kind in QUESTIONS and (not gaps or gap in gaps))
-    }
-    if not any(kind in QUESTIONS for kind, _ in groups):
-        raise TextError(f"'{path}' has no items with these gaps", "leave --gaps out to see which")
-    return list(groups.values())
-
-
-def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    by_run: dict[str, dict[str, Any]] = {}
-    chance: dict[str, Any] = {"arch": "chance"}
-    for row in rows:
-        key = CONTROL if row["kind"] == CONTROL else f"gap{row['gap']}"
-        by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
-        chance[key] = row["chance"]
-    by_gap = [r for r in rows if r["kind"] in QUESTIONS]
-    title, unit = QUESTIONS[by_gap[0]["kind"]]
-    headings = {CONTROL: CONTROL} if CONTROL in chance else {}
-    headings |= {f"gap{r['gap']}": f"{r['gap']} {unit}" for r in by_gap}
-    columns = [Column(path, WHOLE_PERCENT, heading) for path, heading in headings.items()]
-    columns.insert(0, Column("arch", text_column("model")))
-    widest = max(r["high"] - r["low"] for r in rows) / 2
-    note = (
-        f"right answers out of {int(1 / by_gap[0]['chance'] + 0.5)}, {by_gap[0]['count']} texts "
-        f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
-    )
-    if CONTROL in chance:
-        note += "; control: 3 words back, within everyone's reach"
-    return Table(title, columns, [*by_run.values(), chance], note)
+    real = probabilities(true)  # (fillers, words)
+    most = question.top if free else None
+    if question.swap is None:
+        nothing = dict.fromkeys(("probability_swapped", "log_odds_swap", "low", "high"))
+        mean = real.mean(0)
+        best = np.argsort(-mean, kind="stable")[:most].tolist()
+        rows = [{"text": words[i], "probability": float(mean[i])} | nothing for i in best]
+        return {"candidates": rows, "verdict": None, "sentence": None}
+    effect = CueEffect(words, real, probabilities(swapped))
+    size = np.abs(effect.differences) if free else real.mean(0)
+    rows = effect.candidates()
+    rows = [rows[i] for i in np.argsort(-size, kind="stable")[:most]]
+    sentence = effect.sentence(*question.swap)
+    return {"candidates": rows, "verdict": effect.verdict, "sentence": sentence}

@@ -103,16 +103,20 @@ def score_words(
     return WordScorer(model, tokenizer, ended=not right).scores(last, ids, state)
 
 
+def word_ends(tokenizer: Tokenizer) -> Tensor:
+    """Which tokens cannot go on with a word that is spelt. Shapes: -> (V,)."""
+    texts = [tokenizer.decode([i]) for i in range(tokenizer.size)]
+    return torch.tensor([not (t[:1].isalnum() or t[:1] in "'-\ufffd") for t in texts])
+
+
 class WordScorer:
     """Scores words, given as ids, for one model; `ended` says that a word must end there."""
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, ended: bool = True) -> None:
         self.model = model
-        self.ends = None
+        self.ends: Tensor | None = None
         if tokenizer.spells and ended:
-            texts = [tokenizer.decode([i]) for i in range(tokenizer.size)]
-            ends = [not (t[:1].isalnum() or t[:1] in "'-\ufffd") for t in texts]
-            self.ends = torch.tensor(ends)  # (V,) tokens that cannot go on with a word
+            self.ends = word_ends(tokenizer)
 
     @torch.inference_mode()
     def scores(self, last: Ids, words: Sequence[Sequence[Sequence[int]]], state: State) -> Floats:

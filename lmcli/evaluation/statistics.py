@@ -4,7 +4,8 @@
 **Out:** 95 % intervals, from 1,000 bootstrap replicates; one seed gives the same draws for every
 model, so that differences are paired.
 
-Wilson (1927); Efron (1979); blocks because neighbouring words of one text are not independent.
+Wilson (1927); Student (1908) for means of few values; Efron (1979); blocks because neighbouring
+words of one text are not independent.
 """
 
 from __future__ import annotations
@@ -34,6 +35,37 @@ def wilson(right: int, count: int) -> Interval:
     half = z / (1 + z * z / count)
     half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
+def student_t(confidence: float, degrees: int) -> float:
+    """How many standard errors around a mean have this confidence, for few values.
+
+    P(|T| <= t) has a closed form in the angle atan(t / sqrt(degrees)), solved here by bisection:
+    Abramowitz and Stegun (1964), 26.7.3 and 26.7.4.
+
+    >>> round(student_t(0.95, 19), 4)
+    2.093
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        cosine = math.cos(angle)
+        term = series = cosine if degrees % 2 else 1.0
+        for k in range(2 + degrees % 2, degrees, 2):
+            term *= (k - 1) / k * cosine * cosine
+            series += term
+        share = math.sin(angle) * series
+        if degrees % 2:
+            share = 2 / math.pi * (angle + (share if degrees > 1 else 0.0))
+        low, high = (angle, high) if share < confidence else (low, angle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def half_width(values: Floats, confidence: float = 0.95) -> Floats:
+    """Of the t interval around the mean of each column. Shapes: (N, C), N > 1 -> (C,)."""
+    count = len(values)
+    half: Floats = values.std(0, ddof=1) / math.sqrt(count) * student_t(confidence, count - 1)
+    return half
 
 
 def limits(replicates: Floats) -> Interval:

@@ -266,13 +266,19 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
 
 
 def read_items(path: Path) -> list[Item]:
-    """The items of an ``F.items.jsonl``; a missing or damaged file is a TextError."""
+    """The items of an ``F.items.jsonl``; a missing file or a wrong item is a TextError."""
     items: list[Item] = []
     for line in _read(path).removesuffix("\n").split("\n"):
         try:
-            items.append(_item(json.loads(line)))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise TextError(f"'{path}' line {len(items) + 1} is not an item", _AGAIN) from error
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            fields = None
+        wrong = _what_is_wrong(fields)
+        if wrong is not None:
+            hint = f"an item is a line such as {EXAMPLE_ITEM}"
+            raise TextError(f"'{path}' line {len(items) + 1}: {wrong}", hint)
+        known = {name: fields[name] for name in _TYPES if name in fields}
+        items.append(Item(**known | {"candidates": tuple(fields["candidates"])}))
     return items
 
 
@@ -291,17 +297,43 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 _AGAIN = "make it again with 'lmcli make'"
+EXAMPLE_ITEM = (
+    '{"text": "Anna grew up in France. Now she speaks fluent ", "answer": "French", '
+    '"candidates": ["French", "German"], "gap": 4, "kind": "country", "rest": "."}'
+)
 _TYPES = {"text": str, "answer": str, "candidates": list, "gap": int, "kind": str, "rest": str}
+_SAID = {str: "a text in quotes", list: "a list of words", int: "a whole number from 0 on"}
 
 
-def _item(fields: dict[str, Any]) -> Item:
+def _what_is_wrong(fields: Any) -> str | None:
+    """With one line of an items file: the first field that is missing or wrong."""
+    if not isinstance(fields, dict):
+        return "no JSON object"
     for name, kind in _TYPES.items():
-        if not isinstance(fields[name], kind):
-            raise TypeError(name)
-    candidates = tuple(fields["candidates"])
-    if fields["answer"] not in candidates or not all(isinstance(c, str) for c in candidates):
-        raise ValueError("candidates")
-    return Item(**{name: fields[name] for name in _TYPES} | {"candidates": candidates})
+        if name not in fields and name != "rest":  # which has a default
+            return f"the field '{name}' is missing"
+        value = fields.get(name, "")
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if right and kind is int:
+            right = value >= 0
+        if right and kind is list:
+            right = all(isinstance(word, str) and word for word in value)
+        if not right:
+            return f"'{name}' is not {_SAID[kind]}"
+    return _what_does_not_fit(fields["text"], fields["answer"], fields["candidates"])
+
+
+def _what_does_not_fit(text: str, answer: str, candidates: Sequence[str]) -> str | None:
+    """Between the fields of an item."""
+    if answer not in candidates:
+        return f"'candidates' lacks the answer '{answer}'"
+    twice = next((c for c in candidates if candidates.count(c) > 1), None)
+    if twice is not None:
+        return f"'candidates' has '{twice}' twice"
+    last, first = text[-1:], answer[0]
+    if last.lower() != last.upper() and first.isalpha():
+        return f"'text' ends in '{last}', not in a blank, so that the answer goes on with its word"
+    return None
 
 
 def _read(path: Path) -> str:

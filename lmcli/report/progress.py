@@ -106,6 +106,48 @@ def warnings_only(event: object) -> None:
         warnings.warn(event.text, stacklevel=3)
 
 
+class SlowdownWatch:
+    """Passes events on, and warns when a training has become much slower than it was.
+
+    Speeds are means over windows without a validation.
+    """
+
+    WINDOW = 5.0  # seconds
+    FACTOR = 2.5
+    """a speed this many times below the best one is worth a warning"""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self.on_progress = on_progress
+        self.windows: dict[str, Training] = {}
+        """the event with which the present window of each training began"""
+        self.best: dict[str, float] = {}
+        """tokens a second"""
+        self.warned: set[str] = set()
+
+    def __call__(self, event: object) -> object:
+        """Pass the event on; a warning comes after it."""
+        answer = self.on_progress(event)
+        if isinstance(event, Training):
+            self._look(event)
+        return answer
+
+    def _look(self, event: Training) -> None:
+        name, began = event.name, self.windows.setdefault(event.name, event)
+        seconds, tokens = event.seconds - began.seconds, event.tokens - began.tokens
+        if seconds < 0 or tokens < 0 or event.bits_per_char is not None:
+            self.windows[name] = event  # another trainer of this name, or a validation
+        elif seconds >= self.WINDOW:
+            self.windows[name], speed = event, tokens / seconds
+            best = self.best[name] = max(speed, self.best.get(name, 0.0))
+            slowdown = best / speed if speed else float("inf")
+            if slowdown < self.FACTOR:
+                self.warned.discard(name)
+            elif name not in self.warned:
+                self.warned.add(name)
+                text = f"{name}: {slowdown:.1f} times slower than before"
+                self.on_progress(Message(f"{text}; do other programs use the cores?", "warning"))
+
+
 class ProgressCounter:
     """Counts what is done in a stage and reports it, at most every tenth of a second."""
 

@@ -104,7 +104,7 @@ class Trained:
     seconds: float
     best_step: int
     stopped: str | None
-    """why it ended: "budget", "patience", "counted" """
+    """why it ended: "budget", "patience", "memory", "counted" """
 
     @classmethod
     def by(cls, trainer: Trainer, search_tokens: int = 0, search_seconds: float = 0.0) -> Trained:

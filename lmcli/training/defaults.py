@@ -40,14 +40,19 @@ ASSUMED_SECONDS = 180.0
 MANY_DOCUMENTS = 200
 """fewer are no sample of lengths: they may be the parts into which one long text was split"""
 LARGE_LENGTH_RATIO = 5.0
-"""from here on it pays to read short documents first"""
+"""from here on it pays to read short documents first, in many steps of a narrow net"""
 TOKENS_PER_SECOND = 1.2e5
 """of an LSTM of width 256 on two cores: only to guess how often a text will be read"""
+REFERENCE_FLOPS = 2e6
+"""of its body a token, forward and backward"""
 ONE_THREAD_FLOPS = 2.5e5
 """of a model a token: about those of an LSTM of width 128"""
 LEARNING_RATE_RELU = 4e-4
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
+SEVERAL_WORDS = 2_000
+"""the same, where the text is read fewer than `FEW_EPOCHS` times with the full one"""
+FEW_EPOCHS = 8
 
 
 @dataclass(frozen=True)
@@ -138,11 +143,24 @@ class ProblemSize:
         return cls(len(ids), vocabulary, seconds, length_ratio, width)
 
     @property
+    def has_varied_lengths(self) -> bool:
+        """Whether some documents are much longer than others."""
+        return self.length_ratio >= LARGE_LENGTH_RATIO
+
+    @property
     def expected_epochs(self) -> float:
         """How often the text will be read, roughly."""
-        slowdown = (width(self) / 256) ** 1.5
-        read = self.seconds * TOKENS_PER_SECOND / slowdown / max(1, self.tokens)
-        return float(min(read, most_epochs(self)))
+        return float(min(self.seconds / self._epoch_seconds(), most_epochs(self)))
+
+    @property
+    def full_softmax_epochs(self) -> float:
+        """How often the text would be read with an output for each word."""
+        output = 6 * width(self) * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
+        return self.seconds / (self._epoch_seconds() + self.tokens * output)
+
+    def _epoch_seconds(self) -> float:
+        slowdown = float((width(self) / 256) ** 1.5)
+        return max(1, self.tokens) * slowdown / TOKENS_PER_SECOND
 
 
 def width(scale: ProblemSize) -> int:
@@ -150,6 +168,8 @@ def width(scale: ProblemSize) -> int:
     if scale.given_width:
         return scale.given_width
     by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
+    if scale.has_varied_lengths:
+        by_time = _step(scale.seconds, [(600, 192), (1800, 256)], 384)
     by_text = _step(scale.tokens, [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, 256), (3e6, 448)], 512)
     return min(by_time, by_text)
 
@@ -165,14 +185,16 @@ def embedding(scale: ProblemSize) -> int:
 
 
 def softmax(settings: Any, scale: ProblemSize) -> str | None:
-    """Adaptive for many words, unless another setting needs the full one."""
-    whole = getattr(settings, "tie", False) or getattr(settings, "direct", False)
-    return "adaptive" if scale.vocabulary >= MANY_WORDS and not whole else None
+    """Adaptive for many words, or where the time is short; unless a setting needs the full one."""
+    if getattr(settings, "tie", False) or getattr(settings, "direct", False):
+        return None
+    short_time = scale.full_softmax_epochs < FEW_EPOCHS and scale.vocabulary >= SEVERAL_WORDS
+    return "adaptive" if scale.vocabulary >= MANY_WORDS or short_time else None
 
 
 def shape(scale: ProblemSize) -> tuple[int, int]:
     """Batch B and truncation T: never more than the text can fill eight times an epoch."""
-    batch, truncation = 16, 64
+    batch, truncation = 16, 128 if scale.has_varied_lengths else 64
     while batch * truncation * 8 > scale.tokens and batch > 2:
         batch //= 2
     return batch, truncation
@@ -180,7 +202,7 @@ def shape(scale: ProblemSize) -> tuple[int, int]:
 
 def curriculum(scale: ProblemSize) -> float:
     """The share of the budget that begins with short documents: none where all are much alike."""
-    return 0.3 if scale.length_ratio >= LARGE_LENGTH_RATIO else 0.0
+    return 0.6 if scale.has_varied_lengths else 0.0
 
 
 def most_epochs(scale: ProblemSize) -> float:
@@ -191,10 +213,14 @@ def most_epochs(scale: ProblemSize) -> float:
 
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
-    """Peak rate: that of the architecture at a width of 256, less for wider models."""
+    """Peak rate: that of the architecture at a width of 256, less for wider models.
+
+    Less also where it has to last for documents of all lengths, one kind after the other.
+    """
     relu = getattr(settings, "activation", None) == "relu"  # which has no bound to its values
     base = LEARNING_RATE_RELU if relu else float(MODELS.load(arch).learning_rate)
-    return base * math.sqrt(256 / max(96, width(scale)))
+    share = 0.65 if scale.has_varied_lengths else 1.0
+    return share * base * math.sqrt(256 / max(96, width(scale)))
 
 
 def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import shlex
 import sys
@@ -30,7 +31,7 @@ from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Training, warnings_only
 from lmcli.run import Record, Run
 from lmcli.settings import check_known, one_of, update
-from lmcli.system import pick_device, pick_precision
+from lmcli.system import LoadMeter, available_cores, pick_device, pick_precision
 from lmcli.training.checkpoint import Trained, count_into, resume, train_into
 from lmcli.training.defaults import (
     BATCH,
@@ -250,9 +251,29 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     budget = Budget.of(options)
     spec = corpus_spec(options)
     check_pairs(pairs, [arch], tokenizer)
+    load = LoadMeter()
     dataset = load_dataset(spec, tokenizer, pairs, on_progress)
     seed, device = options["seed"], options["device"]
-    return prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
+    job = prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
+    takes_all_cores = job.training.threads is None and workers == 1 and job.device == "cpu"
+    if job.is_count_based or not takes_all_cores or "OMP_NUM_THREADS" in os.environ:
+        return job
+    return _leaving_cores(job, load.others(), on_progress)
+
+
+def _leaving_cores(job: Job, others: float, on_progress: OnProgress) -> Job:
+    """The job with a thread fewer for each core that other programs use.
+
+    A thread that shares its core with another program keeps all the rest waiting. The number is
+    recorded, so that a resumed training takes as many.
+    """
+    cores = len(available_cores())
+    if not round(others):
+        return job
+    threads = max(1, cores - round(others))
+    of = f"{threads} of {cores} threads"
+    on_progress(Message(f"other programs use {others:.1f} of {cores} cores: training with {of}"))
+    return replace(job, training=replace(job.training, threads=threads))
 
 
 def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:

@@ -23,7 +23,7 @@ from typing import Any
 
 from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
 from lmcli.report import result
-from lmcli.report.progress import Message, OnProgress, Training
+from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
 from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
 from lmcli.system import ChildProcesses, Ended, available_cores, world_size
 
@@ -38,7 +38,7 @@ def train(options: Mapping[str, Any], on_progress: OnProgress) -> Run:
 
     With `resume` the options hold only what the caller has given.
     """
-    path = Path(options["output"])
+    path, on_progress = Path(options["output"]), SlowdownWatch(on_progress)
     count = _workers(options.get("workers"), path if options["resume"] else None)
     if count > 1 and "-" in (options.get("texts") or ()):
         raise UsageError("several workers cannot share standard input", "name a file")

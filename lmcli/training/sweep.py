@@ -28,6 +28,7 @@ from lmcli.report.progress import (
     Finished,
     Message,
     OnProgress,
+    SlowdownWatch,
     Stage,
     Training,
     Trainings,
@@ -40,6 +41,7 @@ from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job, throttled
 from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
+from lmcli.training.recall_stopping import RecallStopping
 
 POLL = 0.5
 """seconds after which the callback is called again, so that it can stop"""
@@ -89,6 +91,8 @@ class Trial:
     path: Path
     learning_rate_search: bool
     """whether the learning rate is searched"""
+    stop_when_recalled: bool = False
+    """whether it ends as soon as the items beside the text are answered"""
 
     @property
     def row(self) -> str:
@@ -120,7 +124,8 @@ def _trials(
             name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"
             path = folder / re.sub(r"[^\w.-]+", "-", name.replace("#", "-seed"))
             search = not job.is_count_based and "learning_rate" not in own
-            made.append(Trial(name, job, path, search))
+            ends_early = options.get("stop_when_recalled", False)
+            made.append(Trial(name, job, path, search, ends_early))
     return made
 
 
@@ -215,6 +220,7 @@ def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
 
 def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> Comparison:
     """What `compare` does after it has prepared."""
+    on_progress = SlowdownWatch(on_progress)
     taken = [run.path for run, _ in sweep.runs]
     with claimed(sweep.folder, [trial.path for trial in sweep.trials], taken) as members:
         for line in sweep.description():
@@ -279,6 +285,8 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
         if trial.learning_rate_search:
             trainer, spent = learning_rate_search(job, trial.name, on_progress)
         run = replace(job, training=trainer.settings).create(trial.path, force=True)
+        if trial.stop_when_recalled:
+            trainer.goal = RecallStopping.of(job.dataset)
         for progress in train_into(run, trainer):
             on_progress(job.event(trial.name, progress))
         trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate

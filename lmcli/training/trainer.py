@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,8 @@ SYNC_EVERY = 10
 """steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
+READING_SPEED = 3.0
+"""how many times faster a validation reads than a training: an estimate before the first one"""
 VALUES = ("step", "tokens", "seconds", "validated", "validated_step", "loss_sum", "loss_steps")
 """the attributes of a Trainer that are plain values of its state"""
 
@@ -63,7 +65,7 @@ class Progress:
     logged: bool = False
     """one of the steps that go into log.jsonl"""
     done: str | None = None
-    """why the training is over: "budget", "patience" """
+    """why the training is over: "budget", "patience", "memory" """
 
     def entry(self) -> dict[str, Any]:
         """A line of log.jsonl: only what an unbroken run would have, so no clock times."""
@@ -135,6 +137,9 @@ class Trainer:
         self.step = self.tokens = 0
         self.seconds = 0.0
         self.validated, self.validated_step = 0.0, 0  # fraction of the budget, step
+        self.validation_seconds = 0.0  # of the last validation
+        self.goal: Callable[[LanguageModel], bool] | None = None
+        self.goal_reached = False
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last logged step
         self.unread: list[Tensor] = []  # losses that are still on the device
         self.sync_every = SYNC_EVERY
@@ -145,7 +150,7 @@ class Trainer:
         """Train until that share of the budget is used; may be called again to go on."""
         with torch_threads(self.settings.threads):
             clock = time.perf_counter()
-            while self.fraction < until and not self.early_stopping.out_of_patience:
+            while self.fraction < until and not self._ends_early():
                 rate = self._learning_rate()
                 self._step(rate)
                 clock = self._lap(clock)
@@ -155,7 +160,9 @@ class Trainer:
                     self.sync_losses()
                 valid, best = self._validate_and_compare() if due else (None, False)
                 if due:  # else no time has passed, and the budget must not end without a validation
-                    clock = self._lap(clock)
+                    self.goal_reached = self.goal is not None and self.goal(self.model) and best
+                    before, clock = self.seconds, self._lap(clock)
+                    self.validation_seconds = self.seconds - before
                 mean = self.loss_sum / self.loss_steps
                 if logged:
                     self.loss_sum, self.loss_steps = 0.0, 0
@@ -204,11 +211,17 @@ class Trainer:
         """The share of the budget that is used."""
         if self.total_steps is not None:
             return self.step / self.total_steps
-        used = self.seconds / (60 * self.budget.total_minutes())
+        used = self.seconds / (60 * self.budget.total_minutes()) + self._validation_share()
         if self.settings.most_epochs:
             last = self.settings.most_epochs * self.streams.steps_per_epoch
             used = max(used, self.step / last)
         return min(1.0, used)
+
+    def _validation_share(self) -> float:
+        """The share of a budget in minutes that a validation takes; the last belongs to it."""
+        reading = self.seconds / max(1, self.tokens) / READING_SPEED
+        seconds = self.validation_seconds or reading * len(self.valid)
+        return min(0.25, seconds / (60 * self.budget.total_minutes()))
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine to 0 at the end of the budget."""
@@ -317,6 +330,8 @@ class Trainer:
         """
         if self.fraction >= 1.0:
             return True
+        if self.total_steps is None and self.fraction + self._validation_share() >= 1.0:
+            return False  # the one at the end comes soon
         steps, streams = self.step - self.validated_step, self.streams
         learnt = steps * streams.batch * streams.truncation
         share = self.fraction - self.validated >= 1 / self.settings.validations - 1e-9
@@ -331,7 +346,16 @@ class Trainer:
     def reason_to_stop(self) -> str | None:
         """Why the training is over, None if it is not."""
         over = "budget" if self.fraction >= 1.0 else None
-        return "patience" if self.early_stopping.out_of_patience else over
+        return self._ends_early() or over
+
+    def _ends_early(self) -> str | None:
+        """Why the training ends before its budget is used, if it does.
+
+        A `goal` is asked at every validation; it is reached with weights that are the best so far.
+        """
+        if self.goal_reached:
+            return "memory"
+        return "patience" if self.early_stopping.out_of_patience else None
 
 
 def reset_state(state: State, start: State, reset_mask: Tensor) -> State:

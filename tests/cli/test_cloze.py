@@ -1,10 +1,14 @@
 """``lmcli cloze``: the blank, by a text of the user's or by the items of a grammar."""
 
+import json
+import random
 import shutil
 
 import pytest
 
-TINY = ("--steps", "20", "--set", "hidden=8", "--set", "validations=1", "--quiet")
+from lmcli.grammars.base import EXAMPLE_ITEM
+
+WORDS = ["cat", "dog", "bird", "tree"]
 
 
 @pytest.fixture
@@ -83,6 +87,147 @@ def test_the_table_has_a_row_a_run_and_a_column_a_gap(lmcli, trained):
     assert "gap 3" in done.out
 
 
+# ------------------------------------------------------------------ a cue and another in its place
+
+PLAIN = ["the cat is old .", "a small dog sees the tree .", "it was late , and it rained ."]
+FAR = "Anna grew up in France . ... now she speaks fluent ___"
+NEAR = "in France ... speak ___"
+
+
+@pytest.fixture
+def speakers(lmcli, tmp_path):
+    """A 5-gram of a text in which people near their country speak its language.
+
+    Elsewhere French is what nearly everybody speaks, whatever was said five words before.
+    """
+    draw = random.Random(0)
+    lines = ["in France speak French .", "in Germany speak German ."] * 60
+    lines += [f"Anna grew up in {c} . {draw.choice(PLAIN)} now she speaks fluent French ."
+              for c in ("France", "Germany") for _ in range(60)]  # fmt: skip
+    lines += ["now she speaks fluent German ."]
+    draw.shuffle(lines)
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "filler.txt").write_text(" ".join(draw.choices(PLAIN, k=200)))
+    lmcli("train", "text.txt", "--arch", "ngram", "--tokenizer", "word", "-q", "-o", "5-gram")
+    return tmp_path
+
+
+def squeezed(page):
+    """A page with single blanks, as lines are broken at the width of the terminal."""
+    return " ".join(page.split())
+
+
+GAPS = ("--gaps", "0,10", "--filler", "filler.txt", "--swap", "France=Germany")
+
+
+def test_a_cue_without_effect_looks_like_none(lmcli, speakers):
+    asked = ("5-gram", "--text", FAR, *GAPS, "--candidates", "French,German")
+    rows = lmcli("cloze", *asked, "--json").json["rows"]
+    for row in rows:
+        french, _ = row["candidates"]
+        assert french["text"] == "French"
+        assert french["probability"] > 0.97
+        assert french["probability"] == pytest.approx(french["probability_swapped"])
+        assert row["verdict"] == "none"
+    page = squeezed(lmcli("cloze", *asked).out)
+    shown = f"French {rows[0]['candidates'][0]['probability']:.4f}"
+    assert f"{shown} {shown[-6:]} 0.0000" in page
+    assert page.endswith(
+        "5-gram, gaps 0 and 10: it says French; with Germany instead it says French as well: "
+        "the cue makes no difference"
+    )
+
+
+def test_a_swap_without_candidates_finds_the_words_that_it_changes(lmcli, speakers):
+    asked = ("5-gram", "--text", NEAR.replace(" ...", ""), "--swap", "France=Germany")
+    (row,) = lmcli("cloze", *asked, "--json").json["rows"]
+    assert {c["text"] for c in row["candidates"][:2]} == {"French", "German"}
+    changes = [abs(c["probability"] - c["probability_swapped"]) for c in row["candidates"]]
+    assert changes == sorted(changes, reverse=True)
+    assert all(any(x.isalpha() for x in c["text"]) for c in row["candidates"])
+    page = squeezed(lmcli("cloze", *asked).out)
+    assert "one text: no interval" in page
+    assert page.endswith(
+        "5-gram: it says French; with Germany instead it says German: the cue decides"
+    )
+
+
+def test_a_cue_out_of_reach_changes_nothing_in_the_words_that_are_found(lmcli, speakers):
+    rows = lmcli("cloze", "5-gram", "--text", NEAR, *GAPS, "--json").json["rows"]
+    assert [row["verdict"] for row in rows] == ["decides", "none"]
+    assert [row["count"] for row in rows] == [1, 20]
+    assert all(c["text"].strip() for row in rows for c in row["candidates"])
+
+
+def test_the_filler_keeps_its_words_when_the_cue_is_swapped(lmcli, speakers):
+    (speakers / "germany.txt").write_text("in Germany " * 40)
+    more = ("--gaps", "2", "--filler", "germany.txt", "--seed", "0")
+    text = ("--text", "Germany . ... speak ___", "--swap", "Germany=France")
+    (row,) = lmcli("cloze", "5-gram", *text, *more, "--json").json["rows"]
+    assert row["verdict"] == "none"
+
+
+def test_differences_are_means_over_the_fillers_with_their_interval(lmcli, speakers, trained):
+    asked = ("--text", "the old ... the ___", "--swap", "old=small", "--gaps", "3")
+    asked += ("--filler", trained / "text.txt")
+    (row,) = lmcli("cloze", trained / "word", *asked, "--top", "3", "--json").json["rows"]
+    first, *_ = row["candidates"]
+    difference = first["probability"] - first["probability_swapped"]
+    assert row["count"] == 20
+    assert first["low"] < difference < first["high"]
+    page = lmcli("cloze", trained / "word", *asked, "--top", "3").out
+    half = (first["high"] - first["low"]) / 2
+    assert f"{difference:+.4f} ± {half:.4f}" in page
+
+
+def test_another_cue_that_the_model_does_not_know_is_a_warning(lmcli, speakers):
+    done = lmcli("cloze", "5-gram", "--text", NEAR.replace(" ...", ""), "--swap", "France=Mars")
+    assert done.code == 0
+    assert "never seen 'Mars'" in done.err
+
+
+def test_an_example_is_shown_as_a_reader_reads_it(lmcli, speakers):
+    more = ("--gaps", "0,60", "--filler", "filler.txt")
+    values = lmcli("cloze", "5-gram", "--text", FAR, *more, "--json").json
+    example = values["example"]
+    assert example["gap"] == 60
+    assert example["text"].startswith("Anna grew up in France . ")
+    assert example["text"].count(" ... ") == 1
+    assert example["text"].endswith(" now she speaks fluent ___")
+    assert len(example["text"]) < 130
+    (answer,) = example["answers"]
+    assert answer["words"][0]["text"] == "French"
+    assert len(answer["words"]) == 3
+    page = squeezed(lmcli("cloze", "5-gram", "--text", FAR, *more).out)
+    assert example["text"] in page
+    words = ", ".join(f"{w['text']} {w['probability']:.4f}" for w in answer["words"])
+    assert f"5-gram {words}" in page
+
+
+@pytest.mark.parametrize("gaps", ["0,10", "0,5,10,20,30,40"])
+@pytest.mark.parametrize("swap", [("--swap", "France=Germany"), ()])
+def test_every_word_has_a_row_in_80_columns(lmcli, speakers, monkeypatch, gaps, swap):
+    monkeypatch.setenv("COLUMNS", "80")
+    shutil.copytree("5-gram", "another")
+    asked = ("5-gram", "another", "--text", FAR, "--gaps", gaps, "--filler", "filler.txt", *swap)
+    page = lmcli("cloze", *asked).out
+    rows = lmcli("cloze", *asked, "--json").json["rows"]
+    lines = page.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in rows:
+        for c in row["candidates"]:
+            shown = [c["text"], f"{c['probability']:.4f}"]
+            shown += [f"{c['probability_swapped']:.4f}"] if swap else []
+            assert any(" ".join(shown) in squeezed(line) for line in lines), shown
+    tables = page.split("gap 10")[1] if not swap else page
+    assert sum(line.split()[0] == "another" for line in tables.splitlines() if line.split()) >= 1
+
+
+def test_one_candidate_alone_is_refused(lmcli, trained):
+    asked = ("--text", "the old ___", "--candidates", "cat")
+    lmcli("cloze", trained / "word", *asked).failed("--candidates cat", "two or more", code=2)
+
+
 # ------------------------------------------------------------------ items of a grammar
 
 
@@ -118,6 +263,28 @@ def test_gaps_choose_among_the_items(lmcli, france):
     rows = lmcli("cloze", "run", "--gaps", "10,30", "--json").json["rows"]
     assert [row["gap"] for row in rows if row["kind"] == "country"] == [10, 30]
     lmcli("cloze", "run", "--gaps", "11").failed("no items with these gaps")
+
+
+def test_items_of_ones_own_stand_beside_any_text(lmcli, my_text, project):
+    page = (project / "docs" / "cookbook.md").read_text(encoding="utf-8")
+    assert f"```json\n{EXAMPLE_ITEM}\n```" in page  # as the cookbook shows it
+    item = json.loads(EXAMPLE_ITEM) | {"text": "the old cat sees a ", "gap": 3, "rest": " ."}
+    more = ({"answer": "cat", "candidates": ["cat", "dog"]}, {"answer": "dog", "candidates": WORDS})
+    lines = "\n".join(json.dumps(item | fields) for fields in more)
+    my_text.with_suffix(".items.jsonl").write_text(lines)
+    lmcli("train", my_text, "--arch", "ngram", "--tokenizer", "word", "-q", "-o", "run")
+    (row,) = lmcli("cloze", "run", "--json").json["rows"]
+    assert (row["gap"], row["kind"], row["count"]) == (3, "country", 2)
+    assert row["chance"] == pytest.approx((1 / 2 + 1 / len(WORDS)) / 2)
+
+
+def test_a_wrong_item_of_ones_own_names_file_line_and_field(lmcli, france):
+    items = france / "fr.items.jsonl"
+    lines = items.read_text().splitlines()
+    lines[1] = lines[1].replace('"answer"', '"anwser"')
+    items.write_text("\n".join(lines))
+    said = ("fr.items.jsonl' line 2: the field 'answer' is missing", '"answer": "French"')
+    lmcli("cloze", "run").failed(*said)
 
 
 def test_items_may_be_named(lmcli, france):

@@ -24,8 +24,7 @@ from lmcli.evaluation.forced_choice import (
 )
 from lmcli.grammars.base import Item, write_grammar
 from lmcli.grammars.france.grammar import France
-from lmcli.grammars.france.sentences import COUNTRIES, LANGUAGES
-from lmcli.models.base import LanguageModel
+from lmcli.grammars.france.sentences import LANGUAGES
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.job import prepare_job
@@ -140,38 +139,6 @@ def test_how_many_are_scored_at_once_changes_nothing(speaker, monkeypatch):
     assert score_words(model, tokenizer, LEFTS, WORDS) == pytest.approx(found, abs=1e-5)
 
 
-class Reader(LanguageModel):
-    """Remembers the last country for ever, or holds one language to be likeliest whatever it reads.
-
-    Its state is the language that the last country speaks.
-    """
-
-    name = "reader"
-
-    def __init__(self, tokenizer, favourite=None):
-        super().__init__(tokenizer.size, None)
-        self.language = {
-            int(tokenizer.encode(country)[0]): int(tokenizer.encode(language)[0])
-            for country, language in COUNTRIES.items()
-        }
-        self.favourite = favourite
-
-    def initial_state(self, batch):
-        return (torch.zeros(batch, 1, dtype=torch.long),)
-
-    def forward(self, tokens, state, tap=None):
-        held, logits = state[0].clone(), torch.zeros(*tokens.shape, self.vocabulary)
-        for row, ids in enumerate(tokens.tolist()):
-            for t, token in enumerate(ids):
-                held[row, 0] = self.language.get(token, 0 if token == self.start_id else held[row])
-                said = held[row, 0] if self.favourite is None else self.favourite
-                logits[row, t, said] = 10
-        return logits, (held,)
-
-    def flops_per_token(self):
-        return 1
-
-
 @pytest.fixture(scope="module")
 def tokenizer(france_documents):
     text = ["\n".join(france_documents) + "\n"]
@@ -190,17 +157,19 @@ def items():
 
 
 @pytest.mark.parametrize("gap", [3, 30])
-def test_a_perfect_memory_is_right_every_time(tokenizer, items, gap):
-    found = item_accuracy(Reader(tokenizer), tokenizer, items[gap])
+def test_a_perfect_memory_is_right_every_time(tokenizer, items, gap, country_reader):
+    found = item_accuracy(country_reader(tokenizer), tokenizer, items[gap])
     assert (found.gap, found.right, found.count) == (gap, 300, 300)
     assert found.accuracy == 1
     assert found.interval[0] > 0.98
     assert found.target_nats == pytest.approx(math.log(1 + 15 * math.exp(-10)), rel=1e-3)
 
 
-def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(tokenizer, items):
+def test_a_model_that_always_says_the_same_is_right_as_often_as_chance(
+    tokenizer, items, country_reader
+):
     french = int(tokenizer.encode("French")[0])
-    found = item_accuracy(Reader(tokenizer, favourite=french), tokenizer, items[3])
+    found = item_accuracy(country_reader(tokenizer, favourite=french), tokenizer, items[3])
     assert found.right == sum(i.answer == "French" for i in items[3])
     assert found.chance == 1 / len(LANGUAGES)
     assert found.interval[0] < found.chance < found.interval[1]
@@ -220,7 +189,7 @@ def test_items_read_side_by_side_score_like_one_by_one(build, tokenizer, items, 
     some = [*items[3][:40], *items[10][:40]]  # more than are read at once, of several lengths
     together = item_scores(model, tokenizer, some)
     for item, row in zip(some, together, strict=True):
-        alone = candidate_scores(model, tokenizer, Cloze(item.text), item.candidates)
+        alone = candidate_scores(model, tokenizer, [Cloze(item.text)], item.candidates)[0]
         assert row == pytest.approx(alone, abs=1e-4)
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from lmcli.evaluation.statistics import (
     block_weights,
+    half_width,
     resampled_rates,
+    student_t,
     weighted_means,
     weighted_medians,
     wilson,
@@ -23,6 +25,29 @@ def test_wilsons_bounds_are_where_the_share_is_just_rejected(count, share):
     for bound in (low, high):
         distance = (right / count - bound) ** 2
         assert distance == pytest.approx(z * z * bound * (1 - bound) / count, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "degrees", "right"),
+    [
+        (0.95, 1, 12.7062),
+        (0.99, 2, 9.9248),
+        (0.95, 3, 3.1824),
+        (0.95, 4, 2.7764),
+        (0.9, 19, 1.7291),
+        (0.95, 19, 2.0930),
+        (0.999, 19, 3.8834),
+        (0.95, 120, 1.9799),
+    ],
+)
+def test_students_t_is_that_of_the_tables(confidence, degrees, right):
+    assert student_t(confidence, degrees) == pytest.approx(right, abs=1e-4)
+
+
+def test_95_of_100_t_intervals_hold_the_true_mean():
+    values = np.random.default_rng(0).normal(3, 2, size=(5, 4000))
+    inside = np.abs(values.mean(0) - 3) <= half_width(values)
+    assert inside.mean() == pytest.approx(0.95, abs=0.01)
 
 
 def test_replicates_of_means_and_medians_are_those_of_the_drawn_values():

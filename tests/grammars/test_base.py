@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lmcli.errors import StorageError, TextError
 from lmcli.grammars.base import (
+    EXAMPLE_ITEM,
     Draws,
     Grammar,
     Item,
@@ -103,25 +105,76 @@ def test_a_failed_write_leaves_no_temporary_file(text: Path) -> None:
     assert [p.name for p in text.parent.iterdir() if p.name.startswith(".")] == []
 
 
+ITEM = json.loads(EXAMPLE_ITEM)
+
+
+def with_line(text: Path, line: str) -> Path:
+    """The items of a text with one more line, the second."""
+    items = companions(text)[0]
+    items.write_text(items.read_text() + line + "\n")
+    return items
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '"text"'])
+def test_a_line_that_is_no_item_is_a_text_error(text: Path, damage: str) -> None:
+    items = with_line(text, damage)
+    with pytest.raises(TextError) as caught:
+        read_items(items)
+    assert caught.value.problem == f"'{items}' line 2: no JSON object"
+    assert EXAMPLE_ITEM in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["text", "answer", "candidates", "gap", "kind"])
+def test_an_item_without_a_field_is_told_which(text: Path, name: str) -> None:
+    items = with_line(text, json.dumps({k: v for k, v in ITEM.items() if k != name}))
+    with pytest.raises(TextError, match=f"line 2: the field '{name}' is missing") as caught:
+        read_items(items)
+    assert caught.value.hint == f"an item is a line such as {EXAMPLE_ITEM}"
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "value", "wrong"),
     [
-        "",
-        "{",
-        "[]",
-        "null",
-        '{"text": "a"}',
-        '{"text":"a ","answer":"b","candidates":["b"],"gap":"3","kind":"x","rest":""}',
-        '{"text":"a ","answer":"b","candidates":["c"],"gap":3,"kind":"x","rest":""}',
-        '{"text":"a ","answer":"b","candidates":["b",1],"gap":3,"kind":"x","rest":""}',
+        ("text", 1, "'text' is not a text in quotes"),
+        ("text", "she speaks fluent", "'text' ends in 't', not in a blank, so that the answer"),
+        ("answer", ["French"], "'answer' is not a text in quotes"),
+        ("answer", "Greek", "'candidates' lacks the answer 'Greek'"),
+        ("candidates", "French,German", "'candidates' is not a list of words"),
+        ("candidates", ["French", 1], "'candidates' is not a list of words"),
+        ("candidates", ["French", ""], "'candidates' is not a list of words"),
+        ("candidates", ["French", "Greek", "Greek"], "'candidates' has 'Greek' twice"),
+        ("gap", "3", "'gap' is not a whole number from 0 on"),
+        ("gap", 3.0, "'gap' is not a whole number from 0 on"),
+        ("gap", -1, "'gap' is not a whole number from 0 on"),
+        ("gap", True, "'gap' is not a whole number from 0 on"),
+        ("kind", None, "'kind' is not a text in quotes"),
+        ("rest", 3, "'rest' is not a text in quotes"),
     ],
 )
-def test_a_damaged_item_is_a_text_error_with_its_line(text: Path, damage: str) -> None:
-    items = companions(text)[0]
-    items.write_text(items.read_text() + damage + "\n")
-    with pytest.raises(TextError, match=r"line 2 is not an item") as caught:
+def test_a_wrong_field_is_named(text: Path, name: str, value: object, wrong: str) -> None:
+    items = with_line(text, json.dumps(ITEM | {name: value}))
+    with pytest.raises(TextError) as caught:
         read_items(items)
-    assert "lmcli make" in caught.value.hint
+    assert f"line 2: {wrong}" in caught.value.problem
+    assert EXAMPLE_ITEM in caught.value.hint
+
+
+def test_the_item_that_a_hint_shows_is_right_and_its_rest_may_be_left_out(text: Path) -> None:
+    item = read_items(with_line(text, EXAMPLE_ITEM))[1]
+    assert item.document == "Anna grew up in France. Now she speaks fluent French."
+    assert item.gap == 4  # now, she, speaks, fluent
+    short = read_items(with_line(text, json.dumps({k: v for k, v in ITEM.items() if k != "rest"})))
+    assert short[2] == dataclasses.replace(item, rest="")
+
+
+@pytest.mark.parametrize(
+    ("left", "answer"), [("010+011=1", "0"), ("我会说", "中文"), ("he said: (", "yes")]
+)
+def test_an_answer_may_follow_without_a_blank_where_no_word_goes_on(
+    text: Path, left: str, answer: str
+) -> None:
+    more = {"text": left, "answer": answer, "candidates": [answer, "x"]}
+    assert read_items(with_line(text, json.dumps(ITEM | more)))[1].document == left + answer + "."
 
 
 def test_items_that_are_missing_or_no_text_are_a_text_error(tmp_path: Path) -> None:

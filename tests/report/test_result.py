@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli.report.result import (
+    BITS,
     BITS_PER_CHAR,
-    LOG_ODDS,
     MISSING,
     PARAMETERS,
     PERCENT,
@@ -52,7 +52,7 @@ def test_a_number_is_rounded_once_to_its_decimals(value, decimals):
         (PERPLEXITY, 1.09450608e84, None, "1.095e+84"),
         (PARAMETERS, -2.5e15, None, "-2e+15"),
         (BITS_PER_CHAR, -0.00004, None, "0.0000"),
-        (LOG_ODDS, -0.006, None, "-0.01"),
+        (BITS, -0.006, None, "-0.01"),
         (PERCENT, -0.0, None, "0.0 %"),
         (BITS_PER_CHAR, 0.5, 0.0, "0.5000 ± 0.0000"),
         (text("name"), "lstm", None, "lstm"),

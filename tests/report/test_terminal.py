@@ -12,7 +12,6 @@ from lmcli.cli import app
 from lmcli.report.result import (
     BITS_PER_CHAR,
     COUNT,
-    LOG_ODDS,
     NATS,
     PARAMETERS,
     PERPLEXITY,
@@ -212,12 +211,22 @@ def test_compare_shows_what_its_json_holds(both):
 
 
 def test_cloze_shows_what_its_json_holds(both):
-    more = ("--text", "the old ___", "--candidates", "cat,dog", "--swap", "old=the")
+    more = ("--text", "the old ___", "--candidates", "cat,dog")
     page, values = both("cloze", "char", "word", *more)
     for row in values["rows"]:
         for c in row["candidates"]:
             assert f"{c['text']} {PROBABILITY.show(c['probability'])}" in page
-            assert LOG_ODDS.show(c["log_odds_swap"]) in page
+
+
+def test_cloze_with_another_cue_shows_what_its_json_holds(both):
+    more = ("--text", "the old ___", "--candidates", "cat,dog", "--swap", "old=the")
+    page, values = both("cloze", "char", "word", *more)
+    squeezed = " ".join(page.split())
+    for row in values["rows"]:
+        for c in row["candidates"]:
+            pair = [PROBABILITY.show(c[key]) for key in ("probability", "probability_swapped")]
+            assert f"{c['text']} {' '.join(pair)}" in squeezed
+        assert row["sentence"] in squeezed
 
 
 def test_cloze_over_items_shows_what_its_json_holds(both, tmp_path):

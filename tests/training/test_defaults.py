@@ -10,6 +10,7 @@ import torch
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
+    LARGE_LENGTH_RATIO,
     MANY_WORDS,
     Budget,
     ProblemSize,
@@ -132,8 +133,11 @@ def test_the_nearest_width_is_found():
 
 @sized
 def test_many_words_get_the_adaptive_softmax_unless_something_needs_the_full_one(name):
-    few, many = (ProblemSize(5_000_000, words, 600) for words in (MANY_WORDS - 1, MANY_WORDS))
+    few, many = (ProblemSize(400_000, words, 600) for words in (MANY_WORDS - 1, MANY_WORDS))
     assert chosen(name, few)[0].softmax is None
+    read_twice = replace(few, seconds=120)
+    assert chosen(name, read_twice)[0].softmax == "adaptive"
+    assert chosen(name, replace(read_twice, vocabulary=1000))[0].softmax is None
     assert chosen(name, many)[0].softmax == "adaptive"
     assert chosen(name, many, model={"softmax": "full"})[0].softmax == "full"
     for setting in {"tie", "direct"} & names(MODELS.load(name).Settings):
@@ -189,7 +193,7 @@ def test_the_choice_is_told_in_one_line(name):
     assert "None" not in line
 
 
-@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.3)])
+@pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.6)])
 def test_short_documents_come_first_where_lengths_differ_much(longest, expected):
     lengths = np.linspace(10, longest, 400).astype(int)
     ids = np.concatenate([np.r_[6, np.zeros(length - 1)] for length in lengths])
@@ -197,6 +201,15 @@ def test_short_documents_come_first_where_lengths_differ_much(longest, expected)
     assert scale.length_ratio == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
     assert chosen("lstm", scale)[1].curriculum == expected
     assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
+
+
+def test_documents_of_different_lengths_are_read_by_a_narrower_net_in_longer_chunks():
+    alike = ProblemSize(2_000_000, 1000, 300)
+    varied = replace(alike, length_ratio=LARGE_LENGTH_RATIO)
+    assert (width(alike), width(varied)) == (448, 192)
+    assert (shape(alike), shape(varied)) == ((16, 64), (16, 128))
+    rates = [chosen("lstm", s)[1].learning_rate for s in (replace(alike, given_width=192), varied)]
+    assert rates[1] == pytest.approx(0.65 * rates[0])
 
 
 def test_a_width_that_was_given_is_the_one_to_be_matched():

@@ -9,6 +9,7 @@ import torch
 from lmcli.data.corpus import CorpusSpec
 from lmcli.data.dataset import load_dataset
 from lmcli.errors import TextError, UsageError
+from lmcli.training import job as job_module
 from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job, reopen
 
@@ -117,3 +118,16 @@ def test_a_small_model_has_one_thread_and_a_large_one_all(dataset, monkeypatch, 
     assert chosen(threads=3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert chosen() is None
+
+
+@pytest.mark.parametrize(
+    ("others", "threads"), [(0.4, None), (0.6, 7), (2.2, 6), (8.0, 1), (64.0, 1)]
+)
+def test_a_core_is_left_to_each_other_program(dataset, monkeypatch, others, threads):
+    monkeypatch.setattr(job_module, "available_cores", lambda: list(range(8)))
+    job = prepare_job(dataset, "lstm", {}, Budget(steps=1), 0, "cpu")
+    job = replace(job, training=replace(job.training, threads=None))
+    events = []
+    assert job_module._leaving_cores(job, others, events.append).training.threads == threads
+    said = [f"other programs use {others:.1f} of 8 cores: training with {threads} of 8 threads"]
+    assert [event.text for event in events] == (said if threads else [])

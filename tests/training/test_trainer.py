@@ -345,6 +345,21 @@ def test_a_budget_in_minutes_counts_training_time_alone_and_across_stops(
     assert one.seconds == pytest.approx(last.seconds)
 
 
+def test_the_last_validation_belongs_to_a_budget_in_minutes(trainer, clock, monkeypatch):
+    """Steps of a second, validations of nine seconds: all ends within a step of the minute."""
+    one = trainer(budget=Budget(minutes=1), most_epochs=0.0, validations=4)
+    validate = one.validate
+
+    def slow() -> float:
+        clock.now += 8.0
+        return validate()
+
+    monkeypatch.setattr(one, "validate", slow)
+    last = finish(one.run())
+    assert last.valid is not None
+    assert 58 <= last.seconds <= 62
+
+
 def test_a_budget_in_minutes_ends_early_after_the_given_passes_over_the_text(trainer, clock):
     last = finish(trainer(budget=Budget(minutes=100), most_epochs=2).run())
     assert last.step == 24

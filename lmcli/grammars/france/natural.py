@@ -47,7 +47,7 @@ class NaturalSettings:
     """How much text, how long the fillers, and which draws."""
 
     words: int = setting(
-        410_000, "of all documents, at least; a longer text is used once", least=1_000
+        2_000_000, "of all documents, at least; a longer text is used once", least=1_000
     )
     longest: int = setting(300, "words of the longest filler, about", least=1)
     seed: int = setting(0, "another seed, other documents", least=0)

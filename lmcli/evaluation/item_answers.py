@@ -1,0 +1,133 @@
+"""Runs + held-out items -> how often each knows the answer, by the gap between cue and answer.
+
+**In:** runs, items with known answers: those beside the text that a run was trained on.
+**Out:** `ItemAnswers`: right answers by gap, which is what ``lmcli cloze RUN`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.errors import TextError, UsageError
+from lmcli.evaluation.forced_choice import CONTROL, group_items, item_accuracy
+from lmcli.grammars.base import Item, find_companions, read_items
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import WHOLE_PERCENT, Column, Result, Table
+from lmcli.report.result import text as text_column
+from lmcli.run import Run
+
+QUESTIONS = {
+    "country": ("does it still know the country? by words between cue and blank", "words"),
+    "carry": ("does the carry arrive? by digits that it runs", "digits"),
+}
+"""kinds of items whose accuracy stands by gap: the question, and what a gap is counted in"""
+
+
+@dataclass(frozen=True)
+class ItemAnswers:
+    """How often each run is right, a row a run and group of items."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli cloze --json``."""
+        return self.result().to_json()
+
+    def result(self) -> Result:
+        """A table: a row a run, a column a gap."""
+        return Result("cloze", {"rows": self.rows}, [_accuracy_table(self.rows)])
+
+
+def answer_items(
+    runs: Sequence[Run],
+    items: Path | None = None,
+    gaps: Sequence[int] | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> ItemAnswers:
+    """Forced choice over held-out items: those beside the text that a run was trained on.
+
+    A run whose text is not that of the items beside it is left out, with a warning.
+    """
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        path = items or items_of(run, on_progress)
+        if path is None:
+            continue
+        model = run.model()
+        for group in _by_gap(path, gaps):
+            result = item_accuracy(model, run.tokenizer, group)
+            low, high = result.interval
+            row = {"run": str(run.path), "arch": run.record.arch, "gap": result.gap}
+            row |= {"kind": result.kind, "accuracy": result.accuracy, "low": low, "high": high}
+            row |= {"count": result.count, "chance": result.chance}
+            rows.append(row | {"target_nats": result.target_nats, "candidates": []})
+    if not rows:
+        raise _no_text(runs[0])
+    return ItemAnswers(rows)
+
+
+def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
+    """The items beside a run's text; None, with a warning, where they belong to another text."""
+    warnings: list[Message] = []
+    beside = find_companions(run.record.corpus["texts"], warnings.append)
+    if beside.items and beside.about and not _text_is_unchanged(run):
+        problem = f"the text of '{run.path}' has changed: its items are left out"
+        warnings.append(Message(problem, "warning"))
+        beside = find_companions(())
+    for warning in warnings:
+        on_progress(warning)
+    if beside.items is None and not warnings:
+        raise _no_text(run)
+    return beside.items
+
+
+def _text_is_unchanged(run: Run) -> bool:
+    """Whether a run's text is what it was trained on; a text that is gone has not changed."""
+    with suppress(TextError):
+        checksum: str = run.record.corpus["sha256"]
+        return load_corpus(CorpusSpec.from_json(run.record.corpus)).spec.sha256 == checksum
+    return True
+
+
+def _no_text(run: Run) -> UsageError:
+    return UsageError("no text with a blank", f'lmcli cloze {run.path} --text "... ___"')
+
+
+def _by_gap(path: Path, gaps: Sequence[int] | None) -> list[list[Item]]:
+    """Items by kind and gap: the control first, then the kinds of `QUESTIONS`."""
+    groups = {
+        (kind, gap): items
+        for (kind, gap), items in group_items(read_items(path)).items()
+        if kind == CONTROL or (kind in QUESTIONS and (not gaps or gap in gaps))
+    }
+    if not any(kind in QUESTIONS for kind, _ in groups):
+        raise TextError(f"'{path}' has no items with these gaps", "leave --gaps out to see which")
+    return list(groups.values())
+
+
+def _accuracy_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    by_run: dict[str, dict[str, Any]] = {}
+    chance: dict[str, Any] = {"arch": "chance"}
+    for row in rows:
+        key = CONTROL if row["kind"] == CONTROL else f"gap{row['gap']}"
+        by_run.setdefault(row["run"], {"arch": row["arch"]})[key] = row["accuracy"]
+        chance[key] = row["chance"]
+    by_gap = [r for r in rows if r["kind"] in QUESTIONS]
+    title, unit = QUESTIONS[by_gap[0]["kind"]]
+    headings = {CONTROL: CONTROL} if CONTROL in chance else {}
+    headings |= {f"gap{r['gap']}": f"{r['gap']} {unit}" for r in by_gap}
+    columns = [Column(path, WHOLE_PERCENT, heading) for path, heading in headings.items()]
+    columns.insert(0, Column("arch", text_column("model")))
+    widest = max(r["high"] - r["low"] for r in rows) / 2
+    note = (
+        f"right answers out of {int(1 / by_gap[0]['chance'] + 0.5)}, {by_gap[0]['count']} texts "
+        f"a gap (95 % intervals of ± {100 * widest:.0f} points or less)"
+    )
+    if CONTROL in chance:
+        note += "; control: 3 words back, within everyone's reach"
+    return Table(title, columns, [*by_run.values(), chance], note)
