@@ -163,10 +163,8 @@ class DemoText:
         asked = (json.loads(line) for line in lines)
         item = next(i for i in asked if i["kind"] == CONTROL and first in i["text"])
         before, after = item["text"][: item["filler"][0]], item["text"][item["filler"][0] :]
-        filler = next(
-            filter(lambda text: Path(text).is_file(), self.about["filler"]["texts"]), None
-        )
-        if filler is None:
+        filler = self.about["filler"]["texts"][0]
+        if self.about["unit"] != "words" or not Path(filler).is_file():  # cloze counts words
             return ["--text", f"{before}{after}___", "--swap", f"{first}={second}"]
         gap = ["--gaps", "0,10,100", "--filler", filler]
         sentence = f"{before.rstrip()} ... {after.lstrip()}___"
