@@ -10,12 +10,12 @@ DEMO := runs/demo
 .PHONY: demo test test-all lint bench bench-big install clean
 
 demo: $(VENV)/installed
-	@$(BIN)/lmcli compare data/france.txt --tokenizer word --minutes 1.75 --output $(DEMO) --force
+	@$(BIN)/lmcli demo data/france.txt --output $(DEMO) --force
 	@echo
 	@echo "Now on a text of your own:"
+	@echo "    $(BIN)/lmcli demo my.txt"
 	@echo "    $(BIN)/lmcli train my.txt -o runs/mine"
 	@echo "    $(BIN)/lmcli sample runs/mine"
-	@echo "    $(BIN)/lmcli compare my.txt"
 
 test: $(VENV)/tools
 	$(MAKE) lint

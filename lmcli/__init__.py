@@ -1,8 +1,8 @@
 """Train small language models on your own text and measure how far back each one remembers.
 
-The commands as functions: `train`, `load`, `sample`, `evaluate`, `compare`, `cloze`, `probe`,
-`inspect`, `make`, `export`. They are loaded with the first use; importing lmcli loads neither torch
-nor numpy.
+The commands as functions: `demo`, `train`, `load`, `sample`, `evaluate`, `compare`, `cloze`,
+`probe`, `inspect`, `make`, `export`. They are loaded with the first use; importing lmcli loads
+neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lmcli.api import (
         cloze,
         compare,
+        demo,
         evaluate,
         export,
         inspect,
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "cloze",
     "compare",
+    "demo",
     "evaluate",
     "export",
     "inspect",

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import UsageError
-from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.report.progress import OnProgress, Stage, warnings_only
 from lmcli.run import Run, free_name
 from lmcli.settings import check_known, update
 from lmcli.system import preloaded_context
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
 
 ARCHS = "ngram,window,rnn,gru,lstm"
@@ -173,11 +174,42 @@ def compare(
     is given nothing is trained beside them. A callback that stops it makes it a TrainingError.
     """
     options = _plain(locals()) | {"plan": False}
+    on_progress(Stage("loading torch", 0, 0, ""))
     if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
         preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
     from lmcli.training.sweep import compare
 
     return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
+
+
+def demo(
+    texts: Texts | None = None,
+    *,
+    arch: str = ARCHS,
+    tokenizer: str | None = None,
+    minutes: float | None = None,
+    facts: str | Path | None = None,
+    settings: Settings = None,
+    seeds: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    output: str | Path | None = None,
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Demo:
+    """Put "I grew up in France ... I speak fluent ___" into texts, train, say who remembers.
+
+    Between cue and blank stand the texts' own sentences; without texts, sentences made by rule; a
+    text of `make` is taken as it is. `settings` are those of the trainings, and `words` and
+    `longest` of the text that is made.
+    """
+    options = _plain(locals())
+    on_progress(Stage("loading torch", 0, 0, ""))
+    if device in ("auto", "cpu"):
+        preloaded_context("lmcli.training.sweep")
+    from lmcli.training.demo import demo
+
+    return demo(options | {"output": output or free_name(Path("runs"), "demo")}, on_progress)
 
 
 def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:

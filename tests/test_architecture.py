@@ -40,13 +40,14 @@ def test_public_names_are_these_and_no_more():
     assert public <= {"annotations", "Any", "TYPE_CHECKING"}
     assert sorted(lmcli.__all__) == lmcli.__all__
     assert len(lmcli.__all__) <= 14
-    commands = ["cloze", "compare", "export", "inspect", "make", "probe", "sample", "train"]
+    commands = ["cloze", "compare", "demo", "export", "inspect", "make", "probe", "sample", "train"]
     assert {*commands, "evaluate", "load", "resume", "Run", "LmcliError"} == {*lmcli.__all__}
     assert lmcli.__version__.count(".") == 2
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["compare", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["compare", "--help"], ["demo", "--help"]],
 )
 def test_help_imports_neither_torch_nor_numpy(arguments):
     code = f"""

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train:train",
     "sample": "sample:sample",
     "eval": "evaluate:evaluate",
+    "demo": "demo:demo",
     "compare": "compare:compare",
     "cloze": "cloze:cloze",
     "probe": "probe:probe",
@@ -52,6 +53,8 @@ def lmcli(
     """Train small language models on your own text and measure how far back each one remembers.
 
     [bold]lmcli train my.txt -o runs/mine[/]   then   [bold]lmcli sample runs/mine[/]
+
+    [bold]lmcli demo my.txt[/]   who still knows the country after 3 to 400 words of it?
     """
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())

@@ -58,7 +58,7 @@ def cloze(
     from lmcli.cli.console import emit
     from lmcli.cli.progress import ProgressDisplay
 
-    folders = [path for path in runs if path.name != "comparison.json"]  # a glob catches it too
+    folders = [path for path in runs if not o.is_of_comparison(path)]
     with ProgressDisplay(not quiet and not as_json) as on_progress:
         found = api.cloze(
             folders or runs, text=text, candidates=candidates, swap=swap, gaps=gaps, filler=filler,

@@ -63,6 +63,12 @@ def given(ctx: typer.Context, function: Callable[..., Any]) -> dict[str, Any]:
     return {n: v for n, v in values(ctx, function).items() if n in chosen and v is not None}
 
 
+def is_of_comparison(path: Path) -> bool:
+    """Whether this is a file in the folder of a comparison: a glob for its runs catches it too."""
+    marks = (path.parent / name for name in ("comparison.json", ".unfinished.json"))
+    return path.is_file() and any(mark.is_file() for mark in marks)
+
+
 Texts = Annotated[
     list[str] | None,
     typer.Argument(

@@ -73,7 +73,7 @@ def sort_arguments(arguments: Sequence[str]) -> tuple[str | None, list[Path], li
         if rest[0] in PROBES.names() or (plain and len(rest) > 1):
             name = PROBES.check(rest.pop(0))
     runs = [Path(a) for a in rest if (Path(a) / "run.json").is_file()]
-    texts = [a for a in rest if Path(a) not in runs and Path(a).name != "comparison.json"]
+    texts = [a for a in rest if Path(a) not in runs and not o.is_of_comparison(Path(a))]
     if not runs:
         if texts and not Path(texts[0]).is_file():
             api.load(texts[0])  # says what is wrong with it

@@ -14,13 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmcli.cli.console import console, note, warn
-from lmcli.report.progress import Message, Stage, Training
-
-if TYPE_CHECKING:
-    pass
+from lmcli.report.progress import Finished, Message, Stage, TimeLeft, Training, Trainings
 
 
 class Stop:
@@ -57,7 +54,9 @@ def graceful_stop() -> Iterator[Stop]:
 
 
 PATIENCE = 1.0
-"""seconds of silence before a bar shows that something long is going on"""
+"""seconds of silence before a bar shows that something long is going on; 0 where that is sure"""
+ALL = "all"
+"""the bar of all trainings together"""
 
 
 class ProgressDisplay:
@@ -72,6 +71,9 @@ class ProgressDisplay:
         self.stoppable = stoppable
         self.stop = Stop()
         self.began = time.monotonic()
+        self.patience = 0.0 if stoppable else PATIENCE
+        self.time_left: TimeLeft | None = None
+        self.trained_from = self.began
         self.tasks: dict[str, Any] = {}
         self.bits: dict[str, str] = {}
         self.context = ExitStack()
@@ -98,15 +100,8 @@ class ProgressDisplay:
                 warn(event.text)
             elif self.shown:
                 note(event.text)
-        elif isinstance(event, Stage) and self.draws:
-            if time.monotonic() - self.began >= PATIENCE:
-                done = f"{event.done / 1e6:,.0f} {event.unit}"
-                done += f" of {event.total / 1e6:,.0f}" if event.total else ""
-                self._move("stage", event.done, event.total or None, done, event.name)
-        elif isinstance(event, Training) and self.draws:
-            if "stage" in self.tasks:
-                self.bars.remove_task(self.tasks.pop("stage"))
-            self._move(event.name, event.fraction, 1.0, self._status(event))
+        elif self.draws:
+            self._draw(event)
         return bool(self.stop)
 
     def _move(
@@ -117,11 +112,47 @@ class ProgressDisplay:
         task, description = self.tasks[key], name or key
         self.bars.update(task, description=description, completed=done, total=total, status=status)
 
+    def _draw(self, event: object) -> None:
+        """Move the bars."""
+        if isinstance(event, Stage):
+            if time.monotonic() - self.began >= self.patience:
+                done = f"{event.done / 1e6:,.0f} {event.unit}" if event.done >= 1e6 else ""
+                done += f" of {event.total / 1e6:,.0f}" if done and event.total else ""
+                self._move("stage", event.done, event.total or None, done, event.name)
+            return
+        if "stage" in self.tasks:
+            self.bars.remove_task(self.tasks.pop("stage"))
+        if isinstance(event, Trainings) and len(event.names) > 1:
+            self.time_left, self.trained_from = TimeLeft(event), time.monotonic()
+            self._move(ALL, 0.0, 1.0, "")
+        elif isinstance(event, Training):
+            self._move(event.name, event.fraction, 1.0, self._status(event))
+        elif isinstance(event, Finished) and event.name in self.tasks:
+            self._move(event.name, 1.0, 1.0, f"{self.bits.get(event.name, '')}  done".strip())
+        if self.time_left and isinstance(event, Training | Finished):
+            self.time_left.update(event)
+            self._move_all(self.time_left)
+
+    def _move_all(self, time_left: TimeLeft) -> None:
+        """The bar of all trainings: the share of the time that is over."""
+        left, over = time_left.seconds(), time.monotonic() - self.trained_from
+        status = f"{len(time_left.finished)} of {len(time_left.plan.names)} done"
+        status += f"  {_minutes(left)} left in all" if left else ""
+        self._move(ALL, 0.0 if left is None else over / max(1e-9, over + left), 1.0, status)
+
     def _status(self, event: Training) -> str:
         speed = event.tokens / event.seconds if event.seconds else 0.0
-        left = int(event.seconds / event.fraction - event.seconds) if event.fraction else 0
+        left = event.seconds / event.fraction - event.seconds if event.fraction else 0.0
         if event.bits_per_char is not None:
             self.bits[event.name] = f"bits/char {event.bits_per_char:.3f}"
         bits = [self.bits[event.name]] if event.name in self.bits else []
-        speeds = [f"{speed / 1000:.0f}k tok/s", f"{left // 60}:{left % 60:02d} left"]
+        speeds = [f"{speed / 1000:.0f}k tok/s", f"{_minutes(left)} left"]
         return "  ".join([f"loss {event.loss:.3f}", *bits, *speeds])
+
+
+def _minutes(seconds: float) -> str:
+    """
+    >>> _minutes(65.9)
+    '1:05'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

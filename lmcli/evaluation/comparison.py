@@ -193,7 +193,7 @@ class Comparison:
             "differences": [d.to_json() for d in self.ranking.differences],
             "too_little": self.too_little or None,
         }
-        blocks: list[Block] = [self._table(), *recall_tables(self.rows), *cost_tables(self.rows)]
+        blocks: list[Block] = [self.table(), *recall_tables(self.rows), *cost_tables(self.rows)]
         if self.probes is not None:
             values["probes"] = [r.to_json() for r in self.probes]
         if self.probes:
@@ -203,7 +203,8 @@ class Comparison:
             again = f"lmcli cloze {shlex.quote(str(self.folder))}/*"
         return Result("compare", values, blocks, [again])
 
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """The ranking: what each training cost, how it scores, against the best."""
         part = "test" if all(row["test"] for row in self.rows) else "valid"
         differences = {d.a: d for d in self.ranking.differences}
         table = []

@@ -69,6 +69,19 @@ def check_vocabulary(tokenizer: Tokenizer, words: Sequence[str], hint: str) -> N
         raise TextError(f"candidate '{unknown}' is not in the vocabulary", hint)
 
 
+def check_answers(tokenizer: Tokenizer, items: Sequence[Item]) -> None:
+    """A TextError for candidates that the tokenizer does not know, or cannot tell apart."""
+    hint = "a longer text, another --tokenizer, or other answers"
+    for words, text in {item.candidates: item.text for item in items}.items():
+        check_vocabulary(tokenizer, words, hint)
+        seen: dict[tuple[int, ...], str] = {}
+        for word, ids in zip(words, encode_words(tokenizer, text, words)[1], strict=True):
+            other = seen.setdefault(tuple(ids), word)
+            if other != word:
+                problem = f"the tokenizer cannot tell the answer '{word}' from '{other}'"
+                raise TextError(problem, hint)
+
+
 def score_words(
     model: LanguageModel,
     tokenizer: Tokenizer,

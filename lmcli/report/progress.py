@@ -7,9 +7,10 @@ keep the events, the default is to say warnings by Python's own `warnings` and d
 
 from __future__ import annotations
 
+import heapq
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,6 +50,54 @@ class Training:
     """on the validation part, None between validations"""
     tokens: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What is going to be trained, said before the first of them begins."""
+
+    names: Sequence[str]
+    side_by_side: int
+    seconds: float | None
+    """the budget of each; None where it is counted in steps or epochs"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training has ended, early or not, and its model is scored."""
+
+    name: str
+
+
+class TimeLeft:
+    """How long some trainings will still take in all, N of them side by side."""
+
+    def __init__(self, plan: Trainings) -> None:
+        self.plan = plan
+        self.finished: set[str] = set()
+        self._begun: dict[str, tuple[float, float]] = {}  # seconds in all, seconds left
+
+    def update(self, event: Training | Finished) -> None:
+        """Take notice of an event."""
+        if isinstance(event, Finished):
+            self.finished |= {event.name} & {*self.plan.names}
+            self._begun.pop(event.name, None)
+        elif event.fraction > 0 and event.name not in self.finished:
+            total = event.seconds / event.fraction
+            self._begun[event.name] = total, total - event.seconds
+
+    def seconds(self) -> float | None:
+        """None as long as nothing is known about a training that waits."""
+        waiting = len({*self.plan.names} - self.finished - {*self._begun})
+        totals = [total for total, _ in self._begun.values()]
+        each = self.plan.seconds or (sum(totals) / len(totals) if totals else None)
+        if waiting and each is None:
+            return None
+        ends = sorted(left for _, left in self._begun.values())
+        ends = [0.0] * (self.plan.side_by_side - len(ends)) + ends
+        for _ in range(waiting):
+            heapq.heapreplace(ends, ends[0] + (each or 0.0))
+        return max(ends)
 
 
 def warnings_only(event: object) -> None:

@@ -21,9 +21,18 @@ from lmcli.data.dataset import Dataset, load_dataset
 from lmcli.errors import LmcliError, TrainingError, UsageError
 from lmcli.evaluation.comparison import Comparison, compare_results
 from lmcli.evaluation.trial_result import OpenedRun, TrialResult, open_runs, score_runs
+from lmcli.grammars.base import companions, is_made
 from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
-from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
+from lmcli.report.progress import (
+    Finished,
+    Message,
+    OnProgress,
+    SlowdownWatch,
+    Stage,
+    Training,
+    Trainings,
+)
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
 from lmcli.system import ChildProcesses, Ended, available_cores
@@ -176,26 +185,42 @@ class Sweep:
         }
 
 
-def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
-    """The trainings that the options of `api.compare` describe; nothing is written yet."""
+def check_options(
+    options: Mapping[str, Any],
+) -> tuple[list[TrialSpec], list[OpenedRun], Budget]:
+    """What the options of `api.compare` name; what is wrong with them shows before any reading."""
     if not options["texts"]:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
-    folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
-    one_of("match", match, ("params", "width"))
+    folder, pairs = Path(options["output"]), options["settings"] or {}
+    one_of("match", options["match"], ("params", "width"))
     budget = Budget.of(options, default=1.0)
     runs = open_runs([Path(run) for run in options["runs"]])
-    specs, tokenizer = trial_specs(options["arch"], bool(runs)), options["tokenizer"]
-    check_trial_specs(specs, pairs, tokenizer)
-    check_folder(folder, options["force"], [run.path for run, _ in runs], options["plan"])
-    dataset = load_dataset(corpus_spec(options), tokenizer, pairs, on_progress)
+    specs = trial_specs(options["arch"], bool(runs))
+    check_trial_specs(specs, pairs, options["tokenizer"])
+    texts = [Path(text) for text in options["texts"] if is_made(text)]
+    taken = [run.path for run, _ in runs] + [p for t in texts for p in (t, *companions(t))]
+    check_folder(folder, options["force"], taken, options["plan"])
+    return specs, runs, budget
+
+
+def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
+    """The trainings that the options of `api.compare` describe; nothing is written yet."""
+    specs, runs, budget = check_options(options)
+    pairs, folder, match = options["settings"] or {}, Path(options["output"]), options["match"]
+    dataset = load_dataset(corpus_spec(options), options["tokenizer"], pairs, on_progress)
     trials, jobs = sharing_cores(_trials(dataset, specs, budget, options), options["jobs"])
     return Sweep(dataset, specs, runs, trials, jobs, folder, match, options["seeds"])
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
     """Train, score with the runs that exist, rank; saved in the folder of the comparison."""
-    on_progress = SlowdownWatch(on_progress)
     sweep = prepare(options, on_progress)
+    return run_sweep(sweep, options["seed"], options["probe"], on_progress)
+
+
+def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> Comparison:
+    """What `compare` does after it has prepared."""
+    on_progress = SlowdownWatch(on_progress)
     taken = [run.path for run, _ in sweep.runs]
     with claimed(sweep.folder, [trial.path for trial in sweep.trials], taken) as members:
         for line in sweep.description():
@@ -205,28 +230,36 @@ def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
         results += score_runs(sweep.runs, sweep.dataset, names, on_progress)
         if not results:
             raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
+        on_progress(Stage("measuring memory", 0, 0, ""))
         comparison = compare_results(
             results,
             sweep.dataset,
             sweep.protocol(),
             sweep.folder,
-            seed=options["seed"],
-            probe=options["probe"],
+            seed=seed,
+            probe=probe,
             on_progress=on_progress,
         )
         write_json(sweep.folder / RESULT, comparison.to_json() | members)
     return comparison
 
 
-def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial], int]:
-    """The trials, each with its share of the threads, and how many run side by side.
+def trainings_side_by_side(trained: int, wanted: int | None, device: str) -> int:
+    """How many of some trainings run at a time: by default one a core, on a GPU one.
 
-    By default as many as there are cores, one on a GPU.
+    >>> trainings_side_by_side(4, 3, "cpu"), trainings_side_by_side(4, 3, "cuda")
+    (3, 1)
     """
+    if device != "cpu":
+        return 1
+    return max(1, min(wanted or len(available_cores()), trained))
+
+
+def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial], int]:
+    """The trials, each with its share of the threads, and how many run side by side."""
     cores, trained = len(available_cores()), sum(not trial.job.is_count_based for trial in made)
-    jobs = max(1, min(jobs or cores, trained))
-    if any(trial.job.device != "cpu" for trial in made):
-        jobs = 1
+    device = next((t.job.device for t in made if t.job.device != "cpu"), "cpu")
+    jobs = trainings_side_by_side(trained, jobs, device)
 
     def share(trial: Trial) -> Trial:
         training = trial.job.training
@@ -268,7 +301,9 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
 
 
 class StoppedError(TrainingError):
-    """The callback has stopped a comparison."""
+    """The callback has stopped a comparison; `finished` are the runs that can be used."""
+
+    finished: tuple[str, ...] = ()
 
 
 def run_trials(made: Sequence[Trial], jobs: int, on_progress: OnProgress) -> list[TrialResult]:
@@ -282,7 +317,9 @@ def run_trials(made: Sequence[Trial], jobs: int, on_progress: OnProgress) -> lis
     def report(event: object) -> None:
         if on_progress(event) and isinstance(event, Training):
             finished = ", ".join(result.run for result in results) or "none"
-            raise StoppedError(f"stopped; finished runs: {finished}", "--run RUN compares them")
+            stopped = StoppedError(f"stopped; finished runs: {finished}", "--run RUN compares them")
+            stopped.finished = tuple(result.run for result in results)
+            raise stopped
 
     def finish(trial: Trial, outcome: TrialResult | LmcliError) -> None:
         if isinstance(outcome, TrialResult):
@@ -291,7 +328,12 @@ def run_trials(made: Sequence[Trial], jobs: int, on_progress: OnProgress) -> lis
             raise outcome
         else:
             on_progress(Message(f"{trial.name}: {outcome.problem}; {outcome.hint}", "warning"))
+        on_progress(Finished(trial.name))
 
+    if trained := [trial for trial in made if not trial.job.is_count_based]:
+        minutes = trained[0].job.budget.minutes
+        seconds = None if minutes is None else 60 * minutes
+        on_progress(Trainings([trial.name for trial in trained], jobs, seconds))
     here = [trial for trial in made if jobs == 1 or trial.job.is_count_based]
     for trial in sorted(here, key=lambda trial: not trial.job.is_count_based):
         try:

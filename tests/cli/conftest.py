@@ -96,6 +96,19 @@ def lmcli(tmp_path, monkeypatch):
     return run_here
 
 
+@pytest.fixture(scope="session")
+def here():
+    """``here("train", "my.txt", cwd=folder)`` at 80 columns, without a process of its own."""
+
+    def run(*args, cwd):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setenv("COLUMNS", "80")
+            return run_here(*args)
+
+    return run
+
+
 @pytest.fixture
 def process(tmp_path):
     """``process("train", "my.txt")``, in an empty folder, as a process of its own."""

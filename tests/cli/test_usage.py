@@ -8,8 +8,8 @@ from lmcli import cli
 from lmcli.run import Run
 
 COMMANDS = (
-    *("train", "sample", "eval", "compare", "cloze", "probe", "inspect", "make", "export"),
-    "list",
+    *("train", "sample", "eval", "demo", "compare", "cloze", "probe", "inspect", "make"),
+    *("export", "list"),
 )
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
@@ -70,6 +70,9 @@ def test_help_fits_80_columns(lmcli, monkeypatch, command):
         ("train", "[default: file; line for texts of lmcli make]"),
         ("compare", "[default: runs/compare]"),
         ("compare", "[default: one a core]"),
+        ("demo", "[default: runs/demo]"),
+        ("demo", "[default: auto]"),
+        ("demo", "[default: 4.75; 1.75 without TEXT]"),
         ("eval", "[default: as in training]"),
         ("make", "[default: GRAMMAR.txt]"),
         ("cloze", "[default: those beside the text]"),

@@ -5,7 +5,16 @@ import itertools
 import pytest
 
 from lmcli.report import progress
-from lmcli.report.progress import Message, ProgressCounter, SlowdownWatch, Stage, Training
+from lmcli.report.progress import (
+    Finished,
+    Message,
+    ProgressCounter,
+    SlowdownWatch,
+    Stage,
+    TimeLeft,
+    Training,
+    Trainings,
+)
 
 
 def test_a_counter_reports_the_beginning_the_end_and_ten_times_a_second(
@@ -31,6 +40,34 @@ def test_without_a_callback_a_counter_only_counts() -> None:
     counter.begin("reading", 2)
     counter.add(2)
     assert counter.done == 2
+
+
+def part(name: str, fraction: float, seconds: float) -> Training:
+    return Training(name, fraction, 1.0, None, 100, seconds)
+
+
+def test_the_time_left_is_that_of_all_trainings_side_by_side() -> None:
+    left = TimeLeft(Trainings(["a", "b", "c"], 2, 60.0))
+    assert left.seconds() == 120  # two, then one
+    left.update(part("a", 0.5, 30))
+    left.update(part("b", 0.25, 15))
+    assert left.seconds() == 30 + 60
+    left.update(Finished("a"))  # early: c begins at once
+    assert left.seconds() == 60
+    left.update(part("a", 0.5, 30))  # late news
+    left.update(part("c", 0.5, 30))
+    left.update(Finished("b"))
+    assert left.seconds() == 30
+    left.update(Finished("c"))
+    left.update(Finished("n-gram"))
+    assert (left.seconds(), left.finished) == (0, {"a", "b", "c"})
+
+
+def test_without_a_budget_in_minutes_a_training_that_waits_takes_as_long_as_another() -> None:
+    left = TimeLeft(Trainings(["a", "b"], 1, None))
+    assert left.seconds() is None
+    left.update(part("a", 0.5, 20))
+    assert left.seconds() == 20 + 40
 
 
 def training(tokens: int, seconds: float, bits: float | None = None) -> Training:

@@ -13,7 +13,7 @@ from lmcli.data.dataset import CorpusSpec, load_dataset
 from lmcli.errors import TrainingError
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.trial_result import score_parts
-from lmcli.report.progress import Message, Training
+from lmcli.report.progress import Finished, Message, Training, Trainings
 from lmcli.run import TRAINING, Run
 from lmcli.training.sweep import (
     StoppedError,
@@ -35,7 +35,7 @@ def nothing(event):
 
 def test_a_trial_is_trained_scored_and_saved(job_of, words, tmp_path):
     events = []
-    found = run_trial(Trial("gru", job_of("gru"), tmp_path / "gru", True), events.append)
+    found = run_trial(Trial("gru", job_of("gru", curriculum=0), tmp_path / "gru", True), events.append)
     run = Run.open(tmp_path / "gru")
     assert events[-1].fraction == 1.0
     assert run.record.training["learning_rate"] == found.learning_rate
@@ -94,9 +94,14 @@ def test_side_by_side_gives_what_one_after_the_other_gives(job_of, tmp_path):
             Trial(name, job_of(name, 25), tmp_path / f"{name}{jobs}", True)
             for name in ("rnn", "gru", "ngram")
         ]
-        return {result.name: result for result in run_trials(made, jobs, nothing)}
+        return {result.name: result for result in run_trials(made, jobs, events.append)}
 
+    events = []
     apart, together = results(1), results(2)
+    plans = [event for event in events if isinstance(event, Trainings)]
+    assert plans == [Trainings(["rnn", "gru"], jobs, None) for jobs in (1, 2)]
+    ended = [event.name for event in events if isinstance(event, Finished)]
+    assert sorted(ended) == ["gru", "gru", "ngram", "ngram", "rnn", "rnn"]
     assert set(apart) == set(together) == {"rnn", "gru", "ngram"}
     for name, one in apart.items():
         other = together[name]

@@ -1,0 +1,290 @@
+"""The textbook's sentence on a text of the user's own, in one go: make, train, ask, say.
+
+**In:** the options of `api.demo`.
+**Out:** a `Demo`: the comparison, right answers by gap, three sentences. In its folder lie the text
+that was made, its items, and a run for each training.
+
+The trainings are those of `compare`. This file decides which text they get, how large it is, and
+how long they take.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.errors import TextError, UsageError
+from lmcli.evaluation.comparison import Comparison
+from lmcli.evaluation.forced_choice import CONTROL, check_answers
+from lmcli.evaluation.memory_curves import MemoryTask, recall_by_gap, recall_chart
+from lmcli.evaluation.memory_sentences import memory_sentences
+from lmcli.grammars.base import (
+    Grammar,
+    companions,
+    find_companions,
+    is_made,
+    read_items,
+    write_grammar,
+)
+from lmcli.grammars.france.facts import shipped
+from lmcli.grammars.france.grammar import France, FranceSettings
+from lmcli.grammars.france.natural import NaturalFrance, NaturalSettings, SourceText, choose_facts
+from lmcli.registry import MODELS
+from lmcli.report.progress import Message, OnProgress, Stage
+from lmcli.report.result import Block, Passage, Result
+from lmcli.settings import update
+from lmcli.system import pick_device
+from lmcli.training.comparison_folder import RESULT
+from lmcli.training.sweep import (
+    StoppedError,
+    check_options,
+    prepare,
+    run_sweep,
+    trainings_side_by_side,
+    trial_specs,
+)
+
+TEXT = "text.txt"
+"""the name of the text that is made, in the folder of the demo"""
+OWN_MINUTES, MADE_MINUTES = 4.75, 1.75
+"""of each training, on a text of the user's own and on one made by rule"""
+SIZES = ("words", "longest")
+"""settings of the text that is made from the user's own"""
+LEAST_GAP, LONG_GAP = 50, 200
+"""a text whose held-out part cannot fill the first is too short, and short up to the second"""
+
+
+# ------------------------------------------------------------------ which text
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is decided from text and budget: how much there is to learn, and in which time."""
+
+    text: NaturalSettings
+    minutes: float
+    """of each training"""
+
+
+def choose_sizes(options: Mapping[str, Any], own: bool) -> Sizes:
+    """The sizes for sentences of the user's own, or for sentences made by rule."""
+    given = {name: value for name, value in _pairs(options).items() if name in SIZES}
+    minutes = options["minutes"] or (OWN_MINUTES if own else MADE_MINUTES)
+    return Sizes(update(NaturalSettings(seed=options["seed"]), given), minutes)
+
+
+@dataclass(frozen=True)
+class DemoText:
+    """The text that is trained on: made before, or by a grammar that has still to write it."""
+
+    path: Path
+    name: str
+    """in a sentence"""
+    about: Mapping[str, Any]
+    sizes: Sizes
+    grammar: Grammar | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], on_progress: OnProgress) -> DemoText:
+        """From the texts of the user's own, or without them; nothing is written."""
+        texts, path = options["texts"], Path(options["output"]) / TEXT
+        if _is_own(options):
+            on_progress(Stage("making the text", 0, 0, ""))
+            return cls._own(options, path, on_progress)
+        if options["facts"] not in (None, "auto"):
+            raise UsageError("--facts is for a text of your own", "lmcli demo my.txt --facts de")
+        if not texts:
+            sizes = choose_sizes(options, own=False)
+            grammar = France(FranceSettings(size="small", seed=options["seed"]))
+            return cls(path, "a text made by rule", grammar.about(), sizes, grammar)
+        if len(texts) > 1:
+            problem = f"'{next(filter(is_made, texts))}' is a text of lmcli make"
+            raise UsageError(problem, "give it alone")
+        found = find_companions(texts, on_progress)
+        recipe = (found.about or {}).get("recipe", {})
+        if found.items is None or found.about is None or recipe.get("grammar") != France.name:
+            problem = f"'{texts[0]}' has no items of lmcli make france"
+            raise TextError(problem, f"lmcli compare {shlex.quote(texts[0])}")
+        sizes = choose_sizes(options, own="filler" in recipe)
+        return cls(Path(texts[0]), Path(texts[0]).name, found.about, sizes)
+
+    @classmethod
+    def _own(cls, options: Mapping[str, Any], path: Path, on_progress: OnProgress) -> DemoText:
+        """Cue and query around sentences of the user's own."""
+        texts, sizes = options["texts"], choose_sizes(options, own=True)
+        source = SourceText.of(load_corpus(CorpusSpec(tuple(texts)), on_progress))
+        facts = choose_facts(source, options["facts"], None, None, on_progress)
+        grammar = NaturalFrance(source, facts, sizes.text)
+        about, name = grammar.about(), Path(texts[0]).name
+        longest = max(about["gaps"], default=0)
+        reach = f"its held-out sentences fill gaps of at most {longest} {about['unit']}"
+        if longest < LEAST_GAP:
+            raise TextError(f"'{name}' is too short: {reach}", "give 10,000 characters or more")
+        if longest < LONG_GAP:
+            on_progress(Message(f"'{name}' is short: {reach}", "warning"))
+        name += f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+        return cls(path, name, about, sizes, grammar)
+
+    def write(self, force: bool) -> None:
+        """Write the text with its companions, unless it was made before."""
+        if self.grammar:
+            write_grammar(self.grammar, self.path, force)
+
+    @property
+    def tokenizer(self) -> str:
+        """Words, or characters where the text does not separate its words."""
+        return str(self.about.get("tokenizer", "word"))
+
+    def task(self) -> MemoryTask:
+        """What is asked of the models."""
+        facts = self.about["recipe"].get("facts", "en")
+        return MemoryTask(
+            self.name,
+            self.sizes.minutes,
+            "country" if facts in shipped() else "cue",
+            self.about.get("unit", "words"),
+            "filler" in self.about,
+            {int(gap): share for gap, share in self.about.get("order_free", {}).items()},
+        )
+
+    def cloze_options(self) -> list[str]:
+        """Its sentence with a blank and two cues to swap, as `lmcli cloze` takes them."""
+        if "filler" not in self.about:
+            sentence = "Anna grew up in France . now she speaks fluent ___"
+            return ["--text", sentence, "--swap", "France=Germany"]
+        (first, _), (second, _), *_ = self.about["facts"]["pairs"]
+        lines = companions(self.path)[0].read_text(encoding="utf-8").splitlines()
+        asked = (json.loads(line) for line in lines)
+        item = next(i for i in asked if i["kind"] == CONTROL and first in i["text"])
+        before, after = item["text"][: item["filler"][0]], item["text"][item["filler"][0] :]
+        filler = self.about["filler"]["texts"][0]
+        if self.about["unit"] != "words" or not Path(filler).is_file():  # cloze counts words
+            return ["--text", f"{before}{after}___", "--swap", f"{first}={second}"]
+        gap = ["--gaps", "0,10,100", "--filler", filler]
+        sentence = f"{before.rstrip()} ... {after.lstrip()}___"
+        return ["--text", sentence, "--swap", f"{first}={second}", *gap]
+
+
+# ------------------------------------------------------------------ what `lmcli demo` does
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A comparison on such a text, and what it showed."""
+
+    comparison: Comparison
+    text: DemoText
+    order: Sequence[str]
+    """the architectures as they were named"""
+    timings: Mapping[str, float]
+    """seconds of its parts"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``lmcli demo --json``."""
+        return self.result().to_json()
+
+    def result(self) -> Result:
+        """Ranking, right answers by gap, chart, sentences; the next commands."""
+        ranking, task = self.comparison.result(), self.text.task()
+        rows, folder = self.comparison.rows, self.comparison.folder
+        shown = sorted(rows, key=lambda row: (*self.order, row["name"]).index(row["name"]))
+        said = memory_sentences(shown, task)
+        items, about = companions(self.text.path)
+        paths = {"folder": folder, "text": self.text.path, "items": items, "about": about}
+        values = {
+            **ranking.values,
+            "sentences": said,
+            "order_free": {str(gap): share for gap, share in task.order_free.items()},
+            "paths": {n: str(path) for n, path in {**paths, "comparison": folder / RESULT}.items()},
+            "timings": self.timings,
+        }
+        blocks: list[Block] = [self.comparison.table(), *recall_by_gap(shown, task)]
+        blocks += [recall_chart(shown, task), Passage("\n" + "\n".join(said))]
+        return Result("demo", values, blocks, self._next_commands())
+
+    def _next_commands(self) -> list[str]:
+        """The sentence with other cues; more of the same text; the ranking again."""
+        runs = [result.run for row in self.comparison.ranking.rows for result in row.results]
+        folder, path = (shlex.quote(str(p)) for p in (self.comparison.folder, self.text.path))
+        cloze = shlex.join(self.text.cloze_options())
+        tokenizer = self.comparison.corpus["tokenizer"]
+        return [
+            f"lmcli cloze {folder}/* {cloze}",
+            f"lmcli sample {shlex.quote(runs[0])}",
+            f"lmcli compare {path} --tokenizer {tokenizer} --run {folder}",
+        ]
+
+
+def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
+    """Make the text, train, ask; all that is made lies in the folder of the demo."""
+    began = time.monotonic()
+    trained = _training_options(options)
+    check_options(trained)  # a wrong name shows before the text is made
+    text = DemoText.of(options, on_progress)
+    trained["tokenizer"] = options["tokenizer"] or text.tokenizer
+    trained["minutes"] = text.sizes.minutes
+    on_progress(Message(_duration(trained)))
+    text.write(options["force"])
+    sweep = prepare(trained, on_progress)
+    check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
+    made = time.monotonic()
+    try:
+        comparison = run_sweep(sweep, options["seed"], False, on_progress)
+    except StoppedError as error:
+        raise _with_use_of(error.finished, error) from None
+    ended = time.monotonic()
+    timings = {"making": made - began, "training": ended - made, "total": ended - began}
+    return Demo(comparison, text, [spec.name for spec in sweep.specs], timings)
+
+
+def _with_use_of(finished: Sequence[str], error: StoppedError) -> StoppedError:
+    """The error, with a hint at what can be done with the finished runs."""
+    if not finished:
+        return error
+    return StoppedError(error.problem, f"lmcli cloze {shlex.join(finished)}")
+
+
+def _pairs(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return options["settings"] or {}
+
+
+def _training_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `api.compare` that train what is wanted, tokenizer and minutes left open."""
+    pairs = {n: v for n, v in _pairs(options).items() if n not in SIZES or not _is_own(options)}
+    texts = options["texts"] if _is_made(options) else [str(Path(options["output"]) / TEXT)]
+    same = ("arch", "seeds", "seed", "minutes", "device", "output", "force")
+    return {
+        **{name: options[name] for name in same},
+        **{"texts": texts, "tokenizer": options["tokenizer"] or "word", "settings": pairs},
+        **dict.fromkeys(("steps", "epochs", "jobs", "valid", "test")),
+        **{"match": "params", "runs": [], "plan": False, "documents": "line", "newlines": "keep"},
+        **{"split": "interleaved", "encoding": "utf-8", "errors": "strict"},
+    }
+
+
+def _is_made(options: Mapping[str, Any]) -> bool:
+    """Whether a text of lmcli make is given."""
+    return any(map(is_made, options["texts"]))
+
+
+def _is_own(options: Mapping[str, Any]) -> bool:
+    """Whether texts of the user's own are given."""
+    return bool(options["texts"]) and not _is_made(options)
+
+
+def _duration(options: Mapping[str, Any]) -> str:
+    """How long it will take at most."""
+    archs = [spec.arch for spec in trial_specs(options["arch"], False)]
+    count = options["seeds"] * sum(not MODELS.load(arch).is_count_based for arch in archs)
+    jobs = trainings_side_by_side(count, None, pick_device(options["device"]))
+    minutes = options["minutes"] * -(-count // jobs)
+    return (
+        f"{count} training{'s' * (count != 1)} of {options['minutes']:g} min, {jobs} side by side: "
+        f"at most {minutes:g} min, and about a minute for the text and the questions"
+    )
