@@ -176,7 +176,7 @@ def compare(
     options = _plain(locals()) | {"plan": False}
     on_progress(Stage("loading torch", 0, 0, ""))
     if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
-        preloaded_context("lmcli.training.sweep")  # it loads torch while this process does
+        preloaded_context("lmcli.training.trials")  # it loads torch while this process does
     from lmcli.training.sweep import compare
 
     return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
@@ -206,7 +206,7 @@ def demo(
     options = _plain(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
     if device in ("auto", "cpu"):
-        preloaded_context("lmcli.training.sweep")
+        preloaded_context("lmcli.training.trials")
     from lmcli.training.demo import demo
 
     return demo(options | {"output": output or free_name(Path("runs"), "demo")}, on_progress)

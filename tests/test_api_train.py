@@ -91,7 +91,7 @@ def test_a_comparison_that_is_stopped_is_an_error(text, tmp_path):
 
 
 def test_a_plan_has_a_line_for_each_training_with_its_threads(text, tmp_path, monkeypatch):
-    monkeypatch.setattr("lmcli.training.sweep.available_cores", lambda: list(range(8)))
+    monkeypatch.setattr("lmcli.training.trials.available_cores", lambda: list(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     big = {"hidden": 600}
 

@@ -45,8 +45,8 @@ from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
 from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.job import prepare_job
-from lmcli.training.sweep import Trial, run_trial
 from lmcli.training.trainer import Trainer
+from lmcli.training.trials import Trial, run_trial
 
 V = 7
 

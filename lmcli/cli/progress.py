@@ -93,7 +93,7 @@ class ProgressDisplay:
 
     def __call__(self, event: object) -> bool:
         """Show an event."""
-        if self.stoppable and isinstance(event, Training):
+        if self.stoppable and isinstance(event, Training | Trainings):
             self.stop, self.stoppable = self.context.enter_context(graceful_stop()), False
         if isinstance(event, Message):
             if event.level == "warning":

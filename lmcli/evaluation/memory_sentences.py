@@ -60,7 +60,7 @@ def _nothing_seen(found: Sequence[Curve], task: MemoryTask) -> str:
     best = max(found, key=lambda curve: skill(curve.nearest))
     near = best.nearest
     right = f"was right in {_of_100(near)} of 100 texts"
-    if any(curve.has_learnt for curve in found):
+    if any(curve.has_learnt and skill(curve.nearest) >= HALF for curve in found):
         gap = found[0].by_gap[0]["gap"]
         return (
             f"On {task.text} no model still knew the {task.asked} after {gap:,} {task.unit}, "

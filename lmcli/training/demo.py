@@ -11,6 +11,7 @@ how long they take.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 from lmcli.data.corpus import CorpusSpec, load_corpus
 from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.comparison import Comparison
+from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.forced_choice import CONTROL, check_answers
 from lmcli.evaluation.memory_curves import MemoryTask, recall_by_gap, recall_chart
 from lmcli.evaluation.memory_sentences import memory_sentences
@@ -35,25 +37,20 @@ from lmcli.grammars.base import (
 from lmcli.grammars.france.facts import shipped
 from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.grammars.france.natural import NaturalFrance, NaturalSettings, SourceText, choose_facts
-from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, Stage
 from lmcli.report.result import Block, Passage, Result
 from lmcli.settings import update
-from lmcli.system import pick_device
 from lmcli.training.comparison_folder import RESULT
-from lmcli.training.sweep import (
-    StoppedError,
-    check_options,
-    prepare,
-    run_sweep,
-    trainings_side_by_side,
-    trial_specs,
-)
+from lmcli.training.speed import minutes_needed, tokens_per_second
+from lmcli.training.sweep import Sweep, check_options, prepare, run_sweep
+from lmcli.training.trials import StoppedError
 
 TEXT = "text.txt"
 """the name of the text that is made, in the folder of the demo"""
-OWN_MINUTES, MADE_MINUTES = 4.75, 1.75
-"""of each training, on a text of the user's own and on one made by rule"""
+MOST_MINUTES, MADE_MINUTES = 4.75, 1.75
+"""of each training on a fast machine, on a text of the user's own and on one made by rule"""
+ENOUGH, LEAST = 3.0, 1.5
+"""the minutes of a training, as multiples of those that the LSTM needs: the others take longer"""
 SIZES = ("words", "longest")
 """settings of the text that is made from the user's own"""
 LEAST_GAP, LONG_GAP = 50, 200
@@ -63,20 +60,10 @@ LEAST_GAP, LONG_GAP = 50, 200
 # ------------------------------------------------------------------ which text
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What is decided from text and budget: how much there is to learn, and in which time."""
-
-    text: NaturalSettings
-    minutes: float
-    """of each training"""
-
-
-def choose_sizes(options: Mapping[str, Any], own: bool) -> Sizes:
-    """The sizes for sentences of the user's own, or for sentences made by rule."""
+def text_settings(options: Mapping[str, Any]) -> NaturalSettings:
+    """How much text, and how long the fillers."""
     given = {name: value for name, value in _pairs(options).items() if name in SIZES}
-    minutes = options["minutes"] or (OWN_MINUTES if own else MADE_MINUTES)
-    return Sizes(update(NaturalSettings(seed=options["seed"]), given), minutes)
+    return update(NaturalSettings(seed=options["seed"]), given)
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,6 @@ class DemoText:
     name: str
     """in a sentence"""
     about: Mapping[str, Any]
-    sizes: Sizes
     grammar: Grammar | None = None
 
     @classmethod
@@ -100,9 +86,8 @@ class DemoText:
         if options["facts"] not in (None, "auto"):
             raise UsageError("--facts is for a text of your own", "lmcli demo my.txt --facts de")
         if not texts:
-            sizes = choose_sizes(options, own=False)
             grammar = France(FranceSettings(size="small", seed=options["seed"]))
-            return cls(path, "a text made by rule", grammar.about(), sizes, grammar)
+            return cls(path, "a text made by rule", grammar.about(), grammar)
         if len(texts) > 1:
             problem = f"'{next(filter(is_made, texts))}' is a text of lmcli make"
             raise UsageError(problem, "give it alone")
@@ -111,16 +96,15 @@ class DemoText:
         if found.items is None or found.about is None or recipe.get("grammar") != France.name:
             problem = f"'{texts[0]}' has no items of lmcli make france"
             raise TextError(problem, f"lmcli compare {shlex.quote(texts[0])}")
-        sizes = choose_sizes(options, own="filler" in recipe)
-        return cls(Path(texts[0]), Path(texts[0]).name, found.about, sizes)
+        return cls(Path(texts[0]), Path(texts[0]).name, found.about)
 
     @classmethod
     def _own(cls, options: Mapping[str, Any], path: Path, on_progress: OnProgress) -> DemoText:
         """Cue and query around sentences of the user's own."""
-        texts, sizes = options["texts"], choose_sizes(options, own=True)
+        texts = options["texts"]
         source = SourceText.of(load_corpus(CorpusSpec(tuple(texts)), on_progress))
         facts = choose_facts(source, options["facts"], None, None, on_progress)
-        grammar = NaturalFrance(source, facts, sizes.text)
+        grammar = NaturalFrance(source, facts, text_settings(options))
         about, name = grammar.about(), Path(texts[0]).name
         longest = max(about["gaps"], default=0)
         reach = f"its held-out sentences fill gaps of at most {longest} {about['unit']}"
@@ -129,7 +113,7 @@ class DemoText:
         if longest < LONG_GAP:
             on_progress(Message(f"'{name}' is short: {reach}", "warning"))
         name += f" and {len(texts) - 1} more" if len(texts) > 1 else ""
-        return cls(path, name, about, sizes, grammar)
+        return cls(path, name, about, grammar)
 
     def write(self, force: bool) -> None:
         """Write the text with its companions, unless it was made before."""
@@ -141,21 +125,26 @@ class DemoText:
         """Words, or characters where the text does not separate its words."""
         return str(self.about.get("tokenizer", "word"))
 
-    def task(self) -> MemoryTask:
-        """What is asked of the models."""
+    @property
+    def is_planted(self) -> bool:
+        """Whether the sentences stand in a text of the user's own."""
+        return "filler" in self.about
+
+    def task(self, minutes: float) -> MemoryTask:
+        """What is asked of models that were trained for these minutes."""
         facts = self.about["recipe"].get("facts", "en")
         return MemoryTask(
             self.name,
-            self.sizes.minutes,
+            minutes,
             "country" if facts in shipped() else "cue",
             self.about.get("unit", "words"),
-            "filler" in self.about,
+            self.is_planted,
             {int(gap): share for gap, share in self.about.get("order_free", {}).items()},
         )
 
     def cloze_options(self) -> list[str]:
         """Its sentence with a blank and two cues to swap, as `lmcli cloze` takes them."""
-        if "filler" not in self.about:
+        if not self.is_planted:
             sentence = "Anna grew up in France . now she speaks fluent ___"
             return ["--text", sentence, "--swap", "France=Germany"]
         (first, _), (second, _), *_ = self.about["facts"]["pairs"]
@@ -182,6 +171,8 @@ class Demo:
     text: DemoText
     order: Sequence[str]
     """the architectures as they were named"""
+    minutes: float
+    """of each training"""
     timings: Mapping[str, float]
     """seconds of its parts"""
 
@@ -191,7 +182,7 @@ class Demo:
 
     def result(self) -> Result:
         """Ranking, right answers by gap, chart, sentences; the next commands."""
-        ranking, task = self.comparison.result(), self.text.task()
+        ranking, task = self.comparison.result(), self.text.task(self.minutes)
         rows, folder = self.comparison.rows, self.comparison.folder
         shown = sorted(rows, key=lambda row: (*self.order, row["name"]).index(row["name"]))
         said = memory_sentences(shown, task)
@@ -204,8 +195,9 @@ class Demo:
             "paths": {n: str(path) for n, path in {**paths, "comparison": folder / RESULT}.items()},
             "timings": self.timings,
         }
-        blocks: list[Block] = [self.comparison.table(), *recall_by_gap(shown, task)]
-        blocks += [recall_chart(shown, task), Passage("\n" + "\n".join(said))]
+        blocks: list[Block] = [self.comparison.table(), *cost_tables(rows)]
+        blocks += [*recall_by_gap(shown, task), recall_chart(shown, task)]
+        blocks.append(Passage("\n" + "\n".join(said)))
         return Result("demo", values, blocks, self._next_commands())
 
     def _next_commands(self) -> list[str]:
@@ -228,11 +220,11 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     check_options(trained)  # a wrong name shows before the text is made
     text = DemoText.of(options, on_progress)
     trained["tokenizer"] = options["tokenizer"] or text.tokenizer
-    trained["minutes"] = text.sizes.minutes
-    on_progress(Message(_duration(trained)))
     text.write(options["force"])
     sweep = prepare(trained, on_progress)
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
+    minutes = choose_minutes(sweep, options["minutes"], text.is_planted, on_progress)
+    sweep = sweep.with_minutes(minutes)
     made = time.monotonic()
     try:
         comparison = run_sweep(sweep, options["seed"], False, on_progress)
@@ -240,7 +232,35 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
         raise _with_use_of(error.finished, error) from None
     ended = time.monotonic()
     timings = {"making": made - began, "training": ended - made, "total": ended - began}
-    return Demo(comparison, text, [spec.name for spec in sweep.specs], timings)
+    return Demo(comparison, text, [spec.name for spec in sweep.specs], minutes, timings)
+
+
+def choose_minutes(
+    sweep: Sweep, given: float | None, is_planted: bool, on_progress: OnProgress
+) -> float:
+    """Minutes for each training, by the speed of this machine as it is now.
+
+    A smaller net or shorter documents would not make it faster: at a width of 128 instead of 192
+    700 steps were too few (25 to 35 % right) where they gave 91 % and more, and with fillers of 60
+    words at most instead of 300, 450 steps were too few as well.
+    """
+    most = MOST_MINUTES if is_planted else MADE_MINUTES
+    trained = [trial.job for trial in sweep.trials if not trial.job.is_count_based]
+    if not trained:
+        return given or most
+    on_progress(Stage("measuring the speed", 0, 0, ""))
+    job = next((job for job in trained if job.arch == "lstm"), trained[-1])
+    speed = tokens_per_second(job)
+    needed = minutes_needed(job, speed)
+    reads = f"this machine trains the {job.arch} on {speed:,.0f} tokens a second"
+    if given and given < needed:
+        problem = f"{reads}: in {given:g} min it may not learn the task, which needs {needed:.1f}"
+        on_progress(Message(f"{problem} (--minutes {math.ceil(LEAST * needed)})", "warning"))
+    if given:
+        return given
+    minutes = max(LEAST * needed, min(most, ENOUGH * needed))
+    on_progress(Message(f"{reads}, and needs about {needed:.1f} min"))
+    return math.ceil(10 * minutes) / 10
 
 
 def _with_use_of(finished: Sequence[str], error: StoppedError) -> StoppedError:
@@ -265,6 +285,7 @@ def _training_options(options: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("steps", "epochs", "jobs", "valid", "test")),
         **{"match": "params", "runs": [], "plan": False, "documents": "line", "newlines": "keep"},
         **{"split": "interleaved", "encoding": "utf-8", "errors": "strict"},
+        **{"stop_when_recalled": True, "learning_rate_search": False},
     }
 
 
@@ -276,15 +297,3 @@ def _is_made(options: Mapping[str, Any]) -> bool:
 def _is_own(options: Mapping[str, Any]) -> bool:
     """Whether texts of the user's own are given."""
     return bool(options["texts"]) and not _is_made(options)
-
-
-def _duration(options: Mapping[str, Any]) -> str:
-    """How long it will take at most."""
-    archs = [spec.arch for spec in trial_specs(options["arch"], False)]
-    count = options["seeds"] * sum(not MODELS.load(arch).is_count_based for arch in archs)
-    jobs = trainings_side_by_side(count, None, pick_device(options["device"]))
-    minutes = options["minutes"] * -(-count // jobs)
-    return (
-        f"{count} training{'s' * (count != 1)} of {options['minutes']:g} min, {jobs} side by side: "
-        f"at most {minutes:g} min, and about a minute for the text and the questions"
-    )

@@ -18,7 +18,8 @@ from lmcli.registry import TOKENIZERS
 from lmcli.report.progress import OnProgress
 from lmcli.report.result import SCHEMA
 from lmcli.training.defaults import changed
-from lmcli.training.sweep import Trial, prepare
+from lmcli.training.sweep import prepare
+from lmcli.training.trials import Trial
 
 
 @dataclass(frozen=True)

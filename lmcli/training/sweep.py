@@ -1,50 +1,32 @@
-"""The trainings of a comparison, one after another or side by side.
+"""Architectures x seeds on one text: the trainings of a comparison, prepared and run.
 
-**In:** architectures with their settings and seeds, a dataset, a budget: a `Trial` a training.
-**Out:** `Training` events while they run, and a `TrialResult` each: what it cost, how it scores.
-
-Two small trainings on one core each process more text than one on two, so trials run in processes
-of their own, each on its share of the cores.
+**In:** the options of `lmcli.api.compare`.
+**Out:** a `Sweep`, a `Trial` a training; a `Comparison` of all that came to an end.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmcli.data.dataset import Dataset, load_dataset
-from lmcli.errors import LmcliError, TrainingError, UsageError
+from lmcli.errors import TrainingError, UsageError
 from lmcli.evaluation.comparison import Comparison, compare_results
-from lmcli.evaluation.trial_result import OpenedRun, TrialResult, open_runs, score_runs
+from lmcli.evaluation.trial_result import OpenedRun, open_runs, score_runs
 from lmcli.grammars.base import companions, is_made
 from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
-from lmcli.report.progress import (
-    Finished,
-    Message,
-    OnProgress,
-    SlowdownWatch,
-    Stage,
-    Training,
-    Trainings,
-)
+from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Stage
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
-from lmcli.system import ChildProcesses, Ended, available_cores
-from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
-from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job, throttled
-from lmcli.training.lr_search import RACE_RATES, RACE_SHARE, learning_rate_search
-from lmcli.training.recall_stopping import RecallStopping
-
-POLL = 0.5
-"""seconds after which the callback is called again, so that it can stop"""
+from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
+from lmcli.training.lr_search import RACE_RATES, RACE_SHARE
+from lmcli.training.trials import Trial, run_trials, share_cores, sharing_cores
 
 # ------------------------------------------------------------------ what is trained
 
@@ -82,24 +64,6 @@ def check_trial_specs(specs: Sequence[TrialSpec], pairs: Mapping[str, Any], toke
         update(settings(), spec.pairs)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of a comparison."""
-
-    name: str
-    job: Job
-    path: Path
-    learning_rate_search: bool
-    """whether the learning rate is searched"""
-    stop_when_recalled: bool = False
-    """whether it ends as soon as the items beside the text are answered"""
-
-    @property
-    def row(self) -> str:
-        """The row that it belongs to: its name without the seed."""
-        return self.name.partition("#")[0]
-
-
 def _trials(
     dataset: Dataset, specs: Iterable[TrialSpec], budget: Budget, options: Mapping[str, Any]
 ) -> list[Trial]:
@@ -123,9 +87,9 @@ def _trials(
                 continue
             name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"
             path = folder / re.sub(r"[^\w.-]+", "-", name.replace("#", "-seed"))
-            search = not job.is_count_based and "learning_rate" not in own
+            search = options.get("learning_rate_search", True) and "learning_rate" not in own
             ends_early = options.get("stop_when_recalled", False)
-            made.append(Trial(name, job, path, search, ends_early))
+            made.append(Trial(name, job, path, search and not job.is_count_based, ends_early))
     return made
 
 
@@ -159,17 +123,25 @@ class Sweep:
         lines += [describe_defaults(j.arch, j.settings, j.training) for j in rows.values()]
         count = sum(not trial.job.is_count_based for trial in self.trials)
         if count and (minutes := self.trials[0].job.budget.minutes):
-            lines.append(
-                f"{count} training{'s' * (count > 1)} of {minutes:g} min, {self.jobs} side by "
-                f"side: about {minutes * -(-count // self.jobs):.1f} min"
-            )
+            each = f"{count} training{'s' * (count > 1)} of {minutes:g} min"
+            each += " or less" if self.trials[0].stop_when_recalled else ""
+            in_all = f"about {minutes * -(-count // self.jobs):.1f} min, and the questions"
+            lines.append(f"{each}, {self.jobs} side by side: {in_all}")
         return lines
+
+    def with_minutes(self, minutes: float) -> Sweep:
+        """The same with another budget for each training."""
+        budget = Budget(minutes)
+        jobs = [replace(trial.job, budget=budget) for trial in self.trials]
+        trials = [replace(t, job=job) for t, job in zip(self.trials, jobs, strict=True)]
+        return replace(self, trials=trials)
 
     def protocol(self) -> dict[str, Any]:
         """The conditions that are the same for all."""
         if not self.trials:
             return {}
         job = self.trials[0].job
+        searched = any(trial.learning_rate_search for trial in self.trials)
         return {
             **vars(job.budget),
             "match": self.match,
@@ -178,8 +150,9 @@ class Sweep:
             "truncation": job.training.truncation,
             "side_by_side": self.jobs,
             "cores_each": len(share_cores(self.jobs)[0]),
-            "learning_rates": list(RACE_RATES),
-            "race_share": RACE_SHARE,
+            "learning_rates": list(RACE_RATES) if searched else [],
+            "race_share": RACE_SHARE if searched else 0.0,
+            "stops_when_recalled": any(trial.stop_when_recalled for trial in self.trials),
             "device": job.device,
             "split": self.dataset.spec.split,
         }
@@ -242,160 +215,3 @@ def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> 
         )
         write_json(sweep.folder / RESULT, comparison.to_json() | members)
     return comparison
-
-
-def trainings_side_by_side(trained: int, wanted: int | None, device: str) -> int:
-    """How many of some trainings run at a time: by default one a core, on a GPU one.
-
-    >>> trainings_side_by_side(4, 3, "cpu"), trainings_side_by_side(4, 3, "cuda")
-    (3, 1)
-    """
-    if device != "cpu":
-        return 1
-    return max(1, min(wanted or len(available_cores()), trained))
-
-
-def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial], int]:
-    """The trials, each with its share of the threads, and how many run side by side."""
-    cores, trained = len(available_cores()), sum(not trial.job.is_count_based for trial in made)
-    device = next((t.job.device for t in made if t.job.device != "cpu"), "cpu")
-    jobs = trainings_side_by_side(trained, jobs, device)
-
-    def share(trial: Trial) -> Trial:
-        training = trial.job.training
-        if jobs == 1 or trial.job.is_count_based or training.threads:
-            return trial
-        training = replace(training, threads=max(1, cores // jobs))
-        return replace(trial, job=replace(trial.job, training=training))
-
-    return [share(trial) for trial in made], jobs
-
-
-# ------------------------------------------------------------------ training one
-
-
-def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialResult:
-    """Search for the learning rate, train, score; everything is saved in the trial's run."""
-    job = trial.job
-    if job.is_count_based:
-        run = job.create(trial.path, force=True)
-        trained, rate = job.count_into(run), None
-    else:
-        trainer, spent = job.trainer(), (0, 0.0)
-        if trial.learning_rate_search:
-            trainer, spent = learning_rate_search(job, trial.name, on_progress)
-        run = replace(job, training=trainer.settings).create(trial.path, force=True)
-        if trial.stop_when_recalled:
-            trainer.goal = RecallStopping.of(job.dataset)
-        for progress in train_into(run, trainer):
-            on_progress(job.event(trial.name, progress))
-        trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate
-    run.drop_checkpoint()
-    model, spent = run.model(), (trained.tokens_seen, trained.seconds)
-    result = TrialResult.of(trial.row, run, model, job.dataset, *spent, rate)
-    save_result(run, model, job.dataset, trained, result.valid)
-    return result
-
-
-# ------------------------------------------------------------------ all of them
-
-
-class StoppedError(TrainingError):
-    """The callback has stopped a comparison; `finished` are the runs that can be used."""
-
-    finished: tuple[str, ...] = ()
-
-
-def run_trials(made: Sequence[Trial], jobs: int, on_progress: OnProgress) -> list[TrialResult]:
-    """Run all, N side by side; models that count come first, in this process.
-
-    A trial whose loss explodes is a warning, and the others go on. A true answer of the callback
-    to a Training event is a StoppedError that names the finished runs.
-    """
-    results: list[TrialResult] = []
-
-    def report(event: object) -> None:
-        if on_progress(event) and isinstance(event, Training):
-            finished = ", ".join(result.run for result in results) or "none"
-            stopped = StoppedError(f"stopped; finished runs: {finished}", "--run RUN compares them")
-            stopped.finished = tuple(result.run for result in results)
-            raise stopped
-
-    def finish(trial: Trial, outcome: TrialResult | LmcliError) -> None:
-        if isinstance(outcome, TrialResult):
-            results.append(outcome)
-        elif isinstance(outcome, StoppedError) or not isinstance(outcome, TrainingError):
-            raise outcome
-        else:
-            on_progress(Message(f"{trial.name}: {outcome.problem}; {outcome.hint}", "warning"))
-        on_progress(Finished(trial.name))
-
-    if trained := [trial for trial in made if not trial.job.is_count_based]:
-        minutes = trained[0].job.budget.minutes
-        seconds = None if minutes is None else 60 * minutes
-        on_progress(Trainings([trial.name for trial in trained], jobs, seconds))
-    here = [trial for trial in made if jobs == 1 or trial.job.is_count_based]
-    for trial in sorted(here, key=lambda trial: not trial.job.is_count_based):
-        try:
-            finish(trial, run_trial(trial, report))
-        except TrainingError as error:
-            finish(trial, error)
-    _side_by_side([trial for trial in made if trial not in here], jobs, report, finish)
-    return results
-
-
-def _side_by_side(
-    waiting: list[Trial],
-    jobs: int,
-    report: Callable[[object], None],
-    finish: Callable[[Trial, TrialResult | LmcliError], None],
-) -> None:
-    """Run trials in processes, each on its own cores."""
-    if not waiting:
-        return
-    free, last = share_cores(jobs), None
-    running: dict[str, tuple[Trial, list[int]]] = {}
-    with ChildProcesses(__name__) as processes:
-        while waiting or processes.running:
-            while waiting and free:
-                trial, cores = waiting.pop(0), free.pop(0)
-                running[trial.name] = trial, cores
-                processes.start(trial.name, _work, trial, cores)
-            events = list(processes.events(POLL))
-            if last and not events:
-                report(last)
-            for name, event in events:
-                if isinstance(event, Training):
-                    last = event
-                    report(event)
-                elif not isinstance(event, Ended):
-                    trial, cores = running.pop(name)
-                    free.append(cores)
-                    finish(trial, event)
-                elif name in running:
-                    raise TrainingError(
-                        f"the training of {name} ended with code {event.code}",
-                        "there may be too little memory: try --jobs 1",
-                    )
-
-
-def share_cores(jobs: int) -> list[list[int]]:
-    """The cores this process may use, in N equal parts.
-
-    >>> [len(s) for s in share_cores(1)] == [len(available_cores())]
-    True
-    """
-    cores = available_cores()
-    each = max(1, len(cores) // jobs)
-    return [(cores * jobs)[i * each : (i + 1) * each] for i in range(jobs)]
-
-
-def _work(trial: Trial, cores: list[int], send: Callable[[object], None]) -> None:
-    """A process: run one trial on its cores."""
-    import torch
-
-    torch.set_num_threads(len(cores))
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):
-            os.sched_setaffinity(0, cores)
-    send(run_trial(trial, throttled(send)))

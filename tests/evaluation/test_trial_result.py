@@ -13,7 +13,7 @@ from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
 from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job
-from lmcli.training.sweep import Trial, run_trial
+from lmcli.training.trials import Trial, run_trial
 
 
 @pytest.fixture

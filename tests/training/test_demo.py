@@ -1,12 +1,15 @@
 """Which text a demo gets, how large it is, how long its trainings take."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lmcli.api import make
 from lmcli.errors import TextError, UsageError
 from lmcli.grammars.france.natural import NaturalSettings
 from lmcli.report.progress import Message
-from lmcli.training.demo import DemoText, choose_sizes
+from lmcli.training import demo
+from lmcli.training.demo import DemoText, choose_minutes, text_settings
 
 OPTIONS = {"facts": None, "settings": None, "seed": 0, "minutes": None, "output": "demo"}
 
@@ -30,19 +33,45 @@ def text_of(*texts, on_progress=nothing, **options):
     return DemoText.of(OPTIONS | {"texts": [str(t) for t in texts]} | options, on_progress)
 
 
-@pytest.mark.parametrize(("own_text", "minutes"), [(True, 4.75), (False, 1.75)])
-def test_sizes_are_those_given_or_the_defaults(own_text, minutes):
-    sizes = choose_sizes(OPTIONS | {"seed": 3}, own_text)
-    assert sizes.text == NaturalSettings(seed=3)
-    assert sizes.minutes == minutes
-    given = OPTIONS | {"minutes": 0.5, "settings": {"words": "5000", "hidden": "8"}}
-    assert choose_sizes(given, own_text).text.words == 5000
-    assert choose_sizes(given, own_text).minutes == 0.5
+def test_the_text_has_the_size_that_is_given_or_the_default():
+    assert text_settings(OPTIONS | {"seed": 3}) == NaturalSettings(seed=3)
+    given = OPTIONS | {"settings": {"words": "5000", "hidden": "8"}}
+    assert text_settings(given) == NaturalSettings(words=5000)
+
+
+@pytest.mark.parametrize(
+    ("speed", "given", "planted", "minutes"),
+    [
+        (160_000, None, True, 0.6),  # 0.19 min needed: three times as many
+        (10_000, None, True, 4.8),  # 3 min needed: 4.75
+        (5_000, None, True, 9.0),  # 6 min needed: more than usual
+        (160_000, None, False, 0.6),
+        (30_000, None, False, 1.8),
+        (160_000, 0.3, True, 0.3),
+        (160_000, 0.1, True, 0.1),
+    ],
+)
+def test_minutes_follow_the_speed_of_the_machine(monkeypatch, speed, given, planted, minutes):
+    """30,000 documents are 1.8 million tokens; the user's own number of minutes stays."""
+    monkeypatch.setattr(demo, "tokens_per_second", lambda job: speed)
+    tokens = SimpleNamespace(train=range(60 * 500))
+    corpus = SimpleNamespace(train=SimpleNamespace(documents=range(500)))
+    data = SimpleNamespace(corpus=corpus, tokenized=tokens)
+    jobs = [
+        SimpleNamespace(arch=arch, is_count_based=arch == "ngram", dataset=data)
+        for arch in ("ngram", "lstm")
+    ]
+    sweep, events = SimpleNamespace(trials=[SimpleNamespace(job=job) for job in jobs]), []
+    assert choose_minutes(sweep, given, planted, events.append) == minutes
+    said = " ".join(event.text for event in events if isinstance(event, Message))
+    warned = "in 0.1 min it may not learn the task, which needs 0.2 (--minutes 1)"
+    assert (f"{speed:,} tokens a second: {warned}" in said) == (given == 0.1)
+    assert ("needs about" in said) == (given is None)
 
 
 def test_a_text_of_the_users_own_is_made_into_one_with_items(own, tmp_path):
     text = text_of(own / "my.txt", output=tmp_path / "demo", settings={"words": "2000"})
-    task = text.task()
+    task = text.task(2.0)
     assert (task.text, task.asked, task.unit, task.planted) == ("my.txt", "country", "words", True)
     assert task.order_free[3] == 1.0
     assert text.tokenizer == "word"
@@ -60,15 +89,15 @@ def test_a_text_that_was_made_is_taken_as_it_is(own):
     before = (own / "mine.txt").stat().st_mtime_ns
     text = text_of(own / "mine.txt", settings={"words": "1000"})
     text.write(force=True)
-    assert (text.path, text.sizes.minutes) == (own / "mine.txt", 4.75)
-    assert text.task().planted
+    assert text.path == own / "mine.txt"
+    assert text.task(2.0).planted
     assert (own / "mine.txt").stat().st_mtime_ns == before
 
 
 def test_without_a_text_there_is_one_made_by_rule():
     text = text_of(output="there")
-    assert (str(text.path), text.sizes.minutes) == ("there/text.txt", 1.75)
-    task = text.task()
+    assert str(text.path) == "there/text.txt"
+    task = text.task(2.0)
     assert (task.text, task.planted, task.order_free) == ("a text made by rule", False, {})
     assert text.about["recipe"]["size"] == "small"
 
@@ -79,7 +108,7 @@ def test_facts_of_ones_own_ask_for_a_cue(own, tmp_path):
         'pairs = [{cue = "rain", answer = "umbrella"}, {cue = "snow", answer = "boots"}]\n'
     )
     text = text_of(own / "my.txt", facts=tmp_path / "facts.toml", settings={"words": "2000"})
-    assert text.task().asked == "cue"
+    assert text.task(2.0).asked == "cue"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from lmcli.evaluation.forced_choice import ITEMS_PER_GAP, group_items
 from lmcli.grammars.base import read_items, write_grammar
 from lmcli.grammars.france.grammar import France
 from lmcli.training.recall_stopping import RecallStopping
-from lmcli.training.sweep import Trial, run_trial
+from lmcli.training.trials import Trial, run_trial
 
 
 @pytest.fixture
