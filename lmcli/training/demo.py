@@ -195,7 +195,9 @@ class Demo:
             "paths": {n: str(path) for n, path in {**paths, "comparison": folder / RESULT}.items()},
             "timings": self.timings,
         }
-        blocks: list[Block] = [self.comparison.table(), *cost_tables(rows)]
+        blocks: list[Block] = [self.comparison.table()]
+        if self.text.is_planted:  # the held-out part of such a text repeats what was trained on
+            blocks = [self.comparison.training_table(), *cost_tables(shown)]
         blocks += [*recall_by_gap(shown, task), recall_chart(shown, task)]
         blocks.append(Passage("\n" + "\n".join(said)))
         return Result("demo", values, blocks, self._next_commands())

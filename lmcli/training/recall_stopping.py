@@ -22,7 +22,7 @@ LONGEST = 200
 """the longest gap at which the answer must be known"""
 ITEMS = 40
 """of each gap"""
-RIGHT = 0.98
+RIGHT = 0.95
 """the share of right answers at each gap"""
 IN_A_ROW = 2
 

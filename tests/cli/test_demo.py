@@ -40,15 +40,19 @@ def test_the_table_has_gaps_models_controls_and_chance(shown):
     assert max(map(len, shown.out.splitlines())) <= 80
 
 
-def test_the_ranking_and_the_chart_are_shown(shown):
-    assert "held-out text, best first" in shown.out
+def test_what_was_trained_its_cost_and_the_chart_are_shown(shown):
+    trained, cost = shown.out.index("what was trained"), shown.out.index("what planting costs")
+    assert trained < cost < shown.out.index("who still knows the country?")
+    assert re.search(r"\n gru +[\d,]+ +0\.\d +\d+ +\d+ +budget", shown.out)
+    assert re.search(r"\n ngram +[\d,]+ +0\.\d +\d+ +\d+ +-", shown.out)
+    assert "best first" not in shown.out  # its held-out part repeats sentences it was trained on
     assert "a gru   b ngram   ┄┄ 6 %: chance" in shown.out
 
 
 def test_three_sentences_say_what_was_seen(shown):
     said = " ".join(shown.out.split())
     assert "The GRU had not learnt the task in 0.01 minutes (right after the cue: " in said
-    assert "try --minutes 1." in said
+    assert "so the other figures show no forgetting" in said
     assert said.index("On my.txt ") < said.index("The GRU had not") < said.index("Do not conclude")
 
 
@@ -101,11 +105,13 @@ def test_json_has_rows_sentences_paths_and_timings(own, shown, here):
     }
     assert {*found["timings"]} == {"making", "training", "total"}
     assert (found["protocol"]["minutes"], found["corpus"]["tokenizer"]) == (4.75, "word")
+    assert found["corpus"]["times_used"] > 1
 
 
 def test_a_demo_without_a_text_has_one_made_by_rule(lmcli, tmp_path):
     done = lmcli("demo", "--arch", "ngram", "-q")
     assert done.code == 0, done.err
+    assert "held-out text, best first" in done.out
     assert "On a text made by rule the n-gram still knew the country after 3 words" in done.out
     assert done.err == ""
     assert (tmp_path / "runs" / "demo" / "text.items.jsonl").is_file()

@@ -17,9 +17,9 @@ from lmcli.evaluation.comparison import (
     Difference,
     Ranking,
     paired_difference,
-    reach_text,
     summary,
 )
+from lmcli.evaluation.row_memory import reach_text
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
 from lmcli.report.result import PERPLEXITY

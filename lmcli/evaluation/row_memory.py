@@ -1,0 +1,146 @@
+"""How far back each row of a comparison remembers.
+
+**In:** rows as JSON with the runs of their seeds, the data that probes read.
+**Out:** each row's `reach` and, where the text has items with known answers, its `recall`, whether
+it has learnt their task (`learning`), and what planting them costs the text (`cost`); the table.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmcli.evaluation.filler_cost import measure_cost, planted_texts
+from lmcli.evaluation.forced_choice import CONTROL, main_kind
+from lmcli.evaluation.probes.base import (
+    ProbeData,
+    ProbedModel,
+    ProbeResult,
+    load_probes,
+    run_probes,
+)
+from lmcli.evaluation.task_learning import VERDICTS
+from lmcli.registry import PROBES
+from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import WHOLE_PERCENT, Column, Table, text
+from lmcli.run import Run
+
+UNMEASURED = {"tokens": None, "at_least": False}
+
+
+def measure_memory(
+    rows: Sequence[dict[str, Any]],
+    data: ProbeData,
+    seed: int = 0,
+    every: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> tuple[list[ProbeResult], str]:
+    """Set each row's `reach`, and by items `recall`, `learning` and `cost`.
+
+    Gives the results of recall, or with `every` of all probes, and what the text has too little of.
+    Where it has items with known answers, all seeds are probed, else the first of each row.
+    """
+    seeds = None if data.items else 1
+    paths = {row["name"]: [s["run"] for s in row["seeds"][:seeds]] for row in rows}
+    subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]
+    firsts = {some[0] for some in paths.values() if some}
+
+    def without_notes(event: object) -> object:
+        noted = isinstance(event, Message) and event.level == "note"
+        return None if noted else on_progress(event)
+
+    results, too_little = list[ProbeResult](), ""
+    for name, probe in load_probes(PROBES.names() if every else ["recall"], {}).items():
+        mine = [s for s in subjects if name == "recall" or s.name in firsts]
+        reasons = [probe[0].applies(s, data, probe[1]) for s in mine]
+        if not all(reasons):
+            results += run_probes({name: probe}, mine, data, seed, without_notes)
+        elif name == "recall" and not data.items:
+            too_little = reasons[0] or ""
+    recall = next((r for r in results if r.probe == "recall"), None)
+    planted = planted_texts(data.items) if data.items and recall else []
+    models = {s.name: s for s in subjects if s.name in firsts} if planted else {}
+    for row in rows:
+        runs = paths[row["name"]]
+        _set_recall(row, set(runs), recall, by_items=bool(data.items))
+        first = models.get(runs[0]) if runs else None
+        if planted:
+            cost = measure_cost(first.model, first.tokenizer, planted) if first else None
+            row["cost"] = cost.to_json() if cost else None
+    return results, recall.too_little if recall else too_little
+
+
+def _set_recall(
+    row: dict[str, Any], runs: set[str], recall: ProbeResult | None, by_items: bool
+) -> None:
+    """The median over the seeds of a row: its reach, and its right answers at each gap."""
+    summaries = [] if recall is None else [s for s in recall.summary if s["run"] in runs]
+    summaries.sort(key=lambda s: (s["reach"]["tokens"], s["reach"]["at_least"]))
+    middle = (len(summaries) - 1) // 2
+    row["reach"] = summaries[middle]["reach"] if summaries else dict(UNMEASURED)
+    if not by_items or recall is None:
+        return
+    learnt = sorted((s["learning"] for s in summaries), key=_order_of_learning)
+    row["learning"] = learnt[middle] if learnt else None
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for one in (one for one in recall.rows if one["run"] in runs):
+        groups.setdefault((one["kind"], one["gap"]), []).append(one)
+    row["recall"] = [
+        {
+            "kind": kind,
+            "gap": gap,
+            **{n: statistics.median(o[n] for o in some) for n in ("value", "low", "high")},
+            "least": min(o["value"] for o in some),
+            "count": some[0]["count"],
+            "chance": some[0]["chance"],
+            "seeds": len(some),
+        }
+        for (kind, gap), some in groups.items()
+    ]
+
+
+def _order_of_learning(learning: Mapping[str, Any]) -> tuple[int, float]:
+    return VERDICTS.index(learning["verdict"]), learning["nearest"]["value"]
+
+
+def has_not_learnt(row: Mapping[str, Any]) -> bool:
+    return (row.get("learning") or {}).get("verdict") == VERDICTS[0]
+
+
+def reach_text(reach: Mapping[str, Any]) -> str | None:
+    """A reach as a table shows it; a reach of 0 tokens is one too.
+
+    >>> reach_text({"tokens": 128, "at_least": True}), reach_text({"tokens": None})
+    ('≥ 128', None)
+    """
+    if reach["tokens"] is None:
+        return None
+    return ("≥ " if reach["at_least"] else "") + f"{reach['tokens']:,}"
+
+
+def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Right answers of each row, a column a gap; no table where there are no items."""
+    recalled = [row for row in rows if row.get("recall")]
+    if not recalled:
+        return []
+    first = recalled[0]["recall"]
+    kind = main_kind([one["kind"] for one in first])
+    by_gap = sorted((one for one in first if one["kind"] == kind), key=lambda one: one["gap"])
+    gaps = {str(one["gap"]): one["chance"] for one in by_gap}
+    controls = {one["kind"]: one["chance"] for one in first if one["kind"] == CONTROL}
+    table = [{"name": row["name"], **_cells(row["recall"], kind)} for row in recalled]
+    table.append({"name": "chance", **controls, **gaps})
+    columns = [Column("name", text("model"))]
+    columns += [Column(path, WHOLE_PERCENT, path) for path in [*controls, *gaps]]
+    seeds, count = first[0]["seeds"], max(one["count"] for one in first)
+    note = f"{count} questions a gap" + (f"; median of {seeds} seeds" if seeds > 1 else "")
+    told = [(row["name"], (row.get("learning") or {}).get("remark")) for row in recalled]
+    note = "\n".join([note, *(f"{name} {remark}" for name, remark in told if remark)])
+    return [Table(f"right answers by gap: {kind}", columns, table, note)]
+
+
+def _cells(recall: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
+    cells = {str(one["gap"]): one["value"] for one in recall if one["kind"] == kind}
+    return {one["kind"]: one["value"] for one in recall if one["kind"] == CONTROL} | cells
