@@ -37,8 +37,8 @@ Minutes = Annotated[
     float | None,
     o.option(
         "--minutes",
-        about="Budget in minutes of each training.",
-        default="4.75; 1.75 without TEXT",
+        about="Budget in minutes of each training, at most.",
+        default="what this machine needs, by its speed",
         min=0.001,
         metavar="N",
     ),

@@ -202,7 +202,7 @@ def shape(scale: ProblemSize) -> tuple[int, int]:
 
 def curriculum(scale: ProblemSize) -> float:
     """The share of the budget that begins with short documents: none where all are much alike."""
-    return 0.7 if scale.has_varied_lengths else 0.0
+    return 0.6 if scale.has_varied_lengths else 0.0
 
 
 def most_epochs(scale: ProblemSize) -> float:
@@ -215,11 +215,12 @@ def most_epochs(scale: ProblemSize) -> float:
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
     """Peak rate: that of the architecture at a width of 256, less for wider models.
 
-    Less also where it has to last for documents of all lengths, one kind after the other.
+    Less also where documents differ in length. For a GRU on sentences planted in a novel, 190 s a
+    core, right after 200 words: 64 % with 2.5e-3, 87 % with 1.3e-3.
     """
     relu = getattr(settings, "activation", None) == "relu"  # which has no bound to its values
     base = LEARNING_RATE_RELU if relu else float(MODELS.load(arch).learning_rate)
-    share = 0.65 if scale.has_varied_lengths else 1.0
+    share = 0.45 if scale.has_varied_lengths else 1.0
     return share * base * math.sqrt(256 / max(96, width(scale)))
 
 

@@ -37,7 +37,7 @@ def test_each_stage_reads_all_documents_up_to_twice_the_length_and_the_last_one_
     assert len(first.stages) == 5
     for stage in first.stages:
         stage.truncation = stage.stream_length
-    seen = [lengths_read(first.batch(0, used)) for used in (0, 0.24, 0.37, 0.46, 0.5, 0.99)]
+    seen = [lengths_read(first.batch(0, used)) for used in (0, 0.2, 0.34, 0.44, 0.5, 0.99)]
     everything = [2, 3, 3, 4, 9, 20]
     assert seen == [[2], everything[:4], everything[:4], everything[:5], everything, everything]
 
