@@ -37,9 +37,10 @@ from lmcli.grammars.base import (
 from lmcli.grammars.france.facts import shipped
 from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.grammars.france.natural import NaturalFrance, NaturalSettings, SourceText, choose_facts
+from lmcli.registry import TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Stage
 from lmcli.report.result import Block, Passage, Result
-from lmcli.settings import update
+from lmcli.settings import names, update
 from lmcli.training.comparison_folder import RESULT
 from lmcli.training.speed import minutes_needed, tokens_per_second
 from lmcli.training.sweep import Sweep, check_options, prepare, run_sweep
@@ -124,6 +125,11 @@ class DemoText:
     def tokenizer(self) -> str:
         """Words, or characters where the text does not separate its words."""
         return str(self.about.get("tokenizer", "word"))
+
+    def settings(self, tokenizer: str) -> dict[str, Any]:
+        """What fits this text best, for a tokenizer."""
+        known = names(TOKENIZERS.load(tokenizer).Settings)
+        return {n: self.about[n] for n in ("min_count",) if n in known and n in self.about}
 
     @property
     def is_planted(self) -> bool:
@@ -222,6 +228,7 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     check_options(trained)  # a wrong name shows before the text is made
     text = DemoText.of(options, on_progress)
     trained["tokenizer"] = options["tokenizer"] or text.tokenizer
+    trained["settings"] = text.settings(trained["tokenizer"]) | trained["settings"]
     text.write(options["force"])
     sweep = prepare(trained, on_progress)
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))

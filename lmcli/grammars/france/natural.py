@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +134,15 @@ class NaturalFrance(Grammar):
             used += len(filler)
         return documents, used / sum(map(len, self.train))
 
+    @property
+    def min_count(self) -> int:
+        """For the tokenizer: a word that the user's text has once is then unknown.
+
+        The items have words that the text lacks. A model that has never seen an unknown word loses
+        at each of them some of what it held.
+        """
+        return math.ceil(1.5 * max(1.0, self._documents[1]))
+
     def _passages(self, draws: Draws) -> Iterator[tuple[bool, str]]:
         """Consecutive sentences, pass after pass, and whether it is not the first pass."""
         weights = list(accumulate(1 / (k + 1) for k in range(self.most_fillers + 1)))
@@ -172,6 +182,7 @@ class NaturalFrance(Grammar):
             "seed": self.settings.seed,
             "tokenizer": "word" if self.script.unit == "words" else "char",
             "unit": self.script.unit,
+            "min_count": self.min_count,
             "most_fillers": self.most_fillers,
             "gaps": gaps,
             "chance": dict.fromkeys(Counter(item.kind for item in self._items), chance),

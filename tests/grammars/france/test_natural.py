@@ -1,6 +1,8 @@
 """The France sentence in a user's own text: documents, exact gaps, unseen fillers, controls."""
 
+import math
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -306,3 +308,18 @@ def test_distractors_make_the_order_free_reader_fail_at_long_gaps(made):
 
 def test_no_optimum_is_claimed(made):
     assert made.optimum() is None
+
+
+def test_a_word_that_the_text_has_once_is_rarer_than_min_count_and_one_it_has_twice_is_not():
+    """A text of 600 different words, each once or twice, gone through about five times."""
+    words = [f"w{n}x" for n in range(400)]
+    order = words + words[:200]
+    random.Random(0).shuffle(order)
+    own = "\n".join(" ".join(order[i : i + 6]) + "." for i in range(0, len(order), 6))
+    grammar = NaturalFrance(source(own, own), ENGLISH, NaturalSettings(words=5_000))
+    used = grammar.about()["filler"]["times_used"]
+    assert used > 4
+    counts = Counter(re.findall(r"w\d+x", "\n".join(grammar.documents()).lower()))
+    once, twice = ([counts[w] for w in part] for part in (words[200:], words[:200]))
+    assert grammar.about()["min_count"] == math.ceil(1.5 * used)
+    assert max(once) < grammar.about()["min_count"] <= min(twice)
