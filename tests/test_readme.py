@@ -74,6 +74,7 @@ def folder(tmp_path, monkeypatch):
         write_lines(tmp_path / "project" / name, source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMCLI_MINUTES", SHORT)
+    monkeypatch.setenv("LMCLI_DEMO_SET", "words=20000")
     for name in ("LMCLI_WORKERS", "LMCLI_JOBS"):  # to load torch once, not once a training
         monkeypatch.setenv(name, "1")
     return tmp_path
