@@ -59,7 +59,7 @@ def test_many_models_are_several_tables_that_fit_80_columns(memory_row):
 
 def test_kinds_of_items_that_are_not_known_are_left_out(memory_row):
     row = memory_row("lstm", {3: 1, 10: 1})
-    row["recall"].append(row["recall"][-1] | {"kind": "early_stopping", "gap": 7})
+    row["recall"].append(row["recall"][-1] | {"kind": "unknown", "gap": 7})
     assert (
         recall_by_gap([row], OWN)[0].cells()
         == recall_by_gap([memory_row("lstm", {3: 1, 10: 1})], OWN)[0].cells()
