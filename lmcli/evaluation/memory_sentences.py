@@ -79,6 +79,10 @@ def _not_learnt(some: Sequence[Curve], task: MemoryTask) -> str:
     said = f"{_names(some)} had not learnt the task in {_minutes(task.minutes)} (right after the "
     said += f"cue: {right} of 100), so the other figures show no forgetting"
     said = said[:1].upper() + said[1:]
+    if all(curve.learning.get("by_heart") for curve in some):
+        return (
+            f"{said}: known by heart on training documents, so that more text may help, not time."
+        )
     if False in falling and True not in falling:
         return f"{said}; the loss had stopped falling, so that more minutes alone may not help."
     still = ", and the loss was still falling" if all(falling) else ""

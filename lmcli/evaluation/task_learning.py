@@ -105,6 +105,12 @@ class TaskLearning:
         return "forgets" if self.by_construction else "not learnt"
 
     @property
+    def by_heart(self) -> bool:
+        """Whether it knows the answers of its training documents all the same."""
+        nats = self.train_target_nats
+        return self.verdict == "not learnt" and nats is not None and nats < self.amnesic_nats / 2
+
+    @property
     def remark(self) -> str | None:
         """What is to be said of a run that does not know the answer even after the cue."""
         near = f"right after the cue {self.nearest.right} of {self.nearest.count}"
@@ -113,7 +119,7 @@ class TaskLearning:
             if not blind or self.context is None:
                 return None
             return f"sees the last {self.context + 1} tokens, and no cue further back ({near})"
-        if self.train_target_nats is not None and self.train_target_nats < self.amnesic_nats / 2:
+        if self.by_heart:
             known = "knows the answers of its training documents by heart, but not new ones"
             return f"{known} ({near}): more text may help, more time will not"
         said = f"has not learnt the task{' in ' * bool(self.spent)}{self.spent} ({near})"
@@ -129,6 +135,7 @@ class TaskLearning:
             "farthest": self.farthest.to_json(),
             "train_target_nats": self.train_target_nats,
             "amnesic_nats": self.amnesic_nats,
+            "by_heart": self.by_heart,
             "still_falling": self.still_falling,
             "stopped": self.stopped,
             "remark": self.remark,

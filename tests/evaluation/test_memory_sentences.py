@@ -99,6 +99,13 @@ def test_who_has_not_learnt_the_task_is_not_said_to_forget(said, falling, end):
     assert untaught.endswith(end)
 
 
+def test_who_knows_the_answers_by_heart_is_not_told_to_train_longer(said):
+    gru = {"verdict": "not learnt", "still_falling": True, "by_heart": True}
+    untaught = said(gru=NEVER, lstm=FAR, learning={"gru": gru})[1]
+    assert untaught.endswith("on training documents, so that more text may help, not time.")
+    assert "--minutes" not in untaught
+
+
 def test_a_window_that_sees_the_cue_can_have_learnt_nothing_either(said):
     learning = {"window": {"verdict": "not learnt", "still_falling": True}}
     untaught = said(window=NEVER, lstm=FAR, learning=learning)[1]
