@@ -55,6 +55,8 @@ class MemoryTask:
     """whether cues and queries were put into a text of the user's own"""
     order_free: Mapping[int, float] = field(default_factory=dict)
     """by gap, how often a reader is right who takes what is named most often; {}: not known"""
+    minutes_needed: float = 0.0
+    """by this machine for each training; 0: not known"""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _not_learnt(some: Sequence[Curve], task: MemoryTask) -> str:
     if False in falling and True not in falling:
         return f"{said}; the loss had stopped falling, so that more minutes alone may not help."
     still = ", and the loss was still falling" if all(falling) else ""
-    return f"{said}{still}: try --minutes {math.ceil(2 * task.minutes)}."
+    return f"{said}{still}: try --minutes {math.ceil(max(2 * task.minutes, task.minutes_needed))}."
 
 
 def _cost(found: Sequence[Curve], task: MemoryTask) -> str:

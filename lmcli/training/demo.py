@@ -43,7 +43,7 @@ from lmcli.report.progress import Message, OnProgress, Stage, without_notes
 from lmcli.report.result import Block, Passage, Result
 from lmcli.settings import names, update
 from lmcli.training.comparison_folder import RESULT
-from lmcli.training.speed import minutes_needed, tokens_per_second
+from lmcli.training.speed import minutes_to_read, tokens_per_second
 from lmcli.training.sweep import Sweep, check_options, prepare, run_sweep
 from lmcli.training.trials import StoppedError
 
@@ -144,8 +144,8 @@ class DemoText:
         """Whether the sentences stand in a text of the user's own."""
         return "filler" in self.about
 
-    def task(self, minutes: float) -> MemoryTask:
-        """What is asked of models that were trained for these minutes."""
+    def task(self, minutes: float, needed: float = 0.0) -> MemoryTask:
+        """What is asked of models that were trained for these minutes, and need those."""
         facts = self.about["recipe"].get("facts", "en")
         return MemoryTask(
             self.name,
@@ -154,6 +154,7 @@ class DemoText:
             self.about.get("unit", "words"),
             self.is_planted,
             {int(gap): share for gap, share in self.about.get("order_free", {}).items()},
+            needed,
         )
 
     def cloze_options(self) -> list[str]:
@@ -195,6 +196,8 @@ class Demo:
     """the architectures as they were named"""
     minutes: float
     """of each training"""
+    needed: float
+    """minutes that this machine needs for one"""
     timings: Mapping[str, float]
     """seconds of its parts"""
 
@@ -204,7 +207,7 @@ class Demo:
 
     def result(self) -> Result:
         """Ranking, right answers by gap, chart, sentences; the next commands."""
-        ranking, task = self.comparison.result(), self.text.task(self.minutes)
+        ranking, task = self.comparison.result(), self.text.task(self.minutes, LEAST * self.needed)
         rows, folder = self.comparison.rows, self.comparison.folder
         shown = sorted(rows, key=lambda row: (*self.order, row["name"]).index(row["name"]))
         said = memory_sentences(shown, task)
@@ -249,7 +252,8 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     text.write(options["force"])
     sweep = prepare(trained, on_progress)
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
-    minutes = choose_minutes(sweep, options["minutes"], text.is_planted, on_progress)
+    needed = minutes_needed(sweep, on_progress)
+    minutes = choose_minutes(needed, options["minutes"], text.is_planted, on_progress)
     if minutes != options["minutes"]:
         sweep = prepare(trained | {"minutes": minutes}, without_notes(on_progress))
     made = time.monotonic()
@@ -259,34 +263,42 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
         raise _with_use_of(error.finished, error) from None
     ended = time.monotonic()
     timings = {"making": made - began, "training": ended - made, "total": ended - began}
-    return Demo(comparison, text, [spec.name for spec in sweep.specs], minutes, timings)
+    return Demo(comparison, text, [spec.name for spec in sweep.specs], minutes, needed, timings)
+
+
+def minutes_needed(sweep: Sweep, on_progress: OnProgress) -> float:
+    """Minutes in which the LSTM learns the task on this machine, as it is now.
+
+    0 where nothing is trained; without an LSTM another model is measured in its place.
+    """
+    trained = [trial.job for trial in sweep.trials if not trial.job.is_count_based]
+    if not trained:
+        return 0.0
+    on_progress(Stage("measuring the speed", 0, 0, ""))
+    job = next((job for job in trained if job.arch == "lstm"), trained[-1])
+    speed = tokens_per_second(job)
+    needed = minutes_to_read(job, speed)
+    reads = f"this machine trains the {job.arch} on {speed:,.0f} tokens a second"
+    on_progress(Message(f"{reads}, and needs about {needed:.1f} min"))
+    return needed
 
 
 def choose_minutes(
-    sweep: Sweep, given: float | None, is_planted: bool, on_progress: OnProgress
+    needed: float, given: float | None, is_planted: bool, on_progress: OnProgress
 ) -> float:
-    """Minutes for each training, by the speed of this machine as it is now.
+    """Minutes for each training: those given, or some more than this machine needs.
 
     A smaller net or shorter documents would not make it faster: at a width of 128 instead of 192
     700 steps were too few (25 to 35 % right) where they gave 91 % and more, and with fillers of 60
     words at most instead of 300, 450 steps were too few as well.
     """
-    most = MOST_MINUTES if is_planted else MADE_MINUTES
-    trained = [trial.job for trial in sweep.trials if not trial.job.is_count_based]
-    if not trained:
-        return given or most
-    on_progress(Stage("measuring the speed", 0, 0, ""))
-    job = next((job for job in trained if job.arch == "lstm"), trained[-1])
-    speed = tokens_per_second(job)
-    needed = minutes_needed(job, speed)
-    reads = f"this machine trains the {job.arch} on {speed:,.0f} tokens a second"
     if given and given < needed:
-        problem = f"{reads}: in {given:g} min it may not learn the task, which needs {needed:.1f}"
-        on_progress(Message(f"{problem} (--minutes {math.ceil(LEAST * needed)})", "warning"))
+        problem = f"in {given:g} min it may not learn the task: --minutes"
+        on_progress(Message(f"{problem} {math.ceil(LEAST * needed)} gives it time", "warning"))
     if given:
         return given
-    minutes = max(LEAST * needed, min(most, ENOUGH * needed))
-    on_progress(Message(f"{reads}, and needs about {needed:.1f} min"))
+    most = MOST_MINUTES if is_planted else MADE_MINUTES
+    minutes = max(LEAST * needed, min(most, ENOUGH * needed)) or most
     return math.ceil(10 * minutes) / 10
 
 

@@ -33,7 +33,7 @@ def tokens_per_second(job: Job) -> float:
     return (trainer.tokens - tokens) / (time.perf_counter() - began)
 
 
-def minutes_needed(job: Job, speed: float) -> float:
+def minutes_to_read(job: Job, speed: float) -> float:
     """Minutes in which a training of this speed reads `DOCUMENTS`."""
     corpus = job.dataset.corpus
     share = DOCUMENTS / max(1, len(corpus.train.documents))

@@ -9,7 +9,7 @@ from lmcli.errors import TextError, UsageError
 from lmcli.grammars.france.natural import NaturalSettings
 from lmcli.report.progress import Message
 from lmcli.training import demo
-from lmcli.training.demo import DemoText, choose_minutes, text_settings
+from lmcli.training.demo import DemoText, choose_minutes, minutes_needed, text_settings
 
 OPTIONS = {"facts": None, "settings": None, "seed": 0, "minutes": None, "output": "demo"}
 
@@ -40,33 +40,44 @@ def test_the_text_has_the_size_that_is_given_or_the_default():
 
 
 @pytest.mark.parametrize(
-    ("speed", "given", "planted", "minutes"),
+    ("needed", "given", "planted", "minutes"),
     [
-        (160_000, None, True, 0.6),  # 0.19 min needed: three times as many
-        (10_000, None, True, 4.8),  # 3 min needed: 4.75
-        (5_000, None, True, 9.0),  # 6 min needed: more than usual
-        (160_000, None, False, 0.6),
-        (30_000, None, False, 1.8),
-        (160_000, 0.3, True, 0.3),
-        (160_000, 0.1, True, 0.1),
+        (0.19, None, True, 0.6),  # three times as many
+        (3.0, None, True, 4.8),  # 4.75, a little more than it needs
+        (6.0, None, True, 9.0),  # more than usual
+        (0.19, None, False, 0.6),
+        (1.0, None, False, 1.8),
+        (0.0, None, True, 4.8),  # nothing to train
+        (0.2, 0.3, True, 0.3),
+        (0.2, 0.1, True, 0.1),
     ],
 )
-def test_minutes_follow_the_speed_of_the_machine(monkeypatch, speed, given, planted, minutes):
-    """30,000 documents are 1.8 million tokens; the user's own number of minutes stays."""
-    monkeypatch.setattr(demo, "tokens_per_second", lambda job: speed)
-    tokens = SimpleNamespace(train=range(60 * 500))
+def test_minutes_follow_what_the_machine_needs_and_given_ones_stay(needed, given, planted, minutes):
+    events = []
+    assert choose_minutes(needed, given, planted, events.append) == minutes
+    warned = "in 0.1 min it may not learn the task: --minutes 1 gives it time"
+    assert [event.text for event in events] == ([warned] if given == 0.1 else [])
+
+
+def test_the_speed_of_the_lstm_says_how_long_it_takes(monkeypatch):
+    """30,000 documents of 60 tokens are 1.8 million tokens."""
+    asked, events = [], []
+    monkeypatch.setattr(demo, "tokens_per_second", lambda job: asked.append(job.arch) or 60_000)
     corpus = SimpleNamespace(train=SimpleNamespace(documents=range(500)))
-    data = SimpleNamespace(corpus=corpus, tokenized=tokens)
-    jobs = [
-        SimpleNamespace(arch=arch, is_count_based=arch == "ngram", dataset=data)
-        for arch in ("ngram", "lstm")
-    ]
-    sweep, events = SimpleNamespace(trials=[SimpleNamespace(job=job) for job in jobs]), []
-    assert choose_minutes(sweep, given, planted, events.append) == minutes
-    said = " ".join(event.text for event in events if isinstance(event, Message))
-    warned = "in 0.1 min it may not learn the task, which needs 0.2 (--minutes 1)"
-    assert (f"{speed:,} tokens a second: {warned}" in said) == (given == 0.1)
-    assert ("needs about" in said) == (given is None)
+    data = SimpleNamespace(corpus=corpus, tokenized=SimpleNamespace(train=range(60 * 500)))
+
+    def sweep(*archs):
+        jobs = [SimpleNamespace(arch=a, is_count_based=a == "ngram", dataset=data) for a in archs]
+        return SimpleNamespace(trials=[SimpleNamespace(job=job) for job in jobs])
+
+    assert minutes_needed(sweep("ngram", "lstm", "gru"), events.append) == pytest.approx(0.5)
+    assert minutes_needed(sweep("ngram"), events.append) == 0.0
+    assert minutes_needed(sweep("rnn", "gru"), events.append) == pytest.approx(0.5)
+    assert asked == ["lstm", "gru"]
+    said = [event.text for event in events if isinstance(event, Message)]
+    assert (
+        said[0] == "this machine trains the lstm on 60,000 tokens a second, and needs about 0.5 min"
+    )
 
 
 def test_a_text_of_the_users_own_is_made_into_one_with_items(own, tmp_path):

@@ -139,9 +139,12 @@ class NaturalFrance(Grammar):
         """For the tokenizer: a word that the user's text has once is then unknown.
 
         The items have words that the text lacks. A model that has never seen an unknown word loses
-        at each of them some of what it held.
+        at each of them some of what it held. In a text of few documents it is less, lest the
+        answers be unknown too.
         """
-        return math.ceil(1.5 * max(1.0, self._documents[1]))
+        documents, used = self._documents
+        once = math.ceil(1.5 * max(1.0, used))
+        return max(1, min(once, len(documents) // (4 * len(self.facts.pairs))))
 
     def _passages(self, draws: Draws) -> Iterator[tuple[bool, str]]:
         """Consecutive sentences, pass after pass, and whether it is not the first pass."""

@@ -316,7 +316,10 @@ def test_a_word_that_the_text_has_once_is_rarer_than_min_count_and_one_it_has_tw
     order = words + words[:200]
     random.Random(0).shuffle(order)
     own = "\n".join(" ".join(order[i : i + 6]) + "." for i in range(0, len(order), 6))
-    grammar = NaturalFrance(source(own, own), ENGLISH, NaturalSettings(words=5_000))
+    few = NaturalFrance(source(own, own), ENGLISH, NaturalSettings(words=5_000))
+    assert few.about()["min_count"] == len(list(few.documents())) // (4 * 16) < 6
+    settings = NaturalSettings(words=12_000, longest=20)
+    grammar = NaturalFrance(source(own, own), ENGLISH, settings)
     used = grammar.about()["filler"]["times_used"]
     assert used > 4
     counts = Counter(re.findall(r"w\d+x", "\n".join(grammar.documents()).lower()))
