@@ -51,7 +51,7 @@ TEXT = "text.txt"
 """the name of the text that is made, in the folder of the demo"""
 MOST_MINUTES, MADE_MINUTES = 4.75, 1.75
 """of each training on a fast machine, on a text of the user's own and on one made by rule"""
-ENOUGH, LEAST = 3.0, 1.5
+ENOUGH, LEAST = 3.0, 2.0
 """the minutes of a training, as multiples of those that the LSTM needs: the others take longer"""
 SIZES = ("words", "longest")
 """settings of the text that is made from the user's own"""
