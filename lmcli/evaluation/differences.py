@@ -49,7 +49,7 @@ class Member:
     @property
     def seeds(self) -> int:
         """How many were trained."""
-        return self.bits.shape[-2]
+        return int(self.bits.shape[-2])
 
     @property
     def rates(self) -> Floats:
@@ -108,17 +108,66 @@ def seed_variances(members: Sequence[Member]) -> list[SeedVariance]:
     return found
 
 
-def estimate_difference(
-    a: Member, b: Member, a_seed: SeedVariance, b_seed: SeedVariance
-) -> tuple[Estimate, Estimate]:
-    """Bits per character of a minus that of b: for any seeds, and for these runs."""
-    difference = a.mean - b.mean
-    text = stretch_variance(a.bits.mean(-2) - b.bits.mean(-2), a.chars)
-    terms = [(text, np.full_like(text, max(1, min(STRETCHES, len(a.chars)) - 1)))]
-    seeds = [(s.variance / m.seeds, s.degrees) for m, s in ((a, a_seed), (b, b_seed))]
-    if not (a_seed.is_own or b_seed.is_own):  # one and the same estimate
-        seeds = [(seeds[0][0] + seeds[1][0], a_seed.degrees)]
-    return Estimate.of(difference, terms + seeds), Estimate.of(difference, terms)
+@dataclass(frozen=True)
+class Pair:
+    """Two members, and how far the seeds of each differ."""
+
+    a: Member
+    b: Member
+    a_seed: SeedVariance
+    b_seed: SeedVariance
+
+    @property
+    def in_run(self) -> Estimate:
+        """Bits per character of a minus that of b, for these runs."""
+        return Estimate.of(self.a.mean - self.b.mean, [self._text()])
+
+    @property
+    def estimate(self) -> Estimate:
+        """The same for any seeds."""
+        seeds = [(v, s.degrees) for v, s in zip(self._seeds(), self._variances(), strict=True)]
+        if not (self.a_seed.is_own or self.b_seed.is_own):  # one and the same estimate
+            seeds = [(seeds[0][0] + seeds[1][0], self.a_seed.degrees)]
+        return Estimate.of(self.a.mean - self.b.mean, [self._text(), *seeds])
+
+    def _text(self) -> tuple[Floats, Floats]:
+        """Variance of the difference over the text, and its degrees of freedom."""
+        apart = self.a.bits.mean(-2) - self.b.bits.mean(-2)
+        variance = stretch_variance(apart, self.a.chars)
+        return variance, np.full_like(variance, max(1, min(STRETCHES, len(self.a.chars)) - 1))
+
+    def _variances(self) -> tuple[SeedVariance, SeedVariance]:
+        return self.a_seed, self.b_seed
+
+    def _seeds(self) -> list[Floats]:
+        """Variance of the mean over the seeds of each."""
+        return [self.a_seed.variance / self.a.seeds, self.b_seed.variance / self.b.seeds]
+
+    def difference(self, p_holm: float, run_p_holm: float) -> Difference:
+        """With its intervals; the p-values are corrected for those of other pairs."""
+        value, estimate, in_run = float(self.a.mean - self.b.mean), self.estimate, self.in_run
+        half, run_half = estimate.half_width(), in_run.half_width()
+        members = zip((self.a, self.b), self._variances(), strict=True)
+        trained = [float(s.variance) for m, s in members if not m.is_count_based]
+        a_error, b_error = (math.sqrt(float(variance)) for variance in self._seeds())
+        return Difference(
+            a=self.a.name,
+            b=self.b.name,
+            bits_per_char=value,
+            low=value - half,
+            high=value + half,
+            p=float(estimate.p()),
+            p_holm=p_holm,
+            scope="architecture" if self.a_seed.is_own and self.b_seed.is_own else "run",
+            run_low=value - run_half,
+            run_high=value + run_half,
+            run_p_holm=run_p_holm,
+            seed_deviation=math.sqrt(sum(trained) / len(trained)) if trained else 0.0,
+            text_error=float(in_run.error),
+            seed_errors=(a_error, b_error),
+            degrees=float(estimate.degrees),
+            is_negligible=abs(value) < NEGLIGIBLE * float(self.b.mean),
+        )
 
 
 # ------------------------------------------------------------------ verdicts
@@ -192,41 +241,18 @@ class Difference:
 def differences_to_best(members: Sequence[Member]) -> list[Difference]:
     """Of each other member to the first, which is the best."""
     variances = seed_variances(members)
-    best, best_seed = members[0], variances[0]
-    others = list(zip(members[1:], variances[1:], strict=True))
-    if not others:
+    pairs = [
+        Pair(member, members[0], seed, variances[0])
+        for member, seed in zip(members[1:], variances[1:], strict=True)
+    ]
+    if not pairs:
         return []
-    found = [estimate_difference(m, best, seed, best_seed) for m, seed in others]
-    p = np.array([estimate.p() for estimate, _ in found])
-    adjusted = against_best(p)
-    run_adjusted = against_best(np.array([in_run.p() for _, in_run in found]))
-    differences = []
-    for i, ((m, seed), (estimate, in_run)) in enumerate(zip(others, found, strict=True)):
-        value, pair = float(estimate.value), ((m, seed), (best, best_seed))
-        half, run_half = estimate.half_width(), in_run.half_width()
-        trained = [float(s.variance) for x, s in pair if not x.is_count_based]
-        errors = [math.sqrt(float(s.variance) / x.seeds) for x, s in pair]
-        differences.append(
-            Difference(
-                a=m.name,
-                b=best.name,
-                bits_per_char=value,
-                low=value - half,
-                high=value + half,
-                p=float(p[i]),
-                p_holm=float(adjusted[i]),
-                scope="architecture" if seed.is_own and best_seed.is_own else "run",
-                run_low=value - run_half,
-                run_high=value + run_half,
-                run_p_holm=float(run_adjusted[i]),
-                seed_deviation=math.sqrt(sum(trained) / len(trained)) if trained else 0.0,
-                text_error=float(in_run.error),
-                seed_errors=(errors[0], errors[1]),
-                degrees=float(estimate.degrees),
-                is_negligible=abs(value) < NEGLIGIBLE * float(best.mean),
-            )
-        )
-    return differences
+    adjusted = against_best(np.array([pair.estimate.p() for pair in pairs]))
+    in_run = against_best(np.array([pair.in_run.p() for pair in pairs]))
+    return [
+        pair.difference(float(p), float(r))
+        for pair, p, r in zip(pairs, adjusted, in_run, strict=True)
+    ]
 
 
 def word_for_best(differences: Sequence[Difference]) -> str:
