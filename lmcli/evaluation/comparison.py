@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmcli.data.dataset import Dataset
+from lmcli.evaluation.differences import (
+    ASSUMED_DEVIATION,
+    Difference,
+    Member,
+    differences_to_best,
+    word_for_best,
+)
 from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.probes.base import ProbeData, ProbeReport, ProbeResult
 from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
 from lmcli.evaluation.score import Score, warn_of_unknown
-from lmcli.evaluation.statistics import limits, paired_rates
 from lmcli.evaluation.trial_result import TrialResult, optimum_row
 from lmcli.grammars.base import find_companions
 from lmcli.report.progress import OnProgress, warnings_only
@@ -59,6 +63,15 @@ class ComparisonRow:
         """On the held-out part; what rows are sorted by."""
         return self.mean(lambda r: r.held_out.bits_per_char)
 
+    @property
+    def is_count_based(self) -> bool:
+        """Whether another seed would give the same model."""
+        return self.results[0].is_count_based
+
+    def member(self) -> Member:
+        """What its differences are estimated from."""
+        return Member.of(self.name, [r.held_out for r in self.results], self.is_count_based)
+
     def to_json(self) -> dict[str, Any]:
         """A row of ``compare --json``."""
         first = self.results[0]
@@ -85,49 +98,13 @@ class ComparisonRow:
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
     """Means over seeds; the standard error holds both the text's and the seeds' share."""
-    bits = [s.bits_per_char for s in scores]
-    text_error = float(np.mean([s.standard_error for s in scores]))
-    seed_error = float(np.std(bits, ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else 0.0
-    nats = float(np.mean([s.nats_per_token for s in scores]))
+    nats = sum(s.nats_per_token for s in scores) / len(scores)
     return {
         "nats_per_token": nats,
         "perplexity": math.exp(nats) if nats < 700 else math.inf,
-        "bits_per_char": float(np.mean(bits)),
-        "standard_error": math.hypot(text_error, seed_error),
+        "bits_per_char": sum(s.bits_per_char for s in scores) / len(scores),
+        "standard_error": Member.of("", scores).error(),
     }
-
-
-@dataclass(frozen=True)
-class Difference:
-    """bits_per_char of a minus that of b on the same blocks, with a 95 % interval."""
-
-    a: str
-    b: str
-    bits_per_char: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """What the interval says of a."""
-        if self.low > 0:
-            return "worse"
-        return "better" if self.high < 0 else "no detectable difference"
-
-    def to_json(self) -> dict[str, Any]:
-        """An entry of ``differences``."""
-        return {**vars(self), "verdict": self.verdict}
-
-
-def paired_difference(
-    a: str, a_scores: Sequence[Score], b: str, b_scores: Sequence[Score]
-) -> Difference:
-    """Paired bootstrap over blocks of text, and over seeds where there are several."""
-    a_nats, b_nats = (np.stack([s.block_nats for s in some]) for some in (a_scores, b_scores))
-    a_rates, b_rates = paired_rates(a_nats, b_nats, a_scores[0].block_chars)
-    low, high = limits(a_rates / math.log(2) - b_rates / math.log(2))
-    a_mean, b_mean = (np.mean([s.bits_per_char for s in some]) for some in (a_scores, b_scores))
-    return Difference(a, b, float(a_mean - b_mean), low, high)
 
 
 @dataclass(frozen=True)
@@ -145,8 +122,7 @@ class Ranking:
             groups.setdefault(result.name, []).append(result)
         rows = [ComparisonRow(name, g[0].arch, g) for name, g in groups.items()]
         rows.sort(key=lambda row: row.bits_per_char)
-        scores = [(row.name, [r.held_out for r in row.results]) for row in rows]
-        return cls(rows, [paired_difference(*other, *scores[0]) for other in scores[1:]])
+        return cls(rows, differences_to_best([row.member() for row in rows]))
 
 
 # ------------------------------------------------------------------ what `lmcli compare` says
@@ -161,6 +137,11 @@ SEEN = (
     "the sentences of this text stand in it several times, so that models have seen those of the "
     "held-out part; for sentences that none has seen, look at what planting costs"
 )
+ERRORS = (
+    "bits/char: ± one standard error of {}; against best: bits/char, ± half of the 95 % interval"
+)
+SEEDS = 3
+"""what is advised where there is one"""
 ENDED = "ended by: budget, patience (no progress in validation), memory (items answered)"
 
 
@@ -215,11 +196,25 @@ class Comparison:
             Column("verdict", text("against best")),
         ]
         held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
-        notes = ["± is one standard error; a verdict is a paired 95 % interval in bits/char"]
+        several = any(len(row.results) > 1 for row in self.ranking.rows)
+        notes = [ERRORS.format("text and seeds" if several else "the text")]
         if (self.corpus.get("times_used") or 1) > 1:
             notes.append(SEEN)
-        notes += filter(None, [self.too_little])
+        notes += filter(None, [self.seeds_hint(), self.too_little])
         return Table(f"{held_out[part]}, best first", columns, self._table_rows(), "\n".join(notes))
+
+    def seeds_hint(self) -> str:
+        """What more seeds would cost and give, where there is one."""
+        trained = [row for row in self.ranking.rows if not row.is_count_based]
+        if not self.ranking.differences or not trained or any(len(r.results) > 1 for r in trained):
+            return ""
+        seconds = sum(row.mean(lambda r: r.seconds) for row in trained) * (SEEDS - 1)
+        minutes = seconds / 60 / (self.protocol.get("side_by_side") or 1)
+        return (
+            f"one seed: another is assumed to change a score by {100 * ASSUMED_DEVIATION:g} %. "
+            f"--seeds {SEEDS} measures that, in {minutes:.1f} more minutes, and makes its share "
+            f"of the intervals {math.sqrt(SEEDS):.1f} times smaller"
+        )
 
     def training_table(self) -> Table:
         """What each training cost and how far back it reaches, without the ranking."""
@@ -234,10 +229,12 @@ class Comparison:
         differences = {d.a: d for d in self.ranking.differences}
         table = []
         for row in self.rows:
-            verdict = "best" if row["name"] == self.ranking.rows[0].name else ""
+            is_best = row["name"] == self.ranking.rows[0].name
+            verdict = word_for_best(self.ranking.differences) if is_best else ""
             if against := differences.get(row["name"]):
-                said = "not learnt" if has_not_learnt(row) else against.verdict
-                verdict = f"{said} ({against.bits_per_char:+.3f})"
+                verdict = against.in_words()
+                if has_not_learnt(row):
+                    verdict = f"not learnt {against.shown()}"
             millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
             reach = reach_text(row["reach"])
             table.append({**row, "verdict": verdict, "million": millions, "reached": reach})

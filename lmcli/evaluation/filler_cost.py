@@ -112,7 +112,7 @@ class FillerCost:
     def to_json(self) -> dict[str, Any]:
         """The value of `cost` in a row of ``compare --json``."""
         sizes = self.planted.chars.astype(np.float64)
-        rates = paired_rates(self.planted.nats[None], self.alone.nats[None], sizes)
+        rates = paired_rates(self.planted.nats, self.alone.nats, sizes)
         low, high = limits((rates[0] - rates[1]) / math.log(2))
         apart = (math.fsum(self.planted.nats) - math.fsum(self.alone.nats)) / math.log(2)
         parts = ("planted", "alone", "cue_and_query")

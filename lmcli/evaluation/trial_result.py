@@ -47,6 +47,8 @@ class TrialResult:
     learning_rate: float | None
     valid: Score
     test: Score | None
+    is_count_based: bool = False
+    """another seed would give the same model"""
 
     @classmethod
     def of(
@@ -64,7 +66,7 @@ class TrialResult:
         return cls(
             name, run.record.arch, run.record.seed, str(run.path),
             model.parameter_count(), model.body_parameters(), model.flops_per_token(),
-            tokens_seen, seconds, learning_rate, valid, test,
+            tokens_seen, seconds, learning_rate, valid, test, model.is_count_based,
         )  # fmt: skip
 
     @property

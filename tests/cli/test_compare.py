@@ -46,8 +46,10 @@ def test_differences_are_paired_against_the_best(compared):
 def test_a_verdict_says_what_the_interval_says(compared):
     for d in compared("--arch", "gru,lstm,ngram", *TINY)["differences"]:
         assert d["verdict"] in VERDICTS
-        assert (d["verdict"] == "worse") == (d["low"] > 0)
-        assert (d["verdict"] == "better") == (d["high"] < 0)
+        assert (d["verdict"] == "worse") == (d["p_holm"] < 0.05)
+        assert (d["p"] < 0.05) == (d["low"] > 0)
+        assert d["p"] <= d["p_holm"]
+        assert d["scope"] == "run"  # of one seed
 
 
 def test_a_run_is_not_told_from_itself(compared, copied):
@@ -81,6 +83,9 @@ def test_seeds_of_an_architecture_are_one_row(compared):
     assert bits[0] != bits[1]
     assert rows["rnn"]["test"]["bits_per_char"] == pytest.approx(sum(bits) / 2)
     assert len(rows["ngram"]["seeds"]) == 1
+    (difference,) = values["differences"]
+    assert difference["scope"] == "architecture"
+    assert difference["seed_deviation"] == pytest.approx(abs(bits[0] - bits[1]) / 2**0.5)
 
 
 def test_runs_alone_are_compared_without_training(compared, copied, tmp_path):

@@ -13,12 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.evaluation.comparison import (
-    Difference,
-    Ranking,
-    paired_difference,
-    summary,
-)
+from lmcli.evaluation.comparison import Comparison, Ranking, summary
 from lmcli.evaluation.row_memory import reach_text
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
@@ -39,87 +34,12 @@ def outcome(name, test, valid=None, seed=0):
     )
 
 
-# ------------------------------------------------------------------ paired differences
-
-
 @pytest.fixture
 def blocks():
     """Nats of 400 blocks of a text that is hard in some places for everybody."""
     rng = np.random.default_rng(0)
     hard = rng.normal(1500, 400, size=400)
     return hard, rng.normal(0, 20, size=400), rng.normal(0, 20, size=400)
-
-
-def test_a_difference_and_its_interval_are_those_of_the_paired_blocks(blocks):
-    hard, one, other = blocks
-    a, b = score(hard + one + 10), score(hard + other)
-    found = paired_difference("a", [a], "b", [b])
-    apart = (one + 10 - other) / 1000 / math.log(2)  # bits a character in each block
-    error = apart.std(ddof=1) / math.sqrt(400)
-    assert found.bits_per_char == pytest.approx(apart.mean())
-    assert found.low == pytest.approx(apart.mean() - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(apart.mean() + 1.96 * error, abs=0.15 * error)
-    assert (found.a, found.b, found.verdict) == ("a", "b", "worse")
-
-
-def test_what_is_hard_for_both_does_not_hide_a_difference(blocks):
-    hard, one, other = blocks
-    a, b = score(hard + one - 5), score(hard + other)
-    unpaired = math.hypot(a.standard_error, b.standard_error)
-    found = paired_difference("a", [a], "b", [b])
-    assert abs(found.bits_per_char) < unpaired  # no chance without pairing
-    assert found.verdict == "better"
-    assert found.high - found.low < unpaired
-
-
-def test_turned_around_a_difference_changes_its_sign(blocks):
-    hard, one, other = blocks
-    a, b = [score(hard + one)], [score(hard + other)]
-    there, back = paired_difference("a", a, "b", b), paired_difference("b", b, "a", a)
-    assert there.bits_per_char == -back.bits_per_char
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
-
-
-def test_a_model_does_not_differ_from_itself(blocks):
-    found = paired_difference("a", [score(blocks[0])], "b", [score(blocks[0])])
-    assert (found.bits_per_char, found.low, found.high) == (0, 0, 0)
-    assert found.verdict == "no detectable difference"
-
-
-def test_one_in_twenty_equal_models_is_told_apart():
-    rng = np.random.default_rng(1)
-    verdicts = []
-    for _ in range(150):
-        hard = rng.normal(1500, 400, size=100)
-        a, b = (score(hard + rng.normal(0, 50, size=100)) for _ in range(2))
-        verdicts.append(paired_difference("a", [a], "b", [b]).verdict)
-    wrong = sum(v != "no detectable difference" for v in verdicts)
-    assert 1 <= wrong <= 17  # 7.5 of 150 expected; 3.5 standard deviations
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (0.1, 0.2, "worse"),
-        (-0.2, -0.1, "better"),
-        (-0.1, 0.2, "no detectable difference"),
-        (0.0, 0.2, "no detectable difference"),
-        (-0.2, 0.0, "no detectable difference"),
-    ],
-)
-def test_a_verdict_says_on_which_side_of_zero_the_interval_lies(low, high, verdict):
-    found = Difference("a", "b", (low + high) / 2, low, high)
-    assert found.verdict == verdict
-    assert found.to_json()["verdict"] == verdict
-
-
-def test_seeds_that_disagree_widen_the_interval(blocks):
-    hard, one, other = blocks
-    b = [score(hard + other)] * 3
-    alike = paired_difference("a", [score(hard + one)] * 3, "b", b)
-    apart = paired_difference("a", [score(hard + one + shift) for shift in (-90, 0, 90)], "b", b)
-    assert apart.bits_per_char == pytest.approx(alike.bits_per_char)
-    assert apart.high - apart.low > 2 * (alike.high - alike.low)
 
 
 # ------------------------------------------------------------------ the ranking
@@ -165,11 +85,49 @@ def test_which_training_was_done_first_changes_nothing(blocks):
 
 
 def test_the_error_of_several_seeds_holds_that_of_the_text_and_that_of_the_seeds(blocks):
-    one, other = score(blocks[0]), score(blocks[0] + 100)
-    text = (one.standard_error + other.standard_error) / 2
+    one, other = score(blocks[0]), score(blocks[0] + 100 + blocks[1])
+    text = score(blocks[0] + 50 + blocks[1] / 2).standard_error
     seeds = abs(one.bits_per_char - other.bits_per_char) / 2  # std of two / sqrt(2)
     assert summary([one, other])["standard_error"] == pytest.approx(math.hypot(text, seeds))
-    assert summary([one])["standard_error"] == one.standard_error
+    assert summary([one])["standard_error"] == pytest.approx(one.standard_error)
+
+
+def comparison(outcomes, **protocol):
+    """A comparison of these, without what is measured of memory."""
+    ranking = Ranking.of(outcomes)
+    rows = [row.to_json() | {"reach": {"tokens": None, "at_least": False}} for row in ranking.rows]
+    return Comparison(ranking, rows, {}, protocol, Path("runs"))
+
+
+def test_with_one_seed_a_hint_says_what_three_cost_and_give(blocks):
+    hard, one, other = blocks
+    a, b = outcome("a", score(hard + one)), outcome("b", score(hard + other + 15))
+    counted = replace(outcome("n", score(hard + 900)), is_count_based=True)
+    found = comparison([replace(r, seconds=90) for r in (a, b, counted)], side_by_side=2)
+    note, verdicts = found.table().note, [row["verdict"] for row in found.table().rows]
+    assert "± one standard error of the text;" in note
+    assert "assumed to change a score by 1.1 %. --seeds 3 measures that, in 3.0 more min" in note
+    assert verdicts[0] == "ahead in this run"
+    assert verdicts[1].startswith("behind in this run (+0.02")
+    assert verdicts[2].startswith("worse (+1.")
+    (near, far) = found.to_json()["differences"]
+    assert (near["verdict"], near["scope"]) == ("no detectable difference", "run")
+    assert near["low"] < 0 < near["run_low"] < near["bits_per_char"] < near["run_high"]
+    assert (far["verdict"], far["scope"]) == ("worse", "run")
+
+
+def test_with_several_seeds_the_verdict_is_about_the_architecture(blocks):
+    hard, one, other = blocks
+    seeds = [outcome("a", score(hard + one + s), seed=s) for s in range(3)]
+    seeds += [outcome("b", score(hard + other + s + 15), seed=s) for s in range(3)]
+    found = comparison(seeds)
+    assert "standard error of text and seeds" in found.table().note
+    assert "--seeds" not in found.table().note
+    (apart,) = found.to_json()["differences"]
+    assert (apart["verdict"], apart["scope"]) == ("worse", "architecture")
+    assert apart["seed_deviation"] == pytest.approx(1 / 1000 / math.log(2))
+    assert [row["verdict"].split()[0] for row in found.table().rows] == ["best", "worse"]
+    assert "--seeds" not in comparison([seeds[0]]).table().note  # nothing to compare with
 
 
 # ------------------------------------------------------------------ trainings
@@ -238,7 +196,7 @@ def test_a_run_that_has_not_learnt_the_task_is_not_just_worse(compared):
     assert "learning" not in rows["optimum"] or rows["optimum"]["learning"] is None
     told = " ".join(shown.split())
     assert rows["rnn"]["test"]["bits_per_char"] > rows["ngram"]["test"]["bits_per_char"]
-    ranking = shown.partition("± is one standard error")[0]
+    ranking = shown.partition("± one standard error")[0]
     assert "not learnt" in ranking
     assert "worse" not in ranking
     sentence = (

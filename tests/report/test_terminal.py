@@ -3,12 +3,14 @@
 import io
 import json
 import random
+from dataclasses import fields
 
 import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from lmcli.cli import app
+from lmcli.evaluation.differences import Difference
 from lmcli.report.result import (
     BITS_PER_CHAR,
     COUNT,
@@ -207,7 +209,8 @@ def test_compare_shows_what_its_json_holds(both):
         assert f" {bits} " in line
     (difference,) = values["differences"]
     squeezed = " ".join(page.split())  # at 80 columns the column of words takes two lines
-    assert f"{difference['verdict']} ({difference['bits_per_char']:+.3f})" in squeezed
+    shown = Difference(**{f.name: difference[f.name] for f in fields(Difference)}).in_words()
+    assert shown in squeezed
 
 
 def test_cloze_shows_what_its_json_holds(both):
