@@ -110,8 +110,8 @@ class Influence(Probe):
         if not row["felt"]["tokens"]:
             return f"{row['model']} feels no single token"
         felt = f"{row['model']} feels a single token {reach_words(row['felt'])} later"
-        used = row["use"]["tokens"]
-        return f"{felt}, and uses it {f'up to {reach_words(row["use"])}' if used else 'nowhere'}"
+        used = f"up to {reach_words(row['use'])}" if row["use"]["tokens"] else "nowhere"
+        return f"{felt}, and uses it {used}"
 
 
 def measure(
@@ -121,7 +121,7 @@ def measure(
     tokenizer = subject.tokenizer
     streams = [s for s in documents(tokenizer, data.held_out) if len(s) > 2]
     others = Replacements(documents(tokenizer, data.train or data.held_out, COUNTED), tokenizer)
-    if not streams or not others.possible:
+    if sum(len(s) - 2 for s in streams) < FEWEST or not others.possible:
         return []
     rng = np.random.default_rng(seed)
     targets, blocks = draw_targets(streams, settings.targets, rng)
@@ -148,10 +148,10 @@ USE = ("use", "use_low", "use_high")
 def draw_targets(
     streams: Sequence[Ids], count: int, rng: np.random.Generator
 ) -> tuple[Places, Places]:
-    """Documents and places (count, 2) of tokens that have one before them; stretches (count,)."""
+    """Documents and places (N, 2) of tokens that have one before them; their stretches (N,)."""
     sizes = np.array([len(s) - 2 for s in streams])
     ends = np.cumsum(sizes)
-    place = np.sort(rng.integers(ends[-1], size=count))
+    place = np.sort(rng.choice(ends[-1], min(count, int(ends[-1])), replace=False))
     document = np.searchsorted(ends, place, "right")
     inside = place - (ends - sizes)[document] + 2
     stretch = max(1, min(STRETCH, int(ends[-1]) // 20))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +81,8 @@ def octave_counts(stream: Stream, upper: Sequence[int]) -> tuple[Places, Places]
     keys = np.sort(stream.ids * length + place)
     earlier = [np.zeros_like(place), *(np.minimum(stream.inside, edge) for edge in upper)]
     ranks = [np.searchsorted(keys, stream.ids * length + place - back) for back in earlier]
-    counts = [near - far for near, far in zip(ranks, ranks[1:], strict=False)]
-    sizes = [far - near for near, far in zip(earlier, earlier[1:], strict=False)]
+    counts = [near - far for near, far in pairwise(ranks)]
+    sizes = [far - near for near, far in pairwise(earlier)]
     return np.stack(counts, axis=1), np.stack(sizes, axis=1)
 
 

@@ -35,7 +35,7 @@ from lmcli.evaluation.probes.base import (
 from lmcli.evaluation.probes.ceiling.caches import edges, worth
 from lmcli.evaluation.probes.ceiling.mutual_information import by_distance
 from lmcli.evaluation.state_batches import Ids, documents
-from lmcli.evaluation.statistics import Floats, block_weights, limits, weighted_means
+from lmcli.evaluation.statistics import Floats, block_counts, half_width
 from lmcli.grammars.base import read_items
 from lmcli.models.ngram.kneser_ney import KneserNey
 from lmcli.report.result import COUNT, Column, Figure, Metric, Point, Series, text
@@ -49,6 +49,10 @@ FEW_SYMBOLS = 512
 SYMBOLS = {"char": "characters", "byte": "bytes"}
 LEAST = 400
 """held-out tokens"""
+LITTLE = 0.05
+"""of the whole gain; a memory that adds less is not counted"""
+ITEMS = 50
+"""of each gap, at the most"""
 STRETCH = 1024
 """tokens drawn together for the intervals, at the most"""
 
@@ -165,31 +169,39 @@ def measure(
 
 def _curve(gained: Floats, null: Floats, upper: Sequence[int], seed: int) -> list[dict[str, Any]]:
     """U(c) and what comes beyond, with intervals over stretches of the held-out text."""
-    count = len(gained)
-    stretch = max(64, min(STRETCH, count // 20))
-    weights = block_weights(np.arange(count) // stretch, seed)
-    net = gained - null
+    count, net = len(gained), gained - null
+    beyond = net[:, -1:] - net
+    low, high = interval(net, seed)
+    rest_low, rest_high = interval(beyond, seed)
     rows = []
     for k, edge in enumerate(upper):
-        low, high = limits(weighted_means(net[:, k], weights))
-        beyond = net[:, -1] - net[:, k]
-        rest_low, rest_high = limits(weighted_means(beyond, weights))
-        row = {"context": edge, "context_from": upper[k - 1] + 1 if k else 1}
-        row |= {"value": float(net[:, k].mean()), "low": low, "high": high, "chance": 0.0}
-        row |= {"null": float(null[:, k].mean()), "count": count, "rest": float(beyond.mean())}
-        rows.append(row | {"rest_low": rest_low, "rest_high": rest_high})
+        row = {"context": edge, "context_from": upper[k - 1] + 1 if k else 1, "chance": 0.0}
+        row |= {"value": float(net[:, k].mean()), "low": low[k], "high": high[k], "count": count}
+        row |= {"null": float(null[:, k].mean()), "rest": float(beyond[:, k].mean())}
+        rows.append(row | {"rest_low": rest_low[k], "rest_high": rest_high[k]})
     return rows
+
+
+def interval(values: Floats, seed: int) -> tuple[list[float], list[float]]:
+    """95 % limits of the mean of each column, stretches drawn again. Shapes: (N, C) -> C, C."""
+    firsts = np.arange(0, len(values), max(64, min(STRETCH, len(values) // 20)))
+    counts = block_counts(len(firsts), np.random.default_rng(seed))  # (R, stretches)
+    sizes = np.diff(firsts, append=len(values))
+    means = counts @ np.add.reduceat(values, firsts) / (counts @ sizes)[:, None]  # (R, C)
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return low.tolist(), high.tolist()
 
 
 def _words(rows: Rows, answers: Row | None) -> dict[str, Any]:
     """How much in all, up to which word, and at the answers of items.
 
-    The text rewards c words if what is beyond c, and not what is beyond fewer, has 0 in its
-    interval.
+    The text rewards a memory of the fewest words beyond which 0 is in the interval of what more
+    words add, or beyond which no more than a twentieth of it is to be had.
     """
     last = rows[-1]
     worth = {k: last[k] for k in ("value", "low", "high")}
-    within = next(row for row in rows if row is last or row["rest_low"] <= 0)
+    little = LITTLE * last["value"]
+    within = next(r for r in rows if r is last or r["rest_low"] <= 0 or r["rest"] <= little)
     none = last["low"] <= 0
     reach = {"tokens": 0 if none else within["context"], "at_least": not none and within is last}
     shown = "{value:.3f} nats a token ({low:.3f} to {high:.3f})".format(**worth)
@@ -212,7 +224,7 @@ def at_answers(table: KneserNey, tokenizer: Tokenizer, data: ProbeData) -> dict[
 
     The loss is -ln of the answer's share among the candidates; with the past it could be 0.
     """
-    groups = group_items(read_items(data.items)) if data.items else {}
+    groups = group_items(read_items(data.items), ITEMS) if data.items else {}
     kind = main_kind([kind for kind, _ in groups]) if groups else ""
     far = [i for (k, gap), some in groups.items() if k == kind and gap >= ORDER - 1 for i in some]
     candidates = {word for item in far for word in item.candidates}
@@ -232,8 +244,8 @@ def at_answers(table: KneserNey, tokenizer: Tokenizer, data: ProbeData) -> dict[
         among = row[[word[0] for word in words]]
         nats.append(-np.log(among[item.candidates.index(item.answer)] / among.sum()))
     losses = np.array(nats)
-    low, high = limits(weighted_means(losses, block_weights(np.arange(len(losses)), 0)))
-    return {"value": float(losses.mean()), "low": low, "high": high, "count": len(losses)}
+    mean, half = float(losses.mean()), float(half_width(losses[:, None])[0])
+    return {"value": mean, "low": mean - half, "high": mean + half, "count": len(losses)}
 
 
 # ------------------------------------------------------------------ symbols
@@ -244,6 +256,6 @@ def _symbols(rows: Rows, unit: str) -> dict[str, Any]:
     told, at_least = leading_run(rows, lambda row: row["value"] > row["chance"] and row["low"] > 0)
     reach = {"tokens": told[-1]["lag"] if told else 0, "at_least": at_least}
     figure = f"up to {reach_words(reach)}".replace("tokens", unit) if told else "none shown"
-    said = f"{unit} {figure} apart tell of each other" if told else f"no {unit} tell of others"
+    far = figure.replace(f" {unit}", "")
+    said = f"{unit} {far} apart tell of each other" if told else f"no {unit} tell of each other"
     return {"reach": reach, "figure": figure, "sentence": said}
-
