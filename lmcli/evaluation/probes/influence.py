@@ -9,8 +9,8 @@ what x_t costs more; with intervals.
 
 The other token is as frequent, within a factor of 2, so that rare words are replaced by rare ones.
 Causal, hence the same question for every member: exactly 0 beyond a window or the order of an
-n-gram, and, unlike the gradient, above 0 for a unit that has latched. Sinha et al. (2020) and
-O'Connor and Andreas (2021) disturb contexts in this way.
+n-gram, and, unlike the gradient, above 0 for a unit that has latched. Khandelwal et al. (2018) and
+O'Connor and Andreas (2021) disturb contexts in a like manner.
 """
 
 from __future__ import annotations

@@ -204,12 +204,13 @@ def _words(rows: Rows, answers: Row | None) -> dict[str, Any]:
     within = next(r for r in rows if r is last or r["rest_low"] <= 0 or r["rest"] <= little)
     none = last["low"] <= 0
     reach = {"tokens": 0 if none else within["context"], "at_least": not none and within is last}
-    shown = "{value:.3f} nats a token ({low:.3f} to {high:.3f})".format(**worth)
+    value, low, high = (Metric("", 3).show(number) for number in worth.values())
+    shown = f"{value} nats a token ({low} to {high})"
     if none:
         said = f"words that return reward no memory beyond an n-gram of order {ORDER}: {shown}"
         figure = "none shown"
     else:
-        figure = f"{worth['value']:.3f} nats, up to {reach_words(reach)}"
+        figure = f"{value} nats, up to {reach_words(reach)}"
         said = f"words that return reward a memory of up to {reach_words(reach)}"
         said += f": {shown} beyond an n-gram of order {ORDER}"
     if answers:
