@@ -38,11 +38,6 @@ EXAMPLE_WORDS = 3
 """likeliest words of each run in the example"""
 SHOWN = 32
 """characters of a filler at each end of the gap of the example"""
-QUESTIONS = {
-    "country": ("does it still know the country? by words between cue and blank", "words"),
-    "carry": ("does the carry arrive? by digits that it runs", "digits"),
-}
-"""kinds of items whose accuracy stands by gap: the question, and what a gap is counted in"""
 
 
 @dataclass(frozen=True)

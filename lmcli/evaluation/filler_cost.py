@@ -167,7 +167,7 @@ COLUMNS = (
     Column("cost.difference.bits_per_char", APART, "bits/char"),
     Column("cost.difference.low", APART, "from"),
     Column("cost.difference.high", APART, "to"),
-    Column("cost.cue_and_query.perplexity", PERPLEXITY, "cue and query"),
+    Column("cost.cue_and_query.perplexity", PERPLEXITY, "cue+query"),
 )
 
 

@@ -30,8 +30,6 @@ from lmcli.tokenizers.base import SAFE_SPLIT, Tokenizer
 LEFT = 64
 """characters before a word that are encoded with it, at the least"""
 CONTROL = "control"
-EARLY_STOPPING = "early_stopping"
-"""kind of the items by which a training is ended, which are never reported"""
 ITEMS_PER_GAP = 200
 """items of each kind and gap, at the most"""
 STATE_MEMORY = 1 << 28
@@ -209,7 +207,7 @@ def group_items(
     """The first items of each kind and gap that is reported, the control first."""
     groups: dict[tuple[str, int], list[Item]] = {}
     for item in items:
-        if len(item.candidates) > 1 and item.kind != EARLY_STOPPING:
+        if len(item.candidates) > 1:
             group = groups.setdefault((item.kind, item.gap), [])
             if len(group) < most:
                 group.append(item)

@@ -141,7 +141,8 @@ def recall_by_gap(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[T
     """Gaps as rows, models as columns; several tables where there are many models."""
     found = curves(rows, task)
     groups = [found[i : i + MODELS_A_TABLE] for i in range(0, len(found), MODELS_A_TABLE)]
-    counts = sorted({one["count"] for curve in found for one in curve.by_gap})
+    counts = [one["count"] for curve in found for one in curve.by_gap]
+    counts = sorted({min(counts), max(counts)})
     control = "right after the cue" if task.planted else "another question, 3 words back"
     notes = [
         f"right answers in %, with 95 % intervals, by {task.unit} between cue and blank; "
@@ -153,7 +154,7 @@ def recall_by_gap(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[T
     if task.order_free:
         notes.append(f"order-free: a reader who takes the {task.asked} named most often")
     if (seeds := found[0].by_gap[0]["seeds"]) > 1:
-        notes.append(f"medians of {seeds} seeds")
+        notes.append(f"medians of {seeds} seeds; the intervals are of the texts, not of the seeds")
     note = "\n".join(notes) + "\n"
     tables = [_table(group, task) for group in groups]
     last = tables[-1]

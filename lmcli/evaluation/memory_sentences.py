@@ -21,7 +21,7 @@ def memory_sentences(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> lis
     found = curves(rows, task)
     learnt = [curve for curve in found if curve.has_learnt and curve.known]
     best = max(learnt, key=lambda c: (len(c.known), c.known[-1]["value"]), default=None)
-    unable = [curve for curve in found if not (curve.has_learnt or curve.sees_little)]
+    unable = [c for c in found if not c.has_learnt and (c.learning or not c.sees_little)]
     return [
         _seen(found, best, task) if best else _nothing_seen(found, task),
         _not_learnt(unable, task) if unable else _cost(found, task),
@@ -79,6 +79,10 @@ def _not_learnt(some: Sequence[Curve], task: MemoryTask) -> str:
     said = f"{_names(some)} had not learnt the task in {_minutes(task.minutes)} (right after the "
     said += f"cue: {right} of 100), so the other figures show no forgetting"
     said = said[:1].upper() + said[1:]
+    if all(curve.learning.get("by_heart") for curve in some):
+        return (
+            f"{said}: known by heart on training documents, so that more text may help, not time."
+        )
     if False in falling and True not in falling:
         return f"{said}; the loss had stopped falling, so that more minutes alone may not help."
     still = ", and the loss was still falling" if all(falling) else ""
@@ -96,7 +100,7 @@ def _cost(found: Sequence[Curve], task: MemoryTask) -> str:
     if blind and len(trained) < len(found):
         gap = max(c.next_gap["gap"] for c in blind)
         said += f"; {_names(blind)} see" + "s" * (len(blind) == 1)
-        said += f" only the last words and cannot know it after {gap:,} {task.unit}"
+        said += f" only the last words and did not know it after {gap:,} {task.unit}"
     return said + "."
 
 

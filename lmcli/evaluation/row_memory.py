@@ -23,7 +23,7 @@ from lmcli.evaluation.probes.base import (
 )
 from lmcli.evaluation.task_learning import VERDICTS
 from lmcli.registry import PROBES
-from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.progress import OnProgress, warnings_only, without_notes
 from lmcli.report.result import WHOLE_PERCENT, Column, Table, text
 from lmcli.run import Run
 
@@ -47,16 +47,12 @@ def measure_memory(
     subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]
     firsts = {some[0] for some in paths.values() if some}
 
-    def without_notes(event: object) -> object:
-        noted = isinstance(event, Message) and event.level == "note"
-        return None if noted else on_progress(event)
-
     results, too_little = list[ProbeResult](), ""
     for name, probe in load_probes(PROBES.names() if every else ["recall"], {}).items():
         mine = [s for s in subjects if name == "recall" or s.name in firsts]
         reasons = [probe[0].applies(s, data, probe[1]) for s in mine]
         if not all(reasons):
-            results += run_probes({name: probe}, mine, data, seed, without_notes)
+            results += run_probes({name: probe}, mine, data, seed, without_notes(on_progress))
         elif name == "recall" and not data.items:
             too_little = reasons[0] or ""
     recall = next((r for r in results if r.probe == "recall"), None)

@@ -105,6 +105,12 @@ class TaskLearning:
         return "forgets" if self.by_construction else "not learnt"
 
     @property
+    def by_heart(self) -> bool:
+        """Whether it knows the answers of its training documents all the same."""
+        nats = self.train_target_nats
+        return self.verdict == "not learnt" and nats is not None and nats < self.amnesic_nats / 2
+
+    @property
     def remark(self) -> str | None:
         """What is to be said of a run that does not know the answer even after the cue."""
         near = f"right after the cue {self.nearest.right} of {self.nearest.count}"
@@ -113,7 +119,7 @@ class TaskLearning:
             if not blind or self.context is None:
                 return None
             return f"sees the last {self.context + 1} tokens, and no cue further back ({near})"
-        if self.train_target_nats is not None and self.train_target_nats < self.amnesic_nats / 2:
+        if self.by_heart:
             known = "knows the answers of its training documents by heart, but not new ones"
             return f"{known} ({near}): more text may help, more time will not"
         said = f"has not learnt the task{' in ' * bool(self.spent)}{self.spent} ({near})"
@@ -129,6 +135,7 @@ class TaskLearning:
             "farthest": self.farthest.to_json(),
             "train_target_nats": self.train_target_nats,
             "amnesic_nats": self.amnesic_nats,
+            "by_heart": self.by_heart,
             "still_falling": self.still_falling,
             "stopped": self.stopped,
             "remark": self.remark,
@@ -160,7 +167,9 @@ def measure_learning(
         context if isinstance(model, FixedContext) else None,
         item_accuracy(model, tokenizer, known).target_nats if known else None,
         answers[near[0]].amnesic_nats,
-        run is not None and not counts and is_falling(run.log()),
+        run is not None
+        and not counts
+        and is_falling(run.log(), run.record.training.get("curriculum") or 0.0),
         None if stopped == "counted" else stopped,
         spent,
         longer,
@@ -216,7 +225,7 @@ def training_items(documents: Sequence[str], candidates: Sequence[str]) -> list[
     return []
 
 
-def is_falling(log: Sequence[Mapping[str, Any]]) -> bool:
+def is_falling(log: Sequence[Mapping[str, Any]], curriculum: float = 0.0) -> bool:
     """Whether the loss was still falling when the training ended, from the lines of its log.
 
     That is: the last validation loss is lower by 2 % than at half-time, and not 2 % above the best.
@@ -226,13 +235,19 @@ def is_falling(log: Sequence[Mapping[str, Any]]) -> bool:
     last quarter, however much there is to learn. Among trainings of 40 steps to 7,700 that were
     looked at, a finished one fell by 0.5 % in its second half, the others by 4 % and more. One that
     was not validated in its first half was too short to level off.
+
+    Within the `curriculum`, a share of the budget, the validation loss falls because documents of
+    its lengths come in. So the middle of what follows is looked at, and less of a fall is needed,
+    in proportion.
     """
     losses = [(line["step"], line["valid"]) for line in log if line["valid"] is not None]
-    before = [loss for step, loss in losses if step <= losses[-1][0] / 2]
+    middle = (1 + curriculum) / 2
+    before = [loss for step, loss in losses if step <= losses[-1][0] * middle]
     if not before:
         return True
+    least = LEAST_FALL * (1 - middle) / 0.5
     last, best = losses[-1][1], min(loss for _, loss in losses)
-    return bool(last < (1 - LEAST_FALL) * before[-1] and (1 - LEAST_FALL) * last <= best)
+    return bool(last < (1 - least) * before[-1] and (1 - LEAST_FALL) * last <= best)
 
 
 def training_time(budget: Mapping[str, Any], seconds: float | None) -> tuple[str, str]:

@@ -106,6 +106,16 @@ def warnings_only(event: object) -> None:
         warnings.warn(event.text, stacklevel=3)
 
 
+def without_notes(on_progress: OnProgress) -> OnProgress:
+    """A callback that passes on all but the notes."""
+
+    def passed(event: object) -> object:
+        is_note = isinstance(event, Message) and event.level == "note"
+        return None if is_note else on_progress(event)
+
+    return passed
+
+
 class SlowdownWatch:
     """Passes events on, and warns when a training has become much slower than it was.
 

@@ -138,8 +138,10 @@ class ProblemSize:
         """From a training part, a budget and the LSTM's width where it was given."""
         seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
         lengths = document_lengths(ids, vocabulary)
-        short, long = np.quantile(lengths, (0.05, 0.95))
-        length_ratio = float(long / short) if len(lengths) >= MANY_DOCUMENTS else 1.0
+        length_ratio = 1.0
+        if len(lengths) >= MANY_DOCUMENTS:
+            short, long = np.quantile(lengths, (0.05, 0.95))
+            length_ratio = float(long / short)
         return cls(len(ids), vocabulary, seconds, length_ratio, width)
 
     @property

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,8 @@ from lmcli.grammars.base import (
 from lmcli.grammars.france.facts import shipped
 from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.grammars.france.natural import NaturalFrance, NaturalSettings, SourceText, choose_facts
-from lmcli.registry import TOKENIZERS
-from lmcli.report.progress import Message, OnProgress, Stage
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.report.progress import Message, OnProgress, Stage, without_notes
 from lmcli.report.result import Block, Passage, Result
 from lmcli.settings import names, update
 from lmcli.training.comparison_folder import RESULT
@@ -126,10 +127,17 @@ class DemoText:
         """Words, or characters where the text does not separate its words."""
         return str(self.about.get("tokenizer", "word"))
 
-    def settings(self, tokenizer: str) -> dict[str, Any]:
-        """What fits this text best, for a tokenizer."""
-        known = names(TOKENIZERS.load(tokenizer).Settings)
-        return {n: self.about[n] for n in ("min_count",) if n in known and n in self.about}
+    def settings(self, tokenizer: str, archs: Sequence[str]) -> dict[str, Any]:
+        """What such a text is trained with, of the settings of tokenizer and architectures."""
+        classes = [TOKENIZERS.load(tokenizer), *map(MODELS.load, archs)]
+        known = set().union(*(names(cls.Settings) for cls in classes))
+        fitting = {"min_count": self.about.get("min_count"), "dropout": 0.0}
+        return {name: v for name, v in fitting.items() if v is not None and name in known}
+
+    @property
+    def is_spaced(self) -> bool:
+        """Whether blanks separate its words."""
+        return bool(self.about.get("unit", "words") == "words")
 
     @property
     def is_planted(self) -> bool:
@@ -149,17 +157,25 @@ class DemoText:
         )
 
     def cloze_options(self) -> list[str]:
-        """Its sentence with a blank and two cues to swap, as `lmcli cloze` takes them."""
+        """Its sentence with a blank and two cues to swap, as `lmcli cloze` takes them.
+
+        None where no item has the first cue right before its query: then `cloze` asks the items.
+        """
         if not self.is_planted:
             sentence = "Anna grew up in France . now she speaks fluent ___"
             return ["--text", sentence, "--swap", "France=Germany"]
         (first, _), (second, _), *_ = self.about["facts"]["pairs"]
         lines = companions(self.path)[0].read_text(encoding="utf-8").splitlines()
         asked = (json.loads(line) for line in lines)
-        item = next(i for i in asked if i["kind"] == CONTROL and first in i["text"])
+        cue = re.compile(
+            rf"(?<!\w){re.escape(first)}(?!\w)" if self.is_spaced else re.escape(first)
+        )
+        found = (i for i in asked if i["kind"] == CONTROL and cue.search(i["text"]))
+        if (item := next(found, None)) is None:
+            return []
         before, after = item["text"][: item["filler"][0]], item["text"][item["filler"][0] :]
         filler = self.about["filler"]["texts"][0]
-        if self.about["unit"] != "words" or not Path(filler).is_file():  # cloze counts words
+        if not self.is_spaced or not Path(filler).is_file():  # cloze counts words
             return ["--text", f"{before}{after}___", "--swap", f"{first}={second}"]
         gap = ["--gaps", "0,10,100", "--filler", filler]
         sentence = f"{before.rstrip()} ... {after.lstrip()}___"
@@ -225,15 +241,17 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     """Make the text, train, ask; all that is made lies in the folder of the demo."""
     began = time.monotonic()
     trained = _training_options(options)
-    check_options(trained)  # a wrong name shows before the text is made
+    specs, *_ = check_options(trained)  # a wrong name shows before the text is made
     text = DemoText.of(options, on_progress)
     trained["tokenizer"] = options["tokenizer"] or text.tokenizer
-    trained["settings"] = text.settings(trained["tokenizer"]) | trained["settings"]
+    fitting = text.settings(trained["tokenizer"], [spec.arch for spec in specs])
+    trained["settings"] = fitting | trained["settings"]
     text.write(options["force"])
     sweep = prepare(trained, on_progress)
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
     minutes = choose_minutes(sweep, options["minutes"], text.is_planted, on_progress)
-    sweep = sweep.with_minutes(minutes)
+    if minutes != options["minutes"]:
+        sweep = prepare(trained | {"minutes": minutes}, without_notes(on_progress))
     made = time.monotonic()
     try:
         comparison = run_sweep(sweep, options["seed"], False, on_progress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 from lmcli.data.dataset import Dataset
@@ -48,8 +49,8 @@ class RecallStopping:
         return cls(asked, dataset.tokenized.tokenizer) if asked else None
 
     def __call__(self, model: LanguageModel) -> bool:
-        """Ask once more; whether the training may end."""
-        model.eval()
+        """Ask once more, on the CPU as all that scores does; whether the training may end."""
+        model = deepcopy(model).cpu().eval()
         right = (item_accuracy(model, self.tokenizer, items).accuracy for items in self.groups)
         self.passed = self.passed + 1 if all(share >= RIGHT for share in right) else 0
         return self.passed >= IN_A_ROW

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,6 @@ class Sweep:
             in_all = f"about {minutes * -(-count // self.jobs):.1f} min, and the questions"
             lines.append(f"{each}, {self.jobs} side by side: {in_all}")
         return lines
-
-    def with_minutes(self, minutes: float) -> Sweep:
-        """The same with another budget for each training."""
-        budget = Budget(minutes)
-        jobs = [replace(trial.job, budget=budget) for trial in self.trials]
-        trials = [replace(t, job=job) for t, job in zip(self.trials, jobs, strict=True)]
-        return replace(self, trials=trials)
 
     def protocol(self) -> dict[str, Any]:
         """The conditions that are the same for all."""

@@ -211,7 +211,8 @@ class Trainer:
         """The share of the budget that is used."""
         if self.total_steps is not None:
             return self.step / self.total_steps
-        used = self.seconds / (60 * self.budget.total_minutes()) + self._validation_share()
+        learning = 60 * self.budget.total_minutes() * (1 - self._validation_share())
+        used = self.seconds / learning
         if self.settings.most_epochs:
             last = self.settings.most_epochs * self.streams.steps_per_epoch
             used = max(used, self.step / last)
@@ -338,10 +339,16 @@ class Trainer:
         return (share or steps >= 2 * streams.steps_per_epoch) and learnt >= 2 * len(self.valid)
 
     def _validate_and_compare(self) -> tuple[float, bool]:
-        """Validation loss over every token once, and whether it is the best."""
+        """Validation loss over every token once, and whether it is the best.
+
+        While short documents alone are trained on, it rises: that does not try the patience.
+        """
         loss = self.group.broadcast(self.validate)
         self.validated, self.validated_step = self.fraction, self.step
-        return loss, self.early_stopping.is_best(loss, self.step)
+        best = self.early_stopping.is_best(loss, self.step)
+        if self.fraction < max(self.batches.ends, default=0.0):
+            self.early_stopping.bad_validations = 0
+        return loss, best
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, None if it is not."""

@@ -99,7 +99,7 @@ def write(path, *groups):
 
 def test_whole_sentences_at_middle_gaps_are_taken_from_all_over(tmp_path):
     groups = [("country", g, {"cut": g == 50}) for g in (3, 30, 50, 100, 200)]
-    path = write(tmp_path / "i.jsonl", *groups, ("early_stopping", 30, {}), ("control", 3, {}))
+    path = write(tmp_path / "i.jsonl", *groups, ("control", 3, {}))
     found = planted_texts(path)
     assert len(found) == len({text.document for text in found}) == ITEMS
     assert {text.document.partition(" in ")[0] for text in found} == {"country 30", "country 100"}

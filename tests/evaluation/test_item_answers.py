@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     lines = (json.loads(entry(draw.choice(list(PETS)))) for _ in range(400))
     text = "".join(f"{line['text']}{line['answer']} .\n" for line in lines)
     (tmp_path / "pets.txt").write_text(text, encoding="utf-8")
-    some = [entry(name) for name in PETS] * 20 + [entry("Tom", "early_stopping", 9)] * 90
+    some = [entry(name) for name in PETS] * 20
     (tmp_path / "pets.items.jsonl").write_text("\n".join(some) + "\n", encoding="utf-8")
     return api.train("pets.txt", arch="ngram", tokenizer="word", documents="line", output="run")
 

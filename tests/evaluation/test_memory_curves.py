@@ -29,6 +29,15 @@ def test_the_table_has_a_row_a_gap_with_intervals_and_the_rows_of_comparison(mem
     assert [row[0] for row in cells] == ["control", "3", "10", "200", "shuffled"]
 
 
+def test_the_note_says_how_many_texts_and_what_the_intervals_are_of(memory_row):
+    row = memory_row("lstm", {3: 1, 10: 1, 200: 0.92}, seeds=3)
+    for one, count in zip(row["recall"][1:4], (100, 90, 80), strict=True):
+        one["count"] = count
+    note = recall_by_gap([row], OWN)[0].note
+    assert "80-100 texts a gap" in note
+    assert "medians of 3 seeds; the intervals are of the texts, not of the seeds" in note
+
+
 def test_an_interval_reaches_as_far_as_its_longer_side(memory_row):
     row = memory_row("lstm", {3: 0.92})
     (one,) = [one for one in row["recall"] if one["kind"] == "country"]
@@ -50,7 +59,7 @@ def test_many_models_are_several_tables_that_fit_80_columns(memory_row):
 
 def test_kinds_of_items_that_are_not_known_are_left_out(memory_row):
     row = memory_row("lstm", {3: 1, 10: 1})
-    row["recall"].append(row["recall"][-1] | {"kind": "early_stopping", "gap": 7})
+    row["recall"].append(row["recall"][-1] | {"kind": "unknown", "gap": 7})
     assert (
         recall_by_gap([row], OWN)[0].cells()
         == recall_by_gap([memory_row("lstm", {3: 1, 10: 1})], OWN)[0].cells()

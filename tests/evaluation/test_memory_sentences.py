@@ -30,7 +30,7 @@ def test_the_lstm_remembers_and_the_rnn_forgets(said):
         "On my.txt the LSTM still knew the country after 200 words in 92 of 100 texts; "
         "the RNN had lost it after 10 words.",
         "It took 80 seconds of training and 400,000 parameters each; the n-gram sees only the "
-        "last words and cannot know it after 10 words.",
+        "last words and did not know it after 10 words.",
         "Do not conclude too much: this is one seed and 100 texts a gap, with sentences planted "
         "into your text; --seeds 3 shows how much is luck.",
     ]
@@ -97,6 +97,19 @@ def test_who_has_not_learnt_the_task_is_not_said_to_forget(said, falling, end):
     assert "GRU" not in seen
     assert untaught.startswith("The GRU had not learnt the task in 4.75 minutes")
     assert untaught.endswith(end)
+
+
+def test_who_knows_the_answers_by_heart_is_not_told_to_train_longer(said):
+    gru = {"verdict": "not learnt", "still_falling": True, "by_heart": True}
+    untaught = said(gru=NEVER, lstm=FAR, learning={"gru": gru})[1]
+    assert untaught.endswith("on training documents, so that more text may help, not time.")
+    assert "--minutes" not in untaught
+
+
+def test_a_window_that_sees_the_cue_can_have_learnt_nothing_either(said):
+    learning = {"window": {"verdict": "not learnt", "still_falling": True}}
+    untaught = said(window=NEVER, lstm=FAR, learning=learning)[1]
+    assert untaught.startswith("The window model had not learnt the task in 4.75 minutes")
 
 
 def test_several_seeds_are_medians_with_the_worst_of_them(said):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lmcli.data.curriculum import LOOKED_AT
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
@@ -129,6 +130,12 @@ def test_the_nearest_width_is_found():
     right = (-(E + 1) + math.sqrt((E + 1) ** 2 + 4 * body)) / 2
     found = match_parameters("rnn", replace(MODELS.load("rnn").Settings(), embedding=E), scale)
     assert found.hidden == pytest.approx(right, rel=0.025)
+
+
+def test_one_document_longer_than_what_is_looked_at_is_no_sample_of_lengths():
+    ids = np.zeros(LOOKED_AT + 1, np.uint8)
+    ids[0] = 5
+    assert ProblemSize.of(ids, 5, Budget(1.0)).length_ratio == 1.0
 
 
 @sized

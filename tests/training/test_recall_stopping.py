@@ -42,6 +42,24 @@ def test_it_must_be_right_twice_in_a_row(dataset, country_reader):
     assert asked == [False, False, False, True, False]
 
 
+def test_it_asks_a_copy_on_the_cpu_and_leaves_the_model_where_it_trains(dataset, country_reader):
+    class OnAnotherDevice(country_reader):
+        here = False
+
+        def cpu(self):
+            self.here = True
+            return self
+
+        def forward(self, tokens, state, tap=None):
+            assert self.here
+            return super().forward(tokens, state, tap)
+
+    model = OnAnotherDevice(dataset.tokenized.tokenizer).train()
+    RecallStopping(RecallStopping.of(dataset).groups[:1], dataset.tokenized.tokenizer)(model)
+    assert model.training
+    assert not model.here
+
+
 class Always(RecallStopping):
     """Holds every model to have the memory."""
 

@@ -360,6 +360,12 @@ def test_the_last_validation_belongs_to_a_budget_in_minutes(trainer, clock, monk
     assert 58 <= last.seconds <= 62
 
 
+def test_a_long_validation_is_no_time_that_has_been_used_at_the_beginning(trainer, clock, stream):
+    """Ten minutes, of which the last validation would take two; a step takes a second."""
+    one = trainer(budget=Budget(minutes=10), held_out=stream(6000, V), most_epochs=0.0)
+    assert finish(one.run(until=0.04)).step == pytest.approx(20, abs=1)
+
+
 def test_a_budget_in_minutes_ends_early_after_the_given_passes_over_the_text(trainer, clock):
     last = finish(trainer(budget=Budget(minutes=100), most_epochs=2).run())
     assert last.step == 24
@@ -444,6 +450,16 @@ def test_patience_is_how_many_validations_may_bring_nothing(trainer, patience, s
     last = finish(trainer(learning_rate=0.0, patience=patience).run())  # nothing ever changes
     assert last.step == stop
     assert last.done == ("patience" if patience else "budget")
+
+
+def test_validations_before_long_documents_are_trained_on_do_not_try_the_patience(trainer):
+    documents = [np.append(V, np.arange(length) % V) for length in [3] * 10 + [29] * 5]
+    text = np.concatenate(documents).astype(np.uint16)
+    one = trainer(learning_rate=0.0, patience=1, curriculum=0.4, text=text)
+    assert one.batches.ends[-1] == pytest.approx(0.4)
+    last = finish(one.run())
+    assert last.step == 12  # validated at 4, 8, 12; from 9.6 on the whole text is read
+    assert last.done == "patience"
 
 
 # ------------------------------------------------------------------ when it blows up
