@@ -199,12 +199,12 @@ def _words(rows: Rows, answers: Row | None) -> dict[str, Any]:
     words add, or beyond which no more than a twentieth of it is to be had.
     """
     last = rows[-1]
-    worth = {k: last[k] for k in ("value", "low", "high")}
+    whole = {k: last[k] for k in ("value", "low", "high")}
     little = LITTLE * last["value"]
     within = next(r for r in rows if r is last or r["rest_low"] <= 0 or r["rest"] <= little)
     none = last["low"] <= 0
     reach = {"tokens": 0 if none else within["context"], "at_least": not none and within is last}
-    value, low, high = (Metric("", 3).show(number) for number in worth.values())
+    value, low, high = (Metric("", 3).show(number) for number in whole.values())
     shown = f"{value} nats a token ({low} to {high})"
     if none:
         said = f"words that return reward no memory beyond an n-gram of order {ORDER}: {shown}"
@@ -216,7 +216,7 @@ def _words(rows: Rows, answers: Row | None) -> dict[str, Any]:
     if answers:
         said += "; at the answers of the items beside the text, which the past decides, "
         said += f"it is worth {answers['value']:.2f} nats"
-    about = {"worth": worth, "reach": reach, "answers": answers}
+    about = {"worth": whole, "reach": reach, "answers": answers}
     return about | {"figure": figure, "sentence": said}
 
 
