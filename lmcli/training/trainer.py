@@ -40,6 +40,8 @@ SYNC_EVERY = 10
 """steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
+MOST_VALIDATION = 0.25
+"""share of a budget in minutes that is kept for the last validation, at the most"""
 READING_SPEED = 3.0
 """how many times faster a validation reads than a training: an estimate before the first one"""
 VALUES = ("step", "tokens", "seconds", "validated", "validated_step", "loss_sum", "loss_steps")
@@ -197,7 +199,8 @@ class Trainer:
             self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
         else:
             minutes = self.budget.total_minutes() - seconds / 60
-            least = self.seconds / 60 + 1e-3  # so that there is a step left, and its validation
+            used = self.seconds / 60 / (1 - MOST_VALIDATION)
+            least = used + 1e-3  # so that there is a step left, and its validation
             self.budget = replace(self.budget, minutes=max(minutes, least))
 
     def _lap(self, clock: float) -> float:
@@ -222,7 +225,7 @@ class Trainer:
         """The share of a budget in minutes that a validation takes; the last belongs to it."""
         reading = self.seconds / max(1, self.tokens) / READING_SPEED
         seconds = self.validation_seconds or reading * len(self.valid)
-        return min(0.25, seconds / (60 * self.budget.total_minutes()))
+        return min(MOST_VALIDATION, seconds / (60 * self.budget.total_minutes()))
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine to 0 at the end of the budget."""

@@ -11,6 +11,8 @@ from lmcli.cli import app
 SYLLABLES = [c + v for c in "bdfgklmnp" for v in "aeou"]
 TINY = ("--steps", "8", "--set", "hidden=8", "--set", "embedding=6", "--quiet", "--json")
 QUICK = ("--set", "longest=32")
+APPLY = {"ceiling", "context", "echo", "gradient", "halflife", "influence"}
+"""probes for which the text is long enough"""
 
 
 def made_text(words, seed=0):
@@ -61,7 +63,7 @@ def test_one_probe_over_several_runs(runs):
 def test_without_a_name_all_that_apply_are_run(runs):
     found = as_json("probe", runs / "window", runs / "lstm", runs / "ngram", *QUICK)
     probes = {p["probe"]: p for p in found["probes"]}
-    assert set(probes) == {"context", "echo", "gradient", "halflife"}  # too little text for recall
+    assert set(probes) == APPLY
     assert {row["arch"] for row in probes["gradient"]["rows"]} == {"window", "lstm"}
     assert {row["arch"] for row in probes["halflife"]["rows"]} == {"lstm"}
     assert [row["arch"] for row in found["rows"]] == ["window", "lstm", "ngram"]
@@ -135,4 +137,4 @@ def test_compare_has_a_reach_for_every_row_and_probes_on_demand(runs, tmp_path):
     plain = as_json("compare", text, *archs, *budget, "-o", tmp_path / "a")
     assert all(row["reach"] == {"tokens": None, "at_least": False} for row in plain["rows"])
     probed = as_json("compare", text, *archs, *budget, "--probe", "-o", tmp_path / "b")
-    assert {p["probe"] for p in probed["probes"]} == {"context", "echo", "gradient", "halflife"}
+    assert {p["probe"] for p in probed["probes"]} == APPLY

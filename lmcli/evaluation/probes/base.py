@@ -317,6 +317,8 @@ UNITS = {
     "echo": "(copies)",
     "gradient": "(1/1000 at lag)",
     "halflife": "(of units)",
+    "ceiling": "(the text rewards)",
+    "influence": "(of one token)",
 }
 """what the one number of a probe counts"""
 
