@@ -15,9 +15,10 @@ EXPECTED = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
 @pytest.mark.parametrize("name", EXPECTED)
 def test_an_old_run_scores_a_text_as_it_did(lmcli, name):
     done = lmcli("eval", OLD / name, OLD / "text.txt", "--documents", "line", "--json")
-    found, expected = done.json, EXPECTED[name]
+    found, expected = done.json, dict(EXPECTED[name])
     # on the machine that made them the figures are equal; another one sums in another order
     exact = found["arch"] == "ngram"
+    del expected["standard_error"]  # its estimator is another one now: longer stretches of text
     for key, value in expected.items():
         assert found[key] == (value if exact else pytest.approx(value, rel=1e-5)), key
 

@@ -72,7 +72,7 @@ def test_help_fits_80_columns(lmcli, monkeypatch, command):
         ("compare", "[default: one a core]"),
         ("demo", "[default: runs/demo]"),
         ("demo", "[default: auto]"),
-        ("demo", "[default: 4.75; 1.75 without TEXT]"),
+        ("demo", "[default: what this machine needs, by its speed]"),
         ("eval", "[default: as in training]"),
         ("make", "[default: GRAMMAR.txt]"),
         ("cloze", "[default: those beside the text]"),
