@@ -124,14 +124,6 @@ def test_a_loss_still_falls_that_is_clearly_lower_than_at_half_time(losses, fall
     assert is_falling(lines) is falling
 
 
-def test_after_a_curriculum_the_middle_of_what_follows_counts():
-    """Lengths that come in make the loss fall at 60 %; after that it is flat, or it is not."""
-    flat, falling = (log(9, 8, 7, 6, 5, 4, 2, 2, 2, last) for last in (1.999, 1.9))
-    assert is_falling(flat)
-    assert not is_falling(flat, curriculum=0.6)
-    assert is_falling(falling, curriculum=0.6)
-
-
 def test_a_training_that_was_not_validated_in_its_first_half_was_too_short_to_level_off():
     assert is_falling([{"step": 50, "valid": 8.7}, {"step": 60, "valid": 8.69}])
 

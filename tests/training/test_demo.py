@@ -45,7 +45,8 @@ def test_the_text_has_the_size_that_is_given_or_the_default():
         (0.19, None, True, 0.6),  # three times as many
         (2.0, None, True, 4.8),  # 4.75, a little more than twice as many
         (6.0, None, True, 12.0),  # more than usual
-        (0.19, None, False, 0.6),
+        (0.19, None, False, 1.8),  # made by rule: always as many, or twice what it needs
+        (2.0, None, False, 4.0),
         (0.7, None, False, 1.8),
         (0.0, None, True, 4.8),  # nothing to train
         (0.2, 0.3, True, 0.3),
