@@ -172,8 +172,8 @@ def available_cores() -> list[int]:
 class LoadMeter:
     """How many of this process's cores other programs keep busy, since the meter was made."""
 
-    SHORTEST = 0.1
-    """seconds; the system counts hundredths"""
+    SHORTEST = 0.3
+    """seconds: in less, a program that only starts looks like one that keeps a core busy"""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root

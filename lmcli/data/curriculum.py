@@ -5,8 +5,8 @@
 
 What to remember is learnt from short documents, where it is needed every few tokens; longer ones
 only need it for longer (curriculum learning: Bengio et al. 2009). So the first stages last longest:
-sentences planted in a novel, by characters, 9 million of them in all, and the right answers after
-50 words are 84 %; with stages of equal length 55 %.
+sentences planted in a novel, by characters, 9 million of them in all, are answered right after 50
+words in 84 %; with stages of equal length, for 80 % of the budget, in 55 % (one run each).
 """
 
 from __future__ import annotations

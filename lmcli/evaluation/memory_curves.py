@@ -152,7 +152,7 @@ def recall_by_gap(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[T
         f"control: {control}",
     ]
     if found[0].shuffled:
-        notes.append("shuffled: cue and answer unrelated, so that nobody can know")
+        notes.append("shuffled: cue and answer unrelated, so that right answers are chance")
     if task.order_free:
         notes.append(f"order-free: a reader who takes the {task.asked} named most often")
     if (seeds := found[0].by_gap[0]["seeds"]) > 1:

@@ -268,9 +268,10 @@ def _leaving_cores(job: Job, others: float, on_progress: OnProgress) -> Job:
     recorded, so that a resumed training takes as many.
     """
     cores = len(available_cores())
-    if not round(others):
+    busy = math.floor(others + 0.25)  # most of a core, or it may be a program that only starts
+    if not busy:
         return job
-    threads = max(1, cores - round(others))
+    threads = max(1, cores - busy)
     of = f"{threads} of {cores} threads"
     on_progress(Message(f"other programs use {others:.1f} of {cores} cores: training with {of}"))
     return replace(job, training=replace(job.training, threads=threads))

@@ -8,7 +8,7 @@ from lmcli.report.progress import Finished, Stage, Training, Trainings
 
 @pytest.fixture
 def display():
-    """A display that draws bars although nobody looks."""
+    """A display that draws bars although there is no terminal."""
     display = ProgressDisplay(shown=True)
     display.draws, display.patience = True, 0.0
     with display:

@@ -121,7 +121,7 @@ def test_a_small_model_has_one_thread_and_a_large_one_all(dataset, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("others", "threads"), [(0.4, None), (0.6, 7), (2.2, 6), (8.0, 1), (64.0, 1)]
+    ("others", "threads"), [(0.4, None), (0.7, None), (0.8, 7), (2.2, 6), (8.0, 1), (64.0, 1)]
 )
 def test_a_core_is_left_to_each_other_program(dataset, monkeypatch, others, threads):
     monkeypatch.setattr(job_module, "available_cores", lambda: list(range(8)))
