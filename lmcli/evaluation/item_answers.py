@@ -15,6 +15,7 @@ from typing import Any
 
 from lmcli.data.corpus import CorpusSpec, load_corpus, reopen_corpus
 from lmcli.errors import LmcliError, TextError, UsageError
+from lmcli.evaluation.convergence import measure_learning, nearest_groups
 from lmcli.evaluation.forced_choice import (
     CONTROL,
     ItemAccuracy,
@@ -22,7 +23,6 @@ from lmcli.evaluation.forced_choice import (
     item_accuracy,
     main_kind,
 )
-from lmcli.evaluation.task_learning import measure_learning, nearest_groups
 from lmcli.grammars.base import Item, find_companions, read_items
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Result, Table

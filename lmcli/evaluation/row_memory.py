@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmcli.evaluation.convergence import VERDICTS
 from lmcli.evaluation.filler_cost import measure_cost, planted_texts
 from lmcli.evaluation.forced_choice import CONTROL, main_kind
 from lmcli.evaluation.probes.base import (
@@ -21,7 +22,6 @@ from lmcli.evaluation.probes.base import (
     load_probes,
     run_probes,
 )
-from lmcli.evaluation.task_learning import VERDICTS
 from lmcli.registry import PROBES
 from lmcli.report.progress import OnProgress, warnings_only, without_notes
 from lmcli.report.result import WHOLE_PERCENT, Column, Table, text

@@ -22,7 +22,7 @@ from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.job import Job, throttled
 from lmcli.training.lr_search import learning_rate_search
-from lmcli.training.recall_stopping import RecallStopping
+from lmcli.training.stopping_criterion import RecallCriterion
 
 POLL = 0.5
 """seconds after which the callback is called again, so that it can stop"""
@@ -91,7 +91,7 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
             trainer, spent = learning_rate_search(job, trial.name, on_progress)
         run = replace(job, training=trainer.settings).create(trial.path, force=True)
         if trial.stop_when_recalled:
-            trainer.goal = RecallStopping.of(job.dataset)
+            trainer.goal = RecallCriterion.of(job.dataset)
         for progress in train_into(run, trainer):
             on_progress(job.event(trial.name, progress))
         trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lmcli.evaluation.convergence import measure_learning
 from lmcli.evaluation.forced_choice import (
     ItemAccuracy,
     first_unknown,
@@ -34,7 +35,6 @@ from lmcli.evaluation.probes.base import (
     interval_columns,
     leading_run,
 )
-from lmcli.evaluation.task_learning import measure_learning
 from lmcli.grammars.base import read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 

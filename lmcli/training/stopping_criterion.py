@@ -1,7 +1,7 @@
 """When a training may end before its budget: as soon as the memory that was asked for is there.
 
 **In:** the items beside the text of a dataset.
-**Out:** `RecallStopping`: whether a model answers them, at every gap, twice in a row.
+**Out:** `RecallCriterion`: whether a model answers them, at every gap, twice in a row.
 
 The items are those after the first `ITEMS_PER_GAP` of each gap: no table reports them.
 """
@@ -29,7 +29,7 @@ IN_A_ROW = 2
 
 
 @dataclass
-class RecallStopping:
+class RecallCriterion:
     """Counts how many times in a row a model has answered nearly all items."""
 
     groups: Sequence[Sequence[Item]]
@@ -38,7 +38,7 @@ class RecallStopping:
     passed: int = 0
 
     @classmethod
-    def of(cls, dataset: Dataset) -> RecallStopping | None:
+    def of(cls, dataset: Dataset) -> RecallCriterion | None:
         """With the kind of item that comes at the most gaps; None for a text without any."""
         path = find_companions(dataset.spec.texts, lambda event: None).items
         groups = {} if path is None else group_items(read_items(path), ITEMS_PER_GAP + ITEMS)

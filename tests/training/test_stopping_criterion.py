@@ -7,7 +7,7 @@ from lmcli.data.dataset import CorpusSpec, load_dataset
 from lmcli.evaluation.forced_choice import ITEMS_PER_GAP, group_items
 from lmcli.grammars.base import read_items, write_grammar
 from lmcli.grammars.france.grammar import France
-from lmcli.training.recall_stopping import RecallStopping
+from lmcli.training.stopping_criterion import RecallCriterion
 from lmcli.training.trials import Trial, run_trial
 
 
@@ -20,7 +20,7 @@ def dataset(tmp_path):
 
 def test_the_items_that_are_asked_are_not_those_that_are_reported(dataset, tmp_path):
     reported = group_items(read_items(tmp_path / "asked.items.jsonl"))
-    asked = RecallStopping.of(dataset).groups
+    asked = RecallCriterion.of(dataset).groups
     assert {item.gap for items in asked for item in items} == {3, 5, 10, 20, 30, 50, 100, 200}
     assert {item.kind for items in asked for item in items} == {"country"}
     assert {len(items) for items in asked} == {40}
@@ -30,14 +30,14 @@ def test_the_items_that_are_asked_are_not_those_that_are_reported(dataset, tmp_p
 
 
 def test_a_text_without_items_has_no_such_end(words):
-    assert RecallStopping.of(words) is None
+    assert RecallCriterion.of(words) is None
 
 
 def test_it_must_be_right_twice_in_a_row(dataset, country_reader):
     tokenizer = dataset.tokenized.tokenizer
     french = int(tokenizer.encode("French")[0])
     knows, guesses = country_reader(tokenizer), country_reader(tokenizer, favourite=french)
-    stopping = RecallStopping.of(dataset)
+    stopping = RecallCriterion.of(dataset)
     asked = [stopping(model) for model in (knows, guesses, knows, knows, guesses)]
     assert asked == [False, False, False, True, False]
 
@@ -55,12 +55,12 @@ def test_it_asks_a_copy_on_the_cpu_and_leaves_the_model_where_it_trains(dataset,
             return super().forward(tokens, state, tap)
 
     model = OnAnotherDevice(dataset.tokenized.tokenizer).train()
-    RecallStopping(RecallStopping.of(dataset).groups[:1], dataset.tokenized.tokenizer)(model)
+    RecallCriterion(RecallCriterion.of(dataset).groups[:1], dataset.tokenized.tokenizer)(model)
     assert model.training
     assert not model.here
 
 
-class Always(RecallStopping):
+class Always(RecallCriterion):
     """Holds every model to have the memory."""
 
     def __call__(self, model):
@@ -72,7 +72,7 @@ def test_a_training_ends_at_the_first_best_validation_that_reaches_the_goal(
 ):
     job, events = job_of("gru", 300), []
     ended = Trial("gru", job, tmp_path / "gru", False, stop_when_recalled=True)
-    monkeypatch.setattr(RecallStopping, "of", lambda dataset: Always((), None))
+    monkeypatch.setattr(RecallCriterion, "of", lambda dataset: Always((), None))
     run_trial(ended, events.append)
     saved = ended.path / "results" / "train.json"
     assert '"stopped": "memory"' in saved.read_text()

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from lmcli.evaluation.forced_choice import group_items, item_accuracy
-from lmcli.evaluation.task_learning import (
+from lmcli.evaluation.convergence import (
     DOCUMENTS,
     Answer,
     TaskLearning,
@@ -15,6 +14,7 @@ from lmcli.evaluation.task_learning import (
     sees_cue,
     training_items,
 )
+from lmcli.evaluation.forced_choice import group_items, item_accuracy
 from lmcli.grammars.base import Item
 from lmcli.grammars.france.sentences import COUNTRIES
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
