@@ -28,17 +28,8 @@ from lmcli.evaluation.forced_choice import (
     main_kind,
 )
 from lmcli.evaluation.perplexity import score_documents
-from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
-    Row,
-    Subjects,
-    interval_columns,
-    labels,
-    leading_run,
-)
+from lmcli.evaluation.probes.base import Probe, ProbeResult, Row, interval_columns, leading_run
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, labels
 from lmcli.evaluation.probes.recall.half_memory import HalfMemory
 from lmcli.grammars.base import Item, grammar_of, read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
@@ -96,7 +87,8 @@ class GrammarRecall(Probe):
     def verdict(self, row: Row) -> str:
         """Half-memory, the largest gap above chance; what a run is told that has not learnt."""
         shown = row["accuracy"] is not None
-        said = f"above chance up to gap {row['reach']['tokens']:,}" if shown else ""
+        more = "at least " * row["reach"]["at_least"]
+        said = f"above chance up to {more}gap {row['reach']['tokens']:,}" if shown else ""
         if row["half_memory"]["gap"] is not None:
             said = f"half-memory at gap {row['figure']}{'; ' * bool(said)}{said}"
         if remark := row["learning"]["remark"]:

@@ -67,4 +67,4 @@ class HalfMemory:
             return "none shown"
         low = "none" if self.low is None else f"{self.low:,}"
         interval = f" ({low} to {self.high:,})" if self.low != self.high else ""
-        return f"{'at least ' * self.at_least}{self.gap:,}{interval}"
+        return f"{self.gap:,}{' or more' * self.at_least}{interval}"

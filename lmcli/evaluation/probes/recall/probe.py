@@ -22,15 +22,12 @@ import numpy as np
 from lmcli.evaluation.forced_choice import ITEMS_PER_GAP
 from lmcli.evaluation.probes.base import (
     Probe,
-    ProbeData,
-    ProbedModel,
     ProbeResult,
     Row,
-    Subjects,
     interval_columns,
-    labels,
     reach_words,
 )
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, labels
 from lmcli.evaluation.probes.recall.grammar_items import GrammarRecall
 from lmcli.evaluation.probes.recall.items import (
     FOILS,
