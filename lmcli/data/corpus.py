@@ -113,6 +113,16 @@ def load_corpus(
     spec: CorpusSpec, on_progress: OnProgress = warnings_only, limits: Limits | None = None
 ) -> Corpus:
     """Read and split."""
+    return load_rotations(spec, [spec.rotation], on_progress, limits)[0]
+
+
+def load_rotations(
+    spec: CorpusSpec,
+    rotations: Sequence[int],
+    on_progress: OnProgress = warnings_only,
+    limits: Limits | None = None,
+) -> list[Corpus]:
+    """Read once, and split in several ways that hold out other blocks."""
     limits, counter = limits or Limits(), ProgressCounter(on_progress)
     blocks = spec.options.documents == "file"
     named = {"train": spec.texts, "valid": spec.valid, "test": spec.test}
@@ -126,13 +136,20 @@ def load_corpus(
             checksums[field_name] = digest.hexdigest()
     _check_apart(texts)
     own = () if spec.valid else ("valid",) if spec.test else ("valid", "test")
-    split = spec.split, ("train", *own), spec.rotation
-    parts = split_documents(files.pop("train"), blocks, *split)
-    parts |= {name: Split(whole(offsets, blocks)) for name, offsets in files.items()}
     names = tuple(text.name for text in texts["train"])
     opened = tuple(chain.from_iterable(texts.values()))
-    spec = replace(spec, **checksums)
-    return Corpus(spec, names, parts["train"], parts["valid"], parts.get("test"), opened)
+    given = {n: Split(whole(offsets, blocks)) for n, offsets in files.items() if n != "train"}
+    corpora = []
+    for rotation in rotations:
+        whole_text = files["train"]
+        if len(corpora) < len(rotations) - 1:  # of the last one no copy is kept
+            whole_text = list(whole_text)
+        split = spec.split, ("train", *own), rotation
+        parts = given | split_documents(whole_text, blocks, *split)
+        own_spec = replace(spec, **checksums, rotation=rotation)
+        held_out = parts["valid"], parts.get("test")
+        corpora.append(Corpus(own_spec, names, parts["train"], *held_out, opened))
+    return corpora
 
 
 def reopen_corpus(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,14 @@ class TrialResult:
     test: Score | None
     is_count_based: bool = False
     """another seed would give the same model"""
+    rotation: int = 0
+    """the split that it was trained and tested on"""
+    stopped: str | None = None
+    """why the training ended"""
+    steps: int | None = None
+    """updates of the weights"""
+    race: Sequence[Mapping[str, Any]] = ()
+    """the trials of the search for a learning rate"""
 
     @classmethod
     def of(
@@ -57,17 +65,34 @@ class TrialResult:
         run: Run,
         model: LanguageModel,
         dataset: Dataset,
-        tokens_seen: int,
-        seconds: float,
-        learning_rate: float | None,
+        trained: Mapping[str, Any],
     ) -> TrialResult:
-        """Score the model, which has the run's best weights, on what the dataset holds out."""
+        """Score the model, which has the run's best weights, on what the dataset holds out.
+
+        `trained` are the keys of ``lmcli train --json`` that say what the training took.
+        """
         valid, test = score_parts(model, run.tokenizer, dataset)
         return cls(
-            name, run.record.arch, run.record.seed, str(run.path),
-            model.parameter_count(), model.body_parameters(), model.flops_per_token(),
-            tokens_seen, seconds, learning_rate, valid, test, model.is_count_based,
-        )  # fmt: skip
+            name=name,
+            arch=run.record.arch,
+            seed=run.record.seed,
+            run=str(run.path),
+            parameters=model.parameter_count(),
+            body_parameters=model.body_parameters(),
+            flops_per_token=model.flops_per_token(),
+            tokens_seen=trained.get("tokens_seen") or 0,
+            seconds=trained.get("seconds") or 0.0,
+            learning_rate=None
+            if model.is_count_based
+            else run.record.training.get("learning_rate"),
+            valid=valid,
+            test=test,
+            is_count_based=model.is_count_based,
+            rotation=dataset.spec.rotation,
+            stopped=trained.get("stopped"),
+            steps=trained.get("steps"),
+            race=tuple(trained.get("race") or ()),
+        )
 
     @property
     def held_out(self) -> Score:
@@ -101,22 +126,30 @@ def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:
 
 def score_runs(
     opened: Sequence[OpenedRun],
-    dataset: Dataset,
+    datasets: Mapping[int, Dataset],
     taken: Sequence[str],
     on_progress: OnProgress = warnings_only,
 ) -> list[TrialResult]:
-    """Each run scored on the same held-out text; `taken` are names of rows beside theirs."""
+    """Each run scored on what its split holds out; `taken` are names of rows beside theirs.
+
+    `datasets` are those of each rotation; a run of another text is scored on the first.
+    """
     names = _row_names([run for run, _ in opened], taken)
     results = []
     for (run, model), name in zip(opened, names, strict=True):
-        if run.record.corpus["sha256"] != dataset.spec.sha256:
+        dataset = next(iter(datasets.values()))
+        if run.record.corpus["sha256"] == dataset.spec.sha256:
+            dataset = datasets.get(rotation_of(run), dataset)
+        else:
             other = f"'{run.path}' was trained on another text and may have seen what is held out"
             on_progress(Message(f"{other} here", "warning"))
-        trained = run.result("train") or {}
-        tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
-        rate = run.record.training.get("learning_rate")
-        results.append(TrialResult.of(name, run, model, dataset, tokens, seconds, rate))
+        results.append(TrialResult.of(name, run, model, dataset, run.result("train") or {}))
     return results
+
+
+def rotation_of(run: Run) -> int:
+    """Which blocks of its text were held out."""
+    return int(run.record.corpus.get("rotation", 0))
 
 
 def _row_names(runs: Sequence[Run], taken: Sequence[str]) -> list[str]:
@@ -140,8 +173,13 @@ def _path_name(path: Path, taken: Sequence[str]) -> str:
 
 
 def _fingerprint(run: Run) -> str:
-    """All that makes a run, except its seed."""
-    record = {k: v for k, v in vars(run.record).items() if k not in ("seed", "command", "versions")}
+    """All that makes a run, except its seed and which blocks of the text it held out."""
+    left_out = ("seed", "command", "versions")
+    record = {k: v for k, v in vars(run.record).items() if k not in left_out}
+    record["corpus"] = {**record["corpus"], "rotation": 0}
+    if (run.result("train") or {}).get("race"):  # each seed has searched for its own
+        record["training"] = {**record["training"], "learning_rate": None}
+        record["settings"] = {**record["settings"], "order": None}
     return json.dumps(record, sort_keys=True)
 
 

@@ -45,7 +45,8 @@ def plan(options: Mapping[str, Any], on_progress: OnProgress) -> Plan:
     more = ["--device", device] if device != "auto" else []
     more += ["--force"] if options["force"] else []
     lines = [shlex.join([*_train_words(trial), *more]) for trial in sweep.trials]
-    again = ["lmcli", "compare", *_text_words(sweep.dataset), "--run", str(sweep.folder)]
+    whole = [word for word in _text_words(sweep.dataset, rotated=False)]
+    again = ["lmcli", "compare", *whole, "--run", str(sweep.folder)]
     return Plan(lines, shlex.join(again))
 
 
@@ -66,6 +67,7 @@ def _text_words(dataset: Dataset) -> list[str]:
     words = [*spec.texts, "--tokenizer", dataset.tokenizer]
     words += [w for name, value in options.items() for w in (f"--{name}", str(value))]
     words += ["--split", spec.split] if spec.split != "interleaved" else []
+    words += ["--rotation", str(spec.rotation)] if spec.rotation else []
     words += [w for text in spec.valid for w in ("--valid", text)]
     words += [w for text in spec.test for w in ("--test", text)]
     tokenizer = TOKENIZERS.load(dataset.tokenizer).Settings(**dataset.tokenizer_settings)
