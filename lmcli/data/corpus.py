@@ -139,7 +139,7 @@ def load_rotations(
     names = tuple(text.name for text in texts["train"])
     opened = tuple(chain.from_iterable(texts.values()))
     given = {n: Split(whole(offsets, blocks)) for n, offsets in files.items() if n != "train"}
-    corpora = []
+    corpora = list[Corpus]()
     for rotation in rotations:
         whole_text = files["train"]
         if len(corpora) < len(rotations) - 1:  # of the last one no copy is kept

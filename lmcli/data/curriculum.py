@@ -39,9 +39,9 @@ class LengthCurriculum:
         ids = np.asarray(whole.ids[: lengths.sum()])
         bounds = stage_bounds(lengths, whole.batch * whole.truncation)
         short = [replace(whole, ids=ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
-        self.stages = [whole, *short, whole]
-        ends = stage_ends(len(short), share)
-        self.ends = [begin, *(begin + (1 - begin) * end for end in ends)]
+        self.stages = [*[whole] * (begin > 0), *short, whole]
+        ends = [begin + (1 - begin) * end for end in stage_ends(len(short), share)]
+        self.ends = [begin, *ends] if begin > 0 else ends
 
     def batch(self, step: int, used: float) -> Batch:
         """The batch of a step, when this share of the budget is used.

@@ -1,6 +1,6 @@
 """Differences between rows whose seeds were trained and tested on different splits of a text.
 
-**In:** for each row the `Member` of each split: its seeds that were tested on that split's test part.
+**In:** for each row the `Member` of each split: its seeds, as tested on that split's test part.
 **Out:** the `Difference` of each row to the best.
 
 Where each seed holds out other blocks of the text, one number a seed carries the luck of training,
@@ -37,7 +37,7 @@ from lmcli.evaluation.statistics import (
 
 PRIOR_DEGREES = 4
 """degrees of freedom that the middle variance counts for, at the most"""
-FAR_ABOVE = 3.0
+FAR_ABOVE = 2.5
 """a variance this many times the middle one is not averaged with it"""
 
 Splits = Mapping[int, Member]
@@ -91,9 +91,7 @@ class PairedSplits:
         """For these trainings: without what another training or another split would change."""
         pairs = list(zip(self.a, self.b, strict=True))
         values = [a.mean - b.mean for a, b in pairs]
-        variances = [
-            stretch_variance(a.bits.mean(-2) - b.bits.mean(-2), a.chars) for a, b in pairs
-        ]
+        variances = [stretch_variance(a.bits.mean(-2) - b.bits.mean(-2), a.chars) for a, b in pairs]
         degrees = [max(1, min(STRETCHES, len(a.chars)) - 1) for a, _ in pairs]
         terms = [
             (variance / len(pairs) ** 2, np.array(float(df)))
@@ -128,6 +126,14 @@ class PairedSplits:
 
 
 # ------------------------------------------------------------------ rows of a comparison
+
+
+def splits_error(row: Splits) -> float:
+    """Standard error of a row's mean: by text and seeds, over its splits if there are several."""
+    if len(row) == 1:
+        return next(iter(row.values())).error()
+    rates = np.array([float(member.mean) for member in row.values()])
+    return float(rates.std(ddof=1)) / math.sqrt(len(rates))
 
 
 def differences_over_splits(rows: Sequence[Splits]) -> list[Difference]:
@@ -167,9 +173,7 @@ def _paired(rows: Sequence[Splits]) -> dict[int, PairedSplits]:
     members = [[rows[i][split] for split in common] for i in (0, *several)]
     both = paired_estimates(np.array([[float(m.mean) for m in row] for row in members]))
     return {
-        i: PairedSplits(
-            row, members[0], Estimate(both.value[n], both.error[n], both.degrees[n])
-        )
+        i: PairedSplits(row, members[0], Estimate(both.value[n], both.error[n], both.degrees[n]))
         for n, (i, row) in enumerate(zip(several, members[1:], strict=True))
     }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.dataset import Dataset
+from lmcli.data.dataset import Dataset, EvalSplit
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.grammars.base import find_companions
@@ -187,33 +187,44 @@ def _fingerprint(run: Run) -> str:
 
 NO_TRAINING = (
     "parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second",
-    "flops_per_token", "learning_rate", "run",
+    "flops_per_token", "learning_rate", "steps", "stopped", "run",
 )  # fmt: skip
 
 
-def optimum_row(dataset: Dataset, on_progress: OnProgress = warnings_only) -> dict[str, Any] | None:
-    """A row named optimum; None for a text that no grammar has made as it is."""
-    grammar = made_by(dataset, on_progress)
+def optimum_row(datasets: Sequence[Dataset]) -> dict[str, Any] | None:
+    """A row named optimum, the mean over splits; None for a text that no grammar has made as it is.
+
+    A warning about what lies beside the text has been given with its items.
+    """
+    grammar = made_by(datasets[0], lambda event: None)
     if grammar is None:
         return None
     row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
-    for name, held_out in (("valid", dataset.valid), ("test", dataset.test)):
-        if held_out is None:
-            row[name] = None
-            continue
-        part, tokens = held_out.part, held_out.targets
-        lines = (line for document in part.documents for line in document.splitlines())
-        try:
-            nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
-        except ValueError:
-            return None  # edited by hand: the optimum is unknown
-        row[name] = {
-            "nats_per_token": nats / tokens,
-            "perplexity": math.exp(nats / tokens),
-            "bits_per_char": nats / math.log(2) / part.chars,
-            "standard_error": None,
-        }
+    try:
+        row["valid"] = _optimal_score(grammar, [d.valid for d in datasets])
+        row["test"] = _optimal_score(grammar, [d.test for d in datasets if d.test]) or None
+    except ValueError:
+        return None  # edited by hand: the optimum is unknown
     return row | {"seeds": []}
+
+
+def _optimal_score(grammar: Any, parts: Sequence[EvalSplit]) -> dict[str, Any]:
+    """The best possible score of some parts; empty where there are none."""
+    if not parts:
+        return {}
+    nats_per_token, bits_per_char = list[float](), list[float]()
+    for held_out in parts:
+        lines = (line for document in held_out.part.documents for line in document.splitlines())
+        nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
+        nats_per_token.append(nats / held_out.targets)
+        bits_per_char.append(nats / math.log(2) / held_out.part.chars)
+    mean = sum(nats_per_token) / len(parts)
+    return {
+        "nats_per_token": mean,
+        "perplexity": math.exp(mean),
+        "bits_per_char": sum(bits_per_char) / len(parts),
+        "standard_error": None,
+    }
 
 
 def made_by(dataset: Dataset, on_progress: OnProgress = warnings_only) -> Any:

@@ -45,8 +45,7 @@ def plan(options: Mapping[str, Any], on_progress: OnProgress) -> Plan:
     more = ["--device", device] if device != "auto" else []
     more += ["--force"] if options["force"] else []
     lines = [shlex.join([*_train_words(trial), *more]) for trial in sweep.trials]
-    whole = [word for word in _text_words(sweep.dataset, rotated=False)]
-    again = ["lmcli", "compare", *whole, "--run", str(sweep.folder)]
+    again = ["lmcli", "compare", *_text_words(sweep.dataset), "--run", str(sweep.folder)]
     return Plan(lines, shlex.join(again))
 
 
@@ -56,6 +55,8 @@ def _train_words(trial: Trial) -> list[str]:
     texts, budget = _text_words(job.dataset), vars(job.budget)
     words = ["lmcli", "train", *texts, "-o", str(trial.path), "--arch", job.arch]
     words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
+    rotation = job.dataset.spec.rotation
+    words += ["--rotation", str(rotation)] if rotation else []
     words += ["--seed", str(job.seed), *_set_words(job.settings)]
     return words if job.is_count_based else words + _set_words(job.training)
 
@@ -67,7 +68,6 @@ def _text_words(dataset: Dataset) -> list[str]:
     words = [*spec.texts, "--tokenizer", dataset.tokenizer]
     words += [w for name, value in options.items() for w in (f"--{name}", str(value))]
     words += ["--split", spec.split] if spec.split != "interleaved" else []
-    words += ["--rotation", str(spec.rotation)] if spec.rotation else []
     words += [w for text in spec.valid for w in ("--valid", text)]
     words += [w for text in spec.test for w in ("--test", text)]
     tokenizer = TOKENIZERS.load(dataset.tokenizer).Settings(**dataset.tokenizer_settings)
