@@ -35,7 +35,7 @@ from lmcli.evaluation.statistics import (
     stretch_variance,
 )
 
-PRIOR_DEGREES = 4
+PRIOR_DEGREES = 3
 """degrees of freedom that the middle variance counts for, at the most"""
 FAR_ABOVE = 2.5
 """a variance this many times the middle one is not averaged with it"""
