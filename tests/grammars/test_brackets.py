@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,21 @@ def brackets(**changes: object) -> Brackets:
     return Brackets(update(BracketsSettings(size="small"), changes))
 
 
-@cache
-def documents() -> list[str]:
-    return list(brackets().documents())
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    text = tmp_path_factory.mktemp("made") / "brackets.txt"
+    write_grammar(brackets(), text)
+    return text
 
 
-@cache
-def items() -> list[Item]:
-    return list(brackets().items())
+@pytest.fixture(scope="module")
+def documents(written: Path) -> list[str]:
+    return written.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def items(written: Path) -> list[Item]:
+    return read_items(written.with_suffix(".items.jsonl"))
 
 
 def pairs(document: str) -> list[tuple[int, int]]:
@@ -54,9 +60,9 @@ def test_brackets_is_found_by_its_file() -> None:
 # The text
 
 
-def test_every_bracket_is_closed_and_the_last_one_after_the_full_stop() -> None:
-    assert sum(len(d) + 1 for d in documents()) < 1_000_000
-    for document in documents()[:3000]:
+def test_every_bracket_is_closed_and_the_last_one_after_the_full_stop(documents: list[str]) -> None:
+    assert sum(len(d) + 1 for d in documents) < 1_000_000
+    for document in documents[:3000]:
         text, ending = document[:-2], document[-2:]
         assert ending in (".)", "..")
         assert "." not in text
@@ -64,9 +70,11 @@ def test_every_bracket_is_closed_and_the_last_one_after_the_full_stop() -> None:
         pairs(document)
 
 
-def test_half_of_the_documents_end_in_a_closer_whose_gap_is_log_uniform() -> None:
-    open_ones = [d for d in documents() if d.endswith(".)")]
-    assert len(open_ones) == pytest.approx(len(documents()) / 2, abs=2 * len(documents()) ** 0.5)
+def test_half_of_the_documents_end_in_a_closer_whose_gap_is_log_uniform(
+    documents: list[str],
+) -> None:
+    open_ones = [d for d in documents if d.endswith(".)")]
+    assert len(open_ones) == pytest.approx(len(documents) / 2, abs=2 * len(documents) ** 0.5)
     gaps = [close - begin - 1 for d in open_ones for begin, close in pairs(d)[-1:]]
     assert (min(gaps), max(gaps)) == (1, 100)
     counts = Counter(int(math.log2(gap)) for gap in gaps)  # 1, 2-3, 4-7, 8-15, 16-31, 32-63, 64-100
@@ -86,10 +94,12 @@ def test_the_length_of_a_document_tells_nothing() -> None:
     np.testing.assert_allclose(g.plain, sums)
 
 
-def test_the_same_settings_make_the_same_text_and_another_seed_another() -> None:
-    assert list(itertools.islice(brackets().documents(), 50)) == documents()[:50]
-    assert next(brackets(seed=1).documents()) != documents()[0]
-    assert documents()[:2] == ["ebf(dfgbfb.)", "d()d(gede.)"]
+def test_the_same_settings_make_the_same_text_and_another_seed_another(
+    documents: list[str],
+) -> None:
+    assert list(itertools.islice(brackets().documents(), 50)) == documents[:50]
+    assert next(brackets(seed=1).documents()) != documents[0]
+    assert documents[:2] == ["ebf(dfgbfb.)", "d()d(gede.)"]
 
 
 def test_without_a_share_of_brackets_there_is_one_at_the_most() -> None:
@@ -163,9 +173,9 @@ def test_over_all_documents_the_oracle_is_the_definition_and_sums_to_the_closed_
                 g.token_log_probabilities(document)
 
 
-def test_the_oracle_agrees_with_the_closed_form_on_the_text() -> None:
+def test_the_oracle_agrees_with_the_closed_form_on_the_text(documents: list[str]) -> None:
     g, count = brackets(), 600
-    nats = [-sum(g.token_log_probabilities(d)) for d in documents()[:count]]
+    nats = [-sum(g.token_log_probabilities(d)) for d in documents[:count]]
     mean = sum(nats) / count
     error = math.sqrt(sum((n - mean) ** 2 for n in nats) / (count - 1) / count)
     assert mean == pytest.approx(g.optimum().nats_per_document, abs=3 * error)
@@ -184,16 +194,16 @@ def test_the_oracle_is_certain_of_what_follows_the_full_stop_after_a_thousand_ch
 # The items
 
 
-def test_items_are_documents_that_the_text_has_not() -> None:
-    asked = [item.document for item in items()]
+def test_items_are_documents_that_the_text_has_not(documents: list[str], items: list[Item]) -> None:
+    asked = [item.document for item in items]
     assert len(set(asked)) == len(asked)
-    assert set(asked).isdisjoint(documents())
-    assert Counter(item.gap for item in items()) == dict.fromkeys(GAPS["small"], 300)
+    assert set(asked).isdisjoint(documents)
+    assert Counter(item.gap for item in items) == dict.fromkeys(GAPS["small"], 300)
     assert GAPS["long"] == (3, 5, 10, 20, 50, 100, 200, 400, 700, 1000)
 
 
-def test_twins_differ_in_the_opener_alone_which_stands_at_the_gap() -> None:
-    for opened, plain in zip(items()[::2], items()[1::2], strict=True):
+def test_twins_differ_in_the_opener_alone_which_stands_at_the_gap(items: list[Item]) -> None:
+    for opened, plain in zip(items[::2], items[1::2], strict=True):
         assert (opened.answer, plain.answer) == (")", ".")
         assert opened.candidates == plain.candidates == (")", ".")
         places = [i for i, (x, y) in enumerate(zip(opened.text, plain.text, strict=True)) if x != y]
@@ -203,20 +213,24 @@ def test_twins_differ_in_the_opener_alone_which_stands_at_the_gap() -> None:
         pairs(plain.document)
 
 
-def test_items_up_to_the_longest_gap_of_the_text_are_documents_of_the_grammar() -> None:
-    for item in items()[::97]:
+def test_items_up_to_the_longest_gap_of_the_text_are_documents_of_the_grammar(
+    items: list[Item],
+) -> None:
+    for item in items[::97]:
         if item.gap <= 100:
             assert brackets().token_log_probabilities(item.document)[-1] == 0.0
 
 
-def test_counting_readers_are_right_everywhere_and_one_who_sees_the_last_bracket_is_not() -> None:
+def test_counting_readers_are_right_everywhere_and_one_who_sees_the_last_bracket_is_not(
+    items: list[Item],
+) -> None:
     """The figures of the documentation. Without a complete pair in the gap the last bracket tells.
 
     A gap of g characters holds no pair with probability (1 - share)^(g - 2).
     """
     shares = []
     for gap in GAPS["small"]:
-        some = [item for item in items() if item.gap == gap]
+        some = [item for item in items if item.gap == gap]
         counted = [(i.text.count("(") > i.text.count(")")) == (i.answer == ")") for i in some]
         assert all(counted)
         last = [(i.text.rfind("(") > i.text.rfind(")")) == (i.answer == ")") for i in some]
@@ -226,23 +240,20 @@ def test_counting_readers_are_right_everywhere_and_one_who_sees_the_last_bracket
     assert [round(100 * share) for share in shares] == [98, 94, 84, 66, 56, 51, 50]
 
 
-def test_a_window_that_ends_before_the_opener_is_right_in_just_one_of_two_twins() -> None:
+def test_a_window_that_ends_before_the_opener_is_right_in_just_one_of_two_twins(
+    items: list[Item],
+) -> None:
     torch.manual_seed(0)
     tokenizer = CharTokenizer.train(["abcdefgh().\n"], CharTokenizer.Settings())
     window = Window(tokenizer.size, WindowSettings(window=8, hidden=16, embedding=8)).eval()
     for gap in (10, 20, 100):
-        found = item_accuracy(window, tokenizer, [i for i in items() if i.gap == gap][:60])
+        found = item_accuracy(window, tokenizer, [i for i in items if i.gap == gap][:60])
         assert found.right == 30
         assert found.chance == 0.5
 
 
-def test_the_three_files_are_written_as_for_every_grammar(tmp_path: Path) -> None:
-    text = tmp_path / "brackets.txt"
-    write_grammar(brackets(), text)
-    assert text.read_text().splitlines() == documents()
-    assert text.stat().st_size < 1_000_000
-    assert read_items(tmp_path / "brackets.items.jsonl") == items()
-    about = read_about(tmp_path / "brackets.about.json")
+def test_the_about_file_says_what_was_made(written: Path) -> None:
+    about = read_about(written.with_suffix(".about.json"))
     assert about["recipe"]["share"] == 0.05
     assert about["chance"] == {"closer": 0.5}
     assert about["tokenizer"] == "char"
