@@ -35,9 +35,11 @@ class ProbedModel:
     untrained: Callable[[], LanguageModel]
     """the same architecture as it was before it was trained"""
     run: Run | None = None  # with the record of its training
+    label: str = ""
+    """what it is called in pictures and sentences; runs with one label are seeds of one another"""
 
     @classmethod
-    def of(cls, run: Run) -> ProbedModel:
+    def of(cls, run: Run, label: str = "") -> ProbedModel:
         """A run with its best weights."""
 
         def untrained() -> LanguageModel:
@@ -45,7 +47,8 @@ class ProbedModel:
                 torch.manual_seed(run.record.seed)
                 return run.new_model().eval()
 
-        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained, run)
+        path, model = str(run.path), run.model()
+        return cls(path, run.record.arch, model, run.tokenizer, untrained, run, label)
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row of this run."""
@@ -56,13 +59,13 @@ Subjects = Sequence[ProbedModel]
 
 
 def labels(subjects: Subjects) -> dict[str, str]:
-    """Short names: the architecture, where two are alike the folder, or else the whole path."""
+    """Short names: labels, architectures, or where two of these are alike folders or paths."""
     archs = [s.arch for s in subjects]
     folders = [Path(s.name).name for s in subjects]
     names = {}
     for s, folder in zip(subjects, folders, strict=True):
         short = folder if folders.count(folder) == 1 else s.name
-        names[s.name] = s.arch if archs.count(s.arch) == 1 else short
+        names[s.name] = s.label or (s.arch if archs.count(s.arch) == 1 else short)
     return names
 
 
