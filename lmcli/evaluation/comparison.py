@@ -265,7 +265,8 @@ def compare_results(
     if optimum:
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
-    probes, too_little = measure_memory(rows, data, seed, probe, on_progress)
+    texts = {r.seed: data for r in results}
+    probes, too_little = measure_memory(rows, texts, seed, probe, on_progress)
     parts = [p for p in (dataset.corpus.train, dataset.corpus.valid, dataset.corpus.test) if p]
     tokenized = dataset.tokenized
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]

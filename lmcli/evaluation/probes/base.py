@@ -129,7 +129,7 @@ class Probe(abc.ABC):
             return own if low is None else {**own, "bucket": bucket_name(low, row[self.x])}
 
         summaries = [named(row) for row in summary]
-        middle = _middle(summaries, self.size)
+        middle = self.middle(subjects, summary)
         return ProbeResult(
             self.name,
             rows,
@@ -141,19 +141,30 @@ class Probe(abc.ABC):
             **{"notes": [self.note], "middle": middle, **changes},
         )
 
+    def middle(self, subjects: Subjects, summary: Rows) -> list[Row]:
+        """Of each model, under its short name, the seed with the lower median of the sizes."""
+        names, seeds = labels(subjects), dict[str, list[Row]]()
+        for row in summary:
+            seeds.setdefault(names[row["run"]], []).append(row)
+        return [
+            {**sorted(some, key=self.size)[(len(some) - 1) // 2], "model": name, "seeds": len(some)}
+            for name, some in seeds.items()
+        ]
+
     def _said(self, row: Row) -> str:
         seeds = f" (median of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
         return self.verdict(row) + seeds
 
     def combine(self, subjects: Subjects, results: Sequence[ProbeResult]) -> ProbeResult:
         """The results of runs that were tested on different texts as one."""
-        measured = [r for r in results if r.rows]
-        if len(measured) < 2:
-            return (measured or results)[0]
+        if len(results) == 1:
+            return results[0]
         rows, summary, differences = (
-            [row for result in measured for row in getattr(result, part)]
+            [row for result in results for row in getattr(result, part)]
             for part in ("rows", "summary", "differences")
         )
+        if not rows:
+            return replace(results[0], summary=summary)
         notes = list(dict.fromkeys(note for result in results for note in result.notes))
         little = results[0].too_little if all(r.too_little for r in results) else ""
         more: dict[str, Any] = {"differences": differences, "too_little": little}
@@ -166,18 +177,6 @@ def _point(rows: Rows) -> Point:
     if len(rows) == 1:
         return Point(rows[0]["value"], rows[0]["low"], rows[0]["high"])
     return Point(statistics.median(values), min(values), max(values)) if values else Point(None)
-
-
-def _middle(summaries: Rows, size: Callable[[Row], float]) -> list[Row]:
-    """Of each model the seed with the lower median of the sizes."""
-    seeds: dict[str, list[Row]] = {}
-    for row in summaries:
-        seeds.setdefault(row["model"], []).append(row)
-    middle = list[Row]()
-    for some in seeds.values():
-        ordered = sorted(some, key=size)
-        middle.append({**ordered[(len(some) - 1) // 2], "seeds": len(some)})
-    return middle
 
 
 class CurveProbe(Probe):

@@ -40,12 +40,13 @@ from lmcli.evaluation.probes.sampling import (
     FEWEST_STRETCHES,
     Mean,
     Places,
+    draw_blocks,
     longest_span,
     powers,
     stretches,
 )
 from lmcli.evaluation.state_batches import documents
-from lmcli.evaluation.statistics import Counts, Floats, block_counts
+from lmcli.evaluation.statistics import Counts, Floats
 from lmcli.report.result import COUNT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
@@ -166,8 +167,7 @@ def effective_context(delta: Floats, blocks: Places, threshold: float, seed: int
     found = {"tokens": min(tokens, last), "at_least": tokens > last, "low": None, "high": None}
     if count < FEWEST_STRETCHES:
         return found | {"high_at_least": False}
-    draws = block_counts(count, np.random.default_rng(seed)).astype(np.float64)
-    drawn = crossings(draws @ excess)
+    drawn = crossings(draw_blocks(count, seed).astype(np.float64) @ excess)
     low, high = np.quantile(drawn, [0.025, 0.975], method="nearest").tolist()
     limits = {"low": min(low, last), "high": min(high, last), "high_at_least": high > last}
     return found | limits

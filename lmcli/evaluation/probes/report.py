@@ -60,8 +60,9 @@ class ProbeReport:
             blocks += [*result.pictures(), *map(Passage, result.notes)]
             blocks.append(Passage(f"{result.probe}: {result.verdict}\n"))
             for row in result.middle or result.summary:
-                name = row.get("model", row["run"])
-                mine = rows.setdefault(name, {"run": row["run"], "arch": row["arch"]})
+                mine = rows.setdefault(
+                    row.get("model", row["run"]), {"run": row["run"], "arch": row["arch"]}
+                )
                 mine[result.probe] = row["figure"]
         names = [r.probe for r in self.results]
         columns = [Column("name", text("run"))]

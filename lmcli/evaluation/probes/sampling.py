@@ -8,6 +8,7 @@ Stretches because what a model finds hard in one place it finds hard next to it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.evaluation.state_batches import Ids
-from lmcli.evaluation.statistics import Floats, block_counts, limits
+from lmcli.evaluation.statistics import Counts, Floats, block_counts, limits
 
 Places = npt.NDArray[np.int64]
 
@@ -101,6 +102,12 @@ def stretches(places: Places, total: int, least: int = 1) -> Places:
     return numbers
 
 
+@functools.lru_cache(maxsize=8)
+def draw_blocks(blocks: int, seed: int) -> Counts:
+    """How often each block is drawn, in every replicate. Shapes: -> (REPLICATES, blocks)."""
+    return block_counts(blocks, np.random.default_rng(seed))
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean with its 95 % limits; nan where there is nothing."""
@@ -123,7 +130,7 @@ class Mean:
         _, number = np.unique(blocks, return_inverse=True)
         sums = np.bincount(number.ravel(), np.where(finite, values.ravel(), 0.0))
         counts = np.bincount(number.ravel(), finite)
-        drawn = block_counts(len(sums), np.random.default_rng(seed))  # (R, blocks)
+        drawn = draw_blocks(len(sums), seed)  # (R, blocks)
         total = drawn @ counts
         means = np.divide(drawn @ sums, total, out=np.full(len(total), np.nan), where=total > 0)
         return cls(float(sums.sum() / counts.sum()), *limits(means), int(counts.sum()))
