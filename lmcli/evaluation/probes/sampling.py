@@ -121,9 +121,11 @@ class Mean:
     def of(cls, values: Floats, blocks: Places, seed: int) -> Mean:
         """Of the finite values; those of a block are drawn together.
 
-        Shapes: values and blocks alike. One seed draws the same blocks each time, so the limits of
-        a difference are paired.
+        Shapes: values (N,) or (N, C), blocks like the values or (N,). One seed draws the same
+        blocks each time, so the limits of a difference are paired.
         """
+        if blocks.ndim < values.ndim:
+            blocks = np.broadcast_to(blocks[:, None], values.shape)
         finite = np.isfinite(values).ravel()
         if not finite.any():
             return cls(float("nan"), float("nan"), float("nan"), 0)
