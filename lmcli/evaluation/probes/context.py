@@ -4,7 +4,7 @@
 **Out:** by context length c: mean extra loss, every token compared with itself; KL divergence; the
 effective context with its interval.
 
-One pass with the state carried gives l_full(t). Then reading restarts every K / 8 tokens, from the
+One pass with the state carried gives l_full(t). Then reading restarts in many places, from the
 start state (`reset`) or from a state saved elsewhere (`donor`):
 
     delta(c) = mean over t of [l_restart(t) - l_full(t)],   c = t - restart
@@ -109,7 +109,8 @@ class Context(Probe):
         ratios = [row["tokens_per_word"] for row in rows]
         if max(ratios) > 1.05 * min(ratios):
             return [figure]
-        words = [f"{int(tick) / np.mean(ratios):.2g}" for tick in figure.ticks]
+        lengths = [int(tick) / float(np.mean(ratios)) for tick in figure.ticks]
+        words = [f"{length:.{1 if length < 10 else 0}f}" for length in lengths]
         return [replace(figure, second_ticks=words, second_label="words")]
 
     def verdict(self, row: Row) -> str:

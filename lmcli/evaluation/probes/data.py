@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lmcli.data.corpus import Corpus, CorpusSpec, read_documents, reopen_corpus
+from lmcli.data.corpus import Corpus, CorpusSpec, find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.errors import LmcliError, TextError
 from lmcli.grammars.base import find_companions
@@ -95,12 +95,12 @@ class ProbeData:
         about = (beside.items and beside.about) or {}
         optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
         best = optimum if isinstance(optimum, dict) else {}
-        return cls(tuple(held_out), _sample(train), beside.items, best, tuple(texts))
+        return cls(tuple(held_out), _sample(train, MOST_TRAIN), beside.items, best, tuple(texts))
 
     @classmethod
     def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
         """The test part, as validation chose weights and rates; validation where there is none."""
-        held_out = _sample(corpus.test or corpus.valid)
+        held_out = _sample(corpus.test or corpus.valid, MOST_HELD_OUT)
         return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
 
     @classmethod
@@ -113,7 +113,8 @@ class ProbeData:
             train = None
             with suppress(LmcliError):
                 train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
-            return cls.of(texts, read_documents(texts, first.options), train, on_progress)
+            given = Split(find_documents(texts, first.options, on_progress)[1])
+            return cls.of(texts, _sample(given, MOST_HELD_OUT), train, on_progress)
         for run in runs[1:]:
             same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
             if not same or CorpusSpec.from_json(run.record.corpus) != first:
@@ -130,9 +131,9 @@ class ProbeData:
         return sum(map(len, self.held_out)) + sum(map(len, self.train))
 
 
-MOST_CHARACTERS = 1 << 25
-"""of each part of a corpus; of a larger one an evenly spread sample is taken"""
+MOST_TRAIN, MOST_HELD_OUT = 1 << 25, 1 << 21
+"""characters of each part; of a larger one an evenly spread sample is taken"""
 
 
-def _sample(part: Split | None) -> tuple[str, ...]:
-    return tuple(part.sample(MOST_CHARACTERS).documents) if part else ()
+def _sample(part: Split | None, characters: int) -> tuple[str, ...]:
+    return tuple(part.sample(characters).documents) if part else ()

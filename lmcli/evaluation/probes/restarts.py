@@ -33,7 +33,7 @@ from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel, State
 
 PHASES = 8
-"""restarts in K tokens"""
+"""restarts in K tokens after which K are read, and as many between two of them, of which K / 8"""
 EXCERPT = 3
 """K tokens before the first restart, and two from there on"""
 MEMORY = 1 << 27
@@ -59,6 +59,8 @@ class Restart:
     row: int
     begin: int
     place: int
+    length: int
+    """tokens that are read, where the excerpt has so many"""
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,18 @@ def choose_excerpts(streams: Sequence[Ids], longest: int, most: int) -> list[Exc
     return [every[(2 * k + 1) * len(every) // (2 * count)] for k in range(count)] if every else []
 
 
-def restart_places(excerpts: Sequence[Excerpt], longest: int) -> list[Restart]:
-    """Every K / 8 tokens, from K to 2 K tokens into each excerpt."""
-    step = max(1, longest // PHASES)
-    return [
-        Restart(row, begin, e.place + begin)
+def restart_places(excerpts: Sequence[Excerpt], longest: int) -> tuple[list[Restart], ...]:
+    """From K to 2 K tokens into each excerpt: every K / 8 tokens for K, every K / 64 for K / 8.
+
+    Short contexts, which cost little to read, are so measured more often.
+    """
+    far, near = max(1, longest // PHASES), max(1, longest // PHASES**2)
+    every = [
+        Restart(row, begin, e.place + begin, far if (begin - longest) % far else longest)
         for row, e in enumerate(excerpts)
-        for begin in range(longest, min(2 * longest + 1, len(e.ids) - 1), step)
+        for begin in range(longest, min(2 * longest + 1, len(e.ids) - 1), near)
     ]
+    return [r for r in every if r.length == longest], [r for r in every if r.length != longest]
 
 
 def spots(longest: int) -> list[int]:
@@ -115,18 +121,22 @@ def read_restarts(
     model: LanguageModel, excerpts: Sequence[Excerpt], longest: int, rng: np.random.Generator
 ) -> Restarted:
     """All that is measured on some excerpts."""
-    restarts = restart_places(excerpts, longest)
-    count = int(max(2, min(SAVED, MEMORY // row_bytes(model), len(restarts))))
-    saved = rng.permutation(len(restarts))[:count]
-    full, states = read_whole(model, excerpts, restarts, saved, longest)
-    rows = [excerpts[r.row].ids[r.begin : r.begin + longest + 1] for r in restarts]
-    own = [full[r.row][r.begin : r.begin + longest] for r in restarts]
-    reset = token_nll(model, rows, model.initial_state(len(rows)), spots(longest))
+    far, near = restart_places(excerpts, longest)
+    count = int(max(2, min(SAVED, MEMORY // row_bytes(model), len(far))))
+    saved = rng.permutation(len(far))[:count]
+    full, states = read_whole(model, excerpts, far, saved, longest)
+    both = [*far, *near]
+    rows = [excerpts[r.row].ids[r.begin : r.begin + r.length + 1] for r in both]
+    own = [full[r.row][r.begin : r.begin + r.length] for r in both]
+    reset = list[Floats]()
+    for some in (rows[: len(far)], rows[len(far) :]):
+        reset += token_nll(model, some, model.initial_state(len(some)), spots(longest))
     delta = np.full((len(rows), longest), np.nan)
     for line, restarted, carried in zip(delta, reset, own, strict=True):
         line[: len(carried)] = restarted - carried
-    targets = np.array([r.place for r in restarts])[:, None] + np.arange(1, longest + 1)
-    donor = donor_nats(model, rows, own, states, donors(restarts, saved, longest, rng))
+    targets = np.array([r.place for r in both])[:, None] + np.arange(1, longest + 1)
+    which = donors(far, saved, longest, rng)
+    donor = donor_nats(model, rows[: len(far)], own, states, which)
     divergence = divergences(model, [rows[k] for k in saved], states)
     return Restarted(zero_noise(delta), targets, donor, divergence)
 

@@ -49,10 +49,10 @@ def test_the_curve_is_that_of_naive_restarts(tokenizer):
     excerpts = choose_excerpts(documents(tokenizer, pieces), 32, 1000)
     assert [len(e.ids) for e in excerpts] == [91, 71]
     found = {}
-    for restart in restart_places(excerpts, 32):
+    for restart in (r for some in restart_places(excerpts, 32) for r in some):
         ids = excerpts[restart.row].ids
         full = nats(model, ids, model.initial_state(1))
-        for c in range(1, 33):
+        for c in range(1, restart.length + 1):
             target = restart.begin + c
             if target < len(ids):
                 restarted = nats(model, ids[restart.begin : target + 1], model.initial_state(1))[-1]
@@ -101,9 +101,11 @@ def test_divergence_is_never_negative(tokenizer):
 def test_what_is_called_whole_has_at_least_k_tokens_before_every_restart():
     streams = [np.arange(n) for n in (20, 100, 1000)]
     excerpts = choose_excerpts(streams, 64, 10_000)
-    restarts = restart_places(excerpts, 64)
-    assert {r.begin for r in restarts} == set(range(64, 129, 8))
-    for r in restarts:
+    far, near = restart_places(excerpts, 64)
+    assert {r.begin for r in far} == set(range(64, 129, 8))
+    assert {r.begin for r in near} == {*range(64, 129)} - {*range(64, 129, 8)}
+    assert {r.length for r in far} | {r.length for r in near} == {64, 8}
+    for r in [*far, *near]:
         ids = excerpts[r.row].ids
         assert len(ids) > r.begin + 1
         assert len(ids) <= 3 * 64
