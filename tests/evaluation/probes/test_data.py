@@ -30,5 +30,5 @@ def test_of_a_large_test_part_a_sample_is_read_that_is_spread_over_all_of_it(tmp
     split = corpus(tmp_path, "valid", "test", lines=100_000)
     held_out = ProbeData.of_corpus(split).held_out
     assert sum(map(len, held_out)) <= 1 << 21 < split.test.chars
-    assert "line 0 " in held_out[0]
+    assert "line 1 " in held_out[0]
     assert "line 98" in held_out[-1]
