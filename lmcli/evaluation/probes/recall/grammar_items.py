@@ -28,7 +28,14 @@ from lmcli.evaluation.forced_choice import (
     main_kind,
 )
 from lmcli.evaluation.perplexity import score_documents
-from lmcli.evaluation.probes.base import Probe, ProbeResult, Row, interval_columns, leading_run
+from lmcli.evaluation.probes.base import (
+    Probe,
+    ProbeResult,
+    Row,
+    Rows,
+    interval_columns,
+    leading_run,
+)
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, labels
 from lmcli.evaluation.probes.recall.half_memory import HalfMemory
 from lmcli.grammars.base import Item, grammar_of, read_items
@@ -78,11 +85,19 @@ class GrammarRecall(Probe):
             asked = subject.run, model, tokenizer, groups, answers, data.train
             learning = measure_learning(*asked).to_json()
             summary.append(_summary(subject, own, share, seed) | {"learning": learning})
-        main = [row for row in rows if row["kind"] == kind]
-        changes = {"title": f"right answers by gap: {kind}", "reference": main[0]["chance"]}
-        notes = _notes(kind, main, zip(labels(subjects).values(), summary, strict=True))
-        curve = self.curve(subjects, main, **changes)
-        return self.result(subjects, rows, summary, [curve], notes=notes)
+        notes = _notes(_of_main_kind(rows), zip(labels(subjects).values(), summary, strict=True))
+        return self.result(subjects, rows, summary, notes=notes)
+
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """The curve of the main kind."""
+        main = _of_main_kind(rows)
+        title = f"right answers by gap: {main[0]['kind']}"
+        return [self.curve(subjects, main, title=title, reference=main[0]["chance"])]
+
+    def size(self, row: Row) -> float:
+        """Half-memory, then the largest gap above chance."""
+        gap = row["half_memory"]["gap"]
+        return (0 if gap is None else gap + 1) + 1e-6 * super().size(row)
 
     def verdict(self, row: Row) -> str:
         """Half-memory, the largest gap above chance; what a run is told that has not learnt."""
@@ -94,6 +109,11 @@ class GrammarRecall(Probe):
         if remark := row["learning"]["remark"]:
             return f"{row['model']} {remark}{'; ' * bool(said)}{said}"
         return f"{row['model']}: {said or 'not above chance at the smallest gap'}"
+
+
+def _of_main_kind(rows: Rows) -> list[Row]:
+    kind = main_kind([row["kind"] for row in rows])
+    return [row for row in rows if row["kind"] == kind]
 
 
 def _row(
@@ -186,8 +206,7 @@ def _summary(
     subject: ProbedModel, rows: Sequence[dict[str, Any]], share: float | None, seed: int
 ) -> dict[str, Any]:
     """Half-memory, and the largest gap up to which every lower limit is above chance."""
-    kind = main_kind([row["kind"] for row in rows])
-    mine = sorted((r for r in rows if r["kind"] == kind), key=lambda r: int(r["gap"]))
+    mine = sorted(_of_main_kind(rows), key=lambda r: int(r["gap"]))
     gaps, right, counts, chances = (
         [r[n] for r in mine] for n in ("gap", "right", "count", "chance")
     )
@@ -195,12 +214,14 @@ def _summary(
     above, at_least = leading_run(mine, lambda r: r["low"] > r["chance"])
     reach = {"tokens": above[-1]["gap"] if above else 0, "at_least": at_least}
     accuracy = above[-1]["value"] if above else None
-    row = subject.row(reach=reach, half_memory=half.to_json(), kind=kind, accuracy=accuracy)
+    row = subject.row(
+        reach=reach, half_memory=half.to_json(), kind=mine[0]["kind"], accuracy=accuracy
+    )
     return row | {"over_optimum": share, "figure": str(half)}
 
 
-def _notes(kind: str, main: Sequence[Row], named: Iterable[tuple[str, Row]]) -> list[str]:
-    amnesic = main[0]["amnesic_nats"]
+def _notes(main: Sequence[Row], named: Iterable[tuple[str, Row]]) -> list[str]:
+    kind, amnesic = main[0]["kind"], main[0]["amnesic_nats"]
     notes = [
         f"nats of the answer: 0 is perfect, {amnesic:.2f} is amnesic ({kind}); retained: 1 and 0"
     ]

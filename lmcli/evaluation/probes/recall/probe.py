@@ -13,6 +13,7 @@ Khandelwal et al. (2018) and Gulordava et al. (2018) are the models of this.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from lmcli.evaluation.probes.base import (
     Probe,
     ProbeResult,
     Row,
+    Rows,
     interval_columns,
     reach_words,
 )
@@ -37,10 +39,8 @@ from lmcli.evaluation.probes.recall.items import (
 )
 from lmcli.evaluation.probes.recall.reach import (
     LEAST_STRETCHES,
-    Bucket,
     Evidence,
     buckets_of,
-    drawn_buckets,
     measure,
     measure_placebo,
     reach_of,
@@ -131,18 +131,13 @@ class Recall(Probe):
     ) -> ProbeResult:
         """Tables and verdicts; the last of those asked is the control."""
         subjects, names = asked[:-1], labels(asked[:-1])
-        rows, drawn, placebos, summary = [], [], [], list[dict[str, Any]]()
-        for s in asked:
-            own = evidence[s.name]
-            buckets, rest = buckets_of(own.gaps, fewest)
-            mine = _rows(s, own, buckets)
-            rows += mine + _rows(s, own, [rest] if rest else [])
-            if s is asked[-1]:
-                break
-            drawn += _rows(s, own, drawn_buckets(buckets, rest))
-            summary.append(_summary(s, mine))
-            swap = {"run": f"{PLACEBO}: {names[s.name]}", "arch": PLACEBO}
-            placebos += [swap | row for row in [measure_placebo(own)] if row]
+        rows = {s.name: _rows(s, evidence[s.name], fewest) for s in asked}
+        summary = [_summary(s, rows[s.name]) for s in subjects]
+        placebos = [
+            {"run": f"{PLACEBO}: {names[s.name]}", "arch": PLACEBO, **row}
+            for s in subjects
+            if (row := measure_placebo(evidence[s.name]))
+        ]
         notes = [self.note, *_unmeasured(summary, evidence[subjects[0].name], fewest)]
         tokens = [row["reach"]["tokens"] for row in summary]
         free = [n for s, n in zip(subjects, tokens, strict=True) if not _is_fixed(s)]
@@ -152,13 +147,21 @@ class Recall(Probe):
             too_little = _too_little(data) if None in tokens else no_reach(data.texts, swaps)
         return self.result(
             subjects,
-            [*rows, *placebos],
+            [*itertools.chain(*rows.values()), *placebos],
             summary,
-            [self.curve(subjects, drawn)],
             notes=[*notes, *filter(None, [too_little])],
             differences=_differences(subjects, evidence),
             too_little=too_little,
         )
+
+    def combine(self, subjects: Subjects, results: Sequence[ProbeResult]) -> ProbeResult:
+        """Items of a grammar have columns of their own."""
+        by_items = any("kind" in row for result in results for row in result.rows)
+        return Probe.combine(GrammarRecall() if by_items else self, subjects, results)
+
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """The curve of the buckets with enough items."""
+        return [self.curve(subjects, [row for row in rows if row.get("measured")] or rows)]
 
     def verdict(self, row: Row) -> str:
         """How far back the run reaches."""
@@ -235,14 +238,16 @@ def _spells(tokenizer: Any, word: str) -> bool:
 # ------------------------------------------------------------------ rows
 
 
-def _rows(subject: ProbedModel, evidence: Evidence, buckets: Sequence[Bucket]) -> list[Any]:
+def _rows(subject: ProbedModel, evidence: Evidence, fewest: int) -> list[dict[str, Any]]:
+    """One row a bucket."""
+    buckets = buckets_of(evidence.gaps, fewest)
     return [subject.row(**measure(evidence, bucket, CHANCE)) for bucket in buckets]
 
 
 def _summary(subject: ProbedModel, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The reach; how far it was measured; the words that lie between at the reach."""
     reach, shown = reach_of(rows), "none shown"
-    tested = [row for row in rows if row["stretches"] >= LEAST_STRETCHES]
+    tested = [row for row in rows if row["measured"]]
     reached = [row for row in tested if row["shortest"] <= (reach["tokens"] or 0)]
     if reach["tokens"] is None:
         shown = "too little text"
@@ -298,4 +303,5 @@ def _nothing(subjects: Subjects, data: ProbeData) -> ProbeResult:
     note = f"no content word of the held-out text returns; {_another_text(data)}"
     none = {"tokens": None, "at_least": False}
     summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
-    return ProbeResult("recall", [], note, summary, notes=[note], too_little=note)
+    middle = Recall().middle(subjects, summary)
+    return ProbeResult("recall", [], note, summary, notes=[note], too_little=note, middle=middle)

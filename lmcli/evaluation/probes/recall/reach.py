@@ -6,14 +6,14 @@
 A reach of R says: at some gap of at least R tokens memory shows. Buckets end at powers of two. One
 with fewer items than are needed is tested together with the next farther one; the reach is the
 *smallest* gap of the last bucket in the unbroken run of those in which it shows, so that joining
-buckets never adds to it. What is left over at the far end is not measured. Intervals are t
-intervals from a jackknife over stretches of text, at least eight.
+buckets never adds to it. What is left over at the far end is not measured, and not drawn.
+Intervals are t intervals from a jackknife over stretches of text, at least eight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -87,10 +87,12 @@ class Bucket:
     low: int
     high: int
     items: npt.NDArray[np.int64]
+    enough: bool = True
+    """whether they are enough to be tested"""
 
 
-def buckets_of(gaps: npt.NDArray[np.int64], fewest: int) -> tuple[list[Bucket], Bucket | None]:
-    """Powers of two, one with too few items joined to the next; what is left over at the end."""
+def buckets_of(gaps: npt.NDArray[np.int64], fewest: int) -> list[Bucket]:
+    """Powers of two, one with too few items joined to the next; last what is left over."""
     edges = np.array([bucket_bound(max(SMALLEST, int(g))) for g in gaps])
     buckets: list[Bucket] = []
     low, waiting = 1, np.empty(0, np.int64)
@@ -99,16 +101,8 @@ def buckets_of(gaps: npt.NDArray[np.int64], fewest: int) -> tuple[list[Bucket], 
         if len(waiting) >= fewest:
             buckets.append(Bucket(low, high, waiting))
             low, waiting = high + 1, np.empty(0, np.int64)
-    return buckets, Bucket(low, int(edges.max()), waiting) if len(waiting) else None
-
-
-def drawn_buckets(buckets: Sequence[Bucket], rest: Bucket | None) -> list[Bucket]:
-    """Those of the picture: there the rest joins its nearer neighbour."""
-    if rest is None or not buckets:
-        return [*buckets, *([rest] if rest else [])]
-    last = buckets[-1]
-    both = np.concatenate([last.items, rest.items])
-    return [*buckets[:-1], Bucket(last.low, rest.high, both)]
+    rest = [Bucket(low, int(edges.max()), waiting, enough=False)] if len(waiting) else []
+    return buckets + rest
 
 
 # ------------------------------------------------------------------ figures and intervals
@@ -172,7 +166,8 @@ def measure(e: Evidence, bucket: Bucket, chance: float) -> dict[str, Any]:
     row |= {"usable": float((e.log_odds > USABLE).mean()), "swaps": len(e.gaps)}
     row |= {"words": float(np.median(e.words)), "echo": float(e.echo.mean())}
     row |= {"shortest": int(e.gaps.min()), "longest": int(e.gaps.max())}
-    return row | {"stretches": len(np.unique(e.stretch))}
+    row["stretches"] = len(np.unique(e.stretch))
+    return row | {"measured": bucket.enough and row["stretches"] >= LEAST_STRETCHES}
 
 
 def measure_placebo(e: Evidence) -> dict[str, Any]:
@@ -192,12 +187,12 @@ def measure_placebo(e: Evidence) -> dict[str, Any]:
 
 
 def reach_of(rows: Rows) -> dict[str, Any]:
-    """How far back a run remembers, from the rows of its measured buckets, the nearest first.
+    """How far back a run remembers, from its rows, the nearest first.
 
     {"tokens": R, "at_least": whether every bucket shows memory}; R is 0 where the first does not,
     and None where none can be measured.
     """
-    tested = [row for row in rows if row["stretches"] >= LEAST_STRETCHES]
+    tested = [row for row in rows if row["measured"]]
     if not tested:
         return {"tokens": None, "at_least": False}
     near, in_all = leading_run(tested, _shows)

@@ -7,7 +7,6 @@ from lmcli.evaluation.probes.recall.reach import (
     Bucket,
     Evidence,
     buckets_of,
-    drawn_buckets,
     measure,
     measure_placebo,
     reach_of,
@@ -50,7 +49,7 @@ def items(rng, gaps, memory, strength=1.0):
 
 
 def reach(evidence, fewest=FEWEST):
-    buckets, _ = buckets_of(evidence.gaps, fewest)
+    buckets = buckets_of(evidence.gaps, fewest)
     return reach_of([measure(evidence, bucket, CHANCE) for bucket in buckets])
 
 
@@ -79,7 +78,7 @@ def test_a_true_memory_is_found(memory):
     """The largest reach that the buckets can state, in 95 % of simulations."""
     found = 0
     for evidence in simulated(memory, (1, 2000, 600)):
-        buckets, _ = buckets_of(evidence.gaps, FEWEST)
+        buckets = [b for b in buckets_of(evidence.gaps, FEWEST) if b.enough]
         known = [b for b in buckets if evidence.gaps[b.items].max() <= memory]
         found += reach(evidence)["tokens"] == evidence.gaps[known[-1].items].min()
     assert found / TIMES >= 0.95
@@ -97,25 +96,21 @@ def test_the_interval_of_a_placebo_holds_0_in_95_percent():
 
 def test_small_buckets_join_the_next_farther_one_and_the_rest_is_not_measured():
     gaps = np.array([1] * 5 + [10] * 30 + [20] * 40 + [40] * 3)
-    buckets, rest = buckets_of(gaps, 30)
-    assert [(b.low, b.high, len(b.items)) for b in buckets] == [(1, 16, 35), (17, 32, 40)]
-    assert (rest.low, rest.high, len(rest.items)) == (33, 64, 3)
-    drawn = drawn_buckets(buckets, rest)
-    assert [(b.low, b.high, len(b.items)) for b in drawn] == [(1, 16, 35), (17, 64, 43)]
-    assert drawn_buckets([], rest) == [rest]
+    found = [(b.low, b.high, len(b.items), b.enough) for b in buckets_of(gaps, 30)]
+    assert found == [(1, 16, 35, True), (17, 32, 40, True), (33, 64, 3, False)]
 
 
 def test_reach_is_the_smallest_gap_of_the_last_bucket_before_one_without_memory():
-    def row(shortest, gain, odds=0.1, stretches=20):
+    def row(shortest, gain, odds=0.1, measured=True):
         limits = {"gain_low": gain, "log_odds_low": odds}
-        return {"shortest": shortest, "stretches": stretches, **limits}
+        return {"shortest": shortest, "measured": measured, **limits}
 
     rows = [row(2, 0.1), row(9, 0.1), row(17, -0.1), row(40, 0.1)]
     assert reach_of(rows) == {"tokens": 9, "at_least": False}
     assert reach_of(rows[:2]) == {"tokens": 9, "at_least": True}
     assert reach_of(rows[2:]) == {"tokens": 0, "at_least": False}
     assert reach_of([row(2, 0.1), row(9, 0.1, -0.1)])["tokens"] == 2
-    assert reach_of([row(2, None, None, 7)]) == {"tokens": None, "at_least": False}
+    assert reach_of([row(2, None, None, False)]) == {"tokens": None, "at_least": False}
 
 
 def test_from_fewer_than_eight_stretches_there_is_no_interval():
