@@ -181,7 +181,7 @@ def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     gaps = {str(one["gap"]): one["chance"] for one in by_gap}
     controls = {one["kind"]: one["chance"] for one in first if one["kind"] == CONTROL}
     table = [{"name": row["name"], **_cells(row["recall"], kind)} for row in recalled]
-    free = {str(one["gap"]): one["order_free"] for one in by_gap}
+    free = {str(one["gap"]): one.get("order_free") for one in by_gap}
     if any(share is not None for share in free.values()):
         table.append({"name": "order-free reader", **free})
     table.append({"name": "chance", **controls, **gaps})
