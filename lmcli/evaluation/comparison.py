@@ -254,8 +254,9 @@ def compare_results(
     """Rank what was trained on a dataset; measure each row's memory, with `probe` by all probes."""
     scores = {r.name: r.held_out for r in results}
     if len({score.unknown_tokens for score in scores.values()}) > 1:
-        for name, score in scores.items():  # bits per character mean little between these
-            warn_of_unknown(score, name, on_progress)
+        for name, score in scores.items():
+            if not score.spelling_nats:  # bits per character mean little beside the others'
+                warn_of_unknown(score, name, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
     data = ProbeData.of_corpus(dataset.corpus, on_progress)
