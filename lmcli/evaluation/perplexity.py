@@ -84,7 +84,10 @@ def score_documents(
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     spelling = [unknown.spelling_nats(text, e) for text, e in zip(documents, encoded, strict=True)]
     columns = zip(documents, encoded, np.split(nats, cuts), spelling, strict=True)
-    return [ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s) for t, e, n, s in columns]
+    return [
+        ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s, unknown.known_nats)
+        for t, e, n, s in columns
+    ]
 
 
 # ------------------------------------------------------------------ a long text, by segments
@@ -103,9 +106,10 @@ def score_long(
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
     chars = Split(documents).chars
-    sums, counter = ScoreAccumulator(chars, tokenizer.unknown), counter or ProgressCounter()
+    unknown, counter = UnknownWords(tokenizer), counter or ProgressCounter()
+    sums = ScoreAccumulator(chars, tokenizer.unknown, unknown.known_nats)
     counter.begin("scoring", 0, "M tokens")
-    before, state, unknown = np.array([tokenizer.start]), None, UnknownWords(tokenizer)
+    before, state = np.array([tokenizer.start]), None
     tokens = _tokens(tokenizer, _fragments(documents, sums), reset, unknown)
     how: Any = {"counter": counter, "excluded": unknown.excluded}
     for ids, ends, spelling in _of_size(tokens, size):

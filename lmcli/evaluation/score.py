@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +34,8 @@ class ScoredText:
     unknown: int | None
     spelling: npt.NDArray[np.float32] | None = None
     """the nats of how unknown tokens are spelt, 0 for others; None where there is no such model"""
+    known_nats: float = 0.0
+    """how many of the nats of each known token say that it is known"""
 
     def spans(self) -> list[tuple[int, int]]:
         """Where each token begins and ends in the text."""
@@ -50,10 +52,9 @@ class ScoredText:
         for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
             mine = owner == i
             ends = np.clip(self.ends[mine], start, stop) - start
-            line = self.text[start:stop]
             spelling = None if self.spelling is None else self.spelling[mine]
-            nats = self.nats[mine]
-            parts.append(ScoredText(line, self.ids[mine], ends, nats, self.unknown, spelling))
+            tokens: Any = {"ids": self.ids[mine], "ends": ends, "nats": self.nats[mine]}
+            parts.append(replace(self, text=self.text[start:stop], spelling=spelling, **tokens))
         return parts
 
 
@@ -72,17 +73,18 @@ class Score:
     words: int
     unknown_tokens: int
     unknown_nats: float
-    spelling_nats: float
-    """of unknown tokens, beside `nats`; 0 where they are not spelt"""
+    """of unknown tokens, and what says of the others that they are known"""
     block_nats: Floats
     """with those of the spelling"""
     block_chars: Floats
+    spelling_nats: float = 0.0
+    """of unknown tokens, beside `nats`; 0 where they are not spelt"""
 
     @classmethod
     def of(cls, texts: Sequence[ScoredText]) -> Score:
         """Of scored texts, taken end to end."""
         lengths = [len(t.text) for t in texts]
-        sums = ScoreAccumulator(sum(lengths), texts[0].unknown)
+        sums = ScoreAccumulator(sum(lengths), texts[0].unknown, texts[0].known_nats)
         for text in texts:
             sums.add_text(text.text)
         ends = [t.ends + o for t, o in zip(texts, np.cumsum([0, *lengths]), strict=False)]
@@ -94,7 +96,9 @@ class Score:
     def __add__(self, other: Score) -> Score:
         """The sums over both texts; the blocks of one follow those of the other."""
         sums: Any = {
-            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Score)[:-2]
+            f.name: getattr(self, f.name) + getattr(other, f.name)
+            for f in fields(Score)
+            if not f.name.startswith("block_")
         }
         sums["block_nats"] = np.concatenate([self.block_nats, other.block_nats])
         sums["block_chars"] = np.concatenate([self.block_chars, other.block_chars])
@@ -112,7 +116,7 @@ class Score:
 
     @property
     def perplexity_without_unknown(self) -> float:
-        """The same over the tokens that are in the vocabulary."""
+        """The same over the tokens that are in the vocabulary, given that they are."""
         return _exp(_ratio(self.nats - self.unknown_nats, self.tokens - self.unknown_tokens))
 
     @property
@@ -161,8 +165,8 @@ def block_width(chars: int) -> int:
 class ScoreAccumulator:
     """Adds up a text of `chars` characters as it is scored, some tokens at a time."""
 
-    def __init__(self, chars: int, unknown: int | None) -> None:
-        self._chars = chars
+    def __init__(self, chars: int, unknown: int | None, known_nats: float) -> None:
+        self._chars, self._known_nats = chars, known_nats
         self._unknown = -1 if unknown is None else unknown
         self._width = block_width(chars)
         self._blocks = max(1, chars // self._width)
@@ -197,6 +201,7 @@ class ScoreAccumulator:
 
     def score(self) -> Score:
         """The sums so far."""
+        known = self._tokens - self._unknown_tokens
         sizes = np.full(self._blocks, float(self._width))
         sizes[-1] = self._chars - self._width * (self._blocks - 1)
         return Score(
@@ -206,7 +211,7 @@ class ScoreAccumulator:
             bytes=self._bytes,
             words=self._words,
             unknown_tokens=self._unknown_tokens,
-            unknown_nats=math.fsum(self._unknown_nats),
+            unknown_nats=math.fsum(self._unknown_nats) + known * self._known_nats,
             spelling_nats=math.fsum(self._spelling_nats),
             block_nats=self._block_nats,
             block_chars=sizes,

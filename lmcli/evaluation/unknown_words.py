@@ -51,12 +51,14 @@ class UnknownWords:
         self._rate = tokenizer.unknown_rate
         self.excluded = None if self._rate is None else tokenizer.unknown
         """the id that a model's own chances must leave out"""
+        self.known_nats = 0.0 if self._rate is None else -math.log1p(-self._rate)
+        """what it costs to say of a token that it is known"""
 
     def token_nats(self, ids: Ids, nats: Nats) -> Nats:
         """The nats of tokens, from those given that each is known."""
         if self._rate is None:
             return nats
-        known = nats - np.float32(math.log1p(-self._rate))
+        known = nats + np.float32(self.known_nats)
         return np.where(ids == self.excluded, np.float32(-math.log(self._rate)), known)
 
     def spelling_nats(self, text: str, encoded: Encoded) -> Nats:
