@@ -64,7 +64,7 @@ def test_compare_says_so_where_some_are_not_spelt(lmcli, strange):
     assert "unknown to 'word'" in line
     assert "bits/char leaves out how they are spelt" in line
     unspelt = {row["name"]: row["test"]["bits_per_char"] for row in done.json["rows"]}
-    assert unspelt["char"] == spelt["char"] == pytest.approx(spelt["word"], rel=0.1)
+    assert unspelt["char"] == spelt["char"] == pytest.approx(spelt["word"], rel=0.2)
     assert unspelt["word"] < 0.8 * spelt["word"]
     alone = lmcli("compare", "strange.txt", "--run", "word", "--quiet")
     assert warnings(alone) == []
