@@ -98,16 +98,11 @@ class Mean:
         Shapes: values (N,) or (N, C), blocks (N,). One seed draws the same blocks each time, so
         the limits of a difference are paired.
         """
-        table = values.reshape(len(values), -1)
-        finite = np.isfinite(table)
-        sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
-        _, number = np.unique(blocks, return_inverse=True)
-        sums, counts = np.bincount(number, sums), np.bincount(number, counts)
+        sums, counts = _sums(values, blocks)
         if counts.sum() == 0:
             return cls(float("nan"), float("nan"), float("nan"), 0)
-        drawn = block_counts(len(sums), np.random.default_rng(seed))  # (R, blocks)
-        total = drawn @ counts
-        means = np.divide(drawn @ sums, total, out=np.full(len(total), np.nan), where=total > 0)
+        drawn, total = drawn_sums(values, blocks, seed)
+        means = np.divide(drawn, total, out=np.full(len(total), np.nan), where=total > 0)
         return cls(float(sums.sum() / counts.sum()), *limits(means), int(counts.sum()))
 
     def row(self, name: str = "") -> dict[str, Any]:
@@ -118,3 +113,22 @@ class Mean:
         """
         low, high = (f"{name}_{end}" if name else end for end in ("low", "high"))
         return {name or "value": self.value, low: self.low, high: self.high}
+
+
+def drawn_sums(values: Floats, blocks: Places, seed: int) -> tuple[Floats, Floats]:
+    """Sum and number of the finite values in each bootstrap sample of whole blocks.
+
+    One seed draws the same blocks each time. Shapes: (N,) or (N, C), (N,) -> (R,) each.
+    """
+    sums, counts = _sums(values, blocks)
+    drawn = block_counts(len(sums), np.random.default_rng(seed))  # (R, blocks)
+    return drawn @ sums, drawn @ counts
+
+
+def _sums(values: Floats, blocks: Places) -> tuple[Floats, Floats]:
+    """Sum and number of the finite values of each block."""
+    table = values.reshape(len(values), -1)
+    finite = np.isfinite(table)
+    _, number = np.unique(blocks, return_inverse=True)
+    sums = np.bincount(number, np.where(finite, table, 0.0).sum(1))
+    return sums, np.bincount(number, finite.sum(1))
