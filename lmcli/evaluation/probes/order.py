@@ -17,6 +17,7 @@ reversed. Khandelwal, He, Qi and Jurafsky (2018); O'Connor and Andreas (2021).
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -150,7 +151,7 @@ class Order(CurveProbe):
     ) -> ProbeResult:
         """With a picture for order and one for words."""
         figures = [
-            self.curve(subjects, [row | _values(row, name) for row in rows], title=title)
+            self.curve(subjects, [{**row, **_values(row, name)} for row in rows], title=title)
             for name, title in PICTURED.items()
         ]
         return super().result(subjects, rows, summary, figures, **changes)
@@ -238,7 +239,7 @@ def _units(tokenizer: Tokenizer, text: str) -> _Text:
         if len(cuts) * LONG_UNIT > len(starts):
             begins &= np.isin(starts, cuts)
     edges = [*starts[begins].tolist(), len(text)]
-    found = [WORD.search(text, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    found = [WORD.search(text, a, b) for a, b in itertools.pairwise(edges)]
     words = ["", *(m[0].lower() if m else "" for m in found)]  # the start id is a unit
     ids = np.append(tokenizer.start, encoded.ids).astype(np.int64)
     return _Text(ids, np.append(True, begins), words)

@@ -130,5 +130,6 @@ def _sums(values: Floats, blocks: Places) -> tuple[Floats, Floats]:
     table = values.reshape(len(values), -1)
     finite = np.isfinite(table)
     _, number = np.unique(blocks, return_inverse=True)
-    sums = np.bincount(number, np.where(finite, table, 0.0).sum(1))
-    return sums, np.bincount(number, finite.sum(1))
+    columns = np.where(finite, table, 0.0).sum(1), finite.sum(1)
+    sums, counts = (np.bincount(number, column).astype(np.float64) for column in columns)
+    return sums, counts
