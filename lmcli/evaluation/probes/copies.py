@@ -38,7 +38,7 @@ from lmcli.evaluation.probes.base import (
     reach_words,
 )
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
-from lmcli.evaluation.probes.recall.items import PER_TYPE, ItemMiner, cut_blocks
+from lmcli.evaluation.probes.recall.items import FREQUENT, PER_TYPE, ItemMiner, cut_blocks
 from lmcli.evaluation.probes.sampling import Places, zero_noise
 from lmcli.evaluation.state_batches import Ids, advance, row_bytes, stack, take
 from lmcli.evaluation.statistics import STRETCHES, Floats, student_t
@@ -64,9 +64,9 @@ Flags = npt.NDArray[np.bool_]
 class CopiesSettings:
     """How many words, and from how much text."""
 
-    items: int = setting(100, "copies per bucket of distance, and as many controls", least=1)
-    block: int = setting(2000, "tokens in a block; the state is reset at its start", least=16)
-    fewest: int = setting(30, "a bucket with fewer copies is joined to the next", least=2)
+    items: int = setting(64, "copies per bucket of distance, and as many controls", least=1)
+    block: int = setting(4096, "tokens in a block; the state is reset at its start", least=16)
+    fewest: int = setting(20, "a bucket with fewer copies is joined to the next", least=2)
 
 
 class Copies(Probe):
@@ -166,9 +166,15 @@ def find_copies(subjects: Subjects, data: ProbeData, settings: Any, seed: int) -
     blocks = cut_blocks(data.held_out, [*tokenizers, miner.words], settings.block)
     rng = np.random.default_rng(seed)
     ids = encode_documents(miner.words, data.train).astype(np.int64)
-    pairs, counts = np.unique(ids[:-1] * miner.words.size + ids[1:], return_counts=True)
+    pairs, counts = np.unique(_pair(miner, ids[:-1], ids[1:]), return_counts=True)
     known = set(pairs[counts > SEEN].tolist())
-    every = [r for number, block in enumerate(blocks) for r in repeats(miner, known, number, block)]
+    asked = miner.alphabetic.copy()
+    asked[np.argsort(-miner.log_count, kind="stable")[:FREQUENT]] = False
+    every = [
+        item
+        for number, block in enumerate(blocks)
+        for item in repeats(miner, asked, known, number, block)
+    ]
     words = {item.word for item in every}
     spelt = {w for w in words if not any(first_unknown(t, [w]) for t in tokenizers)}
     items = choose([item for item in every if item.word in spelt], settings.items, rng)
@@ -183,19 +189,26 @@ def find_copies(subjects: Subjects, data: ProbeData, settings: Any, seed: int) -
     return Found(blocks, items, places * STRETCHES // max(1, firsts[-1]), donors, which)
 
 
-def repeats(miner: ItemMiner, known: set[int], number: int, block: str) -> Iterator[Repeat]:
-    """The copies and controls of a block."""
+def _pair(miner: ItemMiner, first: Any, second: Any) -> Any:
+    """The number of a pair of words."""
+    return first * (miner.words.size + 1) + second
+
+
+def repeats(
+    miner: ItemMiner, asked: Flags, known: set[int], number: int, block: str
+) -> Iterator[Repeat]:
+    """The copies and controls of a block among the words that are asked; pairs known are none."""
     encoded = miner.words.encode_with_ends(block)
     ids, ends = encoded.ids.tolist(), encoded.ends.tolist()
     last = dict[int, int]()  # the last place of each word
     seen = set[int]()
     for t, word in enumerate(ids):
-        pair = ids[t - 1] * miner.words.size + word if t else -1
+        pair = _pair(miner, ids[t - 1], word) if t else -1
         j = last.get(word, t)
         copies = j > 0 and ids[j - 1] == ids[t - 1]
-        if t - j > 1 and miner.content[word] and pair not in known and (copies or pair not in seen):
-            begin, octave = ends[t] - len(miner.symbols[word]), int(miner.log_count[word])
-            symbol, between = miner.symbols[word], t - j - 1
+        if t - j > 1 and asked[word] and pair not in known and (copies or pair not in seen):
+            symbol, octave = miner.symbols[word], int(miner.log_count[word])
+            begin, between = ends[t] - len(symbol), t - j - 1
             yield Repeat(number, ends[j], begin, symbol, between, octave, copies)
         last[word] = t
         seen.add(pair)

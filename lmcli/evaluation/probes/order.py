@@ -83,7 +83,7 @@ class OrderSettings:
 
     places: int = setting(256, "places where the text is disturbed; two targets a k", least=FEWEST)
     span: int = setting(128, "tokens that are disturbed", least=SMALLEST_SPAN, most=65536)
-    longest: int = setting(512, "largest k, tokens kept", least=1, most=65536)
+    longest: int = setting(256, "largest k, tokens kept", least=1, most=65536)
 
 
 class Order(CurveProbe):

@@ -20,9 +20,9 @@ from lmcli.registry import TOKENIZERS
 
 N = 4
 SYLLABLES = [c + v for c in "bdfgklmnprst" for v in "aeou"]
-WORDS = [a + b for a in SYLLABLES[:24] for b in SYLLABLES[:24]]
+WORDS = [a + b for a in SYLLABLES[:36] for b in SYLLABLES[:36]]
 GAPS = (2, 6, 12, 24, 48, 100)
-SETTINGS = Copies.Settings(items=24, block=4000, fewest=20)
+SETTINGS = Copies.Settings(items=40, block=4000, fewest=12)
 
 
 class Memory(LanguageModel):
@@ -113,8 +113,8 @@ def test_who_knows_what_came_after_what_gains_at_all_gaps_and_nothing_at_the_con
         assert row["value"] > row["low"] > 3.0
         assert row["control"] == row["control_low"] == row["control_high"] == 0.0
         assert row["association_low"] > 3.0
-        assert row["count"] >= 20
-        assert row["controls"] >= 15
+        assert row["count"] >= 12
+        assert row["controls"] >= 8
     memory = next(row for row in result.summary if row["run"] == "memory")
     assert memory["copies"] == {"tokens": rows[-1]["shortest"], "at_least": True}
     assert rows[-1]["shortest"] > 64
@@ -130,7 +130,7 @@ def test_without_memory_nothing_is_gained_anywhere(result):
 def test_beyond_its_window_a_model_gains_exactly_nothing(result, name):
     near, *beyond = rows_of(result, name)
     assert (near["value"] != 0.0) == (name == "window")  # an n-gram has never counted these words
-    assert len(beyond) >= 4
+    assert len(beyond) >= 3
     for row in beyond:
         assert row["shortest"] > N
         assert row["value"] == row["control"] == row["low"] == row["association_high"] == 0.0
@@ -148,7 +148,7 @@ def test_where_words_are_spelt_a_gain_is_that_of_the_whole_word(data, name):
     found = find_copies([one], small, Copies.Settings(items=3, block=2000), 0)
     gained, gaps = gains(one, found)
     streams = documents(tokenizer, found.blocks)
-    for number, item in enumerate(found.items[:12]):
+    for number, item in enumerate(found.items[:6]):
         text = found.blocks[item.block]
         between = text[item.cue : item.target]
         assert len(between.split()) == item.between
