@@ -107,7 +107,7 @@ class Copies(Probe):
             summary.append(_summary(subject, own))
         if not rows:
             copies = sum(item.copies for item in found.items)
-            said = f"only {copies} rare pairs of words return: too few to tell"
+            said = f"too few rare pairs of words return to tell: {copies}"
             return ProbeResult(self.name, [], said, summary, notes=[said])
         return self.result(subjects, rows, summary)
 
@@ -180,6 +180,8 @@ def find_copies(subjects: Subjects, data: ProbeData, settings: Any, seed: int) -
     items = choose([item for item in every if item.word in spelt], settings.items, rng)
     firsts = np.cumsum([0, *map(len, blocks)])
     places = np.array([firsts[item.block] + item.target for item in items], np.int64)
+    if not items:
+        return Found(blocks, [], places, [], places)
     donors = [(int(rng.integers(len(blocks))), 0.5 + rng.random() / 2) for _ in range(DONORS)]
     where = np.array([block for block, _ in donors])
     which = np.empty(len(items), np.int64)

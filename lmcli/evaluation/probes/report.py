@@ -29,6 +29,7 @@ UNITS = {
     "influence": "(of one token)",
     "copies": "(word after word)",
     "order": "(of use)",
+    "closing": "(of an opener)",
 }
 """what the one number of a probe counts"""
 
