@@ -183,14 +183,22 @@ def _rows(
         row = subject.row(kept=kept, **means["shuffled"].row(), count=count, chance=0.0)
         for name in CONDITIONS[1:]:
             row |= means[name].row(name)
-        row |= dict.fromkeys(("order_value", "order_value_low", "order_value_high"))
-        if means["replaced"].low > 0:
-            part, whole = (drawn_sums(now[n], stretch, seed)[0] for n in ("shuffled", "replaced"))
-            low, high = limits(part / whole)
-            share = means["shuffled"].value / means["replaced"].value
-            row |= {"order_value": share, "order_value_low": low, "order_value_high": high}
+        row |= order_value(now["shuffled"], now["replaced"], means["replaced"], stretch, seed)
         rows.append(row)
     return rows
+
+
+def order_value(
+    shuffled: Floats, replaced: Floats, worth: Mean, stretch: Places, seed: int
+) -> dict[str, float | None]:
+    """The ratio of two costs with its limits; None where `worth`, that of `replaced`, may be 0."""
+    names = "order_value", "order_value_low", "order_value_high"
+    if not worth.low > 0:
+        return dict.fromkeys(names)
+    part, whole = (drawn_sums(values, stretch, seed)[0] for values in (shuffled, replaced))
+    drawn = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    value = float(np.nansum(shuffled) / np.nansum(replaced))
+    return dict(zip(names, (value, *limits(drawn)), strict=True))
 
 
 # ------------------------------------------------------------------ words

@@ -6,8 +6,15 @@ import torch
 
 from lmcli.data.token_cache import encode_documents
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
-from lmcli.evaluation.probes.order import CONDITIONS, Order, costs, disturb, read_units
-from lmcli.evaluation.probes.sampling import draw_targets
+from lmcli.evaluation.probes.order import (
+    CONDITIONS,
+    Order,
+    costs,
+    disturb,
+    order_value,
+    read_units,
+)
+from lmcli.evaluation.probes.sampling import Mean, draw_targets
 from lmcli.models.base import LanguageModel
 from lmcli.models.gru import GRU
 from lmcli.models.ngram.model import NGram
@@ -199,3 +206,13 @@ def test_text_without_blanks_is_moved_token_by_token_and_short_text_is_not_tried
     assert rows_of(model, tokenizer, data).verdict == "the held-out text is too short"
     alone = ProbeData(data.held_out)
     assert "not at hand" in Order().applies(subject(model, tokenizer), alone, SETTINGS)
+
+
+def test_the_order_value_is_a_ratio_whose_limits_take_both_costs_from_the_same_stretches():
+    stretch = np.arange(8)
+    replaced = np.array([[0, 0, 0, 0, 4, 8, 4, 8]], float).T  # 4 in 1,000 samples have none at all
+    worth = Mean.of(replaced, stretch, 0)
+    value = order_value(replaced / 4, replaced, worth, stretch, 0)
+    assert list(value.values()) == [0.25, 0.25, 0.25]
+    nothing = order_value(replaced, -replaced, Mean.of(-replaced, stretch, 0), stretch, 0)
+    assert list(nothing.values()) == [None, None, None]
