@@ -75,6 +75,7 @@ class Copies(Probe):
     name = "copies"
     Settings = CopiesSettings
     x = "gap"
+    reach = "copies"
     picture = Figure(
         "word after word: nats that the memory of a pair is worth when it returns", (), (),
         Metric("nats", 3), "up to N tokens back",
@@ -108,7 +109,7 @@ class Copies(Probe):
         if not rows:
             copies = sum(item.copies for item in found.items)
             said = f"too few rare pairs of words return to tell: {copies}"
-            return ProbeResult(self.name, [], said, summary, notes=[said])
+            return ProbeResult(self.name, [], said)
         return self.result(subjects, rows, summary)
 
     def verdict(self, row: Row) -> str:

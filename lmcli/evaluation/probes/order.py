@@ -30,7 +30,6 @@ import torch
 
 from lmcli.evaluation.probes.base import (
     CurveProbe,
-    ProbeResult,
     Row,
     Rows,
     interval_columns,
@@ -45,6 +44,7 @@ from lmcli.evaluation.probes.sampling import (
     Targets,
     draw_targets,
     drawn_sums,
+    longest_span,
     powers,
     zero_noise,
 )
@@ -92,6 +92,7 @@ class Order(CurveProbe):
     name = "order"
     Settings = OrderSettings
     x = "kept"
+    reach = "order"
     picture = Figure("", (), (), Metric("nats", 0, "power"), "last N tokens kept", scale="log")
     columns = (
         Column("kept", COUNT, "kept"),
@@ -118,8 +119,9 @@ class Order(CurveProbe):
         """One row a k."""
         texts = read_units(subject.tokenizer, data.held_out)
         rng = np.random.default_rng(seed)
-        span = min(settings.span, max((len(t.ids) for t in texts), default=0) // 2)
-        drawn = draw_targets([t.ids for t in texts], settings.places, rng, max(1, span))
+        streams = [t.ids for t in texts]
+        span = longest_span(streams, 2 * settings.span) // 2
+        drawn = draw_targets(streams, settings.places, rng, max(1, span))
         if span < SMALLEST_SPAN or len(drawn) < FEWEST:
             return []
         places = disturb(subject.tokenizer, data.train, texts, drawn, span, rng)
@@ -141,20 +143,12 @@ class Order(CurveProbe):
         any_order = f"up to {reach_words(words)} back" if words["tokens"] else "nowhere"
         return f"{row['model']} uses the order of words {ordered}, and words at all {any_order}"
 
-    def result(
-        self,
-        subjects: Subjects,
-        rows: Rows,
-        summary: Rows,
-        figures: Sequence[Figure] | None = None,
-        **changes: Any,
-    ) -> ProbeResult:
-        """With a picture for order and one for words."""
-        figures = [
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """A picture for order and one for words."""
+        return [
             self.curve(subjects, [{**row, **_values(row, name)} for row in rows], title=title)
             for name, title in PICTURED.items()
         ]
-        return super().result(subjects, rows, summary, figures, **changes)
 
 
 def _reach(rows: Rows, low: str) -> dict[str, Any]:
