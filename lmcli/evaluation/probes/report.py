@@ -27,6 +27,8 @@ UNITS = {
     "halflife": "(of units)",
     "ceiling": "(the text rewards)",
     "influence": "(of one token)",
+    "copies": "(word after word)",
+    "order": "(of use)",
     "closing": "(of an opener)",
 }
 """what the one number of a probe counts"""
