@@ -21,7 +21,12 @@ ADAPTIVE = [
     for name in MODELS.names()
     if "softmax" in names(MODELS.load(name).Settings)
 ]
-every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), *ADAPTIVE])
+BLOCKS = [
+    f"{name} block={not MODELS.load(name).Settings.block}".lower()
+    for name in MODELS.names()
+    if "block" in names(MODELS.load(name).Settings)
+]
+every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), *ADAPTIVE, *BLOCKS])
 
 
 def ids(rows=B, length=T, seed=1, starts=0.1):
