@@ -87,6 +87,8 @@ class ComparisonRow:
             "seconds": self.mean(lambda r: r.seconds),
             "tokens_per_second": self.mean(lambda r: r.tokens_seen / max(r.seconds, 1e-9)),
             "flops_per_token": first.flops_per_token,
+            "state": first.state,
+            "context": first.context_length,
             "learning_rate": first.learning_rate,
             "valid": summary([r.valid for r in self.results]),
             "test": summary([r.held_out for r in self.results]) if tested else None,

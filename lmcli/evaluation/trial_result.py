@@ -49,6 +49,10 @@ class TrialResult:
     test: Score | None
     is_count_based: bool = False
     """another seed would give the same model"""
+    state: int = 0
+    """floats that are carried from token to token"""
+    context_length: int | None = None
+    """tokens that can change a prediction, the present one included; None: no limit"""
 
     @classmethod
     def of(
@@ -67,6 +71,7 @@ class TrialResult:
             name, run.record.arch, run.record.seed, str(run.path),
             model.parameter_count(), model.body_parameters(), model.flops_per_token(),
             tokens_seen, seconds, learning_rate, valid, test, model.is_count_based,
+            model.state_size, model.context_length,
         )  # fmt: skip
 
     @property
@@ -149,7 +154,7 @@ def _fingerprint(run: Run) -> str:
 
 NO_TRAINING = (
     "parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second",
-    "flops_per_token", "learning_rate", "run",
+    "flops_per_token", "learning_rate", "run", "state", "context",
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ class Window(FixedContext, NeuralLanguageModel):
     @property
     def state_size(self) -> int:
         """The embeddings of the N - 1 tokens before the present one."""
-        return self.context * self.hidden.in_features // self.settings.window
+        return self.context * (self.hidden.in_features // (self.context + 1))
 
     def flops_per_token(self) -> int:
         """A multiplication and an addition for each weight but the embedding's."""

@@ -94,9 +94,7 @@ def without_norm(weights: Weights, inputs: int) -> Weights:
     return Weights(tensors, weights.prefix)
 
 
-def layer_of(
-    kind: type[Layer], weights: Weights, inputs: int, hidden: int, settings: Any
-) -> Layer:
+def layer_of(kind: type[Layer], weights: Weights, inputs: int, hidden: int, settings: Any) -> Layer:
     """A layer, in a block where there are tensors of one: older runs have no setting for it."""
     parts = ("norm.weight", "up.weight")
     if any(weights.prefix + part in weights.tensors for part in parts):

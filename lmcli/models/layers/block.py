@@ -1,4 +1,4 @@
-"""A residual block around a recurrence: a norm before it, a product and a feed-forward net after it.
+"""A residual block around a recurrence: norm before it, product and feed-forward net after it.
 
 **In:** x, what a layer reads (..., E); h, what its recurrence makes of LayerNorm(x) (..., H).
 **Out:** what the next layer reads (..., H).
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 
     def normed(self, x: Tensor) -> Tensor:
         """What the recurrence reads: u, or x itself without a block. Shapes: (..., E)."""
-        return self.norm(x) if self.has_block else x  # type: ignore[no-any-return]
+        return self.norm(x) if self.has_block else x
 
     def output(self, x: Tensor, h: Tensor) -> Tensor:
         """What the next layer reads: x', or h itself. Shapes: (..., E), (..., H) -> (..., H)."""

@@ -5,8 +5,8 @@
 (softmax.py).
 
 A member supplies one `Layer`; with `block` each has a norm before it and a feed-forward net after
-it, on a residual path (block.py). Dropout has one mask per chunk and sequence, the same at every step
-(Gal and Ghahramani 2016), which is better for language models.
+it, on a residual path (block.py). Dropout has one mask per chunk and sequence, the same at every
+step (Gal and Ghahramani 2016), which is better for language models.
 """
 
 from __future__ import annotations
