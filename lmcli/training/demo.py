@@ -257,7 +257,7 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
     needed = minutes_needed(sweep, on_progress)
     minutes = choose_minutes(needed, options["minutes"], text.is_planted, on_progress)
-    more = fitting_more(sweep, minutes, options.get("if_time") or "", on_progress)
+    more = fitting_more(sweep, minutes, options, on_progress)
     if more or minutes != options["minutes"]:
         arch = ",".join(filter(None, [trained["arch"], more]))
         sweep = prepare(trained | {"minutes": minutes, "arch": arch}, without_notes(on_progress))
@@ -306,9 +306,12 @@ def choose_minutes(
     return math.ceil(10 * max(LEAST * needed, usual)) / 10
 
 
-def fitting_more(sweep: Sweep, minutes: float, more: str, on_progress: OnProgress) -> str:
-    """The architecture `more` if there is time to train it too, else no name."""
-    count = sweep.seeds + sum(not trial.job.is_count_based for trial in sweep.trials)
+def fitting_more(
+    sweep: Sweep, minutes: float, options: Mapping[str, Any], on_progress: OnProgress
+) -> str:
+    """The architecture of the option `if_time` if there is time to train it too, else no name."""
+    more: str = options.get("if_time") or ""
+    count = options["seeds"] + sum(not trial.job.is_count_based for trial in sweep.trials)
     if not more or minutes * count / sweep.jobs > MINUTES_IN_ALL:
         return ""
     on_progress(Message(f"there is time to train {more} too"))
@@ -337,7 +340,7 @@ def _training_options(options: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("steps", "epochs", "jobs", "valid", "test")),
         **{"match": "params", "runs": [], "plan": False, "documents": "line", "newlines": "keep"},
         **{"split": "interleaved", "encoding": "utf-8", "errors": "strict"},
-        **{"stop_when_recalled": True, "learning_rate_search": False},
+        **{"stop_when_recalled": True, "search": False},
     }
 
 

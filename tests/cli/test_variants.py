@@ -32,10 +32,10 @@ def test_a_width_for_all_is_the_lstms_and_the_others_are_matched(compared):
 
 
 def test_with_match_state_rows_carry_as_many_floats(compared):
-    archs = ("--arch", "ngram,window,lstm,gru,rnn", "--match", "state")
+    archs = ("--arch", "ngram:order=6,window,lstm,gru,rnn", "--match", "state")
     rows = compared(*archs, "--set", "hidden=32", "--set", "embedding=16").json["rows"]
     assert {row["name"]: (row["state"], row["context"]) for row in rows} == {
-        "ngram": (0, 5),
+        "ngram:order=6": (0, 5),
         "window": (64, 5),  # 4 embeddings of 16, and the present token
         "lstm": (64, None),
         "gru": (64, None),

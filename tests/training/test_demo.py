@@ -96,12 +96,13 @@ def test_one_more_is_trained_where_it_takes_five_minutes_at_most(
 ):
     kinds = [False] * trained + [True]  # what counts takes no time
     trials = [SimpleNamespace(job=SimpleNamespace(is_count_based=counts)) for counts in kinds]
-    sweep, events = SimpleNamespace(trials=trials, jobs=jobs, seeds=seeds), []
-    found = demo.fitting_more(sweep, minutes, "rnn:activation=relu", events.append)
+    sweep, events = SimpleNamespace(trials=trials, jobs=jobs), []
+    options = {"seeds": seeds, "if_time": "rnn:activation=relu"}
+    found = demo.fitting_more(sweep, minutes, options, events.append)
     assert found == ("rnn:activation=relu" if fits else "")
     said = ["there is time to train rnn:activation=relu too"] if fits else []
     assert [event.text for event in events] == said
-    assert demo.fitting_more(sweep, minutes, "", events.append) == ""
+    assert demo.fitting_more(sweep, minutes, {"seeds": seeds}, events.append) == ""
 
 
 def test_a_text_of_the_users_own_is_made_into_one_with_items(own, tmp_path):
