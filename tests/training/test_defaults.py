@@ -267,6 +267,15 @@ def test_short_documents_come_first_where_lengths_differ_much(longest, expected)
     assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
 
 
+def test_rectified_units_read_all_lengths_from_the_beginning_with_a_small_rate():
+    scale = replace(SCALES[-1], length_ratio=LARGE_LENGTH_RATIO)
+    relu, tanh = (chosen("rnn", scale, model={"activation": f})[1] for f in ("relu", "tanh"))
+    assert (relu.curriculum, tanh.curriculum) == (0.0, 0.6)
+    assert relu.learning_rate < 5e-4 < tanh.learning_rate
+    assert chosen("rnn", scale, model={"activation": "relu"}, training=TrainingSettings(
+        curriculum=0.3))[1].curriculum == 0.3  # fmt: skip
+
+
 def test_documents_of_different_lengths_are_read_by_a_narrower_net_in_longer_chunks():
     alike = ProblemSize(2_000_000, 1000, 300)
     varied = replace(alike, length_ratio=LARGE_LENGTH_RATIO)
