@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lmcli.errors import TextError
 from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, take
-from lmcli.evaluation.statistics import Floats, Interval, wilson
+from lmcli.evaluation.statistics import Floats, Interval, half_width, wilson
 from lmcli.grammars.base import Item
 from lmcli.models.base import LOGITS, LanguageModel, State
 from lmcli.tokenizers.base import SAFE_SPLIT, Tokenizer
@@ -189,6 +189,10 @@ class ItemAccuracy:
     amnesic_nats: float
     """the same for a model without memory: mean ln of the number of candidates"""
     chance: float
+    target_half: float = math.nan
+    """half of the 95 % t interval of `target_nats`"""
+    chosen: tuple[str, ...] = ()
+    """what it says in each item: the answer where that is right, else the likeliest other"""
 
     @property
     def accuracy(self) -> float:
@@ -237,17 +241,28 @@ def item_accuracy(
     scores = item_scores(model, tokenizer, items)
     answers = [item.candidates.index(item.answer) for item in items]
     pairs = list(zip(scores, answers, strict=True))
-    probabilities = [normalised(row)[a] for row, a in pairs]
+    nats = -np.log(np.maximum([normalised(row)[a] for row, a in pairs], 1e-300))
+    chosen = [_chosen(*one) for one in zip(items, scores, answers, strict=True)]
     sizes = [len(row) for row in scores]
     return ItemAccuracy(
         items[0].kind,
         items[0].gap,
         len(items),
-        sum(bool(row[a] > np.delete(row, a).max()) for row, a in pairs),
-        float(np.mean(-np.log(np.maximum(probabilities, 1e-300)))),
+        sum(word == item.answer for word, item in zip(chosen, items, strict=True)),
+        float(np.mean(nats)),
         float(np.mean([math.log(size) for size in sizes])),
         float(np.mean([1 / size for size in sizes])),
+        float(half_width(nats[:, None])[0]) if len(items) > 1 else math.nan,
+        tuple(chosen),
     )
+
+
+def _chosen(item: Item, scores: Floats, answer: int) -> str:
+    others = np.delete(scores, answer)
+    if scores[answer] > others.max():
+        return item.answer
+    best = int(others.argmax())
+    return item.candidates[best + (best >= answer)]
 
 
 def item_scores(model: LanguageModel, tokenizer: Tokenizer, items: Sequence[Item]) -> list[Floats]:

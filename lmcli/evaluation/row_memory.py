@@ -18,6 +18,7 @@ from lmcli.evaluation.filler_cost import measure_cost, planted_texts
 from lmcli.evaluation.forced_choice import CONTROL, main_kind
 from lmcli.evaluation.probes.base import Probe, ProbeResult
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+from lmcli.evaluation.probes.recall.half_memory import HalfMemory
 from lmcli.evaluation.probes.report import load_probes, run_probes
 from lmcli.registry import PROBES
 from lmcli.report.progress import OnProgress, warnings_only, without_notes
@@ -106,17 +107,16 @@ def _set_recall(
 ) -> None:
     """The median over the seeds of a row: its reach, and its right answers at each gap."""
     summaries = [] if recall is None else [s for s in recall.summary if s["run"] in runs]
-    summaries.sort(key=lambda s: (s["reach"]["tokens"], s["reach"]["at_least"]))
-    middle = (len(summaries) - 1) // 2
-    row["reach"] = dict(summaries[middle]["reach"] if summaries else UNMEASURED)
-    if len(summaries) > 1:
-        ends = {"least": summaries[0], "most": summaries[-1]}
-        row["reach"] |= {name: end["reach"]["tokens"] for name, end in ends.items()}
-        row["reach"] |= {"seeds": len(summaries)}
+    reaches = [s["reach"] for s in summaries if s["reach"]["tokens"] is not None]
+    reaches.sort(key=lambda reach: (reach["tokens"], reach["at_least"]))
+    row["reach"] = dict(reaches[(len(reaches) - 1) // 2] if reaches else UNMEASURED)
+    if len(reaches) > 1:
+        row["reach"] |= {"least": reaches[0]["tokens"], "most": reaches[-1]["tokens"]}
+        row["reach"] |= {"seeds": len(reaches)}
     if not by_items or recall is None:
         return
     learnt = sorted((s["learning"] for s in summaries), key=_order_of_learning)
-    row["learning"] = learnt[middle] if learnt else None
+    row["learning"] = learnt[(len(learnt) - 1) // 2] if learnt else None
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for one in (one for one in recall.rows if one["run"] in runs):
         groups.setdefault((one["kind"], one["gap"]), []).append(one)
@@ -128,10 +128,23 @@ def _set_recall(
             "least": min(o["value"] for o in some),
             "count": some[0]["count"],
             "chance": some[0]["chance"],
+            "order_free": some[0]["order_free"],
+            "retained": statistics.median(o["retained"] for o in some),
             "seeds": len(some),
         }
         for (kind, gap), some in groups.items()
     ]
+    row["half_memory"] = _half_memory(groups) if groups else None
+
+
+def _half_memory(groups: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Of the main kind, the items being drawn again within each seed."""
+    kind = main_kind([kind for kind, _ in groups])
+    by_gap = [groups[key] for key in sorted(groups) if key[0] == kind]
+    right = list(zip(*([o["right"] for o in some] for some in by_gap), strict=True))
+    first = [some[0] for some in by_gap]
+    gaps, counts, chances = ([one[n] for one in first] for n in ("gap", "count", "chance"))
+    return HalfMemory.of(gaps, right, counts, chances).to_json()
 
 
 def _order_of_learning(learning: Mapping[str, Any]) -> tuple[int, float]:
@@ -168,6 +181,9 @@ def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     gaps = {str(one["gap"]): one["chance"] for one in by_gap}
     controls = {one["kind"]: one["chance"] for one in first if one["kind"] == CONTROL}
     table = [{"name": row["name"], **_cells(row["recall"], kind)} for row in recalled]
+    free = {str(one["gap"]): one.get("order_free") for one in by_gap}
+    if any(share is not None for share in free.values()):
+        table.append({"name": "order-free reader", **free})
     table.append({"name": "chance", **controls, **gaps})
     columns = [Column("name", text("model"))]
     columns += [Column(path, WHOLE_PERCENT, path) for path in [*controls, *gaps]]

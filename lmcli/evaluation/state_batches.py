@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.models.base import LOGITS, FixedContext, LanguageModel, State
 from lmcli.tokenizers.base import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -79,6 +79,8 @@ def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
     A row is read in parts of 256 and then of ever smaller powers of two, and all rows that need a
     part of one size get it together: nothing is padded, so nothing has to be undone.
     """
+    # what a fixed context leaves needs no prediction, which may cost much
+    read = model.with_context if isinstance(model, FixedContext) else model.last_logits
     lengths = np.array([len(row) for row in rows])
     done = np.zeros_like(lengths)
     after = tuple(part.clone() for part in state)
@@ -88,7 +90,7 @@ def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
         for begin in range(0, len(due), ROWS):
             some = due[begin : begin + ROWS]
             tokens = np.stack([rows[i][done[i] : done[i] + size] for i in some]).astype(np.int64)
-            _, new = model.last_logits(torch.from_numpy(tokens), take(after, some))
+            _, new = read(torch.from_numpy(tokens), take(after, some))
             for part, value in zip(after, new, strict=True):
                 part[torch.from_numpy(some)] = value
         done[due] += size

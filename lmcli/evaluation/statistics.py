@@ -26,7 +26,7 @@ REPLICATES = 1000
 Interval = tuple[float, float]
 
 
-def wilson(right: int, count: int) -> Interval:
+def wilson(right: float, count: float) -> Interval:
     """Wilson's 95 % score interval for a share.
 
     >>> [round(x, 4) for x in wilson(5, 10)]

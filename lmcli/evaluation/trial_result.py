@@ -17,12 +17,10 @@ from typing import Any
 from lmcli.data.dataset import Dataset, EvalSplit
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
-from lmcli.grammars.base import find_companions
+from lmcli.grammars.base import find_companions, grammar_of
 from lmcli.models.base import LanguageModel
-from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.run import RECORD, Run
-from lmcli.settings import update
 from lmcli.tokenizers.base import Tokenizer
 
 
@@ -236,10 +234,4 @@ def _optimal_score(grammar: Any, parts: Sequence[EvalSplit]) -> dict[str, Any]:
 def made_by(dataset: Dataset, on_progress: OnProgress = warnings_only) -> Any:
     """The grammar that made the text and knows its optimum, by the about file beside it."""
     texts = dataset.spec.texts
-    about = find_companions(texts, on_progress).about if len(texts) == 1 else None
-    if about is None or "filler" in about["recipe"]:  # the text of a user has no known optimum
-        return None
-    recipe = dict(about["recipe"])
-    cls = GRAMMARS.load(recipe.pop("grammar"))
-    grammar = cls(update(cls.Settings(), recipe))
-    return grammar if hasattr(grammar, "token_log_probabilities") else None
+    return grammar_of(find_companions(texts, on_progress).about if len(texts) == 1 else None)

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
+from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.settings import Settings
+from lmcli.settings import Settings, update
 from lmcli.storage import storage, write_files
 
 if TYPE_CHECKING:
@@ -263,6 +264,27 @@ def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]
         "items": dict(Counter(item.kind for item in items)),
     }
     return about | ({"optimum": optimum.as_dict()} if optimum else {})
+
+
+def most_named(named: Iterable[str], item: Item) -> float:
+    """How likely a reader is right who takes the answer named most often, ties by lot.
+
+    `named` has an answer for each time that it, or what it belongs to, is named before the blank.
+    """
+    counts = Counter(named)
+    most = [answer for answer, n in counts.items() if n == max(counts.values())]
+    likely = most or item.candidates
+    return (item.answer in likely) / len(likely)
+
+
+def grammar_of(about: dict[str, Any] | None) -> Any:
+    """The grammar that made a text and knows the optimum of a document; None without one."""
+    if about is None or "filler" in about["recipe"]:  # the text of a user has no known optimum
+        return None
+    recipe = dict(about["recipe"])
+    cls = GRAMMARS.load(recipe.pop("grammar"))
+    grammar = cls(update(cls.Settings(), recipe))
+    return grammar if hasattr(grammar, "token_log_probabilities") else None
 
 
 def read_items(path: Path) -> list[Item]:

@@ -249,6 +249,15 @@ def test_the_optimum_has_no_recall_of_its_own(compared):
     assert [row["name"] for row in values["rows"] if "recall" not in row] == []
     (best,) = (row for row in values["rows"] if row["name"] == "optimum")
     assert best["recall"] == []
+    assert best["half_memory"] is None
+
+
+def test_half_memory_is_that_of_the_mean_over_the_seeds(compared):
+    values, _, probe = compared
+    (rnn,) = (row for row in values["rows"] if row["name"] == "rnn")
+    near = [r for r in probe["rows"] if r["kind"] == "country" and r["gap"] == 3]
+    assert max(r["value"] for r in near) < 0.5  # after four steps
+    assert rnn["half_memory"] == {"gap": None, "low": None, "high": None, "at_least": False}
 
 
 def test_the_table_has_a_column_for_every_gap_and_a_row_for_chance(compared):

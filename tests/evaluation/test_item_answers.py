@@ -64,7 +64,7 @@ def test_a_run_that_has_not_learnt_is_told_so_below_its_row(run):
     assert passage.text.endswith(" of 40): try --steps 12")
     verdict = api.probe([run, new], name="recall").to_json()["verdict"]
     assert passage.text in verdict
-    assert "ngram: above chance up to at least gap 4" in verdict
+    assert "ngram: half-memory at gap 4 or more; above chance up to at least gap 4" in verdict
 
 
 def test_gaps_that_are_not_there_are_an_error(run):

@@ -6,7 +6,7 @@ import pytest
 
 from lmcli import api
 from lmcli.evaluation.probes.data import ProbeData
-from lmcli.evaluation.row_memory import measure_memory
+from lmcli.evaluation.row_memory import measure_memory, recall_tables
 
 SYLLABLES = [c + v for c in "bdfgklmnp" for v in "aeou"]
 
@@ -48,3 +48,16 @@ def test_every_seed_is_probed_on_its_own_text_and_a_text_is_measured_once(rows):
     assert "(median of 2 seeds); b makes use of" in context.verdict
     assert [row["model"] for row in context.middle] == ["a", "b"]
     assert {row["run"] for row in found["ceiling"].summary} == {runs[0], runs[2]}
+
+
+def test_the_order_free_reader_stands_above_chance():
+    def row(name, free):
+        asked = {"kind": "country", "value": 1.0, "chance": 1 / 16, "count": 200, "seeds": 1}
+        recall = [asked | {"gap": gap, "order_free": share} for gap, share in free.items()]
+        return {"name": name, "recall": recall}
+
+    (table,) = recall_tables([row("gru", {3: 1.0, 100: 0.4})])
+    assert [r["name"] for r in table.rows] == ["gru", "order-free reader", "chance"]
+    assert (table.rows[1]["3"], table.rows[1]["100"]) == (1.0, 0.4)
+    (table,) = recall_tables([row("gru", {3: None, 100: None})])
+    assert [r["name"] for r in table.rows] == ["gru", "chance"]

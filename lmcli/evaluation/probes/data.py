@@ -81,6 +81,8 @@ class ProbeData:
     optimum: Mapping[str, float] = field(default_factory=dict)
     """the grammar's best possible figures per word, such as "perplexity" """
     texts: tuple[str, ...] = ()  # their names
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """what the grammar says of its text"""
 
     @classmethod
     def of(
@@ -95,7 +97,8 @@ class ProbeData:
         about = (beside.items and beside.about) or {}
         optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
         best = optimum if isinstance(optimum, dict) else {}
-        return cls(tuple(held_out), _sample(train, MOST_TRAIN), beside.items, best, tuple(texts))
+        train_part = _sample(train, MOST_TRAIN)
+        return cls(tuple(held_out), train_part, beside.items, best, tuple(texts), about)
 
     @classmethod
     def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:

@@ -19,9 +19,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
-from lmcli.grammars.base import Draws, Grammar, Item, Optimum, entropy
+from lmcli.grammars.base import Draws, Grammar, Item, Optimum, entropy, most_named
 from lmcli.grammars.france import sentences
 from lmcli.grammars.france.items import GAPS, Items
 from lmcli.grammars.france.oracle import Filter
@@ -69,8 +70,26 @@ class France(Grammar):
 
     def items(self) -> Iterator[Item]:
         """Held-out items: ``country`` and ``pronoun`` at every exact gap, and ``control``."""
+        yield from self._items
+
+    @cached_property
+    def _items(self) -> list[Item]:
         items = Items(self.rules, self._draws("items"), set(self.documents()))
-        return items.all(self.settings.size)
+        return list(items.all(self.settings.size))
+
+    def order_free(self) -> dict[str, float]:
+        """By gap, how often a reader is right who takes the country named most often.
+
+        Naming its language counts as well; ties by lot.
+        """
+        languages = sentences.COUNTRIES
+        owners = languages | {language: language for language in languages.values()}
+        shares: dict[str, list[float]] = {}
+        for item in self._items:
+            if item.kind == "country":
+                named = (owners[word] for word in item.text.split() if word in owners)
+                shares.setdefault(str(item.gap), []).append(most_named(named, item))
+        return {gap: sum(some) / len(some) for gap, some in shares.items()}
 
     def optimum(self) -> Optimum:
         """The optimum of a model that knows the grammar and forgets nothing.
@@ -117,6 +136,8 @@ class France(Grammar):
             "most_fillers": len(self.rules.length_weights) - 1,
             "gaps": list(GAPS[self.settings.size]),
             "chance": chance,
+            "facts": {"pairs": [list(pair) for pair in sentences.COUNTRIES.items()]},
+            "order_free": self.order_free(),
             "amnesic": self.amnesic().as_dict(),
         }
 

@@ -114,10 +114,12 @@ class Items:
     def _item(
         self, gap: int, frames: list[Frame], people: list[Person], kind: str
     ) -> Iterator[Item]:
-        """One new item about one of `people`, if there is one."""
+        """One new item about one of `people`, if there is one; all queries are equally likely."""
+        queries = tuple(dict.fromkeys(frame.query for frame in frames))
 
         def draw() -> Item:
-            frame = self.draws.choose(frames)
+            query = self.draws.choose(queries)
+            frame = self.draws.choose([f for f in frames if f.query is query])
             draft = self._asking(gap, frame, self.draws.choose(people))
             candidates = (
                 sentences.LANGUAGES if kind == "country" else sentences.PRONOUNS[frame.slot]

@@ -21,14 +21,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import UsageError
-from lmcli.grammars.base import Draws, Grammar, Item
+from lmcli.grammars.base import Draws, Grammar, Item, most_named
 from lmcli.grammars.france.facts import Facts, Frame, Pair, facts_of_pairs, load_facts, recognise
 from lmcli.grammars.france.natural_items import NaturalItem, NaturalItems
 from lmcli.grammars.france.segmentation import Script
@@ -236,13 +236,8 @@ class NaturalFrance(Grammar):
     def order_free(self, items: Sequence[Item]) -> float:
         """The expected accuracy of the pair named most often before the blank, ties by lot."""
         owners, pattern = self._forms
-        right = 0.0
-        for item in items:
-            counts = Counter(owners[form].answer for form in pattern.findall(item.text))
-            most = [a for a, n in counts.items() if n == max(counts.values())]
-            likely: Mapping[str, float] = dict.fromkeys(most or item.candidates, 1.0)
-            right += likely.get(item.answer, 0.0) / len(likely)
-        return right / len(items)
+        named = ((owners[form].answer for form in pattern.findall(i.text)) for i in items)
+        return sum(map(most_named, named, items)) / len(items)
 
 
 def _checksum(facts: Facts) -> str:

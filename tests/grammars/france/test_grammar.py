@@ -503,3 +503,20 @@ def test_all_pairs_of_name_and_country_come_about_equally_often() -> None:
     assert set(counts) == {tuple(sorted(pair)) for pair in product(NAMES, COUNTRIES)}
     squares = sum((n - expected) ** 2 / expected for n in counts.values())
     assert squares == pytest.approx(255, abs=5 * math.sqrt(2 * 255))
+
+
+@pytest.mark.parametrize("gap", [5, 10, 20, 50, 200])
+def test_at_every_gap_all_queries_that_fit_are_asked_alike_often(gap: int) -> None:
+    asked = [i for i in items(1) if i.kind == "country" and i.gap == gap]
+    last = [sentences(i.document)[-1] for i in asked]
+    queries = Counter(next(q.text for q in QUERIES if fits(q, words)) for words in last)
+    expected = len(asked) / len(queries)
+    assert sum((n - expected) ** 2 / expected for n in queries.values()) < 20  # chi-square, 6 df
+
+
+def test_the_order_free_reader_is_right_where_nothing_distracts_and_at_chance_far_away() -> None:
+    free = France(FranceSettings(size="small", level=0)).order_free()
+    assert set(free.values()) == {1.0}
+    shipped = read_about(DATA / "france.about.json")["order_free"]
+    assert shipped == France(FranceSettings(size="small", level=1)).order_free()
+    assert shipped["3"] == 1.0 > shipped["50"] > shipped["200"] > 1 / 16

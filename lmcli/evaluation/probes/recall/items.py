@@ -3,19 +3,21 @@
 **In:** the training part (for an n-gram of three words of context), the held-out
 part, the tokenizers under test.
 **Out:** blocks of text, the state being reset at the start of each, and `RecallItem`s in them: cue,
-target, four foils; the same for every model.
+target, four foils, a placebo; the same for every model.
 
 A target is a word that stands exactly once before in its block and that its last three words do not
-give away. Its foils are as frequent, written alike, absent from the block so far, and about as
-likely after those three words; r of them are likelier and 4 - r less likely than the target, with r
-drawn from 0 to 4, so that a model that knows just the three words is right in 20 % of all items.
+give away. Its foils are as frequent, written alike and absent from the block so far. They are
+*balanced* where they are also about as likely after those three words, r of them likelier and 4 - r
+less likely than the target, with r drawn from 0 to 4: a model that knows just the three words is
+then right in 20 % of all items. Only balanced items are used for forced choice; the swap of the cue
+compares a model with itself and needs no balance. The placebo is another content word near the cue.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ import numpy.typing as npt
 
 from lmcli.data.token_cache import encode_documents
 from lmcli.evaluation.probes.base import bucket_bound
-from lmcli.models.ngram.kneser_ney import KneserNey
+from lmcli.models.ngram.model import NGram
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
 
@@ -38,25 +40,40 @@ OCTAVE, NEPER = 0.5, 1.0
 """how far a foil's frequency (log2) and n-gram probability (ln) may be from the target's"""
 PER_TYPE = 3
 AT_ONCE = 256
+TRIED = 8
+"""candidates that are looked at for each item wanted, at the most"""
+NEAREST, FARTHEST = ORDER, 32
+"""words between which a placebo lies from the cue; nearer ones are read with the cue as one"""
 
 Flags = npt.NDArray[np.bool_]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Placebo:
+    """A word near the cue that is exchanged in its stead."""
+
+    span: Span
+    word: str
+    """what takes its place"""
 
 
 @dataclass(frozen=True)
 class RecallItem:
-    """One item. Places are offsets in its block's text."""
+    """One item. Spans are offsets in its block's text."""
 
     block: int
-    cue: tuple[int, int]
-    target: tuple[int, int]
+    cue: Span
+    target: Span
     words: tuple[str, ...]
     """the target, then four foils; the first of them takes the cue's place in a swapped text"""
     between: int
     """words strictly between cue and target"""
     echo: bool
     """whether the word before is the same both times"""
-    ngram_right: bool
-    """whether the n-gram of order 4 picks the target"""
+    balanced: bool
+    """whether the foils are fair rivals by the n-gram; others may repeat themselves"""
+    placebo: Placebo | None
 
 
 def cut_blocks(texts: Sequence[str], tokenizers: Sequence[Tokenizer], tokens: int) -> list[str]:
@@ -79,6 +96,23 @@ def cut_blocks(texts: Sequence[str], tokenizers: Sequence[Tokenizer], tokens: in
     return blocks
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A target that came exactly once before: words by their place among those of the block."""
+
+    block: int
+    cue: int
+    target: int
+    distance: int
+    """bucket, in characters, which is fair to all tokenizers"""
+
+
+@dataclass(frozen=True)
+class _Block:
+    ids: npt.NDArray[Any]
+    ends: npt.NDArray[np.int64]
+
+
 class ItemMiner:
     """Words, their frequencies and an n-gram of order 4, all from the training part."""
 
@@ -87,82 +121,133 @@ class ItemMiner:
         self.words: Tokenizer = cls.train(train, cls.Settings())
         ids = encode_documents(self.words, train)
         size = self.words.size
-        self.ngram = KneserNey.estimate(ids, size, ORDER)
+        self.ngram = NGram(size, NGram.Settings(order=ORDER))
+        self.ngram.fit_counts(ids)
         counts = np.bincount(ids, minlength=size + 1)[:size].astype(np.float64)
         self.symbols = [self.words.symbol(i) for i in range(size)]
-        alphabetic = np.array([s.isalpha() for s in self.symbols])
+        self.alphabetic: Flags = np.array([s.isalpha() for s in self.symbols])
         rank = np.empty(size, np.int64)
         rank[np.argsort(-counts, kind="stable")] = np.arange(size)
-        self.content: Flags = alphabetic & (rank >= FREQUENT) & (counts >= LEAST_COUNT)
+        self.content: Flags = self.alphabetic & (rank >= FREQUENT) & (counts >= LEAST_COUNT)
         self.target: Flags = self.content & (counts <= max(LEAST_COUNT, MOST_SHARE * len(ids)))
         self.log_count = np.log2(np.maximum(counts, 1e-9))
         self.spelling = np.array([_spelling(s) for s in self.symbols])
-        self.alphabetic: Flags = alphabetic
 
-    def candidates(self, number: int, block: str) -> list[_Candidate]:
-        """Every target of a block that came exactly once before."""
-        encoded = self.words.encode_with_ends(block)
-        ids = encoded.ids.tolist()
-        padded = np.concatenate([np.full(ORDER - 1, self.words.start), encoded.ids])
+    def mine(
+        self,
+        blocks: Sequence[str],
+        per_bucket: int,
+        fits: Callable[[str], bool],
+        rng: np.random.Generator,
+    ) -> list[RecallItem]:
+        """At most `per_bucket` items a bucket of distance, balanced ones first.
+
+        At most three of a word in each. `fits` says whether a word can be asked at all.
+        """
+        read = [_Block(e.ids, e.ends) for e in map(self.words.encode_with_ends, blocks)]
+        found = [c for number, block in enumerate(read) for c in self._candidates(number, block)]
+        buckets: dict[int, list[_Candidate]] = {}
+        for place in rng.permutation(len(found)).tolist():
+            buckets.setdefault(found[place].distance, []).append(found[place])
+        items: list[RecallItem] = []
+        for _, candidates in sorted(buckets.items()):
+            types, balanced, others = Counter[str](), list[RecallItem](), list[RecallItem]()
+            for item in self._items(read, candidates[: TRIED * per_bucket], rng):
+                if types[item.words[0]] < PER_TYPE and all(map(fits, item.words)):
+                    types[item.words[0]] += 1
+                    (balanced if item.balanced else others).append(item)
+                if len(balanced) == per_bucket:
+                    break
+            items += [*balanced, *others][:per_bucket]
+        return items
+
+    def _candidates(self, number: int, block: _Block) -> Iterator[_Candidate]:
         earlier: dict[int, list[int]] = {}
-        candidates = []
-        for t, word in enumerate(ids):
+        for t, word in enumerate(block.ids.tolist()):
             places = earlier.setdefault(word, [])
             if len(places) == 1 and self.target[word] and t - places[0] > 1:
-                j, length = places[0], len(self.symbols[word])
-                cue, target = ((e - length, e) for e in encoded.ends[[j, t]].tolist())
-                echo = j > 0 and ids[j - 1] == ids[t - 1]
-                before, words = padded[t : t + ORDER - 1], np.array(sorted(earlier))
-                between = t - j - 1
-                candidates.append(
-                    _Candidate(number, word, cue, target, between, echo, before, words)
-                )
+                length = len(self.symbols[word])
+                chars = int(block.ends[t]) - length - int(block.ends[places[0]])
+                yield _Candidate(number, places[0], t, bucket_bound(max(1, chars)))
             places.append(t)
-        return candidates
 
-    def items(self, candidates: Sequence[_Candidate], rng: np.random.Generator) -> list[RecallItem]:
-        """Those candidates for which there are fair foils."""
-        items: list[RecallItem | None] = []
+    def _items(
+        self, blocks: Sequence[_Block], candidates: Sequence[_Candidate], rng: np.random.Generator
+    ) -> Iterator[RecallItem]:
+        """Those that the last three words do not give away."""
+        start = np.full(ORDER - 1, self.words.start)
         for begin in range(0, len(candidates), AT_ONCE):
             some = candidates[begin : begin + AT_ONCE]
-            read = np.stack([c.before for c in some])
-            logs = np.log(self.ngram.distributions(read, 1)[:, 0])  # (B, V)
-            items += [self._item(c, row, rng) for c, row in zip(some, logs, strict=True)]
-        return [item for item in items if item]
+            padded = [np.concatenate([start, blocks[c.block].ids[: c.target]]) for c in some]
+            read = np.stack([ids[-ORDER + 1 :] for ids in padded])
+            logs = np.log(self.ngram.table.distributions(read, 1)[:, 0])  # (B, V)
+            for c, row in zip(some, logs, strict=True):
+                if item := self._item(c, blocks[c.block], row, rng):
+                    yield item
 
     def _item(
-        self, c: _Candidate, logs: npt.NDArray[Any], rng: np.random.Generator
+        self, c: _Candidate, block: _Block, logs: npt.NDArray[Any], rng: np.random.Generator
     ) -> RecallItem | None:
-        """An item with foils on both sides of the target, None where there are not enough."""
-        own = logs[c.word]
-        if own >= math.log(SURPRISING):
+        """An item, None where the n-gram expects the target or no other word is like it."""
+        word = int(block.ids[c.target])
+        if logs[word] >= math.log(SURPRISING):
             return None
-        fit = self.alphabetic & (self.spelling == self.spelling[c.word])
-        fit &= np.abs(self.log_count - self.log_count[c.word]) <= OCTAVE
-        fit &= np.abs(logs - own) <= NEPER
-        fit[c.earlier] = False
-        above = np.flatnonzero(fit & (logs > own))
-        below = np.flatnonzero(fit & (logs < own))
-        if min(len(above), len(below)) < FOILS:
-            return None
-        likelier = int(rng.integers(FOILS + 1))
-        sides = ((above, likelier), (below, FOILS - likelier))
-        foils = np.concatenate([rng.choice(ids, n, replace=False) for ids, n in sides])
-        rng.shuffle(foils)
-        words = tuple(self.symbols[i] for i in (c.word, *foils))
-        return RecallItem(c.block, c.cue, c.target, words, c.between, c.echo, likelier == 0)
+        alike = self._alike(word)
+        alike[block.ids[: c.target]] = False
+        foils = _balanced_foils(alike, logs, word, rng)
+        balanced = foils is not None
+        if foils is None:
+            rest = np.flatnonzero(alike)
+            if len(rest) == 0:
+                return None
+            foils = np.resize(rng.permutation(rest)[:FOILS], FOILS)
+        length = len(self.symbols[word])
+        cue, target = ((int(e) - length, int(e)) for e in block.ends[[c.cue, c.target]])
+        echo = c.cue > 0 and block.ids[c.cue - 1] == block.ids[c.target - 1]
+        words = tuple(self.symbols[i] for i in (word, *foils))
+        placebo = self._placebo(c, block, foils, rng)
+        between = c.target - c.cue - 1
+        return RecallItem(c.block, cue, target, words, between, bool(echo), balanced, placebo)
+
+    def _alike(self, word: int) -> Flags:
+        """Words as frequent as this one and written alike."""
+        alike: Flags = self.alphabetic & (self.spelling == self.spelling[word])
+        alike &= np.abs(self.log_count - self.log_count[word]) <= OCTAVE
+        return alike
+
+    def _placebo(
+        self, c: _Candidate, block: _Block, foils: npt.NDArray[Any], rng: np.random.Generator
+    ) -> Placebo | None:
+        """The content word nearest to the cue, and another one for its place."""
+        for distance in range(NEAREST, FARTHEST):
+            for place in (c.cue + distance, c.cue - distance):
+                if not 0 <= place < c.target - ORDER + 1:
+                    continue
+                word = int(block.ids[place])
+                if self.content[word] and word != block.ids[c.target]:
+                    alike = self._alike(word)
+                    alike[block.ids[: c.target + 1]] = alike[foils] = False
+                    if alike.any():
+                        end = int(block.ends[place])
+                        other = self.symbols[int(rng.choice(np.flatnonzero(alike)))]
+                        return Placebo((end - len(self.symbols[word]), end), other)
+        return None
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    block: int
-    word: int
-    cue: tuple[int, int]
-    target: tuple[int, int]
-    between: int
-    echo: bool
-    before: npt.NDArray[np.int64]
-    earlier: npt.NDArray[np.int64]
+def _balanced_foils(
+    alike: Flags, logs: npt.NDArray[Any], word: int, rng: np.random.Generator
+) -> npt.NDArray[Any] | None:
+    """Four words on both sides of the target's probability, None where there are not enough."""
+    near = alike & (np.abs(logs - logs[word]) <= NEPER)
+    above = np.flatnonzero(near & (logs > logs[word]))
+    below = np.flatnonzero(near & (logs < logs[word]))
+    if min(len(above), len(below)) < FOILS:
+        return None
+    likelier = int(rng.integers(FOILS + 1))
+    sides = ((above, likelier), (below, FOILS - likelier))
+    foils = np.concatenate([rng.choice(ids, n, replace=False) for ids, n in sides])
+    rng.shuffle(foils)
+    return foils
 
 
 def _spelling(word: str) -> int:
@@ -171,21 +256,3 @@ def _spelling(word: str) -> int:
     if len(word) == 1 and word.isupper():
         capital = 1
     return 2 * capital + (word[:1].lower() in set("aeiou"))
-
-
-def choose_items(
-    items: Sequence[RecallItem], per_bucket: int, rng: np.random.Generator
-) -> list[RecallItem]:
-    """In random order, at most `per_bucket` a bucket of distance, and three of a word in each."""
-    chosen: list[RecallItem] = []
-    buckets, types = Counter[int](), Counter[tuple[int, str]]()
-    for place in rng.permutation(len(items)).tolist():
-        item = items[place]
-        # counted in characters, which is fair to all tokenizers
-        bucket = bucket_bound(item.target[0] - item.cue[1])
-        key = bucket, item.words[0]
-        if buckets[bucket] < per_bucket and types[key] < PER_TYPE:
-            buckets[bucket] += 1
-            types[key] += 1
-            chosen.append(item)
-    return chosen

@@ -1,10 +1,11 @@
-"""Items under three conditions that differ in what the state can know of the cue.
+"""Items under conditions that differ in what the state can know of the cue.
 
 **In:** a run, blocks of text, items.
-**Out:** ln p of the five words of every item: real, amnesic, swapped.
+**Out:** ln p of the five words of every item: real, amnesic, swapped, placebo.
 
-All conditions read the same tokens between cue and target. A block is read once; the state before a
-cue is read on from the one saved at the nearest place before it.
+All conditions read the same tokens between cue and target. A block is read once; what comes before
+a cue or a target is read on from the state saved at the nearest place before it. All conditions of
+many items are read side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from lmcli.evaluation.forced_choice import WordScorer, encode_words
 from lmcli.evaluation.probes.data import ProbedModel
-from lmcli.evaluation.probes.recall.items import RecallItem
+from lmcli.evaluation.probes.recall.items import RecallItem, Span
 from lmcli.evaluation.probes.sampling import NOISE, zero_noise
 from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, stack, take
 from lmcli.evaluation.statistics import Floats
@@ -29,7 +30,8 @@ SAVED_EVERY = 32
 MEMORY = 1 << 28
 """bytes of states held at once"""
 
-Condition = Literal["real", "amnesic", "swapped"]
+Condition = Literal["real", "amnesic", "swapped", "placebo"]
+CONDITIONS: tuple[Condition, ...] = ("real", "amnesic", "swapped", "placebo")
 
 
 @dataclass(frozen=True)
@@ -45,48 +47,64 @@ class RecallScores:
         won: Floats = (scores[:, 0] > scores[:, 1:].max(1) + NOISE).astype(np.float64)
         return won
 
-    def log_odds(self) -> Floats:
-        """What the true cue adds to the odds of target against swapped word; 0 is no trace."""
-        real, swapped = self.scores["real"], self.scores["swapped"]
-        odds = (real[:, 0] - real[:, 1]) - (swapped[:, 0] - swapped[:, 1])
-        return zero_noise(odds)
+    def log_share(self, condition: Condition) -> Floats:
+        """u: ln of the target's probability among the five words; -ln 5 is knowing nothing."""
+        scores = self.scores[condition]
+        top = scores.max(1)
+        share: Floats = scores[:, 0] - top - np.log(np.exp(scores - top[:, None]).sum(1))
+        return share
+
+    def gain(self) -> Floats:
+        """Nats of u that the state at the cue adds; 0 is no trace."""
+        return zero_noise(self.log_share("real") - self.log_share("amnesic"))
+
+    def log_odds(self, exchanged: Condition = "swapped") -> Floats:
+        """What the true text adds to the odds of target against swapped word; 0 is no trace."""
+        real, other = self.scores["real"], self.scores[exchanged]
+        return zero_noise((real[:, 0] - real[:, 1]) - (other[:, 0] - other[:, 1]))
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Other tokens in the place of those from `begin` to `end` of a block."""
+
+    begin: int
+    end: int
+    ids: list[int]
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """Where an item lies, in tokens of its block; the start id counts.
-
-    Places are those where the cue begins and has ended, and of the last token before the target.
-    """
+    """Where an item lies, in tokens of its block; the start id counts."""
 
     block: int
-    begin: int
-    end: int
     last: int
-    swapped: list[int]
+    """the place of the last token before the target"""
+    cue: _Exchange
+    placebo: _Exchange
     words: list[list[int]]
 
 
 def try_items(
     subject: ProbedModel, blocks: Sequence[str], items: Sequence[RecallItem], seed: int
 ) -> RecallScores:
-    """All items under all conditions."""
+    """All items under all conditions; without a placebo, that condition is the real one."""
     streams, placed = _place(subject, blocks, items)
     model = subject.model
+    scorer = WordScorer(model, subject.tokenizer)
     rng = np.random.default_rng(seed)
-    some = max(8, MEMORY // (6 * row_bytes(model)))
+    some = max(8, MEMORY // (12 * row_bytes(model)))
     order = np.argsort([p.block for p in placed], kind="stable")
-    scores = {
-        c: np.zeros((len(items), len(items[0].words))) for c in ("real", "amnesic", "swapped")
-    }
+    scores = {c: np.zeros((len(items), len(items[0].words))) for c in CONDITIONS}
     for begin in range(0, len(order), some):
         rows = order[begin : begin + some]
         group = [placed[r] for r in rows]
-        states = _states_before(model, streams, group)
-        for condition, values in _conditions(subject, streams, group, states, rng).items():
-            scores[condition][rows] = values
-    gaps = np.array([p.last - p.end + 1 for p in placed])
-    return RecallScores(gaps, scores)  # type: ignore[arg-type]
+        last, after = _states_after(model, streams, group, rng)
+        words = [p.words for p in group]
+        table = scorer.scores(np.tile(last, len(CONDITIONS)), words * len(CONDITIONS), after)
+        for condition, part in zip(CONDITIONS, np.split(table, len(CONDITIONS)), strict=True):
+            scores[condition][rows] = part
+    return RecallScores(np.array([p.last - p.cue.end + 1 for p in placed]), scores)
 
 
 def _place(
@@ -97,68 +115,84 @@ def _place(
     encoded = [tokenizer.encode_with_ends(b) for b in blocks]
     start = np.array([tokenizer.start])
     streams: list[Ids] = [np.concatenate([start, e.ids]) for e in encoded]
+
+    def exchange(block: int, span: Span, word: str) -> _Exchange:
+        """Another word in the place of the one that stands there."""
+        ends, text = encoded[block].ends, blocks[block]
+        own = text[slice(*span)]
+        edge, (_, ids) = encode_words(tokenizer, text[: span[0]], (own, word))
+        begin = 1 + int(np.searchsorted(ends, edge, "right"))
+        return _Exchange(begin, 2 + int(np.searchsorted(ends, span[1], "left")), ids)
+
     placed = []
     for item in items:
         ends, text = encoded[item.block].ends, blocks[item.block]
-        cue_edge, (_, swapped) = encode_words(tokenizer, text[: item.cue[0]], item.words[:2])
-        target_edge, words = encode_words(tokenizer, text[: item.target[0]], item.words)
-        begin = 1 + int(np.searchsorted(ends, cue_edge, "right"))
-        end = 2 + int(np.searchsorted(ends, item.cue[1], "left"))
-        last = int(np.searchsorted(ends, target_edge, "right"))
-        placed.append(_Placed(item.block, begin, end, last, swapped, words))
+        cue = exchange(item.block, item.cue, item.words[1])
+        other = item.placebo
+        placebo = exchange(item.block, other.span, other.word) if other else None
+        edge, words = encode_words(tokenizer, text[: item.target[0]], item.words)
+        last = int(np.searchsorted(ends, edge, "right"))
+        nothing = _Exchange(last, last, [])
+        placed.append(_Placed(item.block, last, cue, placebo or nothing, words))
     return streams, placed
 
 
-@torch.inference_mode()
-def _states_before(
-    model: LanguageModel, streams: Sequence[Ids], placed: Sequence[_Placed]
-) -> State:
-    """For each item the state at the last saved place before its cue."""
-    blocks = sorted({p.block for p in placed})
-    row = {block: number for number, block in enumerate(blocks)}
-    tokens = padded([streams[b] for b in blocks], model.start_id)
-    due: dict[int, list[int]] = {}
-    for number, p in enumerate(placed):
-        due.setdefault(p.begin // SAVED_EVERY, []).append(number)
-    state = model.initial_state(len(blocks))
-    taken: list[State] = []
-    whose: list[int] = []
-    for place in range(max(due) + 1):
-        if place in due:
-            taken.append(take(state, [row[placed[n].block] for n in due[place]]))
-            whose += due[place]
-        begin = place * SAVED_EVERY
-        _, state = model.last_logits(tokens[:, begin : begin + SAVED_EVERY], state)
-    return take(stack(taken), np.argsort(whose))
-
-
-def _conditions(
-    subject: ProbedModel,
+def _states_after(
+    model: LanguageModel,
     streams: Sequence[Ids],
     placed: Sequence[_Placed],
-    states: State,
     rng: np.random.Generator,
-) -> dict[Condition, Floats]:
-    """Scores of a group of items. Shapes: -> (N, 5) each."""
-    model = subject.model
-    scorer = WordScorer(model, subject.tokenizer)
-    last = np.array([streams[p.block][p.last] for p in placed])
-    words = [p.words for p in placed]
-    scores: dict[Condition, Floats] = {}
-    for condition in ("real", "swapped", "amnesic"):
-        rows = []
-        for p in placed:
-            ids = streams[p.block]
-            before = ids[p.begin // SAVED_EVERY * SAVED_EVERY : p.begin]
-            cue = p.swapped if condition == "swapped" else ids[p.begin : p.end]
-            between = ids[p.end : p.last]
-            rows.append(
-                between if condition == "amnesic" else np.concatenate([before, cue, between])
-            )
-        state = take(states, _donors(placed, rng)) if condition == "amnesic" else states
-        after = advance(model, [row.astype(np.int64) for row in rows], state)
-        scores[condition] = scorer.scores(last, words, after)
-    return scores
+) -> tuple[Ids, State]:
+    """The last token before each target, and the states before it under all CONDITIONS."""
+    places = [[p.last, p.cue.begin, p.placebo.begin] for p in placed]
+    saved = _saved_states(model, streams, [p.block for p in placed], np.array(places).T)
+    real, cue, placebo = saved
+    states = {"real": real, "swapped": cue, "placebo": placebo}
+    states["amnesic"] = take(cue, _donors(placed, rng))
+    rows: dict[str, list[Ids]] = {c: [] for c in CONDITIONS}
+    for p in placed:
+        ids = streams[p.block]
+        rows["real"].append(ids[_saved_before(p.last) : p.last])
+        rows["amnesic"].append(ids[p.cue.end : p.last])
+        for condition, other in (("swapped", p.cue), ("placebo", p.placebo)):
+            before = ids[_saved_before(other.begin) : other.begin]
+            rows[condition].append(np.concatenate([before, other.ids, ids[other.end : p.last]]))
+    read = [row.astype(np.int64) for c in CONDITIONS for row in rows[c]]
+    after = advance(model, read, stack([states[c] for c in CONDITIONS]))
+    return np.array([streams[p.block][p.last] for p in placed]), after
+
+
+def _saved_before(place: int) -> int:
+    return place // SAVED_EVERY * SAVED_EVERY
+
+
+@torch.inference_mode()
+def _saved_states(
+    model: LanguageModel,
+    streams: Sequence[Ids],
+    blocks: Sequence[int],
+    places: npt.NDArray[np.int64],
+) -> list[State]:
+    """The states at the last saved place before each of some places of each item's block.
+
+    Shapes: places (kinds, N) -> a state of N rows for each kind.
+    """
+    numbers = sorted(set(blocks))
+    row = np.searchsorted(numbers, blocks)
+    tokens = padded([streams[b] for b in numbers], model.start_id)
+    due: dict[int, list[int]] = {}
+    for number, place in enumerate((places // SAVED_EVERY).ravel().tolist()):
+        due.setdefault(place, []).append(number)
+    state = model.initial_state(len(numbers))
+    taken: list[State] = []
+    whose: list[int] = []
+    for chunk in range(max(due) + 1):
+        if chunk in due:
+            taken.append(take(state, row[np.array(due[chunk]) % len(blocks)]))
+            whose += due[chunk]
+        begin = chunk * SAVED_EVERY
+        _, state = model.last_logits(tokens[:, begin : begin + SAVED_EVERY], state)
+    return [take(stack(taken), part) for part in np.split(np.argsort(np.array(whose)), len(places))]
 
 
 def _donors(placed: Sequence[_Placed], rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -167,7 +201,7 @@ def _donors(placed: Sequence[_Placed], rng: np.random.Generator) -> npt.NDArray[
     It is from another block, where there is one, and not from its very beginning.
     """
     block = np.array([p.block for p in placed])
-    depth = np.array([p.begin for p in placed]) // SAVED_EVERY
+    depth = np.array([p.cue.begin for p in placed]) // SAVED_EVERY
     donors = np.empty(len(placed), np.int64)
     for i in range(len(placed)):
         others = np.flatnonzero((block != block[i]) & (depth > 0))

@@ -3,16 +3,12 @@
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from lmcli.data.token_cache import encode_documents
-from lmcli.errors import TextError
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
-from lmcli.evaluation.probes.recall.probe import CONTROL, Recall, buckets_of, reach_of
-from lmcli.grammars.base import write_grammar
-from lmcli.grammars.france.grammar import France
+from lmcli.evaluation.probes.recall.probe import CONTROL, Recall
 from lmcli.models.base import LanguageModel
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram
@@ -48,6 +44,20 @@ class Perfect(LanguageModel):
         return 1
 
 
+class Limited(Perfect):
+    """Knows a word with at most 64 others between."""
+
+    name = "limited"
+
+    def initial_state(self, batch):
+        return (torch.full((batch, 65), self.vocabulary),)
+
+    def last_logits(self, tokens, state):
+        read = torch.cat([state[0], tokens], dim=1)[:, -65:]
+        seen = torch.zeros(len(read), self.vocabulary + 1).scatter(1, read, 1.0)
+        return 10 * seen[:, : self.vocabulary], (read,)
+
+
 def random_text(words, seed):
     draw = random.Random(seed)
     return " ".join(draw.choice(SYLLABLES) + draw.choice(SYLLABLES) for _ in range(words))
@@ -76,7 +86,7 @@ def models(tokenizer, material):
     ngram.fit_counts(encode_documents(tokenizer, material.train))
     window = Window(tokenizer.size, Window.Settings(window=N, hidden=8, embedding=4))
     lstm = LSTM(tokenizer.size, LSTM.Settings(hidden=8, embedding=4))
-    return [ngram, window, lstm, Perfect(tokenizer.size, None)]
+    return [ngram, window, lstm, Perfect(tokenizer.size, None), Limited(tokenizer.size, None)]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +99,11 @@ def rows_of(result, name):
     return [row for row in result.rows if row["run"] == name]
 
 
+def measured(rows):
+    """Without those left over at the far end."""
+    return [row for row in rows if row["measured"]]
+
+
 def summary_of(result, name):
     return next(row for row in result.summary if row["run"] == name)
 
@@ -98,22 +113,44 @@ def test_perfect_memory_is_always_right_and_reaches_all_buckets(result):
     assert len(rows) >= 4
     for row in rows:
         assert row["value"] == 1.0
+        assert row["retained"] == pytest.approx(1.0, abs=1e-3)
         assert row["flip_rate"] == 1.0
-        assert row["median_log_odds"] == pytest.approx(20.0, abs=1e-4)
-    reach = summary_of(result, "perfect")["reach"]
-    assert reach["at_least"]
-    assert reach["tokens"] == rows[-1]["longest"]
+        assert row["median_log_odds"] == row["log_odds"] == pytest.approx(20.0, abs=1e-4)
+    summary = summary_of(result, "perfect")
+    assert summary["reach"] == {"tokens": measured(rows)[-1]["shortest"], "at_least": True}
+    assert summary["measured_to"] == measured(rows)[-1]["longest"]
 
 
-@pytest.mark.parametrize("name", ["ngram", "window"])
-def test_beyond_its_window_a_model_flips_exactly_half_and_amnesia_changes_nothing(result, name):
-    beyond = [row for row in rows_of(result, name) if row["gap_from"] > N]
+def test_a_memory_of_64_tokens_reaches_the_bucket_that_ends_there(result):
+    rows = rows_of(result, "limited")
+    within = [row for row in rows if row["longest"] <= 64]
+    assert all(row["log_odds"] == pytest.approx(20.0, abs=1e-4) for row in within)
+    reach = {"tokens": measured(within)[-1]["shortest"], "at_least": False}
+    assert summary_of(result, "limited")["reach"] == reach
+    assert 32 <= reach["tokens"] <= 64
+
+
+@pytest.mark.parametrize(("name", "memory"), [("ngram", N - 1), ("window", N - 1), ("limited", 64)])
+def test_beyond_its_window_a_model_flips_exactly_half_and_has_no_gain(result, name, memory):
+    beyond = [row for row in measured(rows_of(result, name)) if row["gap_from"] > memory]
     assert beyond
     for row in beyond:
-        assert row["flip_rate"] == 0.5
-        assert row["median_log_odds"] == 0.0
-        assert row["gain"] == 0.0
-    assert summary_of(result, name)["reach"]["tokens"] <= 8
+        assert (row["flip_rate"], row["flip_low"], row["flip_high"]) == (0.5, 0.5, 0.5)
+        for key in ("gain", "log_odds"):
+            assert (row[key], row[f"{key}_low"], row[f"{key}_high"]) == (0.0, 0.0, 0.0)
+    assert summary_of(result, name)["reach"]["tokens"] <= memory
+
+
+@pytest.mark.parametrize("name", ["ngram", "perfect"])
+def test_the_placebo_changes_nothing_for_a_model_that_knows_words_one_by_one(result, name):
+    (row,) = rows_of(result, f"placebo: {name}")
+    assert (row["log_odds"], row["low"], row["high"], row["flip_rate"]) == (0.0, 0.0, 0.0, 0.5)
+    assert row["count"] > 100
+
+
+def test_the_placebo_of_an_untrained_net_is_0_on_average(result):
+    (row,) = rows_of(result, "placebo: lstm")
+    assert row["low"] < 0 < row["high"]
 
 
 def test_the_ngram_is_right_in_a_fifth_of_the_items(result):
@@ -123,9 +160,11 @@ def test_the_ngram_is_right_in_a_fifth_of_the_items(result):
     assert abs(right - 0.2) < 1.96 * (0.2 * 0.8 / count) ** 0.5
 
 
-def test_the_control_row_is_what_an_ngram_of_that_order_does(result):
-    theirs = [row["value"] for row in rows_of(result, "ngram")]
-    assert theirs == pytest.approx([row["value"] for row in rows_of(result, CONTROL)], abs=0.06)
+def test_the_control_row_is_an_ngram_scored_like_a_run(result):
+    """One of the same order and text: the same figures in each bucket."""
+    theirs, control = rows_of(result, "ngram"), rows_of(result, CONTROL)
+    keys = ("value", "count", "retained", "gain", "log_odds", "flip_rate")
+    assert [[r[k] for k in keys] for r in control] == [[r[k] for k in keys] for r in theirs]
 
 
 def test_an_untrained_net_has_no_reach_on_a_shuffled_text(result):
@@ -134,15 +173,28 @@ def test_an_untrained_net_has_no_reach_on_a_shuffled_text(result):
 
 
 def test_every_row_has_count_interval_and_chance(result):
+    assert len({row["run"] for row in result.rows}) == 2 * 5 + 1
     for row in result.rows:
-        assert row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9
-        assert row["chance"] == 0.2
+        if row["low"] is not None:
+            assert row["low"] - 1e-9 <= row["value"] <= row["high"] + 1e-9
+        assert row["chance"] == (0.0 if row["arch"] == "placebo" else 0.2)
         assert row["count"] > 0
+
+
+def test_a_text_of_few_stretches_is_too_little_to_tell(material, tokenizer):
+    little = replace(material, held_out=material.held_out[:2], texts=("my.txt",))
+    asked = [subject(Perfect(tokenizer.size, None), tokenizer)]
+    result = Recall().run(asked, little, replace(SETTINGS, fewest=5))
+    (row,) = result.summary
+    assert row["reach"] == {"tokens": None, "at_least": False}
+    assert result.verdict == "perfect: too little text to tell"
+    assert "lmcli demo my.txt" in result.too_little
+    assert all(r["low"] is None and r["gain_low"] is None for r in result.rows if "gain" in r)
 
 
 def test_the_best_memory_is_what_others_are_compared_with(result):
     assert {d["b"] for d in result.differences} == {"perfect"}
-    assert all(d["verdict"] == "worse" for d in result.differences)
+    assert all(d["verdict"] == "worse" and d["high"] < 0 for d in result.differences)
 
 
 def test_runs_that_spell_words_are_tried_on_the_same_items(material, tokenizer):
@@ -162,7 +214,7 @@ def test_runs_that_spell_words_are_tried_on_the_same_items(material, tokenizer):
 
 def test_a_text_without_reach_is_told_so_once_and_which_command_makes_another(material, tokenizer):
     named = replace(material, texts=("my.txt",))
-    ngram, window, lstm, perfect = models(tokenizer, material)
+    ngram, window, lstm, perfect, _ = models(tokenizer, material)
 
     def notes(*some):
         result = Recall().run([subject(model, tokenizer) for model in some], named, SETTINGS)
@@ -176,52 +228,7 @@ def test_a_text_without_reach_is_told_so_once_and_which_command_makes_another(ma
     assert notes(ngram, window) == []  # they reach no further in any text
 
 
-def test_small_buckets_join_their_neighbours():
-    gaps = np.array([1] * 5 + [10] * 30 + [20] * 40 + [40] * 3)
-    found = [(b.low, b.high, len(b.items)) for b in buckets_of(gaps, 30)]
-    assert found == [(1, 16, 35), (17, 64, 43)]
-
-
-def test_reach_ends_at_the_first_bucket_without_memory():
-    def row(gap, low):
-        return {"gap": gap, "gain_low": low, "log_odds_low": 0.1, "longest": gap}
-
-    rows = [row(8, 0.1), row(16, 0.1), row(32, -0.1), row(64, 0.1)]
-    assert reach_of(rows) == {"tokens": 16, "at_least": False}
-    assert reach_of(rows[:2]) == {"tokens": 16, "at_least": True}
-    assert reach_of(rows[2:]) == {"tokens": 0, "at_least": False}
-
-
 def test_a_short_text_is_sent_to_the_echo(tokenizer):
     short = ProbeData(("a b",), ("a b c",))
     why = Recall().applies(subject(Perfect(9, None), tokenizer), short, Recall.Settings())
     assert "echo" in why
-
-
-def test_items_of_a_grammar_are_asked_by_gap(tmp_path):
-    path = tmp_path / "france.txt"
-    grammar = France(France.Settings(size="small", level=0))
-    write_grammar(grammar, path)
-    text = path.read_text(encoding="utf-8")
-    cls = TOKENIZERS.load("word")
-    tokenizer = cls.train([text], cls.Settings())
-    lines = tuple(text.splitlines(keepends=True)[:200])
-    optimum = {"perplexity": grammar.optimum().perplexity}
-    items = path.with_suffix(".items.jsonl")
-    material = ProbeData(lines, lines, items, optimum)
-    ngram = NGram(tokenizer.size, NGram.Settings(order=5))
-    ngram.fit_counts(encode_documents(tokenizer, text.splitlines(keepends=True)))
-    settings = Recall.Settings(items=48)
-    result = Recall().run([subject(ngram, tokenizer)], material, settings)
-    control = next(r for r in result.rows if r["kind"] == "control")
-    country = [r for r in result.rows if r["kind"] == "country" and r["gap"] >= 5]
-    assert control["value"] == 1.0
-    assert len(country) > 5
-    for row in country:
-        assert row["chance"] == pytest.approx(1 / 16)
-        assert row["target_nats"] == pytest.approx(np.log(16), abs=0.25)
-        assert row["low"] < 0.1
-    assert 1.0 < country[0]["over_optimum"] < 1.5
-    damaged = ProbeData(lines, lines, tmp_path / "none.jsonl")
-    with pytest.raises(TextError):
-        Recall().run([subject(ngram, tokenizer)], damaged, settings)
