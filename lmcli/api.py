@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.inspection import Inspection
     from lmcli.evaluation.item_answers import ItemAnswers
     from lmcli.evaluation.perplexity import Evaluation
-    from lmcli.evaluation.probes.base import ProbeReport
+    from lmcli.evaluation.probes.report import ProbeReport
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
@@ -303,13 +303,8 @@ def probe(
     on_progress: OnProgress = warnings_only,
 ) -> ProbeReport:
     """Measure how far back each run remembers: by one probe, or by all that apply."""
-    from lmcli.evaluation.probes.base import (
-        ProbeData,
-        ProbedModel,
-        ProbeReport,
-        load_probes,
-        run_probes,
-    )
+    from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+    from lmcli.evaluation.probes.report import ProbeReport, load_probes, run_probes
     from lmcli.registry import PROBES
 
     probes = load_probes([name] if name else PROBES.names(), settings or {})

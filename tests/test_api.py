@@ -12,7 +12,7 @@ from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.cloze import ClozeResult
 from lmcli.evaluation.inspection import Inspection
 from lmcli.evaluation.perplexity import Evaluation
-from lmcli.evaluation.probes.base import ProbeReport
+from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.grammars.base import companions, read_about
 from lmcli.report.progress import Message, Stage
 

@@ -25,7 +25,9 @@ from lmcli.evaluation.differences import (
     word_for_best,
 )
 from lmcli.evaluation.filler_cost import cost_tables
-from lmcli.evaluation.probes.base import ProbeData, ProbeReport, ProbeResult
+from lmcli.evaluation.probes.base import ProbeResult
+from lmcli.evaluation.probes.data import ProbeData
+from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
 from lmcli.evaluation.score import Score, warn_of_unknown
 from lmcli.evaluation.trial_result import TrialResult, optimum_row

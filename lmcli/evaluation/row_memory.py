@@ -15,13 +15,9 @@ from typing import Any
 from lmcli.evaluation.convergence import VERDICTS
 from lmcli.evaluation.filler_cost import measure_cost, planted_texts
 from lmcli.evaluation.forced_choice import CONTROL, main_kind
-from lmcli.evaluation.probes.base import (
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
-    load_probes,
-    run_probes,
-)
+from lmcli.evaluation.probes.base import ProbeResult
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+from lmcli.evaluation.probes.report import load_probes, run_probes
 from lmcli.registry import PROBES
 from lmcli.report.progress import OnProgress, warnings_only, without_notes
 from lmcli.report.result import WHOLE_PERCENT, Column, Table, text

@@ -1,8 +1,7 @@
 """What every probe does: runs + a text -> how far back each remembers, with intervals and chance.
 
 **In:** `ProbedModel`s (trained models), `ProbeData` (a text none was trained on), settings, a seed.
-**Out:** `ProbeResult`: rows of numbers, one row a run for the summary, one sentence; of one probe
-or all of them a `ProbeReport`, which is what ``lmcli probe`` says.
+**Out:** `ProbeResult`: rows of numbers, one row a run for the summary, one sentence.
 
 A probe asks nothing of an architecture but what `models.base.LanguageModel` promises. A model to
 which a probe does not apply (a table of counts has no gradient) is left out, with a note.
@@ -13,142 +12,15 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-
-from lmcli.data.corpus import Corpus, CorpusSpec, read_documents, reopen_corpus
-from lmcli.data.split import Split
-from lmcli.errors import LmcliError, TextError
-from lmcli.evaluation.statistics import Floats
-from lmcli.grammars.base import find_companions
-from lmcli.models.base import LanguageModel
-from lmcli.registry import PROBES
-from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import (
-    Block,
-    Column,
-    Figure,
-    Metric,
-    Passage,
-    Point,
-    Result,
-    Series,
-    Table,
-    text,
-)
-from lmcli.run import Run
-from lmcli.settings import Settings, check_known, update
-from lmcli.tokenizers.base import Tokenizer
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, labels
+from lmcli.report.result import Block, Column, Figure, Metric, Point, Series, text
+from lmcli.settings import Settings
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-NOISE = 2e-5
-"""nats; differences below are those of float32 sums taken in another order, and count as none"""
-
-
-@dataclass(frozen=True)
-class ProbedModel:
-    """A model under test."""
-
-    name: str
-    arch: str
-    model: LanguageModel
-    tokenizer: Tokenizer
-    untrained: Callable[[], LanguageModel]
-    """the same architecture as it was before it was trained"""
-    run: Run | None = None  # with the record of its training
-
-    @classmethod
-    def of(cls, run: Run) -> ProbedModel:
-        """A run with its best weights."""
-
-        def untrained() -> LanguageModel:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(run.record.seed)
-                return run.new_model().eval()
-
-        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained, run)
-
-    def row(self, **values: Any) -> dict[str, Any]:
-        """A row of this run."""
-        return {"run": self.name, "arch": self.arch, **values}
-
-
-Subjects = Sequence[ProbedModel]
-
-
-@dataclass(frozen=True)
-class ProbeData:
-    """What the runs are tested on; each document begins from the start state."""
-
-    held_out: tuple[str, ...]
-    train: tuple[str, ...] = ()
-    """what they were trained on, for controls that count words; empty if it is not at hand"""
-    items: Path | None = None
-    """held-out items of a grammar that belong to the text"""
-    optimum: Mapping[str, float] = field(default_factory=dict)
-    """the grammar's best possible figures per word, such as "perplexity" """
-    texts: tuple[str, ...] = ()  # their names
-
-    @classmethod
-    def of(
-        cls,
-        texts: Sequence[str],
-        held_out: Sequence[str],
-        train: Split | None = None,
-        on_progress: OnProgress = warnings_only,
-    ) -> ProbeData:
-        """Documents of `texts`, with what a grammar has put beside these."""
-        beside = find_companions(texts, on_progress)
-        about = (beside.items and beside.about) or {}
-        optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
-        best = optimum if isinstance(optimum, dict) else {}
-        return cls(tuple(held_out), _sample(train), beside.items, best, tuple(texts))
-
-    @classmethod
-    def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
-        """What a corpus holds out: the validation and the test part."""
-        held_out = [*_sample(corpus.valid), *_sample(corpus.test)]
-        return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
-
-    @classmethod
-    def of_runs(
-        cls, runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress = warnings_only
-    ) -> ProbeData:
-        """The given texts, or the held-out parts of the text that all runs were trained on."""
-        first = CorpusSpec.from_json(runs[0].record.corpus)
-        if texts:
-            train = None
-            with suppress(LmcliError):
-                train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
-            return cls.of(texts, read_documents(texts, first.options), train, on_progress)
-        for run in runs[1:]:
-            same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
-            if not same or CorpusSpec.from_json(run.record.corpus) != first:
-                raise TextError(
-                    f"'{run.path}' and '{runs[0].path}' were trained on different texts",
-                    "name a text that both are to be tested on",
-                )
-        corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
-        return cls.of_corpus(corpus, on_progress)
-
-    @property
-    def chars(self) -> int:
-        """Characters in all."""
-        return sum(map(len, self.held_out)) + sum(map(len, self.train))
-
-
-MOST_CHARACTERS = 1 << 25
-"""of each part of a corpus; of a larger one an evenly spread sample is taken"""
-
-
-def _sample(part: Split | None) -> tuple[str, ...]:
-    return tuple(part.sample(MOST_CHARACTERS).documents) if part else ()
 
 
 @dataclass(frozen=True)
@@ -247,27 +119,39 @@ class Probe(abc.ABC):
         )
 
 
-def zero_noise(values: Floats) -> Floats:
-    """The same with 0 for differences that come from rounding."""
-    exact: Floats = np.where(np.abs(values) < NOISE, 0.0, values)
-    return exact
+class CurveProbe(Probe):
+    """A probe that measures each run by itself: a curve of rows, and one row that sums it up."""
+
+    too_short: ClassVar[str] = "the held-out text is too short"
+
+    @abc.abstractmethod
+    def measure(
+        self, subject: ProbedModel, data: ProbeData, settings: Any, seed: int
+    ) -> list[dict[str, Any]]:
+        """The rows of a run; none where the text is too short."""
+
+    @abc.abstractmethod
+    def summary(self, subject: ProbedModel, rows: Rows) -> dict[str, Any]:
+        """The row of the summary, of the rows of a run, which are at least one."""
+
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
+        """One curve a run; the same seed looks at the same places of the text."""
+        rows, summary = list[dict[str, Any]](), list[dict[str, Any]]()
+        for subject in subjects:
+            if own := self.measure(subject, data, settings, seed):
+                rows += own
+                summary.append(self.summary(subject, own))
+        return self.result(subjects, rows, summary) if rows else self.nothing()
+
+    def nothing(self) -> ProbeResult:
+        """The result of a text that is too short."""
+        return ProbeResult(self.name, [], self.too_short)
 
 
 def interval_columns(heading: str, metric: Metric) -> list[Column]:
     """The columns of a measured value and of its 95 % limits."""
     headings = {"value": heading, "low": "from", "high": "to"}
     return [Column(path, metric, title) for path, title in headings.items()]
-
-
-def labels(subjects: Subjects) -> dict[str, str]:
-    """Short names: the architecture, where two are alike the folder, or else the whole path."""
-    archs = [s.arch for s in subjects]
-    folders = [Path(s.name).name for s in subjects]
-    names = {}
-    for s, folder in zip(subjects, folders, strict=True):
-        short = folder if folders.count(folder) == 1 else s.name
-        names[s.name] = s.arch if archs.count(s.arch) == 1 else short
-    return names
 
 
 def reach_words(reach: Mapping[str, Any]) -> str:
@@ -307,96 +191,3 @@ def bucket_name(low: int, high: int) -> str:
     ('9-16', '1')
     """
     return str(low) if low == high else f"{low}-{high}"
-
-
-# ------------------------------------------------------------------ one probe or all of them
-
-UNITS = {
-    "recall": "(reaches back)",
-    "context": "(of use)",
-    "echo": "(copies)",
-    "gradient": "(1/1000 at lag)",
-    "halflife": "(of units)",
-    "ceiling": "(the text rewards)",
-    "influence": "(of one token)",
-}
-"""what the one number of a probe counts"""
-
-
-@dataclass(frozen=True)
-class ProbeReport:
-    """The results of one probe, or of `all` that apply."""
-
-    results: Sequence[ProbeResult]
-    all: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli probe --json``."""
-        return self.result().to_json()
-
-    def result(self) -> Result:
-        """Pictures, verdicts; a table of one probe, or a summary: a row a run, a column a probe."""
-        return self._all() if self.all else self._one()
-
-    def _one(self) -> Result:
-        (result,) = self.results
-        blocks = result.pictures()
-        if result.table:
-            blocks.append(Table("", result.columns, result.table, "\n".join(result.notes)))
-        return Result("probe", result.to_json(), [*blocks, Passage(result.verdict)])
-
-    def _all(self) -> Result:
-        blocks: list[Block] = []
-        rows: dict[str, dict[str, Any]] = {}
-        for result in self.results:
-            blocks += [*result.pictures(), *map(Passage, result.notes)]
-            blocks.append(Passage(f"{result.probe}: {result.verdict}\n"))
-            for row in result.summary:
-                mine = rows.setdefault(row["run"], {"run": row["run"], "arch": row["arch"]})
-                mine[result.probe] = row["figure"]
-        names = [r.probe for r in self.results]
-        columns = [Column("name", text("run"))]
-        columns += [Column(name, text(f"{name} {UNITS.get(name, '')}")) for name in names]
-        summary = [row | {"name": Path(row["run"]).name} for row in rows.values()]
-        blocks.append(Table("summary", columns, summary))
-        values = {
-            "probe": "all",
-            "rows": list(rows.values()),
-            "verdict": ". ".join(f"{r.probe}: {r.verdict}" for r in self.results),
-            "probes": [r.to_json() for r in self.results],
-        }
-        return Result("probe", values, blocks)
-
-
-def load_probes(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, tuple[Probe, Any]]:
-    """Each probe with its settings; a pair that none of them has is a UsageError."""
-    members = {name: PROBES.load(name) for name in names}
-    check_known(pairs, *(m.Settings for m in members.values()))
-    return {name: (m(), update(m.Settings(), pairs)) for name, m in members.items()}
-
-
-def run_probes(
-    probes: Mapping[str, tuple[Probe, Any]],
-    subjects: Subjects,
-    data: ProbeData,
-    seed: int = 0,
-    on_progress: OnProgress = warnings_only,
-) -> list[ProbeResult]:
-    """Every probe over the runs that it applies to; a single probe must apply to some."""
-    results = []
-    for name, (probe, settings) in probes.items():
-        reasons = {s.name: probe.applies(s, data, settings) for s in subjects}
-        left_out = list(dict.fromkeys(r for r in reasons.values() if r))
-        mine = [s for s in subjects if reasons[s.name] is None]
-        archs = ", ".join(s.arch for s in mine)
-        on_progress(Message(f"probe {name}: {archs or 'left out'}"))
-        if mine:
-            result = probe.run(mine, data, settings, seed)
-            results.append(replace(result, notes=[*result.notes, *left_out]))
-        elif len(probes) == 1:
-            raise TextError(
-                f"probe {name} does not apply: {left_out[0]}", "lmcli probe RUN runs what does"
-            )
-        else:
-            on_progress(Message(f"  {'; '.join(left_out)}"))
-    return results

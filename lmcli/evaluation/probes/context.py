@@ -16,31 +16,26 @@ Khandelwal, He, Qi and Jurafsky (2018); Dai et al. (2019).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lmcli.data.batches import IGNORED
 from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
+    CurveProbe,
     Row,
     Rows,
-    Subjects,
     bucket_bound,
     interval_columns,
     leading_run,
     reach_words,
-    zero_noise,
 )
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+from lmcli.evaluation.probes.sampling import Mean, Places, powers, zero_noise
 from lmcli.evaluation.state_batches import (
     ROWS,
     Ids,
@@ -52,7 +47,7 @@ from lmcli.evaluation.state_batches import (
     take,
     token_nll,
 )
-from lmcli.evaluation.statistics import Floats, block_weights, limits
+from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel, State
 from lmcli.report.result import COUNT, Column, Figure, Metric, text
 from lmcli.settings import setting
@@ -67,8 +62,6 @@ DENSE, CYCLE, SCORED = 128, 32, 8
 DONORS, COMPARED = 48, 48
 """how many states are saved to begin from elsewhere, and how many restarts get a KL divergence"""
 
-Places = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class ContextSettings:
@@ -78,7 +71,7 @@ class ContextSettings:
     longest: int = setting(1024, "longest context K, a power of two", least=16, most=65536)
 
 
-class Context(Probe):
+class Context(CurveProbe):
     """The loss of reading from elsewhere."""
 
     name = "context"
@@ -100,11 +93,16 @@ class Context(Probe):
         "elsewhere; the line is 1 % of perplexity"
     )
 
-    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
-        """One curve a run."""
-        curves = [measure(subject, data.held_out, settings, seed) for subject in subjects]
-        summary = [_summary(*pair) for pair in zip(subjects, curves, strict=True)]
-        return self.result(subjects, list(itertools.chain(*curves)), summary)
+    def measure(
+        self, subject: ProbedModel, data: ProbeData, settings: Any, seed: int
+    ) -> list[dict[str, Any]]:
+        """One row a bucket of context lengths."""
+        return measure(subject, data.held_out, settings, seed)
+
+    def summary(self, subject: ProbedModel, rows: Rows) -> dict[str, Any]:
+        """The effective context."""
+        effective = effective_context(rows)
+        return subject.row(effective=effective, figure=reach_words(effective))
 
     def verdict(self, row: Row) -> str:
         """How many tokens are of use."""
@@ -139,36 +137,23 @@ def measure(
 # ------------------------------------------------------------------ by context length
 
 
-def _mean(table: Floats, weights: Places | None = None) -> tuple[float, float, float, int]:
-    """Mean, 95 % limits, number of finite values. Shapes: table (rows, C), weights (R, rows)."""
-    finite = np.isfinite(table)
-    sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
-    if counts.sum() == 0:
-        return math.nan, math.nan, math.nan, 0
-    value = float(sums.sum() / counts.sum())
-    if weights is None:
-        return value, math.nan, math.nan, int(counts.sum())
-    drawn = weights @ counts
-    means = np.divide(weights @ sums, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
-    return value, *limits(means), int(counts.sum())
-
-
 def _buckets(
     subject: ProbedModel, delta: Floats, others: dict[str, Floats], blocks: Places, seed: int
 ) -> list[dict[str, Any]]:
     """Means and intervals by bucket."""
-    weights = block_weights(blocks, seed)
     edges = np.array([bucket_bound(c + 1) for c in range(delta.shape[1])])
     rows = []
     for number, upper in enumerate(powers(delta.shape[1])):
         inside = np.flatnonzero(edges == upper)
-        value, low, high, count = _mean(delta[:, inside], weights)
-        if count == 0:
+        mean = Mean.of(delta[:, inside], blocks, seed)
+        if mean.count == 0:
             break
-        row = subject.row(context=upper, context_from=int(inside[0]) + 1, value=value)
-        row |= {"low": low, "high": high, "count": count, "chance": 0.0}
+        row = subject.row(context=upper, context_from=int(inside[0]) + 1, **mean.row())
+        row |= {"count": mean.count, "chance": 0.0}
         for name, table in others.items():
-            row[name] = _mean(table[:, number : number + 1])[0] if number < table.shape[1] else None
+            there = table[:, number] if number < table.shape[1] else table[:0, 0]
+            there = there[np.isfinite(there)]
+            row[name] = float(there.mean()) if len(there) else None
         rows.append(row)
     return rows
 
@@ -180,12 +165,6 @@ def effective_context(rows: Rows) -> dict[str, Any]:
     """
     useful, at_least = leading_run(rows, lambda row: not row["high"] <= WORTH)  # nan: not known
     return {"tokens": useful[-1]["context"] if useful else 0, "at_least": at_least}
-
-
-def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
-    effective = effective_context(rows)
-    shown = reach_words(effective) if rows else "not measured"
-    return subject.row(effective=effective, figure=shown)
 
 
 # ------------------------------------------------------------------ reading from a restart
@@ -291,15 +270,6 @@ def donor_nats(
                     table[k, column] = value - own[k][end - 1]
             begin = end
     return zero_noise(table)
-
-
-def powers(most: int) -> list[int]:
-    """1, 2, 4, ... up to `most`.
-
-    >>> powers(9)
-    [1, 2, 4, 8]
-    """
-    return [1 << k for k in range(most.bit_length())]
 
 
 @torch.inference_mode()

@@ -24,16 +24,14 @@ import torch
 
 from lmcli.evaluation.probes.base import (
     Probe,
-    ProbeData,
-    ProbedModel,
     ProbeResult,
     Row,
     Rows,
-    Subjects,
     interval_columns,
     leading_run,
     reach_words,
 )
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.probes.recall.items import FREQUENT
 from lmcli.evaluation.state_batches import Ids, advance, documents, token_nll
 from lmcli.evaluation.statistics import Floats, block_weights, limits, weighted_medians

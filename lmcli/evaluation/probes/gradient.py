@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row, Subjects
+from lmcli.evaluation.probes.base import Probe, ProbeResult, Row
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import REPLICATES, Floats, limits
 from lmcli.models.base import LanguageModel

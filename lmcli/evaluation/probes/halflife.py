@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmcli.evaluation.probes.base import Probe, ProbeData, ProbedModel, ProbeResult, Row, Subjects
+from lmcli.evaluation.probes.base import Probe, ProbeResult, Row
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.state_batches import documents, random_chunks
 from lmcli.evaluation.statistics import Floats, wilson
 from lmcli.models.base import ActivationRecorder, LanguageModel

@@ -20,25 +20,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
+    CurveProbe,
     Row,
     Rows,
-    Subjects,
     interval_columns,
     leading_run,
     reach_words,
-    zero_noise,
 )
-from lmcli.evaluation.probes.context import powers
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+from lmcli.evaluation.probes.sampling import Mean, Places, Targets, draw_targets, powers, zero_noise
 from lmcli.evaluation.state_batches import Ids, advance, documents, take
-from lmcli.evaluation.statistics import Floats, block_weights, limits, weighted_means
+from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel
 from lmcli.report.result import COUNT, Column, Figure, Metric
 from lmcli.settings import setting
@@ -55,12 +50,8 @@ COUNTED = 200_000
 """tokens in which frequencies are counted, at the most"""
 GROUP = 128
 """targets read side by side"""
-STRETCH = 1024
-"""tokens whose targets are drawn together for the intervals, at the most"""
 FEWEST = 8
 """targets of a lag"""
-
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ class InfluenceSettings:
     longest: int = setting(1024, "largest lag in tokens", least=1, most=65536)
 
 
-class Influence(Probe):
+class Influence(CurveProbe):
     """Divergence and loss after a replacement, against its distance."""
 
     name = "influence"
@@ -94,16 +85,29 @@ class Influence(Probe):
         "real next token then costs more, in nats"
     )
 
-    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
+    def measure(
+        self, subject: ProbedModel, data: ProbeData, settings: Any, seed: int
+    ) -> list[dict[str, Any]]:
         """The same targets and replacements for all runs with one tokenizer."""
-        rows, summary = list[dict[str, Any]](), list[dict[str, Any]]()
-        for subject in subjects:
-            if own := measure(subject, data, settings, seed):
-                rows += own
-                summary.append(_summary(subject, own))
-        if not rows:
-            return ProbeResult("influence", [], "the held-out text is too short")
-        return self.result(subjects, rows, summary)
+        tokenizer = subject.tokenizer
+        streams = documents(tokenizer, data.held_out)
+        counted = documents(tokenizer, data.train or data.held_out, COUNTED)
+        others = Replacements(counted, tokenizer)
+        rng = np.random.default_rng(seed)
+        targets = draw_targets(streams, settings.targets, rng)
+        if len(targets) < FEWEST or not others.possible:
+            return []
+        lags = powers(settings.longest)
+        drawn = [others.draw(lagged(streams, targets, lag), rng) for lag in lags]
+        moved, cost = influences(subject.model, streams, targets, lags, drawn)
+        rows = list[dict[str, Any]]()
+        for lag, kl, use in zip(lags, moved.T, cost.T, strict=True):
+            mean = Mean.of(kl, targets.stretch, seed)
+            if mean.count < FEWEST:
+                break
+            row = subject.row(lag=lag, chance=0.0, count=mean.count, **mean.row())
+            rows.append(row | Mean.of(use, targets.stretch, seed).row("use"))
+        return rows
 
     def verdict(self, row: Row) -> str:
         """How far back a token is felt, and how far it is of use."""
@@ -113,54 +117,24 @@ class Influence(Probe):
         used = f"up to {reach_words(row['use'])}" if row["use"]["tokens"] else "nowhere"
         return f"{felt}, and uses it {used}"
 
-
-def measure(
-    subject: ProbedModel, data: ProbeData, settings: Any, seed: int
-) -> list[dict[str, Any]]:
-    """One row a lag; none where the text is too short."""
-    tokenizer = subject.tokenizer
-    streams = [s for s in documents(tokenizer, data.held_out) if len(s) > 2]
-    others = Replacements(documents(tokenizer, data.train or data.held_out, COUNTED), tokenizer)
-    if sum(len(s) - 2 for s in streams) < FEWEST or not others.possible:
-        return []
-    rng = np.random.default_rng(seed)
-    targets, blocks = draw_targets(streams, settings.targets, rng)
-    lags = powers(settings.longest)
-    drawn = [others.draw(lagged(streams, targets, lag), rng) for lag in lags]
-    moved, cost = influences(subject.model, streams, targets, lags, drawn)
-    weights, rows = block_weights(blocks, seed), list[dict[str, Any]]()
-    for k, lag in enumerate(lags):
-        there = np.isfinite(moved[:, k])
-        if there.sum() < FEWEST:
-            break
-        row = subject.row(lag=lag, chance=0.0, count=int(there.sum()))
-        for values, names in ((moved, ("value", "low", "high")), (cost, USE)):
-            some = values[there, k]
-            ends = limits(weighted_means(some, weights[:, there]))
-            row |= dict(zip(names, (float(some.mean()), *ends), strict=True))
-        rows.append(row)
-    return rows
+    def summary(self, subject: ProbedModel, rows: Rows) -> dict[str, Any]:
+        """The largest lag with a thousandth of the KL at lag 1; that up to which it is of use."""
+        least = FELT * rows[0]["value"]
+        moving = [row for row in rows if row["value"] > 0 and row["value"] >= least]
+        felt = {
+            "tokens": moving[-1]["lag"] if moving else 0,
+            "at_least": bool(moving) and moving[-1] is rows[-1],
+        }
+        useful, at_least = leading_run(rows, lambda row: row["use_low"] > 0)
+        use = {"tokens": useful[-1]["lag"] if useful else 0, "at_least": at_least}
+        figure = f"of use up to {reach_words(use)}" if useful else "of no use"
+        return subject.row(felt=felt, use=use, figure=f"{figure}, felt up to {reach_words(felt)}")
 
 
-USE = ("use", "use_low", "use_high")
-
-
-def draw_targets(
-    streams: Sequence[Ids], count: int, rng: np.random.Generator
-) -> tuple[Places, Places]:
-    """Documents and places (N, 2) of tokens that have one before them; their stretches (N,)."""
-    sizes = np.array([len(s) - 2 for s in streams])
-    ends = np.cumsum(sizes)
-    place = np.sort(rng.choice(ends[-1], min(count, int(ends[-1])), replace=False))
-    document = np.searchsorted(ends, place, "right")
-    inside = place - (ends - sizes)[document] + 2
-    stretch = max(1, min(STRETCH, int(ends[-1]) // 20))
-    return np.stack([document, inside], axis=1), place // stretch
-
-
-def lagged(streams: Sequence[Ids], targets: Places, lag: int) -> Places:
+def lagged(streams: Sequence[Ids], targets: Targets, lag: int) -> Places:
     """The token `lag` before each target, -1 where that is before its document."""
-    return np.array([streams[d][t - lag] if t > lag else -1 for d, t in targets.tolist()])
+    places = zip(targets.document.tolist(), targets.place.tolist(), strict=True)
+    return np.array([streams[d][t - lag] if t > lag else -1 for d, t in places])
 
 
 class Replacements:
@@ -199,20 +173,20 @@ class Replacements:
 def influences(
     model: LanguageModel,
     streams: Sequence[Ids],
-    targets: Places,
+    targets: Targets,
     lags: Sequence[int],
     drawn: Sequence[Places],
 ) -> tuple[Floats, Floats]:
     """KL and extra loss of each target and lag, nan where the document begins later.
 
-    Shapes: targets (N, 2), drawn (N, DRAWS) for each lag -> (N, lags) each.
+    Shapes: drawn (N, DRAWS) for each lag -> (N, lags) each.
     """
     moved = np.full((len(targets), len(lags)), np.nan)
     cost = moved.copy()
     for first in range(0, len(targets), GROUP):
         group = np.arange(first, min(first + GROUP, len(targets)))
-        rows = [streams[d] for d, _ in targets[group].tolist()]
-        ends = targets[group, 1]
+        rows = [streams[d] for d in targets.document[group]]
+        ends = targets.place[group]
         begins = np.maximum(0, ends - max(lags) - WARM)
         goals = torch.tensor([int(row[t]) for row, t in zip(rows, ends, strict=True)])
         initial = model.initial_state(len(rows))
@@ -249,20 +223,6 @@ def _after(model: LanguageModel, rows: Sequence[Ids], state: Any) -> torch.Tenso
     last = torch.tensor([[int(row[-1])] for row in rows])
     logits, _ = model.last_logits(last, state)
     return logits.double().log_softmax(-1)
-
-
-def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
-    """The largest lag at which KL is a thousandth of that at lag 1; that up to which it is used."""
-    least = FELT * rows[0]["value"]
-    moving = [row for row in rows if row["value"] > 0 and row["value"] >= least]
-    felt = {
-        "tokens": moving[-1]["lag"] if moving else 0,
-        "at_least": bool(moving) and moving[-1] is rows[-1],
-    }
-    useful, at_least = leading_run(rows, lambda row: row["use_low"] > 0)
-    use = {"tokens": useful[-1]["lag"] if useful else 0, "at_least": at_least}
-    figure = f"of use up to {reach_words(use)}" if useful else "of no use"
-    return subject.row(felt=felt, use=use, figure=f"{figure}, felt up to {reach_words(felt)}")
 
 
 Member = Influence

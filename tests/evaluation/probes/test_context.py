@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel, bucket_bound
+from lmcli.evaluation.probes.base import bucket_bound
 from lmcli.evaluation.probes.context import (
     Context,
     effective_context,
@@ -12,6 +12,7 @@ from lmcli.evaluation.probes.context import (
     restart_places,
     span,
 )
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.state_batches import documents
 from lmcli.models.gru import GRU
 from lmcli.models.ngram.model import NGram

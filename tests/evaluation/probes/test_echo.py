@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.echo import Echo
 from lmcli.models.base import LanguageModel
 from lmcli.models.lstm import LSTM

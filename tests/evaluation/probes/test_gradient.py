@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.gradient import Gradient, below, decay, gradient_norms
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.halflife import Halflife, half_lives, shares
 from lmcli.models.gru import GRU
 from lmcli.models.lstm import LSTM

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.gradient import Gradient, gradient_norms
 from lmcli.evaluation.probes.influence import (
     DRAWS,
     Influence,
     Replacements,
-    draw_targets,
     influences,
     lagged,
 )
+from lmcli.evaluation.probes.sampling import Targets, draw_targets
 from lmcli.evaluation.state_batches import documents
 from lmcli.models.base import LanguageModel
 from lmcli.models.gru import GRU
@@ -91,12 +91,12 @@ def test_each_replacement_is_that_read_from_the_beginning(tokenizer):
     torch.manual_seed(0)
     model = GRU(tokenizer.size, GRU.Settings(hidden=8, embedding=4)).eval()
     streams = documents(tokenizer, [letters(60, 0), letters(25, 1)])
-    targets, _ = draw_targets(streams, 12, np.random.default_rng(0))
+    targets = draw_targets(streams, 12, np.random.default_rng(0))
     lags, rng = [1, 2, 8, 32], np.random.default_rng(1)
     others = Replacements(streams, tokenizer)
     drawn = [others.draw(lagged(streams, targets, lag), rng) for lag in lags]
     moved, cost = influences(model, streams, targets, lags, drawn)
-    for row, (document, t) in enumerate(targets.tolist()):
+    for row, (document, t) in enumerate(zip(targets.document, targets.place, strict=True)):
         for k, lag in enumerate(lags):
             assert np.isfinite(moved[row, k]) == (t - lag >= 1)
             if t - lag < 1:
@@ -141,7 +141,8 @@ def test_a_latched_bit_has_no_gradient_and_is_felt_for_ever(tokenizer):
     model = Latch(tokenizer.size).eval()
     streams = documents(tokenizer, [letters(300, seed) for seed in range(40)])
     for lag in (2, 16, 128, 256):
-        targets = np.array([[d, 1 + lag] for d in range(len(streams))])
+        number = np.arange(len(streams))
+        targets = Targets(number, np.full(len(streams), 1 + lag), number)
         first = lagged(streams, targets, lag)
         flipped = np.where(first > tokenizer.size / 2, 1, tokenizer.size - 1)
         drawn = np.repeat(flipped[:, None], DRAWS, axis=1)

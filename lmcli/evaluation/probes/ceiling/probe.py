@@ -21,12 +21,9 @@ import numpy as np
 from lmcli.evaluation.forced_choice import encode_words, first_unknown, group_items, main_kind
 from lmcli.evaluation.probes.base import (
     Probe,
-    ProbeData,
-    ProbedModel,
     ProbeResult,
     Row,
     Rows,
-    Subjects,
     bucket_name,
     interval_columns,
     leading_run,
@@ -34,8 +31,10 @@ from lmcli.evaluation.probes.base import (
 )
 from lmcli.evaluation.probes.ceiling.caches import edges, worth
 from lmcli.evaluation.probes.ceiling.mutual_information import by_distance
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
+from lmcli.evaluation.probes.sampling import Mean, stretches
 from lmcli.evaluation.state_batches import Ids, documents
-from lmcli.evaluation.statistics import Floats, block_counts, half_width
+from lmcli.evaluation.statistics import Floats, half_width
 from lmcli.grammars.base import read_items
 from lmcli.models.ngram.kneser_ney import KneserNey
 from lmcli.report.result import COUNT, Column, Figure, Metric, Point, Series, text
@@ -53,8 +52,8 @@ LITTLE = 0.05
 """of the whole gain; a memory that adds less is not counted"""
 ITEMS = 50
 """of each gap, at the most"""
-STRETCH = 1024
-"""tokens drawn together for the intervals, at the most"""
+SHORTEST = 64
+"""tokens of a stretch, at the least"""
 
 
 @dataclass(frozen=True)
@@ -170,26 +169,14 @@ def measure(
 def _curve(gained: Floats, null: Floats, upper: Sequence[int], seed: int) -> list[dict[str, Any]]:
     """U(c) and what comes beyond, with intervals over stretches of the held-out text."""
     count, net = len(gained), gained - null
-    beyond = net[:, -1:] - net
-    low, high = interval(net, seed)
-    rest_low, rest_high = interval(beyond, seed)
+    stretch = stretches(np.arange(count), count, SHORTEST)
     rows = []
     for k, edge in enumerate(upper):
         row = {"context": edge, "context_from": upper[k - 1] + 1 if k else 1, "chance": 0.0}
-        row |= {"value": float(net[:, k].mean()), "low": low[k], "high": high[k], "count": count}
-        row |= {"null": float(null[:, k].mean()), "rest": float(beyond[:, k].mean())}
-        rows.append(row | {"rest_low": rest_low[k], "rest_high": rest_high[k]})
+        row |= Mean.of(net[:, k], stretch, seed).row()
+        row |= {"null": float(null[:, k].mean()), "count": count}
+        rows.append(row | Mean.of(net[:, -1] - net[:, k], stretch, seed).row("rest"))
     return rows
-
-
-def interval(values: Floats, seed: int) -> tuple[list[float], list[float]]:
-    """95 % limits of the mean of each column, stretches drawn again. Shapes: (N, C) -> C, C."""
-    firsts = np.arange(0, len(values), max(64, min(STRETCH, len(values) // 20)))
-    counts = block_counts(len(firsts), np.random.default_rng(seed))  # (R, stretches)
-    sizes = np.diff(firsts, append=len(values))
-    means = counts @ np.add.reduceat(values, firsts) / (counts @ sizes)[:, None]  # (R, C)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return low.tolist(), high.tolist()
 
 
 def _words(rows: Rows, answers: Row | None) -> dict[str, Any]:

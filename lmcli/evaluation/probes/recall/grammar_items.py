@@ -25,16 +25,8 @@ from lmcli.evaluation.forced_choice import (
     main_kind,
 )
 from lmcli.evaluation.perplexity import score_documents
-from lmcli.evaluation.probes.base import (
-    Probe,
-    ProbeData,
-    ProbedModel,
-    ProbeResult,
-    Row,
-    Subjects,
-    interval_columns,
-    leading_run,
-)
+from lmcli.evaluation.probes.base import Probe, ProbeResult, Row, interval_columns, leading_run
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.grammars.base import read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 

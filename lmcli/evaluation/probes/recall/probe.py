@@ -22,17 +22,15 @@ import numpy as np
 from lmcli.evaluation.forced_choice import ITEMS_PER_GAP
 from lmcli.evaluation.probes.base import (
     Probe,
-    ProbeData,
-    ProbedModel,
     ProbeResult,
     Row,
     Rows,
-    Subjects,
     bucket_bound,
     interval_columns,
     leading_run,
     reach_words,
 )
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.probes.recall.grammar_items import GrammarRecall
 from lmcli.evaluation.probes.recall.items import (
     FOILS,

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 
 from lmcli.evaluation.forced_choice import WordScorer, encode_words
-from lmcli.evaluation.probes.base import NOISE, ProbedModel, zero_noise
+from lmcli.evaluation.probes.data import ProbedModel
 from lmcli.evaluation.probes.recall.items import RecallItem
+from lmcli.evaluation.probes.sampling import NOISE, zero_noise
 from lmcli.evaluation.state_batches import Ids, advance, padded, row_bytes, stack, take
 from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import LanguageModel, State

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel, ProbeReport
-from lmcli.evaluation.probes.ceiling.probe import Ceiling, interval
+from lmcli.evaluation.probes.ceiling.probe import Ceiling
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
+from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.grammars.base import write_grammar
 from lmcli.registry import GRAMMARS, TOKENIZERS
 
@@ -90,12 +91,3 @@ def test_what_cannot_be_measured_is_said(data):
     bare = ProbeData(data.held_out)
     assert "not at hand" in probe.applies(runs[0], bare, Ceiling.Settings())
     assert probe.applies(runs[0], data, Ceiling.Settings()) is None
-
-
-def test_intervals_widen_with_what_stretches_share():
-    rng = np.random.default_rng(0)
-    apart = rng.normal(size=(20_000, 1))
-    shared = np.repeat(rng.normal(size=(20, 1)), 1000, axis=0)
-    widths = [high[0] - low[0] for low, high in (interval(v, 0) for v in (apart, shared))]
-    assert widths[0] == pytest.approx(2 * 1.96 / math.sqrt(20_000), rel=0.5)
-    assert widths[1] > 0.6

@@ -9,7 +9,7 @@ import torch
 
 from lmcli.data.token_cache import encode_documents
 from lmcli.errors import TextError
-from lmcli.evaluation.probes.base import ProbeData, ProbedModel
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.recall.probe import CONTROL, Recall, buckets_of, reach_of
 from lmcli.grammars.base import write_grammar
 from lmcli.grammars.france.grammar import France

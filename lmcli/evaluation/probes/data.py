@@ -1,0 +1,135 @@
+"""What probes work on: trained models, and a text that none of them was trained on.
+
+**In:** runs, texts.
+**Out:** `ProbedModel`s and their short names, `ProbeData`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmcli.data.corpus import Corpus, CorpusSpec, read_documents, reopen_corpus
+from lmcli.data.split import Split
+from lmcli.errors import LmcliError, TextError
+from lmcli.grammars.base import find_companions
+from lmcli.models.base import LanguageModel
+from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.run import Run
+from lmcli.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """A model under test."""
+
+    name: str
+    arch: str
+    model: LanguageModel
+    tokenizer: Tokenizer
+    untrained: Callable[[], LanguageModel]
+    """the same architecture as it was before it was trained"""
+    run: Run | None = None  # with the record of its training
+
+    @classmethod
+    def of(cls, run: Run) -> ProbedModel:
+        """A run with its best weights."""
+
+        def untrained() -> LanguageModel:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(run.record.seed)
+                return run.new_model().eval()
+
+        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained, run)
+
+    def row(self, **values: Any) -> dict[str, Any]:
+        """A row of this run."""
+        return {"run": self.name, "arch": self.arch, **values}
+
+
+Subjects = Sequence[ProbedModel]
+
+
+def labels(subjects: Subjects) -> dict[str, str]:
+    """Short names: the architecture, where two are alike the folder, or else the whole path."""
+    archs = [s.arch for s in subjects]
+    folders = [Path(s.name).name for s in subjects]
+    names = {}
+    for s, folder in zip(subjects, folders, strict=True):
+        short = folder if folders.count(folder) == 1 else s.name
+        names[s.name] = s.arch if archs.count(s.arch) == 1 else short
+    return names
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """What the runs are tested on; each document begins from the start state."""
+
+    held_out: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    """what they were trained on, for controls that count words; empty if it is not at hand"""
+    items: Path | None = None
+    """held-out items of a grammar that belong to the text"""
+    optimum: Mapping[str, float] = field(default_factory=dict)
+    """the grammar's best possible figures per word, such as "perplexity" """
+    texts: tuple[str, ...] = ()  # their names
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[str],
+        held_out: Sequence[str],
+        train: Split | None = None,
+        on_progress: OnProgress = warnings_only,
+    ) -> ProbeData:
+        """Documents of `texts`, with what a grammar has put beside these."""
+        beside = find_companions(texts, on_progress)
+        about = (beside.items and beside.about) or {}
+        optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
+        best = optimum if isinstance(optimum, dict) else {}
+        return cls(tuple(held_out), _sample(train), beside.items, best, tuple(texts))
+
+    @classmethod
+    def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
+        """The test part, as validation chose weights and rates; validation where there is none."""
+        held_out = _sample(corpus.test or corpus.valid)
+        return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
+
+    @classmethod
+    def of_runs(
+        cls, runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress = warnings_only
+    ) -> ProbeData:
+        """The given texts, or the test part of the text that all runs were trained on."""
+        first = CorpusSpec.from_json(runs[0].record.corpus)
+        if texts:
+            train = None
+            with suppress(LmcliError):
+                train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
+            return cls.of(texts, read_documents(texts, first.options), train, on_progress)
+        for run in runs[1:]:
+            same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
+            if not same or CorpusSpec.from_json(run.record.corpus) != first:
+                raise TextError(
+                    f"'{run.path}' and '{runs[0].path}' were trained on different texts",
+                    "name a text that both are to be tested on",
+                )
+        corpus = reopen_corpus(runs[0].record.corpus, runs[0].path, (), on_progress)
+        return cls.of_corpus(corpus, on_progress)
+
+    @property
+    def chars(self) -> int:
+        """Characters in all."""
+        return sum(map(len, self.held_out)) + sum(map(len, self.train))
+
+
+MOST_CHARACTERS = 1 << 25
+"""of each part of a corpus; of a larger one an evenly spread sample is taken"""
+
+
+def _sample(part: Split | None) -> tuple[str, ...]:
+    return tuple(part.sample(MOST_CHARACTERS).documents) if part else ()

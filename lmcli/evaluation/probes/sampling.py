@@ -1,0 +1,120 @@
+"""Which tokens of a text a probe looks at, and the mean over them with its interval.
+
+**In:** documents as ids, a generator; values of tokens and the stretch of text each comes from.
+**Out:** `Targets`; a `Mean` whose 95 % limits come from drawing whole stretches again (Efron 1979).
+
+Stretches because what a model finds hard in one place it finds hard next to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmcli.evaluation.state_batches import Ids
+from lmcli.evaluation.statistics import Floats, block_counts, limits
+
+Places = npt.NDArray[np.int64]
+
+NOISE = 2e-5
+"""nats; differences below are those of float32 sums taken in another order, and count as none"""
+STRETCH = 1024
+"""tokens drawn together, at the most"""
+STRETCHES = 20
+"""into which a shorter text is cut"""
+
+
+def zero_noise(values: Floats) -> Floats:
+    """The same with 0 for differences that come from rounding."""
+    exact: Floats = np.where(np.abs(values) < NOISE, 0.0, values)
+    return exact
+
+
+def powers(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`.
+
+    >>> powers(9)
+    [1, 2, 4, 8]
+    """
+    return [1 << k for k in range(most.bit_length())]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Tokens to be predicted. Shapes: (N,) each."""
+
+    document: Places
+    place: Places
+    """in the document; 0 is the start id"""
+    stretch: Places
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+def draw_targets(
+    streams: Sequence[Ids], count: int, rng: np.random.Generator, before: int = 1
+) -> Targets:
+    """Random tokens that have `before` others before them in their document, in their order.
+
+    The documents begin with a start id. As many targets as there are, if they are fewer.
+    """
+    sizes = np.array([max(0, len(s) - 1 - before) for s in streams])
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    drawn = np.sort(rng.choice(total, min(count, total), replace=False))
+    document = np.searchsorted(ends, drawn, "right")
+    place = drawn - (ends - sizes)[document] + 1 + before
+    return Targets(document, place, stretches(drawn, total))
+
+
+def stretches(places: Places, total: int, least: int = 1) -> Places:
+    """The number of the stretch that each place of a text of `total` tokens is in.
+
+    >>> stretches(np.array([0, 99, 100, 1999]), 2000).tolist()
+    [0, 0, 1, 19]
+    """
+    numbers: Places = places // max(least, min(STRETCH, total // STRETCHES))
+    return numbers
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % limits; nan where there is nothing."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Floats, blocks: Places, seed: int) -> Mean:
+        """Of the finite values, all columns as one; blocks of rows are drawn again.
+
+        Shapes: values (N,) or (N, C), blocks (N,). One seed draws the same blocks each time, so
+        the limits of a difference are paired.
+        """
+        table = values.reshape(len(values), -1)
+        finite = np.isfinite(table)
+        sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
+        _, number = np.unique(blocks, return_inverse=True)
+        sums, counts = np.bincount(number, sums), np.bincount(number, counts)
+        if counts.sum() == 0:
+            return cls(float("nan"), float("nan"), float("nan"), 0)
+        drawn = block_counts(len(sums), np.random.default_rng(seed))  # (R, blocks)
+        total = drawn @ counts
+        means = np.divide(drawn @ sums, total, out=np.full(len(total), np.nan), where=total > 0)
+        return cls(float(sums.sum() / counts.sum()), *limits(means), int(counts.sum()))
+
+    def row(self, name: str = "") -> dict[str, Any]:
+        """As values of a row.
+
+        >>> Mean(2.0, 1.0, 3.0, 9).row("use")
+        {'use': 2.0, 'use_low': 1.0, 'use_high': 3.0}
+        """
+        low, high = (f"{name}_{end}" if name else end for end in ("low", "high"))
+        return {name or "value": self.value, low: self.low, high: self.high}
