@@ -9,8 +9,9 @@ results/train.json, which is what ``lmcli train --json`` prints.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -120,9 +121,17 @@ class Trained:
 
 
 def save_result(
-    run: Run, model: LanguageModel, dataset: Dataset, trained: Trained, valid: Score
+    run: Run,
+    model: LanguageModel,
+    dataset: Dataset,
+    trained: Trained,
+    valid: Score,
+    ceiling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score."""
+    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score.
+
+    `ceiling` is what memory the text rewards.
+    """
     record = run.record
     precision = pick_precision(record.training["precision"], record.device)
     figures = ("nats_per_token", "bits_per_char", "perplexity", "standard_error", "tokens")
@@ -139,5 +148,6 @@ def save_result(
         "device": record.device,
         "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,
+        "ceiling": ceiling,
     }
     run.save_result("train", Result("train", values).to_json())

@@ -219,7 +219,7 @@ def influences(
             read = before(model, streams, targets, group, depth)
             goals = [int(streams[targets.document[n]][targets.place[n]]) for n in group]
             fork = _Fork(model, read, [lags[k] for k in some], asked[group][:, some])
-            places = np.ix_(group, some)
+            places = np.ix_(group, np.array(some))
             moved[places], cost[places] = fork.compare(torch.tensor(goals))
     with np.errstate(invalid="ignore"):
         there = np.isfinite(moved)

@@ -8,7 +8,7 @@ Stretches because what a model finds hard in one place it finds hard next to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ STRETCH = 1024
 """tokens drawn together, at the most"""
 STRETCHES = 20
 """into which a shorter text is cut"""
+SLICE = 8192
+"""characters of a part of a text that is drawn at random, at the most"""
 
 
 def zero_noise(values: Floats) -> Floats:
@@ -80,6 +82,15 @@ def stretches(places: Places, total: int, least: int = 1) -> Places:
     """
     numbers: Places = places // max(least, min(STRETCH, total // STRETCHES))
     return numbers
+
+
+def random_slices(texts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
+    """Parts of at most SLICE characters in random order; they begin after a blank."""
+    places = [(k, b) for k, text in enumerate(texts) for b in range(0, len(text), SLICE)]
+    for number in rng.permutation(len(places)).tolist():
+        k, begin = places[number]
+        part = texts[k][begin : begin + SLICE]
+        yield part[part.find(" ") + 1 :] if begin else part
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ on items: other documents, never trained on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from lmcli.evaluation.forced_choice import (
     item_scores,
     main_kind,
 )
-from lmcli.evaluation.probes.base import Rows, leading_run
+from lmcli.evaluation.probes.base import Row, Rows, leading_run
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.stored.ridge import Flags, Ridge, States
 from lmcli.evaluation.probes.stored.states import vectors
@@ -98,7 +98,7 @@ def _labels(task: AnswerTask) -> States:
 
 def _read(tokenizer: Tokenizer, items: Sequence[Item]) -> list[Ids]:
     """The ids before each answer, after a start id."""
-    rows = []
+    rows = list[Ids]()
     for item in items:
         edge, _ = encode_words(tokenizer, item.text, item.candidates)
         encoded = tokenizer.encode_with_ends(item.text + item.candidates[0])
@@ -143,17 +143,22 @@ def _share(name: str, right: Flags) -> dict[str, float]:
 # ------------------------------------------------------------------ stored, and used
 
 
+def above_chance(low: str) -> Callable[[Row], bool]:
+    """Whether the lower limit of that name is above chance in a row."""
+    return lambda row: bool(row[low] > row["chance"])
+
+
 def summarise_answers(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
     """Up to which gap the answer is stored, and up to which it is given."""
     summary = subject.row(kind=rows[0]["kind"])
     for name, low in (("stored", "low"), ("answered", "answered_low"), ("before", "untrained_low")):
-        shown, at_least = leading_run(rows, lambda row, low=low: row[low] > row["chance"])
+        shown, at_least = leading_run(rows, above_chance(low))
         gap = shown[-1]["gap"] if shown else None
         summary[name] = {"tokens": gap, "at_least": bool(shown) and at_least}
     return summary | {"figure": gap_words(summary["stored"])}
 
 
-def gap_words(reach: Any) -> str:
+def gap_words(reach: Mapping[str, Any]) -> str:
     """A largest gap in words.
 
     >>> gap_words({"tokens": 100, "at_least": True}), gap_words({"tokens": None})
@@ -164,7 +169,7 @@ def gap_words(reach: Any) -> str:
     return f"{'at least ' if reach['at_least'] else ''}gap {reach['tokens']:,}"
 
 
-def answer_verdict(row: Any) -> str:
+def answer_verdict(row: Row) -> str:
     """Stored and given, stored and not given, or not found in the state."""
     stored, given = (row[name]["tokens"] for name in ("stored", "answered"))
     model = row["model"]

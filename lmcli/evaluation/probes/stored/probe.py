@@ -35,6 +35,7 @@ from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.probes.sampling import Mean, powers
 from lmcli.evaluation.probes.stored.answers import (
     AnswerTask,
+    above_chance,
     answer_verdict,
     measure_answers,
     summarise_answers,
@@ -63,7 +64,6 @@ STATES = 16_000
 FEWEST_WORDS, FEWEST = 10, 20
 """words of middling frequency, and swaps of a distance"""
 CHANCE = 0.5
-CONTROLS = ("untrained", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def measure(subject: ProbedModel, task: WordTask, seed: int) -> list[dict[str, A
         if len(swaps) < FEWEST:
             break
         low = high // 2 + 1
-        at, which = came(task.fitted, places, low, high, words)
+        at, which = came(task.fitted, places, low, high)
         labels = table(at, which, len(places), words)
         moved = (at + rng.integers(len(places), size=words)[which]) % len(places)
         fits = {name: ridge.fit(labels) for name, ridge in ridges.items()}
@@ -243,7 +243,7 @@ def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
     """The smallest distance in the last bucket of the leading run above chance."""
     summary = subject.row()
     for name, low in (("reach", "low"), ("before", "untrained_low")):
-        shown, at_least = leading_run(rows, lambda row, low=low: row[low] > CHANCE)
+        shown, at_least = leading_run(rows, above_chance(low))
         tokens = shown[-1]["lag_from"] if shown else 0
         summary[name] = {"tokens": tokens, "at_least": bool(shown) and at_least}
     reach = summary["reach"]

@@ -7,20 +7,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.evaluation.probes.sampling import Places, powers
+from lmcli.evaluation.probes.sampling import Places, powers, random_slices
 from lmcli.evaluation.state_batches import Ids
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
 
-PIECE, SLICE = 1024, 8192
-"""tokens of a piece, and characters that it is cut from, at the most"""
+PIECE = 1024
+"""tokens of a piece, at the most"""
 FREQUENT, LEAST_COUNT = 150, 5
 """types that are no content words, at the most; how often others must come in the fitted text"""
 WARM = 64
@@ -73,21 +73,12 @@ class Excerpt:
     """the place in `ids` of the last token of each word"""
 
 
-def slices(texts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
-    """Parts of the texts in random order, cut at blanks."""
-    places = [(k, b) for k, text in enumerate(texts) for b in range(0, len(text), SLICE)]
-    for number in rng.permutation(len(places)).tolist():
-        k, begin = places[number]
-        part = texts[k][begin : begin + SLICE]
-        yield part if not begin else part[part.find(" ") + 1 :]
-
-
 def pieces(
     tokenizer: Tokenizer, texts: Sequence[str], most: int, rng: np.random.Generator
 ) -> list[tuple[str, Ids, Places]]:
     """Random pieces of the texts of `most` tokens in all: text, ids with the start id, ends."""
     found, total = list[tuple[str, Ids, Places]](), 0
-    for part in slices(texts, rng):
+    for part in random_slices(texts, rng):
         encoded = tokenizer.encode_with_ends(part)
         ids, ends = encoded.ids[:PIECE].astype(np.int64), encoded.ends[:PIECE]
         if len(ids) > 1:
@@ -108,9 +99,7 @@ def label(vocabulary: Vocabulary, some: Sequence[tuple[str, Ids, Places]]) -> li
     return excerpts
 
 
-def came(
-    excerpts: Sequence[Excerpt], places: Places, low: int, high: int, words: int
-) -> tuple[Places, Places]:
+def came(excerpts: Sequence[Excerpt], places: Places, low: int, high: int) -> tuple[Places, Places]:
     """Which words came `low` to `high` tokens ago, the token read last being 1 token ago.
 
     Shapes: places (N, 2), excerpt and token -> rows and words of the labels that are 1.
