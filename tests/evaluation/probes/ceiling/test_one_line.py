@@ -64,7 +64,7 @@ class Vanished(Sequence):
         return 1
 
     def __getitem__(self, number):
-        raise TextError("cannot read 'topics.txt'")
+        raise TextError("cannot read 'topics.txt'", "")
 
 
 def test_a_corpus_is_described_by_its_test_part_and_a_vanished_one_not_at_all(tmp_path):
