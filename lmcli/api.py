@@ -99,6 +99,7 @@ def train(
     valid: Texts | None = None,
     test: Texts | None = None,
     split: str = "interleaved",
+    rotation: int = 0,
     documents: str | None = None,
     newlines: str = "keep",
     encoding: str = "utf-8",

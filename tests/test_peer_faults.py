@@ -77,7 +77,7 @@ def test_the_test_split_is_evaluated(tmp_path):
     file.write_text(numbered_lines(900))
     dataset = load_dataset(CorpusSpec((str(file),)), "char")
     job = prepare_job(dataset, "ngram", {"order": 3}, Budget(steps=1), 0, "cpu")
-    trial = Trial("ngram", job, tmp_path / "run", learning_rate_search=False)
+    trial = Trial("ngram", job, tmp_path / "run", search=False)
     found = run_trial(trial, lambda event: None)
     model, tokenizer = job.model(), dataset.tokenized.tokenizer
     model.fit_counts(dataset.tokenized.train)

@@ -84,6 +84,8 @@ def make(
       lmcli make france --filler my.txt -o mine.txt
 
       lmcli make addition --digits 8
+
+      lmcli make brackets --size small
     """
     from lmcli.cli.console import emit
     from lmcli.cli.progress import ProgressDisplay

@@ -34,6 +34,16 @@ Processes = Annotated[
         metavar="N",
     ),
 ]
+Rotation = Annotated[
+    int,
+    o.option(
+        "--rotation",
+        about="Which blocks an interleaved split holds out; compare gives each seed others.",
+        min=0,
+        max=8,
+        metavar="N",
+    ),
+]
 Resume = Annotated[bool, o.option("--resume", about="Go on with the run where it stopped.")]
 Slim = Annotated[bool, o.option("--slim", about="Delete what only --resume needs when done.")]
 
@@ -51,6 +61,7 @@ def train(
     valid: o.Valid = None,
     test: o.Test = None,
     split: o.Split = DEFAULTS.split,
+    rotation: Rotation = DEFAULTS.rotation,
     documents: o.Documents = None,
     newlines: o.Newlines = DEFAULTS.newlines,
     encoding: o.Encoding = DEFAULTS.encoding,

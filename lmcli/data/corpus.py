@@ -44,6 +44,13 @@ class CorpusSpec:
     valid_sha256: str | None = None
     """of a part that came from files of its own"""
     test_sha256: str | None = None
+    rotation: int = 0
+    """which blocks of an interleaved text are held out"""
+
+    @property
+    def can_rotate(self) -> bool:
+        """Whether other blocks can be held out: not where parts are given or are the last ones."""
+        return self.split == "interleaved" and not self.valid and not self.test
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
@@ -55,12 +62,13 @@ class CorpusSpec:
         """The spec that a run was made with."""
         given: dict[str, Any] = {n: tuple(data[n]) for n in ("texts", "valid", "test")}
         given |= {name: data.get(name) for name in CHECKSUMS}
+        given["rotation"] = data.get("rotation", 0)  # runs of before 0.2 have none
         return cls(options=TextOptions(**data["options"]), split=data["split"], **given)
 
     def identity(self) -> dict[str, Any]:
         """What decides which characters are in which part: all but the names of the files."""
         given = asdict(self)
-        return {name: given[name] for name in ("options", "split", *CHECKSUMS)}
+        return {name: given[name] for name in ("options", "split", "rotation", *CHECKSUMS)}
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,16 @@ def load_corpus(
     spec: CorpusSpec, on_progress: OnProgress = warnings_only, limits: Limits | None = None
 ) -> Corpus:
     """Read and split."""
+    return load_rotations(spec, [spec.rotation], on_progress, limits)[0]
+
+
+def load_rotations(
+    spec: CorpusSpec,
+    rotations: Sequence[int],
+    on_progress: OnProgress = warnings_only,
+    limits: Limits | None = None,
+) -> list[Corpus]:
+    """Read once, and split in several ways that hold out other blocks."""
     limits, counter = limits or Limits(), ProgressCounter(on_progress)
     blocks = spec.options.documents == "file"
     named = {"train": spec.texts, "valid": spec.valid, "test": spec.test}
@@ -118,12 +136,20 @@ def load_corpus(
             checksums[field_name] = digest.hexdigest()
     _check_apart(texts)
     own = () if spec.valid else ("valid",) if spec.test else ("valid", "test")
-    parts = split_documents(files.pop("train"), blocks, spec.split, ("train", *own))
-    parts |= {name: Split(whole(offsets, blocks)) for name, offsets in files.items()}
     names = tuple(text.name for text in texts["train"])
     opened = tuple(chain.from_iterable(texts.values()))
-    spec = replace(spec, **checksums)
-    return Corpus(spec, names, parts["train"], parts["valid"], parts.get("test"), opened)
+    given = {n: Split(whole(offsets, blocks)) for n, offsets in files.items() if n != "train"}
+    corpora = list[Corpus]()
+    for rotation in rotations:
+        whole_text = files["train"]
+        if len(corpora) < len(rotations) - 1:  # of the last one no copy is kept
+            whole_text = list(whole_text)
+        split = spec.split, ("train", *own), rotation
+        parts = given | split_documents(whole_text, blocks, *split)
+        own_spec = replace(spec, **checksums, rotation=rotation)
+        held_out = parts["valid"], parts.get("test")
+        corpora.append(Corpus(own_spec, names, parts["train"], *held_out, opened))
+    return corpora
 
 
 def reopen_corpus(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from lmcli.data.corpus import CHECKSUMS, Corpus, CorpusSpec, load_corpus, reopen_corpus
+from lmcli.data.corpus import CHECKSUMS, Corpus, CorpusSpec, load_rotations, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.token_cache import (
     TokenizedCorpus,
@@ -109,8 +109,23 @@ def load_dataset(
     on_progress: OnProgress = warnings_only,
 ) -> Dataset:
     """Read, split and tokenize; ids come from the cache where they can."""
+    return load_datasets(spec, [spec.rotation], tokenizer, pairs, on_progress)[spec.rotation]
+
+
+def load_datasets(
+    spec: CorpusSpec,
+    rotations: Sequence[int],
+    tokenizer: str,
+    pairs: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = warnings_only,
+) -> dict[int, Dataset]:
+    """The same for several rotations of the blocks that are held out; the text is read once."""
     settings = update(TOKENIZERS.load(tokenizer).Settings(), pairs or {})
-    return _tokenized(load_corpus(spec, on_progress), tokenizer, settings, on_progress)
+    corpora = load_rotations(spec, rotations, on_progress)
+    return {
+        corpus.spec.rotation: _tokenized(corpus, tokenizer, settings, on_progress)
+        for corpus in corpora
+    }
 
 
 def reopen_dataset(

@@ -20,7 +20,9 @@ from lmcli.tokenizers.base import Ids, Offsets
 
 MINIMUM_CHARACTERS = 400
 CYCLE = 20  # of this many blocks one goes to each held-out part
-HELD_OUT = (9, 10)  # which ones: the beginning of a text stays in training
+HELD_OUT = (9, 10)  # which ones
+ROTATIONS = 9
+"""ways to hold out other blocks, of which none holds out the beginning of a text"""
 
 _STEP = 1 << 20  # documents labelled at a time
 _EXCERPTS = 64  # from places evenly spread, where documents are too long to be taken whole
@@ -56,11 +58,16 @@ class Split:
 
 
 def split_documents(
-    texts: list[DocumentOffsets], blocks: bool, kind: str, names: Sequence[str]
+    texts: list[DocumentOffsets],
+    blocks: bool,
+    kind: str,
+    names: Sequence[str],
+    rotation: int = 0,
 ) -> dict[str, Split]:
     """The parts of these names, the first of them for training. Empties the list of texts.
 
-    `blocks` says that a text is one document in blocks. `kind` is "interleaved" or "tail".
+    `blocks` says that a text is one document in blocks. `kind` is "interleaved" or "tail". Each
+    `rotation` of an interleaved split holds out other blocks.
     """
     if len(names) == 1:
         return {names[0]: Split(whole(texts, blocks))}
@@ -75,12 +82,13 @@ def split_documents(
         texts[:] = [find_offsets(t.text, "file", ProgressCounter(), block=size) for t in texts]
     chars = np.concatenate([t.chars for t in texts])
     held_out = len(names) - 1
+    places = held_out_places(rotation)[:held_out]
     if kind == "tail":
         labels = _tail_labels(chars, total, held_out)
     elif blocks:
-        labels = _cycle_labels(np.arange(len(chars)), held_out)
+        labels = _cycle_labels(np.arange(len(chars)), places)
     else:
-        labels = _group_labels(chars, size, held_out)
+        labels = _group_labels(chars, size, places)
     if np.count_nonzero(np.bincount(labels)) < len(names):
         raise TextError(
             f"too few documents for a split: {len(texts) if blocks else len(chars)}",
@@ -121,7 +129,7 @@ def _begins(chars: Ids) -> Iterator[tuple[slice, Offsets]]:
         total = int(ends[-1])
 
 
-def _group_labels(chars: Ids, size: int, held_out: int) -> Labels:
+def _group_labels(chars: Ids, size: int, places: Sequence[int]) -> Labels:
     """Labels of whole documents by block; blocks shrink until there are enough of them."""
     labels = np.zeros(len(chars), np.int8)
     while True:
@@ -129,17 +137,27 @@ def _group_labels(chars: Ids, size: int, held_out: int) -> Labels:
         for some, begins in _begins(chars):
             blocks = begins // size
             groups = group + np.cumsum(np.diff(blocks, prepend=block) > 0, dtype=np.int64)
-            labels[some] = _cycle_labels(groups, held_out)
+            labels[some] = _cycle_labels(groups, places)
             group, block = int(groups[-1]), int(blocks[-1])
         if group + 1 >= CYCLE or size == 1:
             return labels
         size = max(1, size // 2)
 
 
-def _cycle_labels(blocks: Offsets, held_out: int) -> Labels:
+def held_out_places(rotation: int) -> tuple[int, ...]:
+    """Which of `CYCLE` blocks are held out: those of another rotation are none of these.
+
+    >>> [held_out_places(r) for r in (0, 1, 4, 5, 8, 9)]
+    [(9, 10), (11, 12), (17, 18), (1, 2), (7, 8), (9, 10)]
+    """
+    shift = 2 * (rotation % ROTATIONS)
+    return tuple((place - 1 + shift) % (2 * ROTATIONS) + 1 for place in HELD_OUT)
+
+
+def _cycle_labels(blocks: Offsets, places: Sequence[int]) -> Labels:
     """0 for training, then 1, 2 for the held-out parts, from the number of each block."""
     of_place = np.zeros(CYCLE, np.int8)
-    of_place[list(HELD_OUT[:held_out])] = np.arange(1, held_out + 1)
+    of_place[list(places)] = np.arange(1, len(places) + 1)
     labels: Labels = of_place[blocks % CYCLE]
     return labels
 

@@ -21,7 +21,6 @@ from lmcli.evaluation.differences import (
     ASSUMED_DEVIATION,
     Difference,
     Member,
-    differences_to_best,
     word_for_best,
 )
 from lmcli.evaluation.filler_cost import cost_tables
@@ -31,6 +30,8 @@ from lmcli.evaluation.probes.data import ProbeData
 from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
 from lmcli.evaluation.score import Score, warn_of_unknown
+from lmcli.evaluation.split_differences import Splits, differences_over_splits, splits_error
+from lmcli.evaluation.statistics import stretch_sums
 from lmcli.evaluation.trial_result import TrialResult, optimum_row
 from lmcli.grammars.base import find_companions
 from lmcli.report.progress import OnProgress, warnings_only
@@ -71,9 +72,25 @@ class ComparisonRow:
         """Whether another seed would give the same model."""
         return self.results[0].is_count_based
 
-    def member(self) -> Member:
-        """What its differences are estimated from."""
-        return Member.of(self.name, [r.held_out for r in self.results], self.is_count_based)
+    def splits(self, part: Callable[[TrialResult], Score]) -> Splits:
+        """Its seeds on the test part, or another, of each split."""
+        rotations: dict[int, list[Score]] = {}
+        for result in self.results:
+            rotations.setdefault(result.rotation, []).append(part(result))
+        return {
+            rotation: Member.of(self.name, scores, self.is_count_based)
+            for rotation, scores in rotations.items()
+        }
+
+    def summary(self, part: Callable[[TrialResult], Score]) -> dict[str, float]:
+        """Means over seeds; the standard error holds both the text's and the seeds' share."""
+        nats = self.mean(lambda r: part(r).nats_per_token)
+        return {
+            "nats_per_token": nats,
+            "perplexity": math.exp(nats) if nats < 700 else math.inf,
+            "bits_per_char": self.mean(lambda r: part(r).bits_per_char),
+            "standard_error": splits_error(self.splits(part)),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """A row of ``compare --json``."""
@@ -89,24 +106,30 @@ class ComparisonRow:
             "tokens_per_second": self.mean(lambda r: r.tokens_seen / max(r.seconds, 1e-9)),
             "flops_per_token": first.flops_per_token,
             "learning_rate": first.learning_rate,
-            "valid": summary([r.valid for r in self.results]),
-            "test": summary([r.held_out for r in self.results]) if tested else None,
-            "seeds": [
-                {"seed": r.seed, "run": r.run, "bits_per_char": r.held_out.bits_per_char}
-                for r in self.results
-            ],
+            "steps": self.mean(lambda r: r.steps or 0) or None,
+            "stopped": first.stopped if len({r.stopped for r in self.results}) == 1 else "various",
+            "race": list(first.race),
+            "valid": self.summary(lambda r: r.valid),
+            "test": self.summary(lambda r: r.held_out) if tested else None,
+            "seeds": [_seed_json(r) for r in self.results],
             "run": first.run if len(self.results) == 1 else None,
         }
 
 
-def summary(scores: Sequence[Score]) -> dict[str, float]:
-    """Means over seeds; the standard error holds both the text's and the seeds' share."""
-    nats = sum(s.nats_per_token for s in scores) / len(scores)
+def _seed_json(result: TrialResult) -> dict[str, Any]:
+    """An entry of a row's ``seeds``: with `stretches`, all that intervals are computed from."""
+    score = result.held_out
+    bits, chars = stretch_sums(score.block_nats / math.log(2), score.block_chars)
     return {
-        "nats_per_token": nats,
-        "perplexity": math.exp(nats) if nats < 700 else math.inf,
-        "bits_per_char": sum(s.bits_per_char for s in scores) / len(scores),
-        "standard_error": Member.of("", scores).error(),
+        "seed": result.seed,
+        "run": result.run,
+        "rotation": result.rotation,
+        "bits_per_char": score.bits_per_char,
+        "stretches": {"bits": bits.tolist(), "chars": chars.tolist()},
+        "learning_rate": result.learning_rate,
+        "stopped": result.stopped,
+        "steps": result.steps,
+        "race": list(result.race),
     }
 
 
@@ -125,7 +148,8 @@ class Ranking:
             groups.setdefault(result.name, []).append(result)
         rows = [ComparisonRow(name, g[0].arch, g) for name, g in groups.items()]
         rows.sort(key=lambda row: row.bits_per_char)
-        return cls(rows, differences_to_best([row.member() for row in rows]))
+        splits = [row.splits(lambda r: r.held_out) for row in rows]
+        return cls(rows, differences_over_splits(splits))
 
 
 # ------------------------------------------------------------------ what `lmcli compare` says
@@ -133,6 +157,8 @@ class Ranking:
 COST_COLUMNS = (
     Column("name", text("model")),
     Column("parameters", PARAMETERS),
+    Column("state", Metric("state", 0), needs_room=True),
+    Column("steps", Metric("steps", 0), needs_room=True),
     Column("million", Metric("M tokens", 1)),
     Column("seconds", Metric("s", 0)),
 )
@@ -145,7 +171,7 @@ ERRORS = (
 )
 SEEDS = 3
 """what is advised where there is one"""
-ENDED = "ended by: budget, patience (no progress in validation), memory (items answered)"
+ENDED = "ended by: budget, epochs (read often enough), memory (items answered)"
 
 
 @dataclass(frozen=True)
@@ -198,6 +224,7 @@ class Comparison:
             *COST_COLUMNS,
             Column(f"{part}.perplexity", PERPLEXITY),
             Column(f"{part}.bits_per_char", BITS_PER_CHAR),
+            Column("stopped", text("ended"), needs_room=True),
             Column("reached", text("reach")),
             Column("verdict", text("against best")),
         ]
@@ -225,12 +252,9 @@ class Comparison:
 
     def training_table(self) -> Table:
         """What each training cost and how far back it reaches, without the ranking."""
-        rows = [
-            {**row, "ended": (row.get("learning") or {}).get("stopped")}
-            for row in self._table_rows()
-        ]
-        columns = [*COST_COLUMNS, Column("reached", text("reach")), Column("ended", text("ended"))]
-        return Table("what was trained", columns, rows, ENDED)
+        columns = [*COST_COLUMNS, Column("reached", text("reach"))]
+        columns.append(Column("stopped", text("ended")))
+        return Table("what was trained", columns, self._table_rows(), ENDED)
 
     def _table_rows(self) -> list[dict[str, Any]]:
         differences = {d.a: d for d in self.ranking.differences}
@@ -250,7 +274,7 @@ class Comparison:
 
 def compare_results(
     results: Sequence[TrialResult],
-    dataset: Dataset,
+    datasets: Mapping[int, Dataset],
     protocol: Mapping[str, Any],
     folder: Path,
     *,
@@ -258,16 +282,20 @@ def compare_results(
     probe: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Comparison:
-    """Rank what was trained on a dataset; measure each row's memory, with `probe` by all probes."""
-    scores = {r.name: r.held_out for r in results}
+    """Rank what was trained; measure each row's memory, with `probe` by all probes.
+
+    `datasets` are the splits of one text, by rotation.
+    """
+    used = {r.rotation: datasets[r.rotation] for r in results if r.rotation in datasets}
+    dataset = next(iter(used.values()))
+    scores = {r.name: r.held_out for r in results if r.rotation == dataset.spec.rotation}
     if len({score.unknown_tokens for score in scores.values()}) > 1:
         for name, score in scores.items():  # bits per character mean little between these
             warn_of_unknown(score, name, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
     data = ProbeData.of_corpus(dataset.corpus, on_progress)
-    optimum = optimum_row(dataset, lambda event: None)  # a warning has been given with the items
-    if optimum:
+    if optimum := optimum_row(list(used.values())):
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
     probes, too_little = measure_memory(rows, data, seed, probe, on_progress)

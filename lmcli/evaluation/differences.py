@@ -195,11 +195,14 @@ class Difference:
     seed_deviation: float
     """of one seed: root mean square over the models of the two that are trained"""
     text_error: float
-    """standard error by the text; `seed_errors` those by the seeds of a and of b"""
-    seed_errors: tuple[float, float]
+    """standard error by the text; `seed_errors` those by the seeds of a and of b, None where each
+    seed has a split of its own"""
+    seed_errors: tuple[float, float] | None
     degrees: float
     """of freedom of the interval"""
     is_negligible: bool
+    paired_splits: int = 0
+    """splits of the text over which it is paired; 0: all seeds were tested on the same text"""
 
     @property
     def verdict(self) -> str:

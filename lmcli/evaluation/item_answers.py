@@ -32,6 +32,7 @@ from lmcli.run import Run
 QUESTIONS = {
     "country": ("does it still know the country? by words between cue and blank", "words"),
     "carry": ("does the carry arrive? by digits that it runs", "digits"),
+    "closer": ("is the bracket still open? by characters since it opened", "characters"),
 }
 """kinds of items whose accuracy stands by gap: the question, and what a gap is counted in"""
 

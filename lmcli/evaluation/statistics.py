@@ -115,14 +115,20 @@ def stretch_variance(values: Floats, sizes: Floats) -> Floats:
     Stretches are STRETCHES runs of neighbouring blocks, or the blocks themselves where they are
     fewer; nan for one block. Shapes: (..., blocks), (blocks,) -> (...).
     """
-    count = min(STRETCHES, len(sizes))
+    totals, widths = stretch_sums(values, sizes)
+    count = len(widths)
     if count < 2:
         return np.full(values.shape[:-1], np.nan)
-    begins = np.linspace(0, len(sizes), count, endpoint=False).round().astype(np.intp)
-    totals, widths = np.add.reduceat(values, begins, -1), np.add.reduceat(sizes, begins)
     without = (totals.sum(-1, keepdims=True) - totals) / (widths.sum() - widths)
     variance: Floats = (count - 1) * without.var(-1)
     return variance
+
+
+def stretch_sums(values: Floats, sizes: Floats) -> tuple[Floats, Floats]:
+    """Values and sizes of each stretch. Shapes: (..., blocks), (blocks,) -> (..., C), (C,)."""
+    count = min(STRETCHES, len(sizes))
+    begins = np.linspace(0, len(sizes), count, endpoint=False).round().astype(np.intp)
+    return np.add.reduceat(values, begins, -1), np.add.reduceat(sizes, begins)
 
 
 @dataclass(frozen=True)

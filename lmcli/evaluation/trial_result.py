@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.dataset import Dataset
+from lmcli.data.dataset import Dataset, EvalSplit
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.grammars.base import find_companions
@@ -49,6 +49,14 @@ class TrialResult:
     test: Score | None
     is_count_based: bool = False
     """another seed would give the same model"""
+    rotation: int = 0
+    """the split that it was trained and tested on"""
+    stopped: str | None = None
+    """why the training ended"""
+    steps: int | None = None
+    """updates of the weights"""
+    race: Sequence[Mapping[str, Any]] = ()
+    """the trials of the search for a learning rate"""
 
     @classmethod
     def of(
@@ -57,17 +65,34 @@ class TrialResult:
         run: Run,
         model: LanguageModel,
         dataset: Dataset,
-        tokens_seen: int,
-        seconds: float,
-        learning_rate: float | None,
+        trained: Mapping[str, Any],
     ) -> TrialResult:
-        """Score the model, which has the run's best weights, on what the dataset holds out."""
+        """Score the model, which has the run's best weights, on what the dataset holds out.
+
+        `trained` are the keys of ``lmcli train --json`` that say what the training took.
+        """
         valid, test = score_parts(model, run.tokenizer, dataset)
         return cls(
-            name, run.record.arch, run.record.seed, str(run.path),
-            model.parameter_count(), model.body_parameters(), model.flops_per_token(),
-            tokens_seen, seconds, learning_rate, valid, test, model.is_count_based,
-        )  # fmt: skip
+            name=name,
+            arch=run.record.arch,
+            seed=run.record.seed,
+            run=str(run.path),
+            parameters=model.parameter_count(),
+            body_parameters=model.body_parameters(),
+            flops_per_token=model.flops_per_token(),
+            tokens_seen=trained.get("tokens_seen") or 0,
+            seconds=trained.get("seconds") or 0.0,
+            learning_rate=None
+            if model.is_count_based
+            else run.record.training.get("learning_rate"),
+            valid=valid,
+            test=test,
+            is_count_based=model.is_count_based,
+            rotation=dataset.spec.rotation,
+            stopped=trained.get("stopped"),
+            steps=trained.get("steps"),
+            race=tuple(trained.get("race") or ()),
+        )
 
     @property
     def held_out(self) -> Score:
@@ -101,22 +126,30 @@ def open_runs(paths: Sequence[Path]) -> list[OpenedRun]:
 
 def score_runs(
     opened: Sequence[OpenedRun],
-    dataset: Dataset,
+    datasets: Mapping[int, Dataset],
     taken: Sequence[str],
     on_progress: OnProgress = warnings_only,
 ) -> list[TrialResult]:
-    """Each run scored on the same held-out text; `taken` are names of rows beside theirs."""
+    """Each run scored on what its split holds out; `taken` are names of rows beside theirs.
+
+    `datasets` are those of each rotation; a run of another text is scored on the first.
+    """
     names = _row_names([run for run, _ in opened], taken)
     results = []
     for (run, model), name in zip(opened, names, strict=True):
-        if run.record.corpus["sha256"] != dataset.spec.sha256:
+        dataset = next(iter(datasets.values()))
+        if run.record.corpus["sha256"] == dataset.spec.sha256:
+            dataset = datasets.get(rotation_of(run), dataset)
+        else:
             other = f"'{run.path}' was trained on another text and may have seen what is held out"
             on_progress(Message(f"{other} here", "warning"))
-        trained = run.result("train") or {}
-        tokens, seconds = trained.get("tokens_seen") or 0, trained.get("seconds") or 0.0
-        rate = run.record.training.get("learning_rate")
-        results.append(TrialResult.of(name, run, model, dataset, tokens, seconds, rate))
+        results.append(TrialResult.of(name, run, model, dataset, run.result("train") or {}))
     return results
+
+
+def rotation_of(run: Run) -> int:
+    """Which blocks of its text were held out."""
+    return int(run.record.corpus.get("rotation", 0))
 
 
 def _row_names(runs: Sequence[Run], taken: Sequence[str]) -> list[str]:
@@ -140,8 +173,13 @@ def _path_name(path: Path, taken: Sequence[str]) -> str:
 
 
 def _fingerprint(run: Run) -> str:
-    """All that makes a run, except its seed."""
-    record = {k: v for k, v in vars(run.record).items() if k not in ("seed", "command", "versions")}
+    """All that makes a run, except its seed and which blocks of the text it held out."""
+    left_out = ("seed", "command", "versions")
+    record = {k: v for k, v in vars(run.record).items() if k not in left_out}
+    record["corpus"] = {**record["corpus"], "rotation": 0}
+    if (run.result("train") or {}).get("race"):  # each seed has searched for its own
+        record["training"] = {**record["training"], "learning_rate": None}
+        record["settings"] = {**record["settings"], "order": None}
     return json.dumps(record, sort_keys=True)
 
 
@@ -149,33 +187,44 @@ def _fingerprint(run: Run) -> str:
 
 NO_TRAINING = (
     "parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second",
-    "flops_per_token", "learning_rate", "run",
+    "flops_per_token", "learning_rate", "steps", "stopped", "run",
 )  # fmt: skip
 
 
-def optimum_row(dataset: Dataset, on_progress: OnProgress = warnings_only) -> dict[str, Any] | None:
-    """A row named optimum; None for a text that no grammar has made as it is."""
-    grammar = made_by(dataset, on_progress)
+def optimum_row(datasets: Sequence[Dataset]) -> dict[str, Any] | None:
+    """A row named optimum, the mean over splits; None for a text that no grammar has made as it is.
+
+    A warning about what lies beside the text has been given with its items.
+    """
+    grammar = made_by(datasets[0], lambda event: None)
     if grammar is None:
         return None
     row: dict[str, Any] = dict.fromkeys(NO_TRAINING) | {"name": "optimum", "arch": "optimum"}
-    for name, held_out in (("valid", dataset.valid), ("test", dataset.test)):
-        if held_out is None:
-            row[name] = None
-            continue
-        part, tokens = held_out.part, held_out.targets
-        lines = (line for document in part.documents for line in document.splitlines())
-        try:
-            nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
-        except ValueError:
-            return None  # edited by hand: the optimum is unknown
-        row[name] = {
-            "nats_per_token": nats / tokens,
-            "perplexity": math.exp(nats / tokens),
-            "bits_per_char": nats / math.log(2) / part.chars,
-            "standard_error": None,
-        }
+    try:
+        row["valid"] = _optimal_score(grammar, [d.valid for d in datasets])
+        row["test"] = _optimal_score(grammar, [d.test for d in datasets if d.test]) or None
+    except ValueError:
+        return None  # edited by hand: the optimum is unknown
     return row | {"seeds": []}
+
+
+def _optimal_score(grammar: Any, parts: Sequence[EvalSplit]) -> dict[str, Any]:
+    """The best possible score of some parts; empty where there are none."""
+    if not parts:
+        return {}
+    nats_per_token, bits_per_char = list[float](), list[float]()
+    for held_out in parts:
+        lines = (line for document in held_out.part.documents for line in document.splitlines())
+        nats = -sum(sum(grammar.token_log_probabilities(line)) for line in lines)
+        nats_per_token.append(nats / held_out.targets)
+        bits_per_char.append(nats / math.log(2) / held_out.part.chars)
+    mean = sum(nats_per_token) / len(parts)
+    return {
+        "nats_per_token": mean,
+        "perplexity": math.exp(mean),
+        "bits_per_char": sum(bits_per_char) / len(parts),
+        "standard_error": None,
+    }
 
 
 def made_by(dataset: Dataset, on_progress: OnProgress = warnings_only) -> Any:

@@ -84,6 +84,8 @@ class Column:
     path: str
     metric: Metric
     heading: str | None = None
+    needs_room: bool = False
+    """it is left out where a line has no room for it"""
 
     @property
     def title(self) -> str:

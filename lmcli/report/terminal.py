@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rich import box
@@ -54,7 +55,16 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """A table; numbers to the right, words to the left. Where there is room no number is broken."""
+    """A table; numbers to the right, words to the left. Where there is room no number is broken.
+
+    Columns that need room are left out from the last one on, until the others have room.
+    """
+    while not _fits(table, console):
+        spare = [column for column in table.columns if column.needs_room]
+        if not spare:
+            break
+        kept = [column for column in table.columns if column is not spare[-1]]
+        table = replace(table, columns=kept)
     wide = "utf" in console.encoding.lower()
     shown = RichTable(
         title=Text(fitting(table.title, console), style="bold") if table.title else None,
@@ -79,6 +89,15 @@ def print_table(table: Table, console: Console) -> None:
     console.print(shown)
     if table.note:
         console.print(Text(fitting(table.note, console)))
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Whether every number is whole and words have all the room that they want."""
+    headings, *rows = [fit_all(cells, console) for cells in table.cells()]
+    longest = [max(map(len, title.split()), default=0) for title in headings]
+    widths = [max(map(len, cells), default=0) for cells in zip(*rows, strict=True)] or longest
+    total = sum(max(a, b) + GAP for a, b in zip(longest, widths, strict=True))
+    return total <= console.width
 
 
 def _least_width(headings: Sequence[str], widths: Sequence[int], are_words: Sequence[bool]) -> int:

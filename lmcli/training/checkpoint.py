@@ -9,7 +9,7 @@ results/train.json, which is what ``lmcli train --json`` prints.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,18 @@ def resume(run: Run, trainer: Trainer) -> int:
         raise RunError(problem, "train it again with --force") from None
 
 
+def count_and_validate(model: LanguageModel, train: Ids, valid: Ids) -> float:
+    """Train a model that learns by counting; its validation loss in nats per token."""
+    model.fit_counts(train)
+    nats = stream_nats(model, valid)
+    return float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, model.start_id))
+
+
 def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Trained:
     """Train a model that learns by counting, and save it."""
     began = time.perf_counter()
-    model.fit_counts(train)
-    seconds, start_id = time.perf_counter() - began, model.start_id
-    nats = stream_nats(model, valid)
-    loss = float(nats.sum(dtype=np.float64)) / max(1, count_targets(valid, start_id))
-    tokens = count_targets(train, start_id)
+    loss = count_and_validate(model, train, valid)
+    seconds, tokens = time.perf_counter() - began, count_targets(train, model.start_id)
     run.save_weights(model.tensors(), 1)
     run.cut_log(0)
     entry = {"step": 1, "tokens": tokens, "loss": None, "learning_rate": 0.0, "valid": loss}
@@ -105,10 +109,18 @@ class Trained:
     seconds: float
     best_step: int
     stopped: str | None
-    """why it ended: "budget", "patience", "memory", "counted" """
+    """why it ended: "budget", "epochs", "patience", "memory", "counted" """
+    race: Sequence[Mapping[str, Any]] = ()
+    """the trials of a search, with the losses they were measured at"""
 
     @classmethod
-    def by(cls, trainer: Trainer, search_tokens: int = 0, search_seconds: float = 0.0) -> Trained:
+    def by(
+        cls,
+        trainer: Trainer,
+        search_tokens: int = 0,
+        search_seconds: float = 0.0,
+        race: Sequence[Mapping[str, Any]] = (),
+    ) -> Trained:
         """What a trainer has done, after a search."""
         return cls(
             tokens_seen=trainer.tokens + search_tokens,
@@ -117,6 +129,7 @@ class Trained:
             seconds=trainer.seconds + search_seconds,
             best_step=trainer.early_stopping.best_step,
             stopped=trainer.reason_to_stop(),
+            race=race,
         )
 
 

@@ -324,7 +324,7 @@ def _training_options(options: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("steps", "epochs", "jobs", "valid", "test")),
         **{"match": "params", "runs": [], "plan": False, "documents": "line", "newlines": "keep"},
         **{"split": "interleaved", "encoding": "utf-8", "errors": "strict"},
-        **{"stop_when_recalled": True, "learning_rate_search": False},
+        **{"stop_when_recalled": True, "search": False},
     }
 
 

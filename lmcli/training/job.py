@@ -50,7 +50,7 @@ REPORT_INTERVAL = 0.1
 """seconds between two progress events that a child process sends"""
 RECORDED = (
     *BUDGETS,
-    *("split", "valid", "test", "documents", "newlines", "encoding", "errors"),
+    *("split", "rotation", "valid", "test", "documents", "newlines", "encoding", "errors"),
     *("arch", "tokenizer", "seed"),
 )
 """options that a run records: --resume may repeat them, not change them"""
@@ -286,7 +286,12 @@ def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:
     for name, allowed in CHOICES.items():
         one_of(name, documents if name == "documents" else options[name], allowed)
     valid, test = (tuple(options[name] or ()) for name in ("valid", "test"))
-    return CorpusSpec(texts, update(TextOptions(), reading), options["split"], valid, test)
+    rotation = options.get("rotation") or 0
+    spec = CorpusSpec(texts, update(TextOptions(), reading), options["split"], valid, test)
+    if rotation and not spec.can_rotate:
+        problem = f"--rotation {rotation}: only an interleaved split holds out other blocks"
+        raise UsageError(problem, "leave --split tail, --valid and --test out, or --rotation")
+    return replace(spec, rotation=rotation)
 
 
 # ------------------------------------------------------------------ resuming
@@ -320,6 +325,7 @@ def _check_options(run: Run, given: Mapping[str, Any], pairs: Mapping[str, Any])
     recorded |= {"arch": record.arch, "tokenizer": record.tokenizer, "seed": record.seed}
     recorded |= record.budget | record.corpus["options"]
     recorded |= {name: record.corpus[name] for name in ("split", "valid", "test")}
+    recorded["rotation"] = record.corpus.get("rotation", 0)
     budget = next(f"--{n} {record.budget[n]:g}" for n in BUDGETS if record.budget[n] is not None)
     flags = {name: f"--{name} {value}" for name, value in given.items()}
     flags |= {name: f"--set {name}={value}" for name, value in pairs.items()}

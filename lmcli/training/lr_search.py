@@ -1,49 +1,129 @@
 """A search for the learning rate, within the budget of the training that uses it.
 
 **In:** a job.
-**Out:** the trainer whose rate did best on validation after a small share of the budget; it
-continues with what it has learnt.
+**Out:** a `SearchedRate`: the trainer whose rate did best on validation after a small share of the
+budget, which continues with what it has learnt, and every trial.
+
+Each trial is a short training of its own that ends with a linear anneal to 0: a loss that is
+measured at the peak rate favours small rates, because those of large ones only show after decay
+(short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lmcli.errors import TrainingError
 from lmcli.report.progress import OnProgress
 from lmcli.training.job import Job
 from lmcli.training.trainer import EarlyStopping, Trainer
 
-RACE_RATES = (0.5, 1.0, 2.0)
-"""learning rates that are tried, as multiples of the default"""
-RACE_SHARE = 0.04
-"""share of the budget that each of them gets"""
+RACE_FACTORS = (1.0, 0.5, 2.0)
+"""rates that are tried first, as multiples of the usual one"""
+STEP = 2.0
+"""from the best rate at the edge of these to the next"""
+FIRST_ROUND, SECOND_ROUND = 0.03, 0.09
+"""shares of the budget after which a trial is measured; the second round is of the best two"""
+ANNEAL = 1 / 3
+"""share of a round in which the rate falls to 0"""
+
+
+@dataclass
+class RateTrial:
+    """A training with one rate, up to where it was measured."""
+
+    rate: float
+    trainer: Trainer
+    share: float = 0.0
+    """of the budget"""
+    loss: float = math.inf
+    """on validation, in nats per token; inf where it exploded"""
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of ``race``."""
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"rate": self.rate, "loss": loss, "share": self.share}
+
+
+@dataclass(frozen=True)
+class SearchedRate:
+    """The trainer with the best rate, what the other trials took, and the losses of all."""
+
+    trainer: Trainer
+    tokens: int
+    seconds: float
+    race: tuple[Mapping[str, Any], ...]
+
+
+class LearningRateSearch:
+    """Trials of one job."""
+
+    def __init__(self, job: Job, report: Callable[[Any], object]) -> None:
+        self.job, self.report = job, report
+        self.trials: dict[float, RateTrial] = {}
+        """by the factor to the usual rate"""
+
+    def run_trial(self, factor: float, until: float) -> RateTrial:
+        """Train with a rate, or go on, until a share of the budget is used; measure."""
+        trial = self.trials.get(factor)
+        if trial is None:
+            rate = self.job.training.peak_rate * factor
+            settings = replace(self.job.training, learning_rate=rate)
+            trainer = replace(self.job, training=settings).trainer()
+            trainer.delay_curriculum(1.0)
+            trial = self.trials[factor] = RateTrial(rate, trainer)
+        trainer, begin = trial.trainer, trial.share
+        trial.share, trial.loss = until, math.inf
+        fall = ANNEAL * (until - begin)
+        with suppress(TrainingError):
+            for progress in trainer.run(until):
+                self.report(progress)
+                trainer.rate_factor = min(1.0, max(0.0, until - trainer.fraction) / fall)
+            trial.loss = trainer.validate()
+        trainer.rate_factor = 1.0
+        return trial
+
+    def best(self) -> float:
+        """The factor with the least loss, of those that came furthest."""
+        return min(self.trials, key=lambda f: (-self.trials[f].share, self.trials[f].loss))
+
+    def two_best(self) -> list[float]:
+        """The factors with the least losses."""
+        return sorted(self.trials, key=lambda f: self.trials[f].loss)[:2]
+
+    def beyond(self, factor: float) -> float | None:
+        """The factor one step further out, where this one is at the edge of those tried."""
+        if factor == max(self.trials):
+            return factor * STEP
+        return factor / STEP if factor == min(self.trials) else None
 
 
 def learning_rate_search(
     job: Job, name: str, on_progress: OnProgress = lambda event: None
-) -> tuple[Trainer, tuple[int, float]]:
-    """The trainer with the best rate, and the tokens and seconds that the others took.
+) -> SearchedRate:
+    """Try three rates; the best two for longer; a step beyond where the edge is best.
 
-    It keeps what it has learnt, but no weights of the search have been saved, so none of them are
-    the best so far; its budget shrinks by the seconds of the others.
+    The trainer keeps what it has learnt, but no weights of the search have been saved, so none of
+    them are the best so far; its budget shrinks by the seconds of the others.
     """
-    trials = []
-    for factor in RACE_RATES:
-        settings = replace(job.training, learning_rate=job.training.peak_rate * factor)
-        trainer = replace(job, training=settings).trainer()
-        loss = math.inf
-        with suppress(TrainingError):
-            for progress in trainer.run(until=RACE_SHARE):
-                loss = progress.loss
-                on_progress(job.event(name, progress))
-            loss = trainer.validate()
-        trials.append((loss, trainer))
-    _, best = min(trials, key=lambda trial: trial[0])
-    others = [trainer for _, trainer in trials if trainer is not best]
-    seconds = sum(trainer.seconds for trainer in others)
-    best.shorten(seconds, RACE_SHARE * (len(RACE_RATES) - 1))
-    best.early_stopping = EarlyStopping(best.settings.patience)
-    return best, (sum(trainer.tokens for trainer in others), seconds)
+    search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
+    for factor in RACE_FACTORS:
+        search.run_trial(factor, FIRST_ROUND)
+    if (edge := search.beyond(search.two_best()[0])) and job.training.peak_rate:
+        search.run_trial(edge, FIRST_ROUND)
+    for factor in search.two_best():
+        search.run_trial(factor, SECOND_ROUND)
+    best = search.trials[search.best()]
+    others = [trial for trial in search.trials.values() if trial is not best]
+    seconds = sum(trial.trainer.seconds for trial in others)
+    trainer = best.trainer
+    trainer.shorten(seconds, sum(trial.share for trial in others))
+    trainer.delay_curriculum(trainer.fraction)
+    trainer.early_stopping = EarlyStopping(trainer.settings.patience)
+    race = [trial.to_json() for trial in search.trials.values()]
+    race.sort(key=lambda entry: float(entry["rate"]))
+    return SearchedRate(trainer, sum(t.trainer.tokens for t in others), seconds, tuple(race))

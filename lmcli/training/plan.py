@@ -55,6 +55,8 @@ def _train_words(trial: Trial) -> list[str]:
     texts, budget = _text_words(job.dataset), vars(job.budget)
     words = ["lmcli", "train", *texts, "-o", str(trial.path), "--arch", job.arch]
     words += [w for name, v in budget.items() if v is not None for w in (f"--{name}", str(v))]
+    rotation = job.dataset.spec.rotation
+    words += ["--rotation", str(rotation)] if rotation else []
     words += ["--seed", str(job.seed), *_set_words(job.settings)]
     return words if job.is_count_based else words + _set_words(job.training)
 

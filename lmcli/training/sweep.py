@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.dataset import Dataset, load_dataset
+from lmcli.data.dataset import Dataset, load_datasets
+from lmcli.data.split import ROTATIONS
 from lmcli.errors import TrainingError, UsageError
 from lmcli.evaluation.comparison import Comparison, compare_results
-from lmcli.evaluation.trial_result import OpenedRun, open_runs, score_runs
+from lmcli.evaluation.trial_result import OpenedRun, open_runs, rotation_of, score_runs
 from lmcli.grammars.base import companions, is_made
 from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
@@ -25,7 +26,7 @@ from lmcli.storage import write_json
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
-from lmcli.training.lr_search import RACE_RATES, RACE_SHARE
+from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
 from lmcli.training.trials import Trial, run_trials, share_cores, sharing_cores
 
 # ------------------------------------------------------------------ what is trained
@@ -65,31 +66,39 @@ def check_trial_specs(specs: Sequence[TrialSpec], pairs: Mapping[str, Any], toke
 
 
 def _trials(
-    dataset: Dataset, specs: Iterable[TrialSpec], budget: Budget, options: Mapping[str, Any]
+    datasets: Mapping[int, Dataset],
+    specs: Iterable[TrialSpec],
+    budget: Budget,
+    options: Mapping[str, Any],
 ) -> list[Trial]:
-    """A trial for each row and seed; a model that counts has no seed.
+    """A trial for each row and seed, by the dataset of each seed.
+
+    A model that counts has no seed, and is trained once on each split.
 
     A width given for all is the LSTM's where parameters are to match; a row's own is as it is.
     """
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
-    seeds = range(options["seed"], options["seed"] + options["seeds"])
     width = None
     if match == "params" and "hidden" in pairs:
         width = update(LSTMSettings(), pairs).hidden
         pairs = {name: value for name, value in pairs.items() if name != "hidden"}
     made = []
     for spec in specs:
-        own = {**pairs, **spec.pairs}
-        for seed in seeds:
+        own = {"patience": 0, **pairs, **spec.pairs}
+        counted = set[int]()
+        for seed, dataset in datasets.items():
             device = options["device"]
             job = prepare_job(dataset, spec.arch, own, budget, seed, device, match, width)
-            if job.is_count_based and seed != seeds[0]:
+            if job.is_count_based and dataset.spec.rotation in counted:
                 continue
-            name = spec.name if len(seeds) == 1 or job.is_count_based else f"{spec.name}#{seed}"
+            counted.add(dataset.spec.rotation)
+            once = len(datasets) == 1 or (job.is_count_based and not dataset.spec.can_rotate)
+            name = spec.name if once else f"{spec.name}#{seed}"
             path = folder / re.sub(r"[^\w.-]+", "-", name.replace("#", "-seed"))
-            search = options.get("learning_rate_search", True) and "learning_rate" not in own
+            searched = "order" if job.is_count_based else "learning_rate"
+            search = options.get("search", True) and searched not in own
             ends_early = options.get("stop_when_recalled", False)
-            made.append(Trial(name, job, path, search and not job.is_count_based, ends_early))
+            made.append(Trial(name, job, path, search, ends_early))
     return made
 
 
@@ -97,7 +106,10 @@ def _trials(
 class Sweep:
     """The trainings of a comparison, prepared."""
 
-    dataset: Dataset
+    datasets: Mapping[int, Dataset]
+    """of each seed; where the split can rotate, each holds out other blocks"""
+    rotations: Mapping[int, Dataset]
+    """the same and those of the runs, by rotation"""
     specs: Sequence[TrialSpec]
     runs: Sequence[OpenedRun]
     """compared as they are"""
@@ -106,7 +118,11 @@ class Sweep:
     """trainings side by side"""
     folder: Path
     match: str
-    seeds: int
+
+    @property
+    def dataset(self) -> Dataset:
+        """That of the first seed."""
+        return next(iter(self.datasets.values()))
 
     def description(self) -> list[str]:
         """What is going to be trained, in lines for the user."""
@@ -127,6 +143,8 @@ class Sweep:
             each += " or less" if self.trials[0].stop_when_recalled else ""
             in_all = f"about {minutes * -(-count // self.jobs):.1f} min, and the questions"
             lines.append(f"{each}, {self.jobs} side by side: {in_all}")
+        if len(self.datasets) > 1 and self.dataset.spec.can_rotate:
+            lines.append("each seed holds out other blocks of the text")
         return lines
 
     def protocol(self) -> dict[str, Any]:
@@ -134,17 +152,18 @@ class Sweep:
         if not self.trials:
             return {}
         job = self.trials[0].job
-        searched = any(trial.learning_rate_search for trial in self.trials)
+        searched = any(t.search and not t.job.is_count_based for t in self.trials)
         return {
             **vars(job.budget),
             "match": self.match,
-            "seeds": self.seeds,
+            "seeds": len(self.datasets),
+            "rotations": [dataset.spec.rotation for dataset in self.datasets.values()],
             "batch": job.training.batch,
             "truncation": job.training.truncation,
             "side_by_side": self.jobs,
             "cores_each": len(share_cores(self.jobs)[0]),
-            "learning_rates": list(RACE_RATES) if searched else [],
-            "race_share": RACE_SHARE if searched else 0.0,
+            "learning_rates": list(RACE_FACTORS) if searched else [],
+            "race_shares": [FIRST_ROUND, SECOND_ROUND] if searched else [],
             "stops_when_recalled": any(trial.stop_when_recalled for trial in self.trials),
             "device": job.device,
             "split": self.dataset.spec.split,
@@ -173,9 +192,16 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     """The trainings that the options of `api.compare` describe; nothing is written yet."""
     specs, runs, budget = check_options(options)
     pairs, folder, match = options["settings"] or {}, Path(options["output"]), options["match"]
-    dataset = load_dataset(corpus_spec(options), options["tokenizer"], pairs, on_progress)
-    trials, jobs = sharing_cores(_trials(dataset, specs, budget, options), options["jobs"])
-    return Sweep(dataset, specs, runs, trials, jobs, folder, match, options["seeds"])
+    spec = corpus_spec(options)
+    of_seed = {
+        seed: seed % ROTATIONS if spec.can_rotate else 0
+        for seed in range(options["seed"], options["seed"] + options["seeds"])
+    }
+    rotations = list(dict.fromkeys([*of_seed.values(), *(rotation_of(run) for run, _ in runs)]))
+    loaded = load_datasets(spec, rotations, options["tokenizer"], pairs, on_progress)
+    datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
+    trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
+    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match)
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
@@ -193,13 +219,13 @@ def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> 
             on_progress(Message(line))
         results = run_trials(sweep.trials, sweep.jobs, on_progress)
         names = [spec.name for spec in sweep.specs]
-        results += score_runs(sweep.runs, sweep.dataset, names, on_progress)
+        results += score_runs(sweep.runs, sweep.rotations, names, on_progress)
         if not results:
             raise TrainingError("no training came to an end", "lower it: --set learning_rate=0.001")
         on_progress(Stage("measuring memory", 0, 0, ""))
         comparison = compare_results(
             results,
-            sweep.dataset,
+            sweep.rotations,
             sweep.protocol(),
             sweep.folder,
             seed=seed,

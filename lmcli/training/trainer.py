@@ -67,7 +67,7 @@ class Progress:
     logged: bool = False
     """one of the steps that go into log.jsonl"""
     done: str | None = None
-    """why the training is over: "budget", "patience", "memory" """
+    """why the training is over: "budget", "epochs", "patience", "memory" """
 
     def entry(self) -> dict[str, Any]:
         """A line of log.jsonl: only what an unbroken run would have, so no clock times."""
@@ -140,6 +140,8 @@ class Trainer:
         self.seconds = 0.0
         self.validated, self.validated_step = 0.0, 0  # fraction of the budget, step
         self.validation_seconds = 0.0  # of the last validation
+        self.rate_factor = 1.0
+        """what the learning rate is multiplied by, beside its schedule"""
         self.goal: Callable[[LanguageModel], bool] | None = None
         self.goal_reached = False
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last logged step
@@ -203,6 +205,10 @@ class Trainer:
             least = used + 1e-3  # so that there is a step left, and its validation
             self.budget = replace(self.budget, minutes=max(minutes, least))
 
+    def delay_curriculum(self, begin: float) -> None:
+        """Read the whole text until a share of the budget is used, then short documents first."""
+        self.batches = LengthCurriculum(self.streams, self.settings.curriculum or 0.0, begin)
+
     def _lap(self, clock: float) -> float:
         """Add the time since `clock`; the time now."""
         now = time.perf_counter()
@@ -216,10 +222,18 @@ class Trainer:
             return self.step / self.total_steps
         learning = 60 * self.budget.total_minutes() * (1 - self._validation_share())
         used = self.seconds / learning
-        if self.settings.most_epochs:
-            last = self.settings.most_epochs * self.streams.steps_per_epoch
+        if last := self._last_step():
             used = max(used, self.step / last)
         return min(1.0, used)
+
+    def _last_step(self) -> float:
+        """The step at which a budget in minutes ends because the text has been read often enough.
+
+        0 where there is none.
+        """
+        if self.total_steps is not None or not self.settings.most_epochs:
+            return 0.0
+        return self.settings.most_epochs * self.streams.steps_per_epoch
 
     def _validation_share(self) -> float:
         """The share of a budget in minutes that a validation takes; the last belongs to it."""
@@ -235,7 +249,7 @@ class Trainer:
             ahead = 1 / self.total_steps if self.total_steps else 1e-3
             rise = min(1.0, (used + ahead) / warmup)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, used - warmup) / (1 - warmup + 1e-9)))
-        return self.settings.peak_rate * rise * fall
+        return self.settings.peak_rate * rise * fall * self.rate_factor
 
     def _step(self, rate: float) -> None:
         """One update; the mean loss of its tokens, in nats, stays on the device."""
@@ -355,7 +369,9 @@ class Trainer:
 
     def reason_to_stop(self) -> str | None:
         """Why the training is over, None if it is not."""
-        over = "budget" if self.fraction >= 1.0 else None
+        over = None
+        if self.fraction >= 1.0:
+            over = "epochs" if self._last_step() and self.step >= self._last_step() else "budget"
         return self._ends_early() or over
 
     def _ends_early(self) -> str | None:

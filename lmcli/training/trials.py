@@ -10,18 +10,22 @@ of their own, each on its share of the cores.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lmcli.errors import LmcliError, TrainingError
 from lmcli.evaluation.trial_result import TrialResult
 from lmcli.report.progress import Finished, Message, OnProgress, Training, Trainings
+from lmcli.run import Run
 from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.job import Job, throttled
 from lmcli.training.lr_search import learning_rate_search
+from lmcli.training.order_search import order_search
 from lmcli.training.stopping_criterion import RecallCriterion
 
 POLL = 0.5
@@ -35,8 +39,8 @@ class Trial:
     name: str
     job: Job
     path: Path
-    learning_rate_search: bool
-    """whether the learning rate is searched"""
+    search: bool
+    """whether the learning rate, or the order of an n-gram, is searched"""
     stop_when_recalled: bool = False
     """whether it ends as soon as the items beside the text are answered"""
 
@@ -80,26 +84,38 @@ def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial],
 
 
 def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialResult:
-    """Search for the learning rate, train, score; everything is saved in the trial's run."""
+    """Search, train, score; everything is saved in the trial's run."""
     job = trial.job
-    if job.is_count_based:
-        run = job.create(trial.path, force=True)
-        trained, rate = job.count_into(run), None
-    else:
-        trainer, spent = job.trainer(), (0, 0.0)
-        if trial.learning_rate_search:
-            trainer, spent = learning_rate_search(job, trial.name, on_progress)
-        run = replace(job, training=trainer.settings).create(trial.path, force=True)
-        if trial.stop_when_recalled:
-            trainer.goal = RecallCriterion.of(job.dataset)
-        for progress in train_into(run, trainer):
-            on_progress(job.event(trial.name, progress))
-        trained, rate = Trained.by(trainer, *spent), trainer.settings.learning_rate
+    run, trained = (_count if job.is_count_based else _train)(trial, on_progress)
     run.drop_checkpoint()
-    model, spent = run.model(), (trained.tokens_seen, trained.seconds)
-    result = TrialResult.of(trial.row, run, model, job.dataset, *spent, rate)
+    model = run.model()
+    result = TrialResult.of(trial.row, run, model, job.dataset, vars(trained))
     save_result(run, model, job.dataset, trained, result.valid)
     return result
+
+
+def _count(trial: Trial, on_progress: Callable[[Training], object]) -> tuple[Run, Trained]:
+    """A model of counts; the time of its search is its own."""
+    job, race = trial.job, tuple[Mapping[str, Any], ...]()
+    began = time.perf_counter()
+    if trial.search:
+        job, race = order_search(job)
+    run = job.create(trial.path, force=True)
+    trained = job.count_into(run)
+    return run, replace(trained, race=race, seconds=time.perf_counter() - began)
+
+
+def _train(trial: Trial, on_progress: Callable[[Training], object]) -> tuple[Run, Trained]:
+    job = trial.job
+    search = learning_rate_search(job, trial.name, on_progress) if trial.search else None
+    trainer = search.trainer if search else job.trainer()
+    run = replace(job, training=trainer.settings).create(trial.path, force=True)
+    if trial.stop_when_recalled:
+        trainer.goal = RecallCriterion.of(job.dataset)
+    for progress in train_into(run, trainer):
+        on_progress(job.event(trial.name, progress))
+    spent = (search.tokens, search.seconds, search.race) if search else ()
+    return run, Trained.by(trainer, *spent)
 
 
 # ------------------------------------------------------------------ all of them

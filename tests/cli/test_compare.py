@@ -82,9 +82,25 @@ def test_seeds_of_an_architecture_are_one_row(compared):
     bits = [seed["bits_per_char"] for seed in rows["rnn"]["seeds"]]
     assert bits[0] != bits[1]
     assert rows["rnn"]["test"]["bits_per_char"] == pytest.approx(sum(bits) / 2)
+    counted = [seed["bits_per_char"] for seed in rows["ngram"]["seeds"]]
+    assert [seed["rotation"] for seed in rows["ngram"]["seeds"]] == [0, 1]
+    assert counted[0] != counted[1]  # other blocks are held out
+    (difference,) = values["differences"]
+    assert (difference["scope"], difference["paired_splits"]) == ("architecture", 2)
+    apart = [a - b for a, b in zip(bits, counted, strict=True)]
+    assert abs(difference["bits_per_char"]) == pytest.approx(abs(sum(apart) / 2))
+    assert difference["seed_deviation"] == pytest.approx(abs(apart[0] - apart[1]) / 2)
+
+
+def test_where_the_held_out_part_is_given_all_seeds_share_it(compared):
+    more = ("--arch", "rnn,ngram", "--seeds", "2", "--split", "tail", "--set", "hidden=8")
+    values = compared(*more, *TINY)
+    rows = {row["arch"]: row for row in values["rows"]}
+    assert [seed["rotation"] for seed in rows["rnn"]["seeds"]] == [0, 0]
     assert len(rows["ngram"]["seeds"]) == 1
     (difference,) = values["differences"]
-    assert difference["scope"] == "architecture"
+    bits = [seed["bits_per_char"] for seed in rows["rnn"]["seeds"]]
+    assert difference["paired_splits"] == 0
     assert difference["seed_deviation"] == pytest.approx(abs(bits[0] - bits[1]) / 2**0.5)
 
 

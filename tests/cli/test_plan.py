@@ -37,7 +37,7 @@ def carry_out(lmcli, commands):
 def test_a_plan_writes_nothing_and_has_a_command_for_each_member(planned, tmp_path):
     commands = planned("--arch", "ngram,rnn,gru", "--seeds", "2", "-o", "all", *TINY)
     assert not (tmp_path / "all").exists()
-    names = {"ngram", "rnn-seed0", "rnn-seed1", "gru-seed0", "gru-seed1"}
+    names = {"ngram-seed0", "ngram-seed1", "rnn-seed0", "rnn-seed1", "gru-seed0", "gru-seed1"}
     assert {Path(words[words.index("-o") + 1]).name for words in commands} == names
     assert all(words[:3] == ["lmcli", "train", "my.txt"] for words in commands)
     assert all("--seed" in words for words in commands)
@@ -45,7 +45,7 @@ def test_a_plan_writes_nothing_and_has_a_command_for_each_member(planned, tmp_pa
 
 def test_the_runs_of_a_plan_are_those_of_the_comparison(planned, lmcli, tmp_path):
     more = ("--arch", "lstm,gru,window,ngram", "--tokenizer", "word", "--steps", "3", *RATE)
-    more += ("--set", "min_count=2", "--split", "tail", "--newlines", "lf", "--seed", "7")
+    more += ("--set", "order=3", "--set", "min_count=2", "--split", "tail", "--newlines", "lf", "--seed", "7")
     carry_out(lmcli, planned(*more, "-o", "planned"))
     done = lmcli("compare", "my.txt", *more, "-o", "compared", "--workers", "1", "--json")
     assert done.code == 0
@@ -63,7 +63,7 @@ def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmc
     carry_out(lmcli, planned("--arch", "ngram,rnn", "--seeds", "2", "-o", "all", *TINY))
     values = lmcli("compare", "my.txt", "--run", "all", "-o", "all", "--json").json
     rows = {row["name"]: row for row in values["rows"]}
-    assert set(rows) == {"all/ngram", "rnn"}
+    assert set(rows) == {"ngram", "rnn"}
     rnn = rows["rnn"]
     assert [(seed["seed"], seed["run"]) for seed in rnn["seeds"]] == [
         (0, "all/rnn-seed0"),
@@ -74,6 +74,9 @@ def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmc
     assert rnn["tokens_seen"] > 0
     assert rnn["learning_rate"] > 0
     assert len(values["differences"]) == 1
+    assert [Run.open(tmp_path / seed["run"]).record.corpus["rotation"] for seed in rnn["seeds"]] == (
+        [0, 1]
+    )
     assert (tmp_path / "all" / "rnn-seed1" / "weights.safetensors").is_file()
 
 

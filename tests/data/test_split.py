@@ -8,7 +8,7 @@ import pytest
 
 from lmcli.data.corpus import Corpus, CorpusSpec, load_corpus
 from lmcli.data.documents import BLOCK
-from lmcli.data.split import MINIMUM_CHARACTERS, Split
+from lmcli.data.split import MINIMUM_CHARACTERS, ROTATIONS, Split, held_out_places
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
 
@@ -162,3 +162,12 @@ def test_a_sample_of_one_long_document_is_lines_from_all_over_it(folder: Path) -
     assert set(lines) <= set(text.splitlines())
     assert len(set(lines)) == len(lines)
     assert max(map(text.index, sample.documents)) > 0.95 * part.chars
+
+
+@pytest.mark.parametrize("rotation", range(ROTATIONS))
+def test_each_rotation_holds_out_other_blocks_and_never_the_beginning(rotation):
+    places = held_out_places(rotation)
+    others = [held_out_places(r) for r in range(ROTATIONS) if r != rotation]
+    assert len({*places, *sum(others, ())}) == 2 * ROTATIONS
+    assert 0 not in places
+    assert held_out_places(rotation + ROTATIONS) == places

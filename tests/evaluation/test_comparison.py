@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmcli.cli import app
-from lmcli.evaluation.comparison import Comparison, Ranking, summary
+from lmcli.evaluation.comparison import Comparison, ComparisonRow, Ranking
 from lmcli.evaluation.row_memory import reach_text
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
@@ -88,8 +88,45 @@ def test_the_error_of_several_seeds_holds_that_of_the_text_and_that_of_the_seeds
     one, other = score(blocks[0]), score(blocks[0] + 100 + blocks[1])
     text = score(blocks[0] + 50 + blocks[1] / 2).standard_error
     seeds = abs(one.bits_per_char - other.bits_per_char) / 2  # std of two / sqrt(2)
-    assert summary([one, other])["standard_error"] == pytest.approx(math.hypot(text, seeds))
-    assert summary([one])["standard_error"] == pytest.approx(one.standard_error)
+    assert error_of(one, other) == pytest.approx(math.hypot(text, seeds))
+    assert error_of(one) == pytest.approx(one.standard_error)
+
+
+def error_of(*scores):
+    """The standard error of a row whose seeds have these scores on one text."""
+    row = ComparisonRow("a", "a", [outcome("a", s, seed=i) for i, s in enumerate(scores)])
+    return row.summary(lambda r: r.held_out)["standard_error"]
+
+
+def test_all_that_an_interval_is_computed_from_is_in_the_json(blocks):
+    hard, *noise = blocks
+    seeds = [
+        replace(outcome(n, score(hard + apart + 30 * i + split), seed=split), rotation=split)
+        for i, n in enumerate("ab")
+        for split, apart in enumerate(noise)
+    ]
+    found = comparison(seeds).to_json()
+    apart = [
+        b["bits_per_char"] - a["bits_per_char"]
+        for a, b in zip(found["rows"][0]["seeds"], found["rows"][1]["seeds"], strict=True)
+    ]
+    (difference,) = found["differences"]
+    error = statistics.stdev(apart) / math.sqrt(2)
+    assert difference["bits_per_char"] == pytest.approx(statistics.mean(apart))
+    assert difference["high"] - difference["low"] == pytest.approx(2 * 12.7062 * error, rel=1e-4)
+    for row in found["rows"]:
+        for seed in row["seeds"]:
+            bits, chars = (np.array(seed["stretches"][name]) for name in ("bits", "chars"))
+            assert bits.sum() / chars.sum() == pytest.approx(seed["bits_per_char"])
+    only = comparison(seeds[:1] + seeds[2:3]).to_json()
+    a, b = (row["seeds"][0]["stretches"] for row in only["rows"])
+    without = [
+        (sum(b["bits"]) - sum(a["bits"]) - y + x) / (sum(a["chars"]) - size)
+        for x, y, size in zip(a["bits"], b["bits"], a["chars"], strict=True)
+    ]
+    mean = statistics.mean(without)
+    error = math.sqrt(19 / 20 * sum((r - mean) ** 2 for r in without))
+    assert only["differences"][0]["text_error"] == pytest.approx(error)
 
 
 def comparison(outcomes, **protocol):
@@ -160,7 +197,7 @@ def compared(tmp_path_factory):
         word = ("compare", "f.txt", "--tokenizer", "word", "--quiet")
         tiny = ("--arch", "ngram,rnn", "--seeds", "2", "--steps", "4", "--set", "hidden=8")
         values = json.loads(run(*word, *tiny, "--workers", "1", "--json", "-o", "out"))
-        shown = run(*word, "--run", "out/ngram", "--run", "out/rnn-seed0", "-o", "again")
+        shown = run(*word, "--run", "out/ngram-seed0", "--run", "out/rnn-seed0", "-o", "again")
         runs = [f"out/rnn-seed{seed}" for seed in (0, 1)]
         yield values, shown, json.loads(run("probe", "recall", *runs, "f.txt", "--json"))
 
@@ -235,7 +272,7 @@ def planted(tmp_path_factory):
         Path("f.txt").write_text("".join(f"{i['text']}{i['answer']} .\n" for i in text))
         Path("f.items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
         more = ("--tokenizer", "word", "--documents", "line")
-        values = json.loads(run("compare", "f.txt", *more, "--arch", "ngram", "--json"))
+        values = json.loads(run("compare", "f.txt", *more, "--arch", "ngram:order=6", "--json"))
         yield values, run("compare", "f.txt", *more, "--run", values["rows"][0]["run"], "-o", "b")
 
 

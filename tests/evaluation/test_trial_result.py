@@ -33,7 +33,7 @@ def made(france_file, dataset):
 
 
 def test_the_optimum_is_what_the_grammar_says_of_these_documents(made):
-    row = optimum_row(made)
+    row = optimum_row([made])
     grammar = France(France.Settings(size="small", level=0))
     for name, part in (("valid", made.corpus.valid), ("test", made.corpus.test)):
         lines = "".join(part.documents).splitlines()
@@ -44,10 +44,20 @@ def test_the_optimum_is_what_the_grammar_says_of_these_documents(made):
     assert (row["name"], row["parameters"], row["seeds"]) == ("optimum", None, [])
 
 
+def test_over_several_splits_it_is_their_mean(made, france_file):
+    spec = CorpusSpec((str(france_file),), TextOptions(documents="line"), rotation=3)
+    datasets = [made, load_dataset(spec, "word")]
+    one, other, both = (optimum_row(d)["test"] for d in (datasets[:1], datasets[1:], datasets))
+    assert one["bits_per_char"] != other["bits_per_char"]
+    mean = (one["bits_per_char"] + other["bits_per_char"]) / 2
+    assert both["bits_per_char"] == pytest.approx(mean)
+    assert both["perplexity"] == pytest.approx(math.sqrt(one["perplexity"] * other["perplexity"]))
+
+
 def test_no_model_is_better_than_the_optimum(made, tmp_path):
     job = prepare_job(made, "ngram", {}, Budget(steps=1), 0, "cpu")
     found = run_trial(Trial("ngram", job, tmp_path / "n", False), lambda event: None)
-    assert found.test.bits_per_char > optimum_row(made)["test"]["bits_per_char"]
+    assert found.test.bits_per_char > optimum_row([made])["test"]["bits_per_char"]
 
 
 def test_a_text_that_no_grammar_made_or_that_was_edited_has_no_optimum(made, france_file):
@@ -55,7 +65,7 @@ def test_a_text_that_no_grammar_made_or_that_was_edited_has_no_optimum(made, fra
     france_file.write_text(text)
     choice = CorpusSpec((str(france_file),), TextOptions(documents="line"))
     assert made_by(made) is not None
-    assert optimum_row(load_dataset(choice, "word")) is None
+    assert optimum_row([load_dataset(choice, "word")]) is None
     companions(france_file)[1].unlink()
     assert made_by(made) is None
-    assert optimum_row(made) is None
+    assert optimum_row([made]) is None

@@ -1,4 +1,4 @@
-"""The search for a learning rate: the best of three, paid for out of the budget."""
+"""The search for a learning rate: short trainings that are annealed, paid for out of the budget."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from lmcli.training import lr_search
 from lmcli.training.defaults import Budget
-from lmcli.training.lr_search import RACE_RATES, learning_rate_search
+from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND, learning_rate_search
 
 
 @pytest.fixture
@@ -16,45 +16,77 @@ def search():
     return lambda job: learning_rate_search(job, "gru", lambda event: None)
 
 
-def test_the_rate_with_the_least_validation_loss_is_taken(job_of, search):
-    job = job_of("gru")
-    losses = {}
-    for factor in RACE_RATES:
-        rate = job.training.learning_rate * factor
-        alone = replace(job, training=replace(job.training, learning_rate=rate)).trainer()
-        for _ in alone.run(until=0.04):
-            pass
-        losses[rate] = alone.validate()
-    best, (tokens, seconds) = search(job)
-    assert best.settings.learning_rate == min(losses, key=losses.get)
-    assert best.validate() == pytest.approx(min(losses.values()))  # it keeps what it has learnt
-    assert len(set(losses.values())) == 3
-    assert tokens == 2 * 4 * 4 * 12  # two others, 4 steps of 4 rows of 12
-    assert seconds > 0
+def annealed(job, factor, until=FIRST_ROUND):
+    """The loss after a training to the end of the first round, whose last third falls to 0."""
+    rate = job.training.learning_rate * factor
+    trainer = replace(job, training=replace(job.training, learning_rate=rate)).trainer()
+    for progress in trainer.run(until):
+        trainer.rate_factor = min(1.0, 3 * (until - progress.fraction) / until)
+    return trainer.validate()
+
+
+def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_taken(job_of, search):
+    job = job_of("gru", 300, curriculum=0.0)
+    found = search(job)
+    first = {factor: annealed(job, factor) for factor in RACE_FACTORS}
+    trials = {round(e["rate"] / job.training.learning_rate, 6): e for e in found.race}
+    assert set(trials) >= set(first)
+    short = {f: e["loss"] for f, e in trials.items() if e["share"] == FIRST_ROUND}
+    for factor, loss in short.items():
+        if factor in first:
+            assert loss == pytest.approx(first[factor])
+    long = {f: e["loss"] for f, e in trials.items() if e["share"] == SECOND_ROUND}
+    assert len(long) == 2
+    assert max(first[f] for f in long if f in first) <= min(
+        [first[f] for f in first if f not in long], default=math.inf
+    )
+    best = min(long, key=long.get)
+    assert found.trainer.settings.learning_rate == pytest.approx(trials[best]["rate"])
+    assert found.trainer.validate() == pytest.approx(long[best])  # it keeps what it has learnt
+    assert found.trainer.rate_factor == 1.0
+
+
+def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search):
+    usual = job_of("gru", 300).training.learning_rate
+    low = search(job_of("gru", 300, learning_rate=usual / 50)).race
+    assert [round(e["rate"] / usual * 50, 3) for e in low] == [0.5, 1, 2, 4]
+    high = search(job_of("gru", 300, learning_rate=usual * 100)).race
+    assert [round(e["rate"] / usual / 100, 3) for e in high] == [0.25, 0.5, 1, 2]
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):
-    best, _ = search(job_of("rnn"))
-    assert best.step == 4
-    assert best.total_steps + 2 * 4 == 100
-    best, (_, seconds) = search(replace(job_of("rnn"), budget=Budget(minutes=0.05)))
-    assert best.budget.minutes * 60 + seconds == pytest.approx(3.0)
+    found = search(job_of("rnn", 1000))
+    shares = sum(e["share"] for e in found.race)
+    assert found.trainer.step == 90
+    assert found.trainer.total_steps == pytest.approx(1000 * (1 - shares + SECOND_ROUND), abs=1)
+    found = search(replace(job_of("rnn"), budget=Budget(minutes=0.05)))
+    assert found.trainer.budget.minutes * 60 + found.seconds == pytest.approx(3.0)
+
+
+def test_the_whole_text_is_read_and_the_curriculum_begins_after(job_of, search):
+    job = job_of("gru", 300, curriculum=0.6)
+    trainer, usual = search(job).trainer, job.trainer()
+    assert trainer.batches.ends[0] == pytest.approx(trainer.fraction)
+    assert len(trainer.batches.stages) == len(usual.batches.stages) + 1
+    plain = job_of("gru", 300, curriculum=0.0)
+    assert [e["loss"] for e in search(job).race] == [e["loss"] for e in search(plain).race]
 
 
 def test_a_learning_rate_of_zero_is_not_taken_for_none(job_of, search):
-    best, _ = search(job_of("rnn", learning_rate=0.0))
-    assert best.settings.learning_rate == 0.0
+    found = search(job_of("rnn", learning_rate=0.0))
+    assert found.trainer.settings.learning_rate == 0.0
 
 
 def test_a_rate_that_explodes_is_not_taken(job_of, search, monkeypatch):
-    monkeypatch.setattr(lr_search, "RACE_RATES", (1e7, 1.0, 1e6))
-    best, _ = search(job_of("gru", learning_rate=0.004, clip=0.0))
-    assert best.settings.learning_rate == 0.004
-    assert math.isfinite(best.validate())
+    monkeypatch.setattr(lr_search, "RACE_FACTORS", (1.0, 1e6, 1e7))
+    found = search(job_of("gru", learning_rate=0.004, clip=0.0))
+    assert found.trainer.settings.learning_rate <= 0.004
+    assert math.isfinite(found.trainer.validate())
+    assert found.race[-1]["loss"] is None  # JSON has no infinity
 
 
-def test_the_callback_hears_of_all_three(job_of):
+def test_the_callback_hears_of_all(job_of):
     events = []
-    learning_rate_search(job_of("rnn"), "rnn#1", events.append)
+    found = learning_rate_search(job_of("rnn", 300), "rnn#1", events.append)
     assert {event.name for event in events} == {"rnn#1"}
-    assert len(events) == 3 * 4
+    assert len(events) == sum(round(300 * e["share"]) for e in found.race)

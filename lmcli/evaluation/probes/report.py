@@ -28,6 +28,7 @@ UNITS = {
     "ceiling": "(the text rewards)",
     "influence": "(of one token)",
     "stored": "(in the state)",
+    "closing": "(of an opener)",
 }
 """what the one number of a probe counts"""
 
