@@ -45,7 +45,18 @@ def test_a_plan_writes_nothing_and_has_a_command_for_each_member(planned, tmp_pa
 
 def test_the_runs_of_a_plan_are_those_of_the_comparison(planned, lmcli, tmp_path):
     more = ("--arch", "lstm,gru,window,ngram", "--tokenizer", "word", "--steps", "3", *RATE)
-    more += ("--set", "order=3", "--set", "min_count=2", "--split", "tail", "--newlines", "lf", "--seed", "7")
+    more += (
+        "--set",
+        "order=3",
+        "--set",
+        "min_count=2",
+        "--split",
+        "tail",
+        "--newlines",
+        "lf",
+        "--seed",
+        "7",
+    )
     carry_out(lmcli, planned(*more, "-o", "planned"))
     done = lmcli("compare", "my.txt", *more, "-o", "compared", "--workers", "1", "--json")
     assert done.code == 0
@@ -74,9 +85,9 @@ def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmc
     assert rnn["tokens_seen"] > 0
     assert rnn["learning_rate"] > 0
     assert len(values["differences"]) == 1
-    assert [Run.open(tmp_path / seed["run"]).record.corpus["rotation"] for seed in rnn["seeds"]] == (
-        [0, 1]
-    )
+    assert [
+        Run.open(tmp_path / seed["run"]).record.corpus["rotation"] for seed in rnn["seeds"]
+    ] == ([0, 1])
     assert (tmp_path / "all" / "rnn-seed1" / "weights.safetensors").is_file()
 
 
