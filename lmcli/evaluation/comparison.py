@@ -294,11 +294,14 @@ def compare_results(
             warn_of_unknown(score, name, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
-    data = ProbeData.of_corpus(dataset.corpus, on_progress)
     if optimum := optimum_row(list(used.values())):
         rows.append(optimum)
         rows.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
-    probes, too_little = measure_memory(rows, data, seed, probe, on_progress)
+    texts = {}
+    for rotation, one in used.items():  # what lies beside the text is warned of once
+        told = on_progress if one is dataset else (lambda event: None)
+        texts[rotation] = ProbeData.of_corpus(one.corpus, told)
+    probes, too_little = measure_memory(rows, texts, seed, probe, on_progress)
     parts = [p for p in (dataset.corpus.train, dataset.corpus.valid, dataset.corpus.test) if p]
     tokenized = dataset.tokenized
     streams = [s for s in (tokenized.train, tokenized.valid, tokenized.test) if s is not None]
@@ -310,7 +313,7 @@ def compare_results(
         "times_used": _times_used(dataset),
     }
     shown = probes if probe else None
-    ceiling = describe_ceiling(data, sum(r.seconds for r in results), seed)
+    ceiling = describe_ceiling(texts[dataset.spec.rotation], sum(r.seconds for r in results), seed)
     return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little, ceiling)
 
 

@@ -1,6 +1,6 @@
 """How far back each row of a comparison remembers.
 
-**In:** rows as JSON with the runs of their seeds, the data that probes read.
+**In:** rows as JSON with the runs of their seeds, the data that probes read for each seed.
 **Out:** each row's `reach` and, where the text has items with known answers, its `recall`, whether
 it has learnt their task (`learning`), and what planting them costs the text (`cost`); the table.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmcli.evaluation.convergence import VERDICTS
 from lmcli.evaluation.filler_cost import measure_cost, planted_texts
 from lmcli.evaluation.forced_choice import CONTROL, main_kind
-from lmcli.evaluation.probes.base import ProbeResult
+from lmcli.evaluation.probes.base import Probe, ProbeResult
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.report import load_probes, run_probes
 from lmcli.registry import PROBES
@@ -26,42 +27,78 @@ from lmcli.run import Run
 UNMEASURED = {"tokens": None, "at_least": False}
 
 
+@dataclass(frozen=True)
+class Group:
+    """Runs that are tested on the same text."""
+
+    subjects: list[ProbedModel]
+    data: ProbeData
+
+
 def measure_memory(
     rows: Sequence[dict[str, Any]],
-    data: ProbeData,
+    data: Mapping[int, ProbeData],
     seed: int = 0,
     every: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> tuple[list[ProbeResult], str]:
-    """Set each row's `reach`, and by items `recall`, `learning` and `cost`.
+    """Set each row's `reach`, and by items `recall`, `learning` and `cost`; all seeds are probed.
 
-    Gives the results of recall, or with `every` of all probes, and what the text has too little of.
-    Where it has items with known answers, all seeds are probed, else the first of each row.
+    `data` has the text of each rotation. Gives the results of recall, or
+    with `every` of all probes, and what the text has too little of.
     """
-    seeds = None if data.items else 1
-    paths = {row["name"]: [s["run"] for s in row["seeds"][:seeds]] for row in rows}
-    subjects = [ProbedModel.of(Run.open(Path(path))) for some in paths.values() for path in some]
-    firsts = {some[0] for some in paths.values() if some}
-
+    groups = _groups(rows, data)
     results, too_little = list[ProbeResult](), ""
     for name, probe in load_probes(PROBES.names() if every else ["recall"], {}).items():
-        mine = [s for s in subjects if name == "recall" or s.name in firsts]
-        reasons = [probe[0].applies(s, data, probe[1]) for s in mine]
-        if not all(reasons):
-            results += run_probes({name: probe}, mine, data, seed, without_notes(on_progress))
-        elif name == "recall" and not data.items:
-            too_little = reasons[0] or ""
+        result, reason = _probe(name, probe, groups, seed, on_progress)
+        if result:
+            results.append(result)
+        elif name == "recall" and not any(group.data.items for group in groups):
+            too_little = reason
     recall = next((r for r in results if r.probe == "recall"), None)
-    planted = planted_texts(data.items) if data.items and recall else []
-    models = {s.name: s for s in subjects if s.name in firsts} if planted else {}
+    items = groups[0].data.items if groups else None
+    planted = planted_texts(items) if items and recall else []
+    models = {s.name: s for group in groups for s in group.subjects}
     for row in rows:
-        runs = paths[row["name"]]
-        _set_recall(row, set(runs), recall, by_items=bool(data.items))
-        first = models.get(runs[0]) if runs else None
+        runs = [s["run"] for s in row["seeds"]]
+        _set_recall(row, set(runs), recall, by_items=bool(items))
         if planted:
+            first = models.get(runs[0]) if runs else None
             cost = measure_cost(first.model, first.tokenizer, planted) if first else None
             row["cost"] = cost.to_json() if cost else None
     return results, recall.too_little if recall else too_little
+
+
+def _groups(rows: Sequence[Mapping[str, Any]], data: Mapping[int, ProbeData]) -> list[Group]:
+    """The runs of all rows by the text that they are tested on."""
+    groups = dict[int, Group]()
+    for row in rows:
+        for one in row["seeds"]:
+            text = data[one["rotation"]]
+            group = groups.setdefault(id(text), Group([], text))
+            group.subjects.append(ProbedModel.of(Run.open(Path(one["run"])), row["name"]))
+    return list(groups.values())
+
+
+def _probe(
+    name: str,
+    probe: tuple[Probe, Any],
+    groups: Sequence[Group],
+    seed: int,
+    on_progress: OnProgress,
+) -> tuple[ProbeResult | None, str]:
+    """The result of all groups to which a probe applies, or why it applies to none."""
+    member, settings = probe
+    results, subjects, reason = list[ProbeResult](), list[ProbedModel](), ""
+    for group in groups[:1] if member.is_of_text else groups:
+        reasons = [member.applies(s, group.data, settings) for s in group.subjects]
+        if all(reasons):
+            reason = reasons[0] or ""
+            continue
+        told = without_notes(on_progress)
+        results += run_probes({name: probe}, group.subjects, group.data, seed, told)
+        subjects += group.subjects
+    return (member.combine(subjects, results) if results else None), reason
 
 
 def _set_recall(
@@ -71,7 +108,11 @@ def _set_recall(
     summaries = [] if recall is None else [s for s in recall.summary if s["run"] in runs]
     summaries.sort(key=lambda s: (s["reach"]["tokens"], s["reach"]["at_least"]))
     middle = (len(summaries) - 1) // 2
-    row["reach"] = summaries[middle]["reach"] if summaries else dict(UNMEASURED)
+    row["reach"] = dict(summaries[middle]["reach"] if summaries else UNMEASURED)
+    if len(summaries) > 1:
+        ends = {"least": summaries[0], "most": summaries[-1]}
+        row["reach"] |= {name: end["reach"]["tokens"] for name, end in ends.items()}
+        row["reach"] |= {"seeds": len(summaries)}
     if not by_items or recall is None:
         return
     learnt = sorted((s["learning"] for s in summaries), key=_order_of_learning)
@@ -102,14 +143,18 @@ def has_not_learnt(row: Mapping[str, Any]) -> bool:
 
 
 def reach_text(reach: Mapping[str, Any]) -> str | None:
-    """A reach as a table shows it; a reach of 0 tokens is one too.
+    """A reach as a table shows it, with its range over seeds; a reach of 0 tokens is one too.
 
     >>> reach_text({"tokens": 128, "at_least": True}), reach_text({"tokens": None})
     ('≥ 128', None)
+    >>> reach_text({"tokens": 128, "at_least": False, "least": 64, "most": 256})
+    '128 (64-256)'
     """
     if reach["tokens"] is None:
         return None
-    return ("≥ " if reach["at_least"] else "") + f"{reach['tokens']:,}"
+    least, most = reach.get("least"), reach.get("most")
+    ends = f" ({least:,}-{most:,})" if least != most else ""
+    return ("≥ " if reach["at_least"] else "") + f"{reach['tokens']:,}{ends}"
 
 
 def recall_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -62,13 +62,16 @@ def print_figure(figure: Figure, console: Console) -> None:
     scale = _Scale(figure)
     shown = [figure.metric.show(scale.at(h)) for h in (1.0, 0.5, 0.0)]
     margin = max(map(len, shown)) + 1
-    group = max(len(figure.series) + 1, *(len(t) + 2 for t in figure.ticks))
+    ticks = [*figure.ticks, *figure.second_ticks]
+    group = max(len(figure.series) + 1, *(len(t) + 2 for t in ticks))
     some = max(1, (console.width - margin - 2) // group)
     console.print(Text(fitting(figure.title, console), style="bold"))
     console.print(_legend(figure, console))
     for begin in range(0, len(figure.ticks), some):
         for line in _panel(figure, scale, slice(begin, begin + some), margin, group):
             console.print(_fitted(line, console), soft_wrap=True)
+    if figure.note:
+        console.print(Text(fitting(figure.note, console)))
 
 
 def _legend(figure: Figure, console: Console) -> Text:
@@ -103,10 +106,10 @@ def _panel(figure: Figure, scale: _Scale, some: slice, margin: int, group: int) 
     lines.append(Text(f"{bottom:>{margin}}└" + "─" * (group * len(ticks))))
     letters = "".join(ascii_lowercase[i % 26] for i in range(len(figure.series)))
     lines.append(Text(" " * (margin + 1) + (letters + " " * pad) * len(ticks)))
-    names = "".join(f"{t:<{group}}" for t in ticks)
-    lines.append(Text((" " * (margin + 1) + names).rstrip()))
-    if figure.x_label:
-        lines.append(Text(" " * (margin + 1) + figure.x_label))
+    scales = ((ticks, figure.x_label), (figure.second_ticks[some], figure.second_label))
+    for names, unit in scales:
+        named = "".join(f"{t:<{group}}" for t in names).rstrip()
+        lines += [Text(" " * (margin + 1) + words) for words in (named, unit) if words]
     return lines
 
 

@@ -212,6 +212,11 @@ class Figure:
     line: str = "what knowing nothing gives"
     """what that line means"""
     scale: Literal["linear", "log"] = "linear"
+    second_ticks: Sequence[str] = ()
+    """the ticks in another unit, such as words"""
+    second_label: str = ""
+    note: str = ""
+    """a sentence below"""
 
 
 Block = Table | Facts | Passage | Passages | Strips | Figure

@@ -7,6 +7,10 @@ budget, which continues with what it has learnt, and every trial.
 Each trial is a short training of its own that ends with a linear anneal to 0: a loss that is
 measured at the peak rate favours small rates, because those of large ones only show after decay
 (short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
+
+The longer a training, the smaller its best rate. So a trial trains with `TRIAL_SCALE` times the
+rate that it stands for. Where a text is read many times, too large a rate shows only when the text
+is being memorised, which no trial comes to: no more than the usual rate is tried there.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ FIRST_ROUND, SECOND_ROUND = 0.03, 0.09
 """shares of the budget after which a trial is measured; the second round is of the best two"""
 ANNEAL = 1 / 3
 """share of a round in which the rate falls to 0"""
+TRIAL_SCALE = 2.0
+"""the best rate of a trial over that of the whole training"""
+FEW_EPOCHS = 5.0
+"""a text that is read more often is tried with the usual rate and smaller ones"""
 
 
 @dataclass
@@ -37,6 +45,7 @@ class RateTrial:
     """A training with one rate, up to where it was measured."""
 
     rate: float
+    """of the whole training"""
     trainer: Trainer
     share: float = 0.0
     """of the budget"""
@@ -79,13 +88,20 @@ class LearningRateSearch:
         trainer, begin = trial.trainer, trial.share
         trial.share, trial.loss = until, math.inf
         fall = ANNEAL * (until - begin)
+        trainer.rate_factor = TRIAL_SCALE
         with suppress(TrainingError):
             for progress in trainer.run(until):
                 self.report(progress)
-                trainer.rate_factor = min(1.0, max(0.0, until - trainer.fraction) / fall)
+                left = max(0.0, until - trainer.fraction)
+                trainer.rate_factor = TRIAL_SCALE * min(1.0, left / fall)
             trial.loss = trainer.validate()
         trainer.rate_factor = 1.0
         return trial
+
+    def expected_epochs(self) -> float:
+        """How often the whole training will read the text, by the trials so far."""
+        trainer = next(iter(self.trials.values())).trainer
+        return trainer.step / trainer.streams.steps_per_epoch / max(1e-9, trainer.fraction)
 
     def best(self) -> float:
         """The factor with the least loss, of those that came furthest."""
@@ -98,7 +114,7 @@ class LearningRateSearch:
     def beyond(self, factor: float) -> float | None:
         """The factor one step further out, where this one is at the edge of those tried."""
         if factor == max(self.trials):
-            return factor * STEP
+            return factor * STEP if self.expected_epochs() <= FEW_EPOCHS else None
         return factor / STEP if factor == min(self.trials) else None
 
 
@@ -112,7 +128,8 @@ def learning_rate_search(
     """
     search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
     for factor in RACE_FACTORS:
-        search.run_trial(factor, FIRST_ROUND)
+        if factor <= 1 or search.expected_epochs() <= FEW_EPOCHS:
+            search.run_trial(factor, FIRST_ROUND)
     if (edge := search.beyond(search.two_best()[0])) and job.training.peak_rate:
         search.run_trial(edge, FIRST_ROUND)
     for factor in search.two_best():

@@ -217,6 +217,15 @@ def test_every_seed_is_asked_and_the_median_is_told(compared):
         assert one["low"] <= one["value"] <= one["high"]
 
 
+def test_a_reach_is_the_median_of_the_seeds_with_their_range(compared):
+    values, _, probe = compared
+    (rnn,) = (row for row in values["rows"] if row["name"] == "rnn")
+    reaches = sorted(row["reach"]["tokens"] for row in probe["summary"])
+    assert (rnn["reach"]["least"], rnn["reach"]["most"]) == (reaches[0], reaches[-1])
+    assert rnn["reach"]["tokens"] == reaches[0]  # the lower median of two
+    assert rnn["reach"]["seeds"] == 2
+
+
 def test_the_optimum_has_no_recall_of_its_own(compared):
     values, *_ = compared
     assert [row["name"] for row in values["rows"] if "recall" not in row] == []
@@ -299,3 +308,5 @@ def test_a_reach_is_shown_with_what_is_known_of_it():
     assert reach_text({"tokens": 256, "at_least": True}) == "≥ 256"
     assert reach_text({"tokens": 0, "at_least": False}) == "0"
     assert reach_text({"tokens": None, "at_least": False}) is None
+    several = {"tokens": 64, "at_least": True, "least": 0, "most": 1024, "seeds": 3}
+    assert reach_text(several) == "≥ 64 (0-1,024)"

@@ -70,3 +70,11 @@ def test_a_log_scale_counts_decades():
     assert heights[0] == 9
     assert heights[1] in (4, 5)
     assert heights[2] == 0
+
+
+def test_ticks_in_a_second_unit_and_a_sentence_stand_below():
+    more = {"second_ticks": ["0.2", "0.4", "0.8"], "second_label": "words", "note": "so it is"}
+    lines = shown(figure(**more))
+    assert [line.split() for line in lines[-5:]] == [
+        ["1", "2", "4"], ["lag"], ["0.2", "0.4", "0.8"], ["words"], ["so", "it", "is"],
+    ]  # fmt: skip

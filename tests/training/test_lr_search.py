@@ -7,7 +7,19 @@ import pytest
 
 from lmcli.training import lr_search
 from lmcli.training.defaults import Budget
-from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND, learning_rate_search
+from lmcli.training.lr_search import (
+    FIRST_ROUND,
+    RACE_FACTORS,
+    SECOND_ROUND,
+    TRIAL_SCALE,
+    learning_rate_search,
+)
+
+
+@pytest.fixture
+def few_epochs(monkeypatch):
+    """No training reads its text too often for large rates."""
+    monkeypatch.setattr(lr_search, "FEW_EPOCHS", math.inf)
 
 
 @pytest.fixture
@@ -17,15 +29,21 @@ def search():
 
 
 def annealed(job, factor, until=FIRST_ROUND):
-    """The loss after a training to the end of the first round, whose last third falls to 0."""
+    """The loss after a training to the end of the first round, whose last third falls to 0.
+
+    It is with twice the rate that it stands for.
+    """
     rate = job.training.learning_rate * factor
     trainer = replace(job, training=replace(job.training, learning_rate=rate)).trainer()
+    trainer.rate_factor = TRIAL_SCALE
     for progress in trainer.run(until):
-        trainer.rate_factor = min(1.0, 3 * (until - progress.fraction) / until)
+        trainer.rate_factor = TRIAL_SCALE * min(1.0, 3 * (until - progress.fraction) / until)
     return trainer.validate()
 
 
-def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_taken(job_of, search):
+def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_taken(
+    job_of, search, few_epochs
+):
     job = job_of("gru", 300, curriculum=0.0)
     found = search(job)
     first = {factor: annealed(job, factor) for factor in RACE_FACTORS}
@@ -46,12 +64,23 @@ def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_tak
     assert found.trainer.rate_factor == 1.0
 
 
-def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search):
+def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search, few_epochs):
     usual = job_of("gru", 300).training.learning_rate
     low = search(job_of("gru", 300, learning_rate=usual / 50)).race
     assert [round(e["rate"] / usual * 50, 3) for e in low] == [0.5, 1, 2, 4]
     high = search(job_of("gru", 300, learning_rate=usual * 100)).race
     assert [round(e["rate"] / usual / 100, 3) for e in high] == [0.25, 0.5, 1, 2]
+
+
+def test_no_more_than_the_usual_rate_is_tried_where_the_text_is_read_often(
+    job_of, search, monkeypatch
+):
+    job = job_of("gru", 300)
+    usual, epochs = job.training.learning_rate, 300 / job.trainer().streams.steps_per_epoch
+    for limit, largest in ((0.9 * epochs, 1.0), (1.1 * epochs, 2.0)):
+        monkeypatch.setattr(lr_search, "FEW_EPOCHS", limit)
+        factors = [entry["rate"] / usual for entry in search(job).race]
+        assert max(factors) == pytest.approx(largest) or max(factors) > largest == 2.0
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):
@@ -77,7 +106,7 @@ def test_a_learning_rate_of_zero_is_not_taken_for_none(job_of, search):
     assert found.trainer.settings.learning_rate == 0.0
 
 
-def test_a_rate_that_explodes_is_not_taken(job_of, search, monkeypatch):
+def test_a_rate_that_explodes_is_not_taken(job_of, search, monkeypatch, few_epochs):
     monkeypatch.setattr(lr_search, "RACE_FACTORS", (1.0, 1e6, 1e7))
     found = search(job_of("gru", learning_rate=0.004, clip=0.0))
     assert found.trainer.settings.learning_rate <= 0.004

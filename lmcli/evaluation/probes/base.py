@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -39,6 +40,8 @@ class ProbeResult:
     notes: Sequence[str] = ()
     differences: Rows = ()
     too_little: str = ""  # of what the text has too little to show memory; one of the notes
+    middle: Rows = ()
+    """of the summary one row a model: that of its only run, or of the median of its seeds"""
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``lmcli probe NAME --json``."""
@@ -65,6 +68,10 @@ class Probe(abc.ABC):
     one_row_a_run: ClassVar[bool] = False
     """whether the table has the rows of the summary"""
     note: ClassVar[str] = ""
+    reach: ClassVar[str] = "reach"
+    """the value of a summary that holds the probe's one number, {"tokens", "at_least"}"""
+    is_of_text: ClassVar[bool] = False
+    """whether the text is measured and not the models"""
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Why a run cannot be probed, in one line; None where it can."""
@@ -78,15 +85,28 @@ class Probe(abc.ABC):
         """What a row of the summary says of its run, whose short name is row["model"]."""
         return f"{row['model']}: {row['figure']}"
 
+    def size(self, row: Row) -> float:
+        """By what rows of a summary are ordered: the probe's one number."""
+        reach = row.get(self.reach) or {}
+        return (reach.get("tokens") or 0) + 0.5 * bool(reach.get("at_least"))
+
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """The pictures of the rows of all runs."""
+        return [self.curve(subjects, rows)]
+
     def curve(self, subjects: Subjects, rows: Rows, **changes: Any) -> Figure:
-        """The picture of some rows: a series for each run, a tick for each `x`."""
+        """The picture of some rows: a series for each label, a tick for each `x`.
+
+        Of several seeds the median is shown, and their range in place of the interval.
+        """
         names = labels(subjects)
         ticks = sorted({row[self.x] for row in rows if row["run"] in names})
-        at: dict[tuple[str, Any], Row] = {(row["run"], row[self.x]): row for row in rows}
+        at: dict[tuple[str, Any], list[Row]] = {}
+        for row in (row for row in rows if row["run"] in names):
+            at.setdefault((names[row["run"]], row[self.x]), []).append(row)
         series = []
-        for run, name in names.items():
-            cells = [at.get((run, tick), {}) for tick in ticks]
-            points = [Point(c.get("value"), c.get("low"), c.get("high")) for c in cells]
+        for name in dict.fromkeys(names.values()):
+            points = [_point(at.get((name, tick), [])) for tick in ticks]
             series.append(Series(name, points))
         return replace(self.picture, ticks=[*map(str, ticks)], series=series, **changes)
 
@@ -100,6 +120,8 @@ class Probe(abc.ABC):
     ) -> ProbeResult:
         """The rows as a table and a curve, the verdicts on all runs as a sentence."""
         names = labels(subjects)
+        if figures is None:
+            figures = self.figures(subjects, rows)
 
         def named(row: Row) -> dict[str, Any]:
             own = {**row, "model": names.get(row["run"], row["run"])}
@@ -107,16 +129,54 @@ class Probe(abc.ABC):
             return own if low is None else {**own, "bucket": bucket_name(low, row[self.x])}
 
         summaries = [named(row) for row in summary]
+        middle = self.middle(subjects, summary)
         return ProbeResult(
             self.name,
             rows,
-            "; ".join(map(self.verdict, summaries)),
+            "; ".join(map(self._said, middle)),
             summary,
             [Column("model", text("model")), *self.columns],
             summaries if self.one_row_a_run else [named(row) for row in rows],
-            [self.curve(subjects, rows)] if figures is None else figures,
-            **{"notes": [self.note], **changes},
+            figures,
+            **{"notes": [self.note], "middle": middle, **changes},
         )
+
+    def middle(self, subjects: Subjects, summary: Rows) -> list[Row]:
+        """Of each model, under its short name, the seed with the lower median of the sizes."""
+        names, seeds = labels(subjects), dict[str, list[Row]]()
+        for row in summary:
+            seeds.setdefault(names[row["run"]], []).append(row)
+        return [
+            {**sorted(some, key=self.size)[(len(some) - 1) // 2], "model": name, "seeds": len(some)}
+            for name, some in seeds.items()
+        ]
+
+    def _said(self, row: Row) -> str:
+        seeds = f" (median of {row['seeds']} seeds)" if row["seeds"] > 1 else ""
+        return self.verdict(row) + seeds
+
+    def combine(self, subjects: Subjects, results: Sequence[ProbeResult]) -> ProbeResult:
+        """The results of runs that were tested on different texts as one."""
+        if len(results) == 1:
+            return results[0]
+        rows, summary, differences = (
+            [row for result in results for row in getattr(result, part)]
+            for part in ("rows", "summary", "differences")
+        )
+        if not rows:
+            return replace(results[0], summary=summary)
+        notes = list(dict.fromkeys(note for result in results for note in result.notes))
+        little = results[0].too_little if all(r.too_little for r in results) else ""
+        more: dict[str, Any] = {"differences": differences, "too_little": little}
+        return self.result(subjects, rows, summary, notes=notes, **more)
+
+
+def _point(rows: Rows) -> Point:
+    """What is drawn of one run, or of several seeds."""
+    values = [row["value"] for row in rows if row["value"] is not None]
+    if len(rows) == 1:
+        return Point(rows[0]["value"], rows[0]["low"], rows[0]["high"])
+    return Point(statistics.median(values), min(values), max(values)) if values else Point(None)
 
 
 class CurveProbe(Probe):

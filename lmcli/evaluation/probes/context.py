@@ -1,108 +1,117 @@
 """What the past is worth: how much more a token surprises when only its last c tokens are known.
 
 **In:** runs, held-out text.
-**Out:** by context length c: mean extra loss, every token compared with itself; KL divergence.
+**Out:** by context length c: mean extra loss, every token compared with itself; KL divergence; the
+effective context with its interval.
 
-One pass with the state carried gives l_full(t). Then reading restarts every K tokens, in eight
-phases, from the start state (`reset`) or from a state saved elsewhere (`donor`):
+One pass with the state carried gives l_full(t). Then reading restarts in many places, from the
+start state (`reset`) or from a state saved elsewhere (`donor`):
 
     delta(c) = mean over t of [l_restart(t) - l_full(t)],   c = t - restart
 
 so the whole curve costs a few passes and not one for each c. KL(full || restart) shows influence
 that brings no use. A model that sees n - 1 tokens has delta = 0 exactly for c >= n - 1. The
-*effective context* is where the upper limit has come down to 1 % of perplexity (ln 1.01).
-Khandelwal, He, Qi and Jurafsky (2018); Dai et al. (2019).
+*effective context* is the smallest c at which the isotonic (non-increasing) fit of delta is at most
+1 % of perplexity per word, whatever the tokens are. Khandelwal, He, Qi and Jurafsky (2018); Dai et
+al. (2019); Barlow et al. (1972) for isotonic regression.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from lmcli.data.batches import IGNORED
 from lmcli.evaluation.probes.base import (
-    CurveProbe,
+    Probe,
+    ProbeResult,
     Row,
     Rows,
     bucket_bound,
     interval_columns,
-    leading_run,
     reach_words,
 )
-from lmcli.evaluation.probes.data import ProbeData, ProbedModel
-from lmcli.evaluation.probes.sampling import Mean, Places, powers, zero_noise
-from lmcli.evaluation.state_batches import (
-    ROWS,
-    Ids,
-    documents,
-    padded,
-    pairs,
-    row_bytes,
-    stack,
-    take,
-    token_nll,
+from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
+from lmcli.evaluation.probes.restarts import choose_excerpts, read_restarts
+from lmcli.evaluation.probes.sampling import (
+    FEWEST_STRETCHES,
+    Mean,
+    Places,
+    draw_blocks,
+    longest_span,
+    powers,
+    stretches,
 )
-from lmcli.evaluation.statistics import Floats
-from lmcli.models.base import LanguageModel, State
+from lmcli.evaluation.state_batches import documents
+from lmcli.evaluation.statistics import Counts, Floats
 from lmcli.report.result import COUNT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
 WORTH = math.log(1.01)
-"""nats a token; less is taken for no use"""
-PHASES = 8
-MEMORY = 1 << 27
-"""bytes of states saved"""
-DENSE, CYCLE, SCORED = 128, 32, 8
-"""the first 128 context lengths are all scored, then the last 8 of each 32"""
-DONORS, COMPARED = 48, 48
-"""how many states are saved to begin from elsewhere, and how many restarts get a KL divergence"""
+"""nats a word; less is taken for no use"""
+WORDS = Metric("words", 1)
 
 
 @dataclass(frozen=True)
 class ContextSettings:
     """How much text, and how far back."""
 
-    tokens: int = setting(16_000, "tokens of held-out text that are read, at the most", least=64)
+    tokens: int = setting(48_000, "tokens of held-out text that are read, at the most", least=64)
     longest: int = setting(1024, "longest context K, a power of two", least=16, most=65536)
 
 
-class Context(CurveProbe):
+class Context(Probe):
     """The loss of reading from elsewhere."""
 
     name = "context"
     Settings = ContextSettings
     x = "context"
+    reach = "effective"
     picture = Figure(
-        "what forgetting costs: nats a token, by how many tokens are known", (), (),
+        "what forgetting costs: nats a word, by how many tokens are known", (), (),
         Metric("nats", 0, "power"), "up to N tokens known", WORTH, "1 % of perplexity", "log",
     )  # fmt: skip
     columns = (
         Column("bucket", text("known")),
+        Column("words", WORDS),
         *interval_columns("costs", Metric("", 4)),
         Column("donor", Metric("wrong past", 4)),
         Column("kl", Metric("KL", 4)),
         Column("count", COUNT),
     )
     note = (
-        "costs: extra nats a token after a restart; wrong past: restarted with a state from "
-        "elsewhere; the line is 1 % of perplexity"
+        "known: tokens, the most of them also in words; costs: extra nats a token after a restart; "
+        "wrong past: restarted with a state from elsewhere; the line is 1 % of perplexity per word"
     )
 
-    def measure(
-        self, subject: ProbedModel, data: ProbeData, settings: Any, seed: int
-    ) -> list[dict[str, Any]]:
-        """One row a bucket of context lengths."""
-        return measure(subject, data.held_out, settings, seed)
+    def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
+        """One curve a run."""
+        rows, summary = list[dict[str, Any]](), list[dict[str, Any]]()
+        for subject in subjects:
+            own, effective = measure(subject, data.held_out, settings, seed)
+            if own:
+                rows += own
+                summary.append(subject.row(effective=effective, figure=_in_words(effective)))
+        if not rows:
+            return ProbeResult("context", [], "the held-out text is too short")
+        return self.result(subjects, rows, summary)
 
-    def summary(self, subject: ProbedModel, rows: Rows) -> dict[str, Any]:
-        """The effective context."""
-        effective = effective_context(rows)
-        return subject.row(effective=effective, figure=reach_words(effective))
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """In nats a word, so that one threshold holds for all tokens; words below the ticks."""
+        per_word = [
+            row | {n: row[n] * row["tokens_per_word"] for n in ("value", "low", "high")}
+            for row in map(dict, rows)
+        ]
+        figure = self.curve(subjects, per_word)
+        ratios = [row["tokens_per_word"] for row in rows]
+        if max(ratios) > 1.05 * min(ratios):
+            return [figure]
+        lengths = [int(tick) / float(np.mean(ratios)) for tick in figure.ticks]
+        words = [f"{length:.{1 if length < 10 else 0}f}" for length in lengths]
+        return [replace(figure, second_ticks=words, second_label="words")]
 
     def verdict(self, row: Row) -> str:
         """How many tokens are of use."""
@@ -111,183 +120,77 @@ class Context(CurveProbe):
 
 def measure(
     subject: ProbedModel, texts: Sequence[str], settings: Any, seed: int = 0
-) -> list[dict[str, Any]]:
-    """One row a bucket of context lengths."""
-    streams = [s for s in documents(subject.tokenizer, texts, settings.tokens) if len(s) > 2]
-    if not streams:
-        return []
-    model, longest = subject.model, span(max(map(len, streams)), settings.longest)
-    restarts = restart_places(streams, longest)
-    rng = np.random.default_rng(seed)
-    count = int(max(2, min(DONORS + COMPARED, MEMORY // row_bytes(model), len(restarts))))
-    saved = rng.permutation(len(restarts))[:count]  # those whose true state is saved
-    full, states = read_whole(model, streams, restarts, saved)
-    rows = [streams[r.row][r.begin : r.begin + longest + 1] for r in restarts]
-    own = [full[r.row][r.begin : r.begin + longest] for r in restarts]
-    reset = token_nll(model, rows, model.initial_state(len(rows)), spots(longest))
-    delta = np.full((len(rows), longest), np.nan)  # (rows, K); column c - 1
-    for line, restarted, carried in zip(delta, reset, own, strict=True):
-        line[: len(carried)] = restarted - carried
-    donor = donor_nats(model, rows, own, states, donors(restarts, saved, longest, rng))
-    kl = divergences(model, [rows[k] for k in saved[:COMPARED]], states)
-    blocks = np.array([r.place // longest for r in restarts])
-    return _buckets(subject, zero_noise(delta), {"donor": donor, "kl": kl}, blocks, seed)
-
-
-# ------------------------------------------------------------------ by context length
-
-
-def _buckets(
-    subject: ProbedModel, delta: Floats, others: dict[str, Floats], blocks: Places, seed: int
-) -> list[dict[str, Any]]:
-    """Means and intervals by bucket."""
-    edges = np.array([bucket_bound(c + 1) for c in range(delta.shape[1])])
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One row a bucket of context lengths, and the effective context; nothing of a short text."""
+    streams = [s for s in documents(subject.tokenizer, texts) if len(s) > 2]
+    total = sum(map(len, streams))
+    longest = max(8, bucket_bound(1 + longest_span(streams, 2 * settings.longest)) // 4)
+    excerpts = choose_excerpts(streams, longest, settings.tokens)
+    if not excerpts:
+        return [], {}
+    restarted = read_restarts(subject.model, excerpts, longest, np.random.default_rng(seed))
+    blocks = stretches(restarted.targets, total)
+    per_word = (total - len(streams)) / max(1, sum(len(text.split()) for text in texts))
+    effective = effective_context(restarted.delta, blocks, WORTH / per_word, seed)
+    effective |= {"words": effective["tokens"] / per_word}
+    delta, others = restarted.delta, {"donor": restarted.donor, "kl": restarted.divergence}
+    edges = np.array([bucket_bound(c + 1) for c in range(longest)])
     rows = []
-    for number, upper in enumerate(powers(delta.shape[1])):
+    for number, upper in enumerate(powers(longest)):
         inside = np.flatnonzero(edges == upper)
-        mean = Mean.of(delta[:, inside], blocks, seed)
+        mean = Mean.of(delta[:, inside], blocks[:, inside], seed)
         if mean.count == 0:
             break
         row = subject.row(context=upper, context_from=int(inside[0]) + 1, **mean.row())
         row |= {"count": mean.count, "chance": 0.0}
+        row |= {"words": upper / per_word, "tokens_per_word": per_word}
         for name, table in others.items():
             there = table[:, number] if number < table.shape[1] else table[:0, 0]
             there = there[np.isfinite(there)]
             row[name] = float(there.mean()) if len(there) else None
         rows.append(row)
-    return rows
+    return rows, effective
 
 
-def effective_context(rows: Rows) -> dict[str, Any]:
-    """{"tokens": c, "at_least": whether more is of use}.
+def effective_context(delta: Floats, blocks: Places, threshold: float, seed: int) -> dict[str, Any]:
+    """The smallest c at which the isotonic fit is at most `threshold`, with its 95 % limits.
 
-    c is the upper bound of the last bucket before the first whose upper limit is within 1 %.
+    `at_least` and `high_at_least` say that it is more than the longest c. The limits come from
+    drawing stretches of the text again; None for fewer than 8. Shapes: delta, blocks (N, C).
     """
-    useful, at_least = leading_run(rows, lambda row: not row["high"] <= WORTH)  # nan: not known
-    return {"tokens": useful[-1]["context"] if useful else 0, "at_least": at_least}
+    finite, width = np.isfinite(delta), delta.shape[1]
+    _, number = np.unique(blocks, return_inverse=True)
+    count = int(number.max()) + 1
+    key = (number.reshape(delta.shape) * width + np.arange(width))[finite]
+    excess = np.bincount(key, delta[finite] - threshold, count * width).reshape(count, width)
+    last = 1 + int(np.flatnonzero(finite.any(0))[-1])
+    tokens = int(crossings(excess.sum(0)))
+    found = {"tokens": min(tokens, last), "at_least": tokens > last, "low": None, "high": None}
+    if count < FEWEST_STRETCHES:
+        return found | {"high_at_least": False}
+    drawn = crossings(draw_blocks(count, seed).astype(np.float64) @ excess)
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest").tolist()
+    limits = {"low": min(low, last), "high": min(high, last), "high_at_least": high > last}
+    return found | limits
 
 
-# ------------------------------------------------------------------ reading from a restart
+def crossings(excess: Floats) -> Counts:
+    """The smallest c at which the isotonic fit of a curve is not above a threshold.
 
-
-@dataclass(frozen=True)
-class Restart:
-    """Reading that begins at token `begin` of document `row`, `place` tokens into the text."""
-
-    row: int
-    begin: int
-    place: int
-
-
-def spots(longest: int) -> list[int]:
-    """Where scoring stops and goes on.
-
-    >>> spots(192)
-    [128, 152, 160, 184]
+    `excess` is the sum of (value - threshold) at c = 1, 2, ...: where the fit is above the
+    threshold, this is summed over the prefix of which the sum is largest. Shapes: (..., C) -> (...)
     """
-    return [s for b in range(DENSE, longest, CYCLE) for s in (b, b + CYCLE - SCORED)]
+    sums = np.cumsum(excess, axis=-1)
+    first: Counts = np.where(sums.max(-1) > 0, sums.argmax(-1) + 2, 1)
+    return first
 
 
-def span(length: int, most: int) -> int:
-    """K: the largest power of two that is at most half of the longest document."""
-    return max(8, min(1 << (most.bit_length() - 1), 1 << max(3, (length // 2).bit_length() - 1)))
-
-
-def restart_places(streams: Sequence[Ids], longest: int) -> list[Restart]:
-    """Every K / 8 tokens of each document: eight phases of restarts that lie K apart."""
-    step, place, restarts = max(1, longest // PHASES), 0, list[Restart]()
-    for row, ids in enumerate(streams):
-        restarts += [Restart(row, b, place + b) for b in range(step, len(ids) - 1, step) if b]
-        place += len(ids)
-    return restarts
-
-
-@torch.inference_mode()
-def read_whole(
-    model: LanguageModel,
-    streams: Sequence[Ids],
-    restarts: Sequence[Restart],
-    saved: Places,
-) -> tuple[list[Floats], State]:
-    """-ln p of every token but the first of each document, and the states before some restarts."""
-    inputs = padded([s[:-1] for s in streams], model.start_id)
-    targets = padded([s[1:] for s in streams], IGNORED)
-    due: dict[int, list[int]] = {}
-    for number, k in enumerate(saved.tolist()):
-        due.setdefault(restarts[k].begin, []).append(number)
-    cuts = sorted({0, *due, inputs.shape[1]})
-    state = model.initial_state(len(streams))
-    nats, taken, whose = [], [], []
-    for begin, end in zip(cuts, [*cuts[1:], cuts[-1]], strict=True):
-        if begin in due:
-            taken.append(take(state, [restarts[saved[n]].row for n in due[begin]]))
-            whose += due[begin]
-        for x, y in pairs(inputs[:, begin:end], targets[:, begin:end], model.scoring_width):
-            logs, state = model.log_probabilities(x, y, state)
-            nats.append(-logs.double())
-    table = torch.cat(nats, dim=1).numpy()
-    full = [row[: len(s) - 1] for row, s in zip(table, streams, strict=True)]
-    return full, take(stack(taken), np.argsort(whose))
-
-
-def donors(
-    restarts: Sequence[Restart],
-    saved: Places,
-    longest: int,
-    rng: np.random.Generator,
-) -> Places:
-    """For each restart one of the saved states, from 4 K tokens away or as far as there is."""
-    places = np.array([restarts[k].place for k in saved])
-    numbers = []
-    for r in restarts:
-        away = np.abs(places - r.place)
-        enough = np.flatnonzero(away >= 4 * longest)
-        numbers.append(int(rng.choice(enough)) if len(enough) else int(away.argmax()))
-    return np.array(numbers)
-
-
-@torch.inference_mode()
-def donor_nats(
-    model: LanguageModel,
-    rows: Sequence[Ids],
-    own: Sequence[Floats],
-    states: State,
-    which: Places,
-) -> Floats:
-    """Extra nats after 1, 2, 4, ... tokens from a donor's state. Shapes: -> (rows, buckets)."""
-    some = int(max(8, min(ROWS, MEMORY // row_bytes(model))))
-    ends = powers(max(map(len, rows)) - 1)
-    table = np.full((len(rows), len(ends)), np.nan)
-    for first in range(0, len(rows), some):
-        group = range(first, min(first + some, len(rows)))
-        tokens = padded([rows[k] for k in group], model.start_id)
-        state, begin = take(states, which[group]), 0
-        for column, end in enumerate(ends):
-            logits, state = model.last_logits(tokens[:, begin:end], state)
-            nats = -logits.log_softmax(-1).gather(1, tokens[:, end : end + 1] % model.vocabulary)
-            for k, value in zip(group, nats[:, 0].tolist(), strict=True):
-                if len(rows[k]) > end:
-                    table[k, column] = value - own[k][end - 1]
-            begin = end
-    return zero_noise(table)
-
-
-@torch.inference_mode()
-def divergences(model: LanguageModel, rows: Sequence[Ids], states: State) -> Floats:
-    """KL(full || reset) in nats after 1, 2, 4, ... tokens. Shapes: -> (rows, buckets)."""
-    longest = max(map(len, rows)) - 1
-    tokens = padded([row[:-1] for row in rows], model.start_id)
-    full, reset = take(states, np.arange(len(rows))), model.initial_state(len(rows))
-    nats, begin = [], 0
-    for end in powers(longest):
-        a, full = model.last_logits(tokens[:, begin:end], full)
-        b, reset = model.last_logits(tokens[:, begin:end], reset)
-        a, b = a.double().log_softmax(-1), b.double().log_softmax(-1)
-        apart = (a.exp() * (a - b)).sum(-1)
-        there = torch.tensor([len(row) > end for row in rows])
-        nats.append(apart.masked_fill(~there, math.nan))
-        begin = end
-    return zero_noise(torch.stack(nats, dim=1).numpy())
+def _in_words(effective: Row) -> str:
+    """The effective context as a sentence has it."""
+    shown = f"{reach_words(effective)} ({WORDS.show(effective['words'])} words"
+    if effective["low"] is None:
+        return f"{shown}; too little text for an interval)"
+    return f"{shown}; 95 %: {effective['low']:,} to {effective['high']:,} tokens)"
 
 
 Member = Context

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lmcli.data.corpus import Corpus, CorpusSpec, read_documents, reopen_corpus
+from lmcli.data.corpus import Corpus, CorpusSpec, find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.errors import LmcliError, TextError
 from lmcli.grammars.base import find_companions
@@ -35,9 +35,11 @@ class ProbedModel:
     untrained: Callable[[], LanguageModel]
     """the same architecture as it was before it was trained"""
     run: Run | None = None  # with the record of its training
+    label: str = ""
+    """what it is called in pictures and sentences; runs with one label are seeds of one another"""
 
     @classmethod
-    def of(cls, run: Run) -> ProbedModel:
+    def of(cls, run: Run, label: str = "") -> ProbedModel:
         """A run with its best weights."""
 
         def untrained() -> LanguageModel:
@@ -45,7 +47,8 @@ class ProbedModel:
                 torch.manual_seed(run.record.seed)
                 return run.new_model().eval()
 
-        return cls(str(run.path), run.record.arch, run.model(), run.tokenizer, untrained, run)
+        path, model = str(run.path), run.model()
+        return cls(path, run.record.arch, model, run.tokenizer, untrained, run, label)
 
     def row(self, **values: Any) -> dict[str, Any]:
         """A row of this run."""
@@ -56,13 +59,13 @@ Subjects = Sequence[ProbedModel]
 
 
 def labels(subjects: Subjects) -> dict[str, str]:
-    """Short names: the architecture, where two are alike the folder, or else the whole path."""
+    """Short names: labels, architectures, or where two of these are alike folders or paths."""
     archs = [s.arch for s in subjects]
     folders = [Path(s.name).name for s in subjects]
     names = {}
     for s, folder in zip(subjects, folders, strict=True):
         short = folder if folders.count(folder) == 1 else s.name
-        names[s.name] = s.arch if archs.count(s.arch) == 1 else short
+        names[s.name] = s.label or (s.arch if archs.count(s.arch) == 1 else short)
     return names
 
 
@@ -92,12 +95,12 @@ class ProbeData:
         about = (beside.items and beside.about) or {}
         optimum = about.get("optimum") if about.get("tokenizer", "word") == "word" else None
         best = optimum if isinstance(optimum, dict) else {}
-        return cls(tuple(held_out), _sample(train), beside.items, best, tuple(texts))
+        return cls(tuple(held_out), _sample(train, MOST_TRAIN), beside.items, best, tuple(texts))
 
     @classmethod
     def of_corpus(cls, corpus: Corpus, on_progress: OnProgress = warnings_only) -> ProbeData:
         """The test part, as validation chose weights and rates; validation where there is none."""
-        held_out = _sample(corpus.test or corpus.valid)
+        held_out = _sample(corpus.test or corpus.valid, MOST_HELD_OUT)
         return cls.of(corpus.spec.texts, held_out, corpus.train, on_progress)
 
     @classmethod
@@ -110,7 +113,8 @@ class ProbeData:
             train = None
             with suppress(LmcliError):
                 train = reopen_corpus(runs[0].record.corpus, runs[0].path).train
-            return cls.of(texts, read_documents(texts, first.options), train, on_progress)
+            given = Split(find_documents(texts, first.options, on_progress)[1])
+            return cls.of(texts, _sample(given, MOST_HELD_OUT), train, on_progress)
         for run in runs[1:]:
             same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
             if not same or CorpusSpec.from_json(run.record.corpus) != first:
@@ -127,9 +131,9 @@ class ProbeData:
         return sum(map(len, self.held_out)) + sum(map(len, self.train))
 
 
-MOST_CHARACTERS = 1 << 25
-"""of each part of a corpus; of a larger one an evenly spread sample is taken"""
+MOST_TRAIN, MOST_HELD_OUT = 1 << 25, 1 << 21
+"""characters of each part; of a larger one an evenly spread sample is taken"""
 
 
-def _sample(part: Split | None) -> tuple[str, ...]:
-    return tuple(part.sample(MOST_CHARACTERS).documents) if part else ()
+def _sample(part: Split | None, characters: int) -> tuple[str, ...]:
+    return tuple(part.sample(characters).documents) if part else ()

@@ -3,12 +3,16 @@
 **In:** runs, held-out text.
 **Out:** by the number of tokens between: repeat surprisal, 100 = as hard as the first time.
 
-Ten content words of the text's own vocabulary, g tokens of held-out text, the same ten words again:
+Ten content words of the text's own vocabulary, list A, g tokens of held-out text, A again:
 
     repeat surprisal = 100 * median loss of the second list's words 2..10 / that of the first's
 
-Controls: the second list in another order (permuted), and ten other words (novel), which is what
-knowing nothing gives. Works with any text. Armeni, Honey and Linzen (2022).
+Controls vary what was heard first and keep the second list, in the same place: A in another order
+(permuted), and ten other words B (novel). So the words that are scored are the same, and
+
+    score = L(A | heard B) - L(A | heard A)
+
+in nats a word is what having heard A saves. Works with any text. Armeni, Honey and Linzen (2022).
 """
 
 from __future__ import annotations
@@ -33,13 +37,15 @@ from lmcli.evaluation.probes.base import (
 )
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.probes.recall.items import FREQUENT
+from lmcli.evaluation.probes.sampling import Mean, draw_targets, longest_span, zero_noise
 from lmcli.evaluation.state_batches import Ids, advance, documents, token_nll
 from lmcli.evaluation.statistics import Floats, block_weights, limits, weighted_medians
 from lmcli.registry import TOKENIZERS
 from lmcli.report.result import COUNT, Column, Figure, Metric
 from lmcli.settings import setting
 
-LISTS = ("repeated", "permuted", "novel")
+FIRST = ("same", "permuted", "novel")
+"""lists that are heard first"""
 LEAST_COUNT = 3
 
 
@@ -58,18 +64,25 @@ class Echo(Probe):
     name = "echo"
     Settings = EchoSettings
     x = "gap"
+    reach = "copies"
     picture = Figure(
         "a list said twice: loss the second time, 100 = as the first time", (), (),
-        Metric("", 0), "tokens between the lists", 100.0,
+        Metric("", 0), "tokens between the lists", 100.0, "as the first time",
     )  # fmt: skip
     columns = (
         Column("gap", COUNT, "gap"),
         *interval_columns("second time", Metric("", 1)),
-        Column("permuted", Metric("permuted", 1)),
-        Column("chance", Metric("novel", 1)),
+        Column("chance", Metric("after novel", 1)),
+        Column("saved", Metric("saved", 3)),
+        Column("saved_low", Metric("from", 3)),
+        Column("saved_high", Metric("to", 3)),
+        Column("order", Metric("by order", 3)),
         Column("count", COUNT, "lists"),
     )
-    note = "novel: ten other words instead, which is what knowing nothing gives"
+    note = (
+        "after novel: ten other words were heard first, so nothing is known; saved: nats a word, "
+        "after novel words minus after the same; by order: after the same in another order"
+    )
 
     def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """The same lists and the same places of the text for all runs."""
@@ -104,14 +117,16 @@ def _spells(tokenizer: Any, word: str) -> bool:
     return tokenizer.unknown not in tokenizer.encode(word)
 
 
-def _trials(words: Sequence[str], settings: Any, seed: int) -> list[tuple[list[list[str]], float]]:
-    """The three lists of each trial, and where the text between is taken from, 0 to 1."""
-    rng = np.random.default_rng(seed)
-    trials, n = [], settings.words
+def draw_lists(words: Sequence[str], settings: Any, seed: int) -> list[list[list[str]]]:
+    """Of each trial the list, a derangement of it, and a list of other words."""
+    rng, n = np.random.default_rng(seed), settings.words
+    trials = []
     for _ in range(settings.trials):
         drawn = [words[i] for i in rng.choice(len(words), 2 * n, replace=False)]
-        permuted = [drawn[(i + 1) % n] for i in rng.permutation(n)]
-        trials.append(([drawn[:n], permuted, drawn[n:]], float(rng.random())))
+        order = rng.permutation(n)
+        while (order == np.arange(n)).any():
+            order = rng.permutation(n)
+        trials.append([drawn[:n], [drawn[i] for i in order], drawn[n:]])
     return trials
 
 
@@ -123,30 +138,43 @@ def _encode(subject: ProbedModel, words: Sequence[str]) -> tuple[Ids, npt.NDArra
     return encoded.ids.astype(np.int64), np.searchsorted(word_ends, encoded.ends, "left")
 
 
+def fillers(streams: Sequence[Ids], longest: int, count: int, seed: int) -> list[Ids]:
+    """`count` random stretches of text, each of one document and as long as documents allow."""
+    length = min(longest, max(0, longest_span(streams, longest + 2) - 2))
+    rng = np.random.default_rng(seed)
+    places = draw_targets(streams, count, rng, length)
+    if len(places) == 0:
+        return [np.empty(0, np.int64)] * count
+    drawn = rng.integers(len(places), size=count) if len(places) < count else np.arange(count)
+    some = zip(places.document[drawn].tolist(), places.place[drawn].tolist(), strict=True)
+    return [streams[d][p - length : p] for d, p in some]
+
+
 @torch.inference_mode()
 def measure(
     subject: ProbedModel, data: ProbeData, words: Sequence[str], settings: Any, seed: int
 ) -> list[dict[str, Any]]:
-    """One row a gap."""
+    """One row a gap; all first lists are read side by side."""
     model, start = subject.model, np.array([subject.tokenizer.start])
-    trials = _trials(words, settings, seed)
-    lists = {n: [_encode(subject, t[k]) for t, _ in trials] for k, n in enumerate(LISTS)}
-    opening = [np.concatenate([start, ids]) for ids, _ in lists["repeated"]]
-    initial = model.initial_state(len(trials))
-    first = _word_nats(token_nll(model, opening, initial), lists["repeated"])
-    after_first = advance(model, [ids[:-1] for ids in opening], initial)
-    stream = np.concatenate([d[1:] for d in documents(subject.tokenizer, data.held_out)])
-    rows = []
-    for gap in gaps(min(settings.longest, len(stream))):
-        places = [int(place * (len(stream) - gap + 1)) for _, place in trials]
-        ends = zip(opening, places, strict=True)
-        between = [np.concatenate([ids[-1:], stream[p : p + gap]]) for ids, p in ends]
-        state = advance(model, [b[:-1] for b in between], after_first)
-        second = {}
-        for name, some in lists.items():
-            pairs = zip(between, some, strict=True)
-            again = [np.concatenate([b[-1:], ids]) for b, (ids, _) in pairs]
-            second[name] = _word_nats(token_nll(model, again, state), some)
+    trials = draw_lists(words, settings, seed)
+    streams = documents(subject.tokenizer, data.held_out)
+    between = fillers(streams, settings.longest, len(trials), seed) * len(FIRST)
+    heard = [_encode(subject, trial[k])[0] for k in range(len(FIRST)) for trial in trials]
+    lists = [_encode(subject, trial[0]) for trial in trials]
+    opening = [np.concatenate([start, ids]) for ids in heard]
+    initial = model.initial_state(len(opening))
+    first = _word_nats(token_nll(model, opening[: len(trials)], initial), lists)
+    state = advance(model, [ids[:-1] for ids in opening], initial)
+    last, read, rows = [ids[-1:] for ids in opening], 0, list[dict[str, Any]]()
+    for gap in gaps(len(between[0])):
+        pieces = zip(last, between, strict=True)
+        passed = [np.concatenate([end, text[read:gap]]) for end, text in pieces]
+        state = advance(model, [ids[:-1] for ids in passed], state)
+        last, read = [ids[-1:] for ids in passed], gap
+        again = zip(last, lists * len(FIRST), strict=True)
+        nats = token_nll(model, [np.concatenate([end, ids]) for end, (ids, _) in again], state)
+        table = _word_nats(nats, lists * len(FIRST)).reshape(len(FIRST), *first.shape)
+        second = dict(zip(FIRST, table, strict=True))
         rows.append(subject.row(gap=gap, **_surprisals(first, second, seed)))
     return rows
 
@@ -169,23 +197,25 @@ def _word_nats(
 
 
 def _surprisals(first: Floats, second: dict[str, Floats], seed: int) -> dict[str, Any]:
-    """Repeat surprisal with its interval, those of the controls, what is saved against novel."""
-    trials = np.repeat(np.arange(len(first)), first.shape[1])
-    weights = block_weights(trials, seed)
+    """Repeat surprisal with its interval, the same after other lists, the scores in nats a word.
+
+    Shapes: (trials, words - 1) each.
+    """
+    trials = np.broadcast_to(np.arange(len(first))[:, None], first.shape)
+    weights = block_weights(trials.ravel(), seed)
     base = weighted_medians(first.ravel(), weights)
-    middle = float(np.median(first))
-    drawn = {name: 100 * weighted_medians(second[name].ravel(), weights) / base for name in LISTS}
-    value = {name: 100 * float(np.median(second[name])) / middle for name in LISTS}
-    low, high = limits(drawn["repeated"])
-    row = {"value": value["repeated"], "low": low, "high": high, "count": len(first)}
+    low, high = limits(100 * weighted_medians(second["same"].ravel(), weights) / base)
+    value = {k: 100 * float(np.median(nats) / np.median(first)) for k, nats in second.items()}
+    row = {"value": value["same"], "low": low, "high": high, "count": len(first)}
     row |= {"chance": value["novel"], "permuted": value["permuted"]}
-    saved_low, saved_high = limits(drawn["novel"] - drawn["repeated"])
-    saved = value["novel"] - value["repeated"]
-    return row | {"saved": saved, "saved_low": saved_low, "saved_high": saved_high}
+    for name, heard in (("saved", "novel"), ("order", "permuted")):
+        paired = zero_noise(second[heard] - second["same"])
+        row |= Mean.of(paired, trials, seed).row(name)
+    return row
 
 
 def _summary(subject: ProbedModel, rows: Rows) -> dict[str, Any]:
-    """The largest gap up to which the second list is easier than a novel one."""
+    """The largest gap up to which having heard the list makes it easier."""
     easier, at_least = leading_run(rows, lambda row: row["saved_low"] > 0)
     copies = {"tokens": easier[-1]["gap"] if easier else None, "at_least": at_least}
     return subject.row(copies=copies, figure=reach_words(copies) if easier else "none shown")

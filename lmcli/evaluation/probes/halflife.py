@@ -23,7 +23,7 @@ from torch import Tensor
 from lmcli.evaluation.probes.base import Probe, ProbeResult, Row
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.evaluation.state_batches import documents, random_chunks
-from lmcli.evaluation.statistics import Floats, wilson
+from lmcli.evaluation.statistics import Floats
 from lmcli.models.base import ActivationRecorder, LanguageModel
 from lmcli.report.result import PERCENT, Column, Figure, Metric
 from lmcli.settings import setting
@@ -60,7 +60,10 @@ class Halflife(Probe):
         Column("units", Metric("units")),
     )
     one_row_a_run = True
-    note = "half-lives in tokens, from the gates alone: a lower bound of what is kept"
+    note = (
+        "half-lives in tokens, from the gates alone: a lower bound of what is kept; the units of "
+        "one net are no sample, so there are no intervals"
+    )
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only a model with such a gate."""
@@ -81,6 +84,10 @@ class Halflife(Probe):
             rows += _rows(subject, lives, before)
             summary.append(_summary(subject, lives, before))
         return self.result(subjects, rows, summary)
+
+    def size(self, row: Row) -> float:
+        """The median half-life."""
+        return float(row["median"])
 
     def verdict(self, row: Row) -> str:
         """The median and the slowest tenth."""
@@ -111,11 +118,10 @@ def shares(lives: Floats) -> dict[int, int]:
 
 
 def _rows(subject: ProbedModel, lives: Floats, before: Floats) -> list[dict[str, Any]]:
-    """One row an octave of half-lives."""
+    """One row an octave of half-lives; the units of one net are no sample, hence no interval."""
     rows, untrained = [], shares(before)
     for lag, count in shares(lives).items():
-        low, high = wilson(count, len(lives))
-        row = subject.row(lag=lag, value=count / len(lives), low=low, high=high)
+        row = subject.row(lag=lag, value=count / len(lives), low=None, high=None)
         row |= {"count": len(lives), "units": count, "chance": None}
         rows.append(row | {"initial": untrained[lag] / len(before)})
     return rows

@@ -61,8 +61,10 @@ class ProbeReport:
         for result in self.results:
             blocks += [*result.pictures(), *map(Passage, result.notes)]
             blocks.append(Passage(f"{result.probe}: {result.verdict}\n"))
-            for row in result.summary:
-                mine = rows.setdefault(row["run"], {"run": row["run"], "arch": row["arch"]})
+            for row in result.middle or result.summary:
+                mine = rows.setdefault(
+                    row.get("model", row["run"]), {"run": row["run"], "arch": row["arch"]}
+                )
                 mine[result.probe] = row["figure"]
         names = [r.probe for r in self.results]
         columns = [Column("name", text("run"))]

@@ -8,6 +8,7 @@ Stretches because what a model finds hard in one place it finds hard next to it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.evaluation.state_batches import Ids
-from lmcli.evaluation.statistics import Floats, block_counts, limits
+from lmcli.evaluation.statistics import Counts, Floats, block_counts, limits
 
 Places = npt.NDArray[np.int64]
 
@@ -28,6 +29,10 @@ STRETCHES = 20
 """into which a shorter text is cut"""
 SLICE = 8192
 """characters of a part of a text that is drawn at random, at the most"""
+FEWEST_STRETCHES = 8
+"""with fewer, what lies between them says too little for an interval"""
+TENTH = 0.1
+"""of the text, which documents must hold for what is measured over their length"""
 
 
 def zero_noise(values: Floats) -> Floats:
@@ -74,6 +79,21 @@ def draw_targets(
     return Targets(document, place, stretches(drawn, total))
 
 
+def longest_span(streams: Sequence[Ids], most: int) -> int:
+    """The length, up to `most`, that the documents with a tenth of all tokens have or exceed.
+
+    >>> longest_span([np.arange(9), np.arange(90), np.arange(300)], 1000)
+    300
+    >>> longest_span([np.arange(9)] * 99 + [np.arange(90)], 1000)
+    9
+    """
+    sizes = np.sort([len(s) for s in streams])[::-1]
+    if len(sizes) == 0:
+        return 0
+    enough = int(np.searchsorted(np.cumsum(sizes), TENTH * sizes.sum()))
+    return min(most, int(sizes[enough]))
+
+
 def stretches(places: Places, total: int, least: int = 1) -> Places:
     """The number of the stretch that each place of a text of `total` tokens is in.
 
@@ -93,6 +113,12 @@ def random_slices(texts: Sequence[str], rng: np.random.Generator) -> Iterator[st
         yield part[part.find(" ") + 1 :] if begin else part
 
 
+@functools.lru_cache(maxsize=8)
+def draw_blocks(blocks: int, seed: int) -> Counts:
+    """How often each block is drawn, in every replicate. Shapes: -> (REPLICATES, blocks)."""
+    return block_counts(blocks, np.random.default_rng(seed))
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean with its 95 % limits; nan where there is nothing."""
@@ -104,19 +130,20 @@ class Mean:
 
     @classmethod
     def of(cls, values: Floats, blocks: Places, seed: int) -> Mean:
-        """Of the finite values, all columns as one; blocks of rows are drawn again.
+        """Of the finite values; those of a block are drawn together.
 
-        Shapes: values (N,) or (N, C), blocks (N,). One seed draws the same blocks each time, so
-        the limits of a difference are paired.
+        Shapes: values (N,) or (N, C), blocks like the values or (N,). One seed draws the same
+        blocks each time, so the limits of a difference are paired.
         """
-        table = values.reshape(len(values), -1)
-        finite = np.isfinite(table)
-        sums, counts = np.where(finite, table, 0.0).sum(1), finite.sum(1)
-        _, number = np.unique(blocks, return_inverse=True)
-        sums, counts = np.bincount(number, sums), np.bincount(number, counts)
-        if counts.sum() == 0:
+        if blocks.ndim < values.ndim:
+            blocks = np.broadcast_to(blocks[:, None], values.shape)
+        finite = np.isfinite(values).ravel()
+        if not finite.any():
             return cls(float("nan"), float("nan"), float("nan"), 0)
-        drawn = block_counts(len(sums), np.random.default_rng(seed))  # (R, blocks)
+        _, number = np.unique(blocks, return_inverse=True)
+        sums = np.bincount(number.ravel(), np.where(finite, values.ravel(), 0.0))
+        counts = np.bincount(number.ravel(), finite)
+        drawn = draw_blocks(len(sums), seed)  # (R, blocks)
         total = drawn @ counts
         means = np.divide(drawn @ sums, total, out=np.full(len(total), np.nan), where=total > 0)
         return cls(float(sums.sum() / counts.sum()), *limits(means), int(counts.sum()))

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
-from lmcli.evaluation.probes.gradient import Gradient, below, decay, gradient_norms
+from lmcli.evaluation.probes.gradient import Gradient, below, choose_targets, decay, gradient_norms
 from lmcli.models.lstm import LSTM
 from lmcli.models.ngram.model import NGram
 from lmcli.models.rnn import RNN
 from lmcli.models.window import Window
+from lmcli.report.bar_chart import print_figure
 from lmcli.tokenizers.char import CharTokenizer
 
 V = 9
@@ -89,6 +91,45 @@ def test_rows_come_before_and_after_training_with_intervals():
     assert [r["lag"] for r in result.rows if r["time"] == "trained"] == [0, 1, 2, 4, 8, 16]
     assert all(r["low"] <= r["value"] <= r["high"] for r in result.rows)
     assert result.rows[0]["value"] == 1.0
+
+
+def test_all_that_is_read_for_a_target_is_of_its_document():
+    streams = [np.arange(1000 * k, 1000 * k + n) for k, n in enumerate((300, 30, 200))]
+    chosen = choose_targets(streams, Gradient.Settings(targets=64, longest=40), 0)
+    both = torch.cat([chosen.warm, chosen.read], dim=1)
+    assert chosen.read.shape == (64, 40 + 2)
+    assert chosen.warm.shape[1] > 0
+    assert (both.diff(dim=1) == 1).all()
+    assert (both % 1000 > 0).all()  # no start id, which would cut the gradient
+    assert choose_targets([np.arange(3)], Gradient.Settings(), 0) is None
+
+
+def test_shares_of_the_total_add_up_and_are_nothing_beyond_a_window():
+    tokenizer = CharTokenizer.train(["abcdefgh"], CharTokenizer.Settings())
+    torch.manual_seed(0)
+    model = Window(tokenizer.size, Window.Settings(window=4, hidden=8, embedding=4))
+    subject = ProbedModel("a", "window", model, tokenizer, lambda: model)
+    text = "".join("abcdefgh"[i] for i in np.random.default_rng(0).integers(8, size=400))
+    settings = Gradient.Settings(targets=16, longest=16)
+    result = Gradient().run([subject], ProbeData((text,)), settings)
+    share = {row["lag"]: row["share"] for row in result.rows if row["time"] == "trained"}
+    assert sum(share.values()) == pytest.approx(1.0)
+    assert share[8] == share[16] == 0.0
+    assert min(share[0], share[1], share[2], share[4]) > 0
+    assert result.summary[0]["trained"]["half_total"] in (0, 1, 2)
+    assert [f.series[0].points[1].value for f in result.figures][2] == share[1]
+
+
+def test_the_pictures_say_that_a_vanished_gradient_is_no_forgetting():
+    tokenizer = CharTokenizer.train(["abcdefgh"], CharTokenizer.Settings())
+    model = Window(tokenizer.size, Window.Settings(window=4, hidden=8, embedding=4))
+    subject = ProbedModel("a", "window", model, tokenizer, lambda: model)
+    result = Gradient().run([subject], ProbeData(("abcdefgh" * 20,)), Gradient.Settings())
+    console = Console(width=100)
+    with console.capture() as shown:
+        for figure in result.figures[:2]:
+            print_figure(figure, console)
+    assert " ".join(shown.get().split()).count("a vanished gradient and perfect memory") == 2
 
 
 def test_a_table_of_counts_has_no_gradient():

@@ -9,6 +9,8 @@ from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.halflife import Halflife, half_lives, shares
 from lmcli.models.gru import GRU
 from lmcli.models.lstm import LSTM
+from lmcli.models.mingru import MinGRU
+from lmcli.models.minlstm import MinLSTM
 from lmcli.models.rnn import RNN
 from lmcli.tokenizers.char import CharTokenizer
 
@@ -39,6 +41,26 @@ def test_a_gate_at_its_bias_has_the_half_life_of_the_closed_form(cls, bias, life
     assert exact == pytest.approx(life, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    ("cls", "changes", "biases"),
+    [
+        (LSTM, {"coupled": True}, (-1.0,)),  # 1 - i, i = 1/4
+        (MinGRU, {}, (-1.0, 0.0)),  # 1 - z, z = 1/4
+        (MinLSTM, {}, (1.0, -1.0, 0.0)),  # f / (f + i), f = 3/4, i = 1/4
+    ],
+)
+def test_each_gated_cell_has_the_retention_of_its_definition(cls, changes, biases):
+    model = cls(6, cls.Settings(hidden=H, embedding=3, layers=1, **changes)).eval()
+    layer = model.layers[0]
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.zero_()
+        for gate, bias in enumerate(biases):
+            layer.bias[gate * H : (gate + 1) * H] = bias * math.log(3)
+    found = half_lives(model, torch.zeros(2, 10, dtype=torch.long))
+    assert found.tolist() == pytest.approx([-math.log(2) / math.log(0.75)] * H)
+
+
 def test_document_starts_are_left_out():
     model = at_bias(LSTM, 2.0, 1)
     tokens = torch.tensor([[6, 0, 1, 6, 2, 3]])
@@ -66,6 +88,8 @@ def test_the_probe_says_what_half_of_the_units_do():
     assert row["median"] == pytest.approx(14.3, abs=0.1)
     assert row["initial_median"] == pytest.approx(2.2, abs=0.1)
     assert sum(r["value"] for r in result.rows) == pytest.approx(1.0)
+    # the units of one net are no sample of nets
+    assert all(r["low"] is None and r["high"] is None for r in result.rows)
 
 
 def test_what_has_no_such_gate_is_left_out():

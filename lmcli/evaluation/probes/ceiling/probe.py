@@ -71,6 +71,7 @@ class Ceiling(Probe):
     name = "ceiling"
     Settings = CeilingSettings
     x = "context"
+    is_of_text = True
     picture = Figure(
         "what the text rewards: nats a token that words of the past gain over an n-gram", (), (),
         Metric("nats", 4), "up to N tokens back",
@@ -114,7 +115,8 @@ class Ceiling(Probe):
         table = [row | {"bucket": _distance(row)} for row in rows]
         notes = [self.note]
         result = ProbeResult(self.name, rows, said, summary, self.columns, table, notes=notes)
-        return replace(result, figures=self._figures(rows))
+        middle = self.middle(subjects, summary)
+        return replace(result, figures=self._figures(rows), middle=middle)
 
     def _figures(self, rows: Rows) -> list[Figure]:
         """A picture for words and one for symbols; a series for each tokenizer."""

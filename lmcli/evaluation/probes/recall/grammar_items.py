@@ -25,7 +25,14 @@ from lmcli.evaluation.forced_choice import (
     main_kind,
 )
 from lmcli.evaluation.perplexity import score_documents
-from lmcli.evaluation.probes.base import Probe, ProbeResult, Row, interval_columns, leading_run
+from lmcli.evaluation.probes.base import (
+    Probe,
+    ProbeResult,
+    Row,
+    Rows,
+    interval_columns,
+    leading_run,
+)
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
 from lmcli.grammars.base import read_items
 from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
@@ -69,12 +76,16 @@ class GrammarRecall(Probe):
             asked = subject.run, model, tokenizer, groups, answers, data.train
             learning = measure_learning(*asked).to_json()
             summary.append(_summary(subject, own, share) | {"learning": learning})
-        kind = main_kind([kind for kind, _ in groups])
-        main = [row for row in rows if row["kind"] == kind]
-        changes = {"title": f"right answers by gap: {kind}", "reference": main[0]["chance"]}
-        note = f"target nats: 0 is perfect, {main[0]['amnesic_nats']:.2f} is amnesic ({kind})"
-        curve = self.curve(subjects, main, **changes)
-        return self.result(subjects, rows, summary, [curve], notes=[note])
+        main = _of_main_kind(rows)[0]
+        kind, amnesic = main["kind"], main["amnesic_nats"]
+        note = f"target nats: 0 is perfect, {amnesic:.2f} is amnesic ({kind})"
+        return self.result(subjects, rows, summary, notes=[note])
+
+    def figures(self, subjects: Subjects, rows: Rows) -> list[Figure]:
+        """The curve of the main kind."""
+        main = _of_main_kind(rows)
+        title = f"right answers by gap: {main[0]['kind']}"
+        return [self.curve(subjects, main, title=title, reference=main[0]["chance"])]
 
     def verdict(self, row: Row) -> str:
         """The largest gap above chance; what a run is told that has not learnt the task."""
@@ -83,6 +94,11 @@ class GrammarRecall(Probe):
         if remark := row["learning"]["remark"]:
             return f"{row['model']} {remark}{'; ' * shown}{reach}"
         return f"{row['model']}: {reach or 'not above chance at the smallest gap'}"
+
+
+def _of_main_kind(rows: Rows) -> list[Row]:
+    kind = main_kind([row["kind"] for row in rows])
+    return [row for row in rows if row["kind"] == kind]
 
 
 def _row(subject: ProbedModel, result: ItemAccuracy) -> dict[str, Any]:

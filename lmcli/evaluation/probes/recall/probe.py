@@ -126,11 +126,15 @@ class Recall(Probe):
             subjects,
             [*rows, *control],
             summary,
-            [self.curve(subjects, rows)],
             notes=[self.note, *filter(None, [too_little])],
             differences=_differences(subjects, tried, items, seed),
             too_little=too_little,
         )
+
+    def combine(self, subjects: Subjects, results: Sequence[ProbeResult]) -> ProbeResult:
+        """Items of a grammar have columns of their own."""
+        by_items = any("kind" in row for result in results for row in result.rows)
+        return Probe.combine(GrammarRecall() if by_items else self, subjects, results)
 
     def verdict(self, row: Row) -> str:
         """How far back the run reaches."""
@@ -287,4 +291,5 @@ def _nothing(subjects: Subjects, data: ProbeData) -> ProbeResult:
     )
     none = {"tokens": 0, "at_least": False}
     summary = [s.row(reach=none, words=None, figure="not measured") for s in subjects]
-    return ProbeResult("recall", [], note, summary, notes=[note], too_little=note)
+    middle = Recall().middle(subjects, summary)
+    return ProbeResult("recall", [], note, summary, notes=[note], too_little=note, middle=middle)
