@@ -32,7 +32,7 @@ from lmcli.evaluation.probes.base import (
     reach_words,
 )
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects
-from lmcli.evaluation.probes.sampling import Mean, powers
+from lmcli.evaluation.probes.sampling import FEWEST_STRETCHES, Mean, powers
 from lmcli.evaluation.probes.stored.answers import (
     AnswerTask,
     above_chance,
@@ -132,7 +132,7 @@ class Stored(Probe):
                 rows += own
                 summary.append(_summary(subject, own))
         if not rows:
-            said = "too few words of the held-out text came before"
+            said = "too few words of the held-out text are known to tell"
             return ProbeResult(self.name, [], said)
         return self.result(subjects, rows, summary)
 
@@ -209,7 +209,8 @@ def measure(subject: ProbedModel, task: WordTask, seed: int) -> list[dict[str, A
     words, rng, rows = len(task.vocabulary), np.random.default_rng(seed), list[dict[str, Any]]()
     for high in task.lags:
         swaps = [s for s in task.swaps if s.bucket == high]
-        if len(swaps) < FEWEST:
+        stretch = np.array([s.stretch for s in swaps])
+        if len(swaps) < FEWEST or len(np.unique(stretch)) < FEWEST_STRETCHES:
             break
         low = high // 2 + 1
         at, which = came(task.fitted, places, low, high)
@@ -218,7 +219,6 @@ def measure(subject: ProbedModel, task: WordTask, seed: int) -> list[dict[str, A
         fits = {name: ridge.fit(labels) for name, ridge in ridges.items()}
         fits["shuffled"] = ridges["value"].fit(table(moved, which, len(places), words))
         row = subject.row(lag=high, lag_from=low, count=len(swaps), chance=CHANCE)
-        stretch = np.array([s.excerpt for s in swaps])
         for name, fit in fits.items():
             right = _right(nets.get(name, subject.model), fit, swaps)
             row |= Mean.of(right, stretch, seed).row("" if name == "value" else name)

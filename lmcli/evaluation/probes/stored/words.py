@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.evaluation.probes.sampling import Places, powers, random_slices
+from lmcli.evaluation.probes.sampling import Places, powers, random_slices, stretches
 from lmcli.evaluation.state_batches import Ids
 from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.base import Tokenizer
@@ -79,12 +79,13 @@ def pieces(
     """Random pieces of the texts of `most` tokens in all: text, ids with the start id, ends."""
     found, total = list[tuple[str, Ids, Places]](), 0
     for part in random_slices(texts, rng):
-        encoded = tokenizer.encode_with_ends(part)
-        ids, ends = encoded.ids[:PIECE].astype(np.int64), encoded.ends[:PIECE]
-        if len(ids) > 1:
-            ids, ends = np.append(tokenizer.start, ids), np.append(0, ends)
-            found.append((part[: int(ends[-1])], ids, ends))
-            total += len(ids)
+        encoded, begin = tokenizer.encode_with_ends(part), 0
+        for first in range(0, len(encoded.ids), PIECE):
+            ids, ends = (a[first : first + PIECE] for a in (encoded.ids, encoded.ends))
+            text = part[begin : int(ends[-1])]
+            ids = np.append(tokenizer.start, ids).astype(np.int64)
+            found.append((text, ids, np.append(0, ends - begin)))
+            begin, total = int(ends[-1]), total + len(ids)
         if total >= most:
             break
     return found
@@ -134,7 +135,8 @@ class Swap:
     The texts are the same up to the word and after it.
     """
 
-    excerpt: int
+    stretch: int
+    """of the held-out text"""
     lag: int
     bucket: int
     word: int
@@ -154,14 +156,18 @@ def find_swaps(
 ) -> list[Swap]:
     """At most `most` for each bucket of lags 1, 2, 3-4, ... up to `longest`."""
     events = [(n, k) for n, e in enumerate(excerpts) for k in range(len(e.words))]
+    begins = np.cumsum([0, *(len(e.ids) for e in excerpts)])
     swaps = list[Swap]()
     for high in powers(longest):
         found = list[Swap]()
         for number in rng.permutation(len(events)).tolist():
             excerpt, k = events[number]
             lag = int(rng.integers(high // 2 + 1, high + 1))
-            swap = _swap(tokenizer, vocabulary, excerpts, excerpt, k, lag, longest, rng)
-            found += [swap] if swap else []
+            swap = _swap(tokenizer, vocabulary, excerpts[excerpt], k, lag, longest, rng)
+            if swap:
+                place = begins[excerpt : excerpt + 1] + excerpts[excerpt].last[k]
+                stretch = int(stretches(place, int(begins[-1]))[0])
+                found.append(replace(swap, stretch=stretch))
             if len(found) == most:
                 break
         swaps += found
@@ -171,15 +177,13 @@ def find_swaps(
 def _swap(
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
-    excerpts: Sequence[Excerpt],
-    number: int,
+    excerpt: Excerpt,
     k: int,
     lag: int,
     longest: int,
     rng: np.random.Generator,
 ) -> Swap | None:
     """None where the piece ends before, the word came again, or no other is as frequent."""
-    excerpt = excerpts[number]
     word, at = int(excerpt.words[k]), int(excerpt.last[k])
     token = at + lag - 1
     if token >= len(excerpt.ids):
@@ -205,7 +209,7 @@ def _swap(
     head = [tokenizer.start] if begin == 0 else []
     before = np.append(head, real[:same]).astype(np.int64)
     bucket = 1 << (lag - 1).bit_length()
-    return Swap(number, lag, bucket, word, foil, before, real[same:], swapped[same:])
+    return Swap(0, lag, bucket, word, foil, before, real[same:], swapped[same:])
 
 
 def _blank(text: str, begin: int) -> int:
