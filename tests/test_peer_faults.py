@@ -59,12 +59,15 @@ def test_every_fault_of_the_table_has_its_test():
 
 
 @torch.no_grad()
-def naive(model, ids):
-    """-ln p of every id but the first, one at a time."""
+def naive(model, ids, rate=None):
+    """-ln p of every id but the first, one at a time; the unknown id 0 has the chance `rate`."""
     state, nats = model.initial_state(1), []
     for token, target in pairwise(ids):
         logits, state = model(torch.tensor([[int(token)]]), state)
-        nats.append(-logits[0, 0].double().log_softmax(0)[int(target)].item())
+        p = logits[0, 0].double().softmax(0)
+        if rate is not None:
+            p = torch.cat([torch.tensor([rate]), (1 - rate) * p[1:] / p[1:].sum()])
+        nats.append(-p[int(target)].log().item())
     return nats
 
 
@@ -83,7 +86,8 @@ def test_the_test_split_is_evaluated(tmp_path):
     model.fit_counts(dataset.tokenized.train)
     nats = []
     for piece in dataset.corpus.test.documents:
-        nats += naive(model, [tokenizer.start, *tokenizer.encode(piece)])
+        ids = [tokenizer.start, *tokenizer.encode(piece)]
+        nats += naive(model, ids, tokenizer.unknown_rate)
     assert found.held_out is found.test
     assert found.test.tokens == len(nats) == dataset.corpus.test.chars
     assert found.test.nats == pytest.approx(sum(nats), rel=1e-5)
@@ -141,7 +145,8 @@ def test_mean_divides_by_the_number_of_predictions_made(build, length):
     assert math.exp(trainer.validate()) == pytest.approx(V, rel=1e-6)
     tokenizer = CharTokenizer.train(["abcdef"], CharTokenizer.Settings())
     score = Score.of(score_documents(model, tokenizer, ["a" * length]))
-    assert score.perplexity == pytest.approx(V, rel=1e-6)
+    known = 1 - tokenizer.unknown_rate  # of which each of the others has its share
+    assert score.perplexity == pytest.approx((V - 1) / known, rel=1e-6)
 
 
 def test_edited_file_is_not_read_from_a_stale_cache(tmp_path):
@@ -180,11 +185,11 @@ def test_unknown_targets_are_not_left_out_silently(build):
     nats, unknown = [], []
     for sentence in sentences:
         ids = tokenizer.encode(sentence).tolist()
-        nats += naive(model, [tokenizer.start, *ids])
+        nats += naive(model, [tokenizer.start, *ids], tokenizer.unknown_rate)
         unknown += [token == tokenizer.unknown for token in ids]
     known = [n for n, u in zip(nats, unknown, strict=True) if not u]
     assert score.perplexity == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-5)
-    without = math.exp(sum(known) / len(known))
+    without = math.exp(sum(known) / len(known)) * (1 - tokenizer.unknown_rate)  # given it is known
     assert score.perplexity_without_unknown == pytest.approx(without, rel=1e-5)
     assert score.perplexity_without_unknown != pytest.approx(score.perplexity, rel=1e-3)
     assert score.to_json()["unknown_tokens"] == 1

@@ -35,7 +35,7 @@ from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.settings import Settings
 from lmcli.tokenizers.base import Chunk, Ids, Tokenizer, chunks_of
 
-FORMAT = 5
+FORMAT = 6
 COUNTED = 1 << 20
 """tokens counted at once: of a memory-mapped array no more need be in memory"""
 _STEP = 1 << 20  # bytes checked at a time

@@ -290,8 +290,9 @@ def compare_results(
     dataset = next(iter(used.values()))
     scores = {r.name: r.held_out for r in results if r.rotation == dataset.spec.rotation}
     if len({score.unknown_tokens for score in scores.values()}) > 1:
-        for name, score in scores.items():  # bits per character mean little between these
-            warn_of_unknown(score, name, on_progress)
+        for name, score in scores.items():
+            if not score.spelling_nats:  # bits per character mean little beside the others'
+                warn_of_unknown(score, name, on_progress)
     ranking = Ranking.of(results)
     rows = [row.to_json() for row in ranking.rows]
     if optimum := optimum_row(list(used.values())):

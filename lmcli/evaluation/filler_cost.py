@@ -87,15 +87,16 @@ class PartScore:
     """Sums over one part of all documents, an entry a document."""
 
     nats: Floats
+    spelling: Floats
     tokens: npt.NDArray[np.int64]
     chars: npt.NDArray[np.int64]
 
     def to_json(self) -> dict[str, float]:
         """Rates over all documents."""
-        nats = math.fsum(self.nats)
+        nats, spelling = math.fsum(self.nats), math.fsum(self.spelling)
         return {
             "perplexity": math.exp(min(700.0, nats / max(1, int(self.tokens.sum())))),
-            "bits_per_char": nats / math.log(2) / max(1, int(self.chars.sum())),
+            "bits_per_char": (nats + spelling) / math.log(2) / max(1, int(self.chars.sum())),
             "tokens": int(self.tokens.sum()),
             "chars": int(self.chars.sum()),
         }
@@ -156,7 +157,8 @@ def _part(
 ) -> PartScore:
     pairs = list(zip(scored, chosen, strict=True))
     nats = np.array([s.nats[mine].sum(dtype=np.float64) for s, mine in pairs])
-    return PartScore(nats, np.array([int(mine.sum()) for mine in chosen]), chars)
+    spelt = [0.0 if s.spelling is None else float(s.spelling[mine].sum()) for s, mine in pairs]
+    return PartScore(nats, np.array(spelt), np.array([int(mine.sum()) for mine in chosen]), chars)
 
 
 APART = Metric("bits/char", 3)

@@ -46,8 +46,9 @@ class _Reading:
         chunk: int,
         state: State | None,
         counter: ProgressCounter | None,
+        excluded: int | None,
     ) -> None:
-        self.model = model
+        self.model, self.excluded = model, excluded
         self.counter = counter or ProgressCounter()
         self.state = state
         self.device = next(model.buffers(), next(model.parameters(), torch.empty(0))).device
@@ -83,7 +84,7 @@ class _Reading:
         """Score one chunk of some rows from a state."""
         inputs = self.inputs[rows, chunk].to(self.device)
         targets = self.targets[rows, chunk].to(self.device)
-        logs, state = self.model.log_probabilities(inputs, targets, state)
+        logs, state = self.model.log_probabilities(inputs, targets, state, self.excluded)
         self.nats[rows, chunk] = -logs.float().cpu()
         return state
 
@@ -130,11 +131,13 @@ def stream_nats(
     approximate: bool = False,
     state: State | None = None,
     counter: ProgressCounter | None = None,
+    excluded: int | None = None,
 ) -> Nats:
     """-ln p of every id but the first, given all before it and the state; 0 for start ids.
 
     `rows` is how many places of the stream are read side by side: a matter of speed only. An
-    `approximate` reading hands the state on to the next row once and leaves it at that.
+    `approximate` reading hands the state on to the next row once and leaves it at that. With
+    `excluded`, an id: p given also that the token is another one.
     Shapes: (N,) -> (N - 1,), in nats.
     """
     if len(ids) < 2:
@@ -142,7 +145,7 @@ def stream_nats(
     wanted = max(CHUNK, min(LONGEST_CHUNK, len(ids) // (32 * rows)))
     chunk = max(8, min(wanted, LOGITS // (rows * model.scoring_width)))
     rows = min(rows, max(1, len(ids) // (4 * chunk)))
-    return _Reading(model, ids, rows, chunk, state, counter).token_nll(approximate)
+    return _Reading(model, ids, rows, chunk, state, counter, excluded).token_nll(approximate)
 
 
 def carried_nats(
@@ -152,10 +155,11 @@ def carried_nats(
     rows: int,
     chunk: int,
     counter: ProgressCounter | None = None,
+    excluded: int | None = None,
 ) -> tuple[Nats, State]:
     """The same for a part of a longer stream, with the state to read the next part from.
 
     The length must fill the rows with chunks: len(ids) - 1 is a multiple of rows * chunk.
     """
-    reading = _Reading(model, ids, rows, chunk, state, counter)
+    reading = _Reading(model, ids, rows, chunk, state, counter, excluded)
     return reading.token_nll(), tuple(part[-1:] for part in reading.after[-1])

@@ -29,6 +29,7 @@ from lmcli.evaluation.log_likelihood import (
     stream_nats,
 )
 from lmcli.evaluation.score import Score, ScoreAccumulator, ScoredText, warn_of_unknown
+from lmcli.evaluation.unknown_words import Nats, UnknownWords
 from lmcli.models.base import LOGITS, LanguageModel
 from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
 from lmcli.report.result import (
@@ -54,8 +55,8 @@ RESETS = ("never", "line", "document")
 
 SEGMENT = 1 << 20  # tokens scored together
 
-Tokens = tuple[Integers, Integers]
-"""ids, and where in the text each ends, in characters"""
+Tokens = tuple[Integers, Integers, Nats]
+"""ids, where in the text each ends, in characters, and the nats of their spelling"""
 
 
 def score_documents(
@@ -77,11 +78,15 @@ def score_documents(
     stream = np.concatenate(parts or [start])
     counter = counter or ProgressCounter()
     counter.begin("scoring", len(stream) - 1, "M tokens")
-    nats = stream_nats(model, stream, rows, counter=counter)[stream[1:] != tokenizer.start]
+    unknown, real = UnknownWords(tokenizer), stream[1:] != tokenizer.start
+    nats = stream_nats(model, stream, rows, counter=counter, excluded=unknown.excluded)[real]
+    nats = unknown.token_nats(stream[1:][real], nats)
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
+    spelling = [unknown.spelling_nats(text, e) for text, e in zip(documents, encoded, strict=True)]
+    columns = zip(documents, encoded, np.split(nats, cuts), spelling, strict=True)
     return [
-        ScoredText(text, e.ids, e.ends, part, tokenizer.unknown)
-        for text, e, part in zip(documents, encoded, np.split(nats, cuts), strict=True)
+        ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s, unknown.known_nats)
+        for t, e, n, s in columns
     ]
 
 
@@ -101,18 +106,22 @@ def score_long(
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
     chars = Split(documents).chars
-    sums, counter = ScoreAccumulator(chars, tokenizer.unknown), counter or ProgressCounter()
+    unknown, counter = UnknownWords(tokenizer), counter or ProgressCounter()
+    sums = ScoreAccumulator(chars, tokenizer.unknown, unknown.known_nats)
     counter.begin("scoring", 0, "M tokens")
     before, state = np.array([tokenizer.start]), None
-    for ids, ends in _of_size(_tokens(tokenizer, _fragments(documents, sums), reset), size):
+    tokens = _tokens(tokenizer, _fragments(documents, sums), reset, unknown)
+    how: Any = {"counter": counter, "excluded": unknown.excluded}
+    for ids, ends, spelling in _of_size(tokens, size):
         read, done = np.concatenate([before, ids]), counter.done + len(ids)
         counter.total = max(done, done * chars // max(1, int(ends[-1])))
         if len(ids) == size:
-            nats, state = carried_nats(model, read, state, rows, chunk, counter)
+            nats, state = carried_nats(model, read, state, rows, chunk, **how)
         else:
-            nats = stream_nats(model, read, rows, state=state, counter=counter)
+            nats = stream_nats(model, read, rows, state=state, **how)
         before, real = ids[-1:], ids != tokenizer.start
-        sums.add_tokens(ids[real], ends[real], nats[real])
+        nats = unknown.token_nats(ids, nats)
+        sums.add_tokens(ids[real], ends[real], nats[real], spelling[real])
     return sums.score()
 
 
@@ -129,7 +138,10 @@ def _fragments(documents: Sequence[str], sums: ScoreAccumulator) -> Iterator[tup
 
 
 def _tokens(
-    tokenizer: Tokenizer, fragments: Iterable[tuple[str, bool]], reset: Reset
+    tokenizer: Tokenizer,
+    fragments: Iterable[tuple[str, bool]],
+    reset: Reset,
+    unknown: UnknownWords,
 ) -> Iterator[Tokens]:
     """Ids with start ids among them, except the first, which is never predicted."""
     offset, is_first, whole, previous = 0, True, True, tokenizer.start
@@ -138,12 +150,12 @@ def _tokens(
         for number, text in enumerate(lines):
             is_start = number > 0 or not goes_on or (reset == "line" and whole)
             if is_start and not is_first and reset != "never":
-                yield np.array([tokenizer.start]), np.array([offset])
+                yield np.array([tokenizer.start]), np.array([offset]), np.zeros(1, np.float32)
             if is_start:
                 encoded = tokenizer.encode_with_ends(text)
             else:
                 encoded = tokenizer.encode_rest_with_ends(text, previous)
-            yield encoded.ids, encoded.ends + offset
+            yield encoded.ids, encoded.ends + offset, unknown.spelling_nats(text, encoded)
             is_first, offset = False, offset + len(text)
             whole = bool(text) and text.splitlines()[-1] != text.splitlines(keepends=True)[-1]
             previous = int(encoded.ids[-1]) if len(encoded.ids) else tokenizer.start
@@ -157,16 +169,16 @@ def _of_size(tokens: Iterable[Tokens], size: int) -> Iterator[Tokens]:
         held.append(some)
         count += len(some[0])
         while count >= size:
-            ids, ends = _joined(held)
-            yield ids[:size], ends[:size]
-            held, count = [(ids[size:], ends[size:])], count - size
+            ids, ends, spelling = _joined(held)
+            yield ids[:size], ends[:size], spelling[:size]
+            held, count = [(ids[size:], ends[size:], spelling[size:])], count - size
     if count:
         yield _joined(held)
 
 
 def _joined(held: Sequence[Tokens]) -> Tokens:
-    ids, ends = (np.concatenate(parts) for parts in zip(*held, strict=True))
-    return ids, ends
+    ids, ends, spelling = (np.concatenate(parts) for parts in zip(*held, strict=True))
+    return ids, ends, spelling
 
 
 # ------------------------------------------------------------------ what `lmcli eval` says
@@ -186,7 +198,7 @@ class Evaluation:
     seconds: float
     level: str = "summary"
     items: Sequence[Mapping[str, Any]] = ()
-    """one a line or token; their nats add up to the total"""
+    """one a line or token; their nats, and nats of spelling, add up to the total"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli eval --json``."""
@@ -217,6 +229,7 @@ SUMMARY = (
     Column("perplexity", PERPLEXITY),
     Column("perplexity_without_unknown", PERPLEXITY, "without unknown"),
     Column("unknown_tokens", COUNT, "unknown tokens"),
+    Column("spelling_nats", Metric("spelling", 2), "nats of their spelling"),
     Column("word_perplexity", PERPLEXITY, "word perplexity"),
     Column("bits_per_byte", Metric("bits/byte", 4)),
     Column("bits_per_char", BITS_PER_CHAR),
@@ -290,6 +303,7 @@ def _lines(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:
     for line in (line for text in scored for line in text.lines()):
         score = Score.of([line])
         item = {"text": line.text.rstrip("\r\n"), "nats": score.nats}
+        item |= {"spelling_nats": score.spelling_nats}
         item |= {"unknown": score.unknown_tokens, "tokens": score.tokens}
         items.append(item | {"chars": score.chars, "bits_per_char": score.bits_per_char})
     return items
@@ -299,8 +313,9 @@ def _tokens_of(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:
     """One entry a token."""
     items = []
     for text in scored:
-        columns = text.ids.tolist(), text.spans(), text.nats.tolist()
-        for token, (begin, end), nats in zip(*columns, strict=True):
+        spelling = np.zeros(len(text.ids)) if text.spelling is None else text.spelling
+        columns = text.ids.tolist(), text.spans(), text.nats.tolist(), spelling.tolist()
+        for token, (begin, end), nats, spelt in zip(*columns, strict=True):
             item = {"text": text.text[begin:end], "nats": nats, "unknown": token == text.unknown}
-            items.append(item | {"bits": nats / math.log(2)})
+            items.append(item | {"bits": nats / math.log(2), "spelling_nats": spelt})
     return items

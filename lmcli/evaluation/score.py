@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,10 @@ class ScoredText:
     ends: npt.NDArray[np.int64]
     nats: npt.NDArray[np.float32]
     unknown: int | None
+    spelling: npt.NDArray[np.float32] | None = None
+    """the nats of how unknown tokens are spelt, 0 for others; None where there is no such model"""
+    known_nats: float = 0.0
+    """how many of the nats of each known token say that it is known"""
 
     def spans(self) -> list[tuple[int, int]]:
         """Where each token begins and ends in the text."""
@@ -48,8 +52,9 @@ class ScoredText:
         for i, (start, stop) in enumerate(pairwise([0, *stops.tolist()])):
             mine = owner == i
             ends = np.clip(self.ends[mine], start, stop) - start
-            line = self.text[start:stop]
-            parts.append(ScoredText(line, self.ids[mine], ends, self.nats[mine], self.unknown))
+            spelling = None if self.spelling is None else self.spelling[mine]
+            tokens: Any = {"ids": self.ids[mine], "ends": ends, "nats": self.nats[mine]}
+            parts.append(replace(self, text=self.text[start:stop], spelling=spelling, **tokens))
         return parts
 
 
@@ -68,25 +73,32 @@ class Score:
     words: int
     unknown_tokens: int
     unknown_nats: float
+    """of unknown tokens, and what says of the others that they are known"""
     block_nats: Floats
+    """with those of the spelling"""
     block_chars: Floats
+    spelling_nats: float = 0.0
+    """of unknown tokens, beside `nats`; 0 where they are not spelt"""
 
     @classmethod
     def of(cls, texts: Sequence[ScoredText]) -> Score:
         """Of scored texts, taken end to end."""
         lengths = [len(t.text) for t in texts]
-        sums = ScoreAccumulator(sum(lengths), texts[0].unknown)
+        sums = ScoreAccumulator(sum(lengths), texts[0].unknown, texts[0].known_nats)
         for text in texts:
             sums.add_text(text.text)
         ends = [t.ends + o for t, o in zip(texts, np.cumsum([0, *lengths]), strict=False)]
-        tokens = ([t.ids for t in texts], ends, [t.nats for t in texts])
+        spelling = [np.zeros_like(t.nats) if t.spelling is None else t.spelling for t in texts]
+        tokens = ([t.ids for t in texts], ends, [t.nats for t in texts], spelling)
         sums.add_tokens(*map(np.concatenate, tokens))
         return sums.score()
 
     def __add__(self, other: Score) -> Score:
         """The sums over both texts; the blocks of one follow those of the other."""
         sums: Any = {
-            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Score)[:-2]
+            f.name: getattr(self, f.name) + getattr(other, f.name)
+            for f in fields(Score)
+            if not f.name.startswith("block_")
         }
         sums["block_nats"] = np.concatenate([self.block_nats, other.block_nats])
         sums["block_chars"] = np.concatenate([self.block_chars, other.block_chars])
@@ -99,28 +111,33 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean nats of a token, unknown tokens counted like any other."""
+        """exp of the mean nats of a token; an unknown one counts, its spelling does not."""
         return _exp(self.nats_per_token)
 
     @property
     def perplexity_without_unknown(self) -> float:
-        """The same over the tokens that are in the vocabulary."""
+        """The same over the tokens that are in the vocabulary, given that they are."""
         return _exp(_ratio(self.nats - self.unknown_nats, self.tokens - self.unknown_tokens))
+
+    @property
+    def text_nats(self) -> float:
+        """Those of the tokens and of the spelling of unknown ones: together they give the text."""
+        return self.nats + self.spelling_nats
 
     @property
     def bits_per_char(self) -> float:
         """Bits a character: comparable between tokenizers."""
-        return _ratio(self.nats / math.log(2), self.chars)
+        return _ratio(self.text_nats / math.log(2), self.chars)
 
     @property
     def bits_per_byte(self) -> float:
         """Bits a byte of UTF-8."""
-        return _ratio(self.nats / math.log(2), self.bytes)
+        return _ratio(self.text_nats / math.log(2), self.bytes)
 
     @property
     def word_perplexity(self) -> float:
         """exp of the nats that fall on one word (what stands between blanks)."""
-        return _exp(_ratio(self.nats, self.words))
+        return _exp(_ratio(self.text_nats, self.words))
 
     @property
     def standard_error(self) -> float:
@@ -134,7 +151,8 @@ class Score:
 
 REPORTED = (
     "tokens", "chars", "bytes", "words", "nats", "perplexity", "perplexity_without_unknown",
-    "unknown_tokens", "bits_per_char", "bits_per_byte", "word_perplexity", "standard_error",
+    "unknown_tokens", "spelling_nats", "bits_per_char", "bits_per_byte", "word_perplexity",
+    "standard_error",
 )  # fmt: skip
 MOST_BLOCKS, LEAST_BLOCK = 2000, 20
 
@@ -147,14 +165,15 @@ def block_width(chars: int) -> int:
 class ScoreAccumulator:
     """Adds up a text of `chars` characters as it is scored, some tokens at a time."""
 
-    def __init__(self, chars: int, unknown: int | None) -> None:
-        self._chars = chars
+    def __init__(self, chars: int, unknown: int | None, known_nats: float) -> None:
+        self._chars, self._known_nats = chars, known_nats
         self._unknown = -1 if unknown is None else unknown
         self._width = block_width(chars)
         self._blocks = max(1, chars // self._width)
         self._block_nats = np.zeros(self._blocks)
         self._nats: list[float] = []
         self._unknown_nats: list[float] = []
+        self._spelling_nats: list[float] = []
         self._tokens = self._unknown_tokens = self._bytes = self._words = 0
 
     def add_text(self, text: str, within_word: bool = False) -> None:
@@ -167,19 +186,22 @@ class ScoreAccumulator:
         ids: npt.NDArray[np.integer[Any]],
         ends: npt.NDArray[np.int64],
         nats: npt.NDArray[np.float32],
+        spelling: npt.NDArray[np.float32],
     ) -> None:
         """Scored tokens, and the characters of the whole text at which they end."""
-        exact = nats.astype(np.float64)
+        exact, spelt = nats.astype(np.float64), spelling.astype(np.float64)
         block = np.minimum(np.maximum(ends - 1, 0) // self._width, self._blocks - 1)
-        self._block_nats += np.bincount(block, weights=exact, minlength=self._blocks)
+        self._block_nats += np.bincount(block, weights=exact + spelt, minlength=self._blocks)
         unknown = exact[ids == self._unknown]
         self._nats.append(math.fsum(exact))
         self._unknown_nats.append(math.fsum(unknown))
+        self._spelling_nats.append(math.fsum(spelt))
         self._tokens += len(ids)
         self._unknown_tokens += len(unknown)
 
     def score(self) -> Score:
         """The sums so far."""
+        known = self._tokens - self._unknown_tokens
         sizes = np.full(self._blocks, float(self._width))
         sizes[-1] = self._chars - self._width * (self._blocks - 1)
         return Score(
@@ -189,24 +211,27 @@ class ScoreAccumulator:
             bytes=self._bytes,
             words=self._words,
             unknown_tokens=self._unknown_tokens,
-            unknown_nats=math.fsum(self._unknown_nats),
+            unknown_nats=math.fsum(self._unknown_nats) + known * self._known_nats,
+            spelling_nats=math.fsum(self._spelling_nats),
             block_nats=self._block_nats,
             block_chars=sizes,
         )
 
 
-UNSPELT = 0.01
-"""share of unknown tokens from which on their missing spelling matters"""
+MANY = 0.01
+"""share of unknown tokens from which on their spelling matters"""
 
 
 def warn_of_unknown(score: Score, run: object, on_progress: OnProgress) -> None:
-    """A warning where bits per character mean little, as many tokens are unknown."""
-    if score.unknown_tokens > UNSPELT * score.tokens:
-        warning = (
-            f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}': "
-            "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
+    """A warning where many tokens are unknown: which figures hold how they are spelt."""
+    if score.unknown_tokens > MANY * score.tokens:
+        what = (
+            "perplexity leaves out how they are spelt, bits/char holds it"
+            if score.spelling_nats
+            else "bits/char leaves out how they are spelt, and is no match for another tokenizer's"
         )
-        on_progress(Message(warning, "warning"))
+        known = f"{score.unknown_tokens:,} of {score.tokens:,} tokens are unknown to '{run}'"
+        on_progress(Message(f"{known}: {what}", "warning"))
 
 
 def _ratio(total: float, count: float) -> float:

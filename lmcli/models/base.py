@@ -111,13 +111,16 @@ class LanguageModel(nn.Module, abc.ABC):
         """
 
     def log_probabilities(
-        self, tokens: Tensor, targets: Tensor, state: State
+        self, tokens: Tensor, targets: Tensor, state: State, excluded: int | None = None
     ) -> tuple[Tensor, State]:
         """ln p(target | all before it), in nats; 0 for a target of -1.
 
+        With `excluded`, an id: given also that the target is another one, -inf if it is not.
         Shapes: tokens, targets (B, T) -> (B, T) in float32.
         """
         logits, state = self(tokens, state)
+        if excluded is not None:
+            logits[..., excluded] = -torch.inf
         chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
         nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)  # (B, T)
         return nats.masked_fill(targets < 0, 0.0), state
@@ -261,13 +264,13 @@ class NeuralLanguageModel(LanguageModel):
         return super().scoring_width if self.adaptive is None else self.adaptive.head_size
 
     def log_probabilities(
-        self, tokens: Tensor, targets: Tensor, state: State
+        self, tokens: Tensor, targets: Tensor, state: State, excluded: int | None = None
     ) -> tuple[Tensor, State]:
         """The adaptive layer needs no logits (B, T, V)."""
         if self.adaptive is None:
-            return super().log_probabilities(tokens, targets, state)
+            return super().log_probabilities(tokens, targets, state, excluded)
         x, state = self.hidden_vectors(tokens, state)
-        return self.adaptive.log_probabilities(x, targets), state
+        return self.adaptive.log_probabilities(x, targets, excluded), state
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
         if self.adaptive is None:

@@ -115,11 +115,14 @@ class Tokenizer(abc.ABC):
     unknown: ClassVar[int | None] = None
     """The id of the unknown symbol, or None where every text can be encoded."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, unknown_rate: float | None = None) -> None:
         self.size = size
         """How many tokens can be predicted: ids 0 .. size - 1."""
         self.start = size
         """The id that marks the beginning of a document; read, never predicted."""
+        self.unknown_rate = unknown_rate
+        """The chance that a token of an unseen text is unknown (`good_turing`); None where it
+        was not saved, or where the text has an `<unk>` of its own."""
 
     @classmethod
     @abc.abstractmethod
@@ -170,6 +173,14 @@ class Tokenizer(abc.ABC):
     def symbol(self, token: int) -> str:
         """One token in printable form: the word, the character, the byte."""
 
+    def known_texts(self) -> Sequence[str]:
+        """What the tokens that are not unknown stand for; asked where there is an unknown rate."""
+        raise NotImplementedError
+
+    def unknown_text(self, piece: str) -> str:
+        """What an unknown token stands for, of the text that it covers."""
+        return piece
+
     @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All that from_json needs, as plain JSON values, "name" among them."""
@@ -178,6 +189,27 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def from_json(cls, data: dict[str, Any]) -> Tokenizer:
         """The tokenizer that to_json was called on."""
+
+
+def good_turing(unknown: int, tokens: int) -> float:
+    """The chance that the next token is unknown.
+
+    Of so many training `tokens`, `unknown` would be no part of the vocabulary if they had not
+    been counted themselves. Half a token is added on either side (Krichevsky and Trofimov 1981),
+    so that nothing is impossible.
+
+    >>> good_turing(2, 99)
+    0.025
+    """
+    return (unknown + 0.5) / (tokens + 1)
+
+
+def saved_rate(data: dict[str, Any]) -> float | None:
+    """The unknown rate in the JSON of a tokenizer; earlier versions saved none."""
+    rate = data.get("unknown_rate")
+    if rate is not None and not 0 < rate < 1:
+        raise ValueError(f"an unknown rate of {rate}")
+    return rate
 
 
 def warn_unknown(tokenizer: Tokenizer, text: str, on_progress: OnProgress) -> None:

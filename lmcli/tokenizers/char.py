@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.settings import setting
-from lmcli.tokenizers.base import UNKNOWN, Chunk, Decoder, Encoded, Ids, Tokenizer, chunks_of
+from lmcli.tokenizers.base import (
+    UNKNOWN,
+    Chunk,
+    Decoder,
+    Encoded,
+    Ids,
+    Tokenizer,
+    chunks_of,
+    good_turing,
+    saved_rate,
+)
 from lmcli.tokenizers.byte import printable
 
 _CODE_POINTS = 0x110000
@@ -37,8 +47,8 @@ class CharTokenizer(Tokenizer):
     unknown = 0
     Settings = CharSettings
 
-    def __init__(self, characters: str) -> None:
-        super().__init__(1 + len(characters))
+    def __init__(self, characters: str, unknown_rate: float | None = None) -> None:
+        super().__init__(1 + len(characters), unknown_rate)
         self._characters = characters
         self._ids = np.zeros(_CODE_POINTS, np.int32)
         self._ids[_code_points(characters)] = np.arange(1, len(characters) + 1)
@@ -51,7 +61,9 @@ class CharTokenizer(Tokenizer):
                 part = np.bincount(_code_points(chunk.text[begin : begin + _SLICE]))
                 counts[: len(part)] += part
         counts[_SURROGATES] = 0
-        return cls("".join(map(chr, np.flatnonzero(counts >= settings.min_count).tolist())))
+        rare = int(counts[counts <= settings.min_count].sum())
+        known = "".join(map(chr, np.flatnonzero(counts >= settings.min_count).tolist()))
+        return cls(known, good_turing(rare, int(counts.sum())))
 
     def encode(self, text: str) -> Ids:
         ids = np.empty(len(text), np.int32)
@@ -73,15 +85,19 @@ class CharTokenizer(Tokenizer):
     def symbol(self, token: int) -> str:
         return printable(self._characters[token - 1].encode()) if token else UNKNOWN
 
+    def known_texts(self) -> Sequence[str]:
+        return self._characters
+
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "characters": self._characters}
+        data = {"name": self.name, "characters": self._characters}
+        return data | {"unknown_rate": self.unknown_rate}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CharTokenizer:
         characters = data["characters"]
         if not isinstance(characters, str) or len(set(characters)) < len(characters):
             raise ValueError("characters must be a text in which none comes twice")
-        return cls(characters)
+        return cls(characters, saved_rate(data))
 
 
 class CharDecoder(Decoder):

@@ -1,8 +1,12 @@
-"""Where many tokens are unknown, bits per character leaves out what they are spelt with."""
+"""Where many tokens are unknown, it is said which figures hold how they are spelt."""
 
 import random
+from pathlib import Path
 
 import pytest
+
+from lmcli.run import TOKENIZER
+from lmcli.storage import read_json, write_json
 
 
 @pytest.fixture
@@ -19,6 +23,13 @@ def trained(lmcli, tokenizer, text="strange.txt"):
     return done
 
 
+def as_saved_before(name):
+    """A run as version 0.1.0 saved it, without the unknown rate."""
+    file = Path(name) / TOKENIZER
+    saved = {k: v for k, v in read_json(file).items() if k != "unknown_rate"}
+    write_json(file, saved)
+
+
 def warnings(done):
     return [line for line in done.err.splitlines() if line.startswith("warning: ")]
 
@@ -26,7 +37,7 @@ def warnings(done):
 def test_train_says_how_many_tokens_are_unknown(lmcli, strange):
     (line,) = warnings(trained(lmcli, "word"))
     assert "tokens are unknown to 'word'" in line
-    assert "bits/char" in line
+    assert line.endswith("perplexity leaves out how they are spelt, bits/char holds it")
     assert warnings(trained(lmcli, "char")) == []
 
 
@@ -39,13 +50,22 @@ def test_eval_says_so_of_its_text(lmcli, strange):
     assert warnings(lmcli("eval", "word", "--split", "train")) == []
 
 
-def test_compare_says_so_where_not_all_lack_the_same(lmcli, strange):
+def test_compare_says_so_where_some_are_not_spelt(lmcli, strange):
     trained(lmcli, "word")
     trained(lmcli, "char")
-    done = lmcli("compare", "strange.txt", "--run", "word", "--run", "char", "--quiet")
+    compare = ["compare", "strange.txt", "--run", "word", "--run", "char", "--quiet", "--json"]
+    done = lmcli(*compare)
     assert done.code == 0, done.err
+    assert warnings(done) == []
+    spelt = {row["name"]: row["test"]["bits_per_char"] for row in done.json["rows"]}
+    as_saved_before("word")
+    done = lmcli(*compare)
     (line,) = warnings(done)
     assert "unknown to 'word'" in line
+    assert "bits/char leaves out how they are spelt" in line
+    unspelt = {row["name"]: row["test"]["bits_per_char"] for row in done.json["rows"]}
+    assert unspelt["char"] == spelt["char"] == pytest.approx(spelt["word"], rel=0.2)
+    assert unspelt["word"] < 0.8 * spelt["word"]
     alone = lmcli("compare", "strange.txt", "--run", "word", "--quiet")
     assert warnings(alone) == []
 

@@ -46,6 +46,7 @@ def test_the_keys_of_the_json_are_those_of_the_contract():
     assert set(Score.of([scored("ab", [1, 2])]).to_json()) == {
         "tokens", "chars", "bytes", "words", "nats", "perplexity", "perplexity_without_unknown",
         "unknown_tokens", "bits_per_char", "bits_per_byte", "word_perplexity", "standard_error",
+        "spelling_nats",
     }  # fmt: skip
 
 

@@ -176,6 +176,26 @@ def test_log_probabilities_are_those_of_the_logits_and_ignored_targets_count_not
 
 
 @every_architecture
+@pytest.mark.parametrize("excluded", [0, V - 1])
+@torch.no_grad()
+def test_an_excluded_token_leaves_its_share_to_the_others(build, name, excluded):
+    model, tokens = build(name), ids()
+    targets = ids(seed=3)
+    targets = targets.masked_fill(targets == V, -1)
+    logs, after = model.log_probabilities(tokens, targets, model.initial_state(B))
+    given = model.log_probabilities(tokens, targets, model.initial_state(B), excluded)
+    all_excluded = torch.full_like(targets, excluded)
+    share, _ = model.log_probabilities(tokens, all_excluded, model.initial_state(B))
+    expected = torch.where(targets < 0, logs, logs - torch.log1p(-share.exp()))
+    assert same(given[1], after)
+    assert (given[0][targets == excluded] == -torch.inf).all()
+    assert (targets == excluded).any()
+    assert same([given[0][targets != excluded]], [expected[targets != excluded]])
+    again, _ = model.log_probabilities(tokens, targets, model.initial_state(B))
+    assert same([again], [logs])
+
+
+@every_architecture
 def test_gradients_reach_every_parameter(build, name):
     model = build(name).train()
     tokens = torch.cat([torch.arange(V + 1).expand(B, -1), ids()], 1)

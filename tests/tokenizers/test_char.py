@@ -27,6 +27,12 @@ def test_rare_characters_are_unknown_from_min_count_on() -> None:
     assert char.encode("abc").tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize(("min_count", "rare"), [(1, 2), (2, 4), (3, 7), (9, 7)])
+def test_the_unknown_rate_counts_what_would_be_unknown_if_left_out(min_count, rare) -> None:
+    char = train("aabb", "bcd", min_count=min_count)  # b 3, a 2, c and d 1
+    assert char.unknown_rate == pytest.approx((rare + 0.5) / (7 + 1))
+
+
 def test_counts_are_kept_over_many_small_and_large_pieces() -> None:
     pieces = ["z"] + ["ab"] * 200_000 + ["c" * 600_000] + ["z"]
     assert train(*pieces, min_count=2).decode([1, 2, 3, 4]) == "abcz"
@@ -37,7 +43,10 @@ def test_a_long_text_is_encoded_like_a_short_one() -> None:
     assert char.encode("abcb" * 200_000).tolist() == [1, 2, 3, 2] * 200_000
 
 
-@pytest.mark.parametrize("data", [{}, {"characters": 5}, {"characters": "aba"}])
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"characters": 5}, {"characters": "aba"}, {"characters": "a", "unknown_rate": 1.5}],
+)
 def test_damaged_json_is_refused(data: dict) -> None:
     with pytest.raises((KeyError, ValueError)):
         CharTokenizer.from_json(data)

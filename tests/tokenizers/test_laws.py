@@ -50,6 +50,23 @@ def test_where_nothing_can_be_unknown_every_text_comes_back(
 @every_tokenizer
 @given(known=texts, text=texts)
 @quick
+def test_what_an_unknown_token_stands_for_is_no_known_text(
+    name: str, known: str, text: str
+) -> None:
+    tokenizer = train(name, known)
+    assert tokenizer.unknown_rate is None or 0 < tokenizer.unknown_rate < 1
+    if tokenizer.unknown is None:
+        return
+    encoded = tokenizer.encode_with_ends(text)
+    begins = [0, *encoded.ends.tolist()]
+    for token, begin, end in zip(encoded.ids, begins, encoded.ends, strict=False):
+        stands_for = tokenizer.unknown_text(text[begin:end])
+        assert (token == tokenizer.unknown) == (stands_for not in tokenizer.known_texts())
+
+
+@every_tokenizer
+@given(known=texts, text=texts)
+@quick
 def test_ids_are_below_the_size_and_the_start_id_is_none_of_them(
     name: str, known: str, text: str
 ) -> None:
@@ -108,6 +125,9 @@ def test_saved_as_json_and_read_back_it_is_the_same(name: str, known: str, text:
     assert data["name"] == name
     assert again.to_json() == tokenizer.to_json()
     assert (again.size, again.unknown) == (tokenizer.size, tokenizer.unknown)
+    assert again.unknown_rate == tokenizer.unknown_rate
+    del data["unknown_rate" if "unknown_rate" in data else "name"]  # as earlier versions saved it
+    assert TOKENIZERS.load(name).from_json(data).unknown_rate is None
     assert again.encode(text).tolist() == tokenizer.encode(text).tolist()
     assert again.decode(again.encode(text)) == tokenizer.decode(tokenizer.encode(text))
 

@@ -208,9 +208,10 @@ class CurveProbe(Probe):
         return ProbeResult(self.name, [], self.too_short)
 
 
-def interval_columns(heading: str, metric: Metric) -> list[Column]:
-    """The columns of a measured value and of its 95 % limits."""
-    headings = {"value": heading, "low": "from", "high": "to"}
+def interval_columns(heading: str, metric: Metric, name: str = "") -> list[Column]:
+    """The columns of a measured value, or of that of a `name`, and of its 95 % limits."""
+    low, high = (f"{name}_{end}" if name else end for end in ("low", "high"))
+    headings = {name or "value": heading, low: "from", high: "to"}
     return [Column(path, metric, title) for path, title in headings.items()]
 
 

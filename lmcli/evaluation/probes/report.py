@@ -28,6 +28,8 @@ UNITS = {
     "ceiling": "(the text rewards)",
     "influence": "(of one token)",
     "stored": "(in the state)",
+    "copies": "(word after word)",
+    "order": "(of use)",
     "closing": "(of an opener)",
 }
 """what the one number of a probe counts"""

@@ -135,17 +135,11 @@ class Mean:
         Shapes: values (N,) or (N, C), blocks like the values or (N,). One seed draws the same
         blocks each time, so the limits of a difference are paired.
         """
-        if blocks.ndim < values.ndim:
-            blocks = np.broadcast_to(blocks[:, None], values.shape)
-        finite = np.isfinite(values).ravel()
-        if not finite.any():
+        sums, counts = _sums(values, blocks)
+        if counts.sum() == 0:
             return cls(float("nan"), float("nan"), float("nan"), 0)
-        _, number = np.unique(blocks, return_inverse=True)
-        sums = np.bincount(number.ravel(), np.where(finite, values.ravel(), 0.0))
-        counts = np.bincount(number.ravel(), finite)
-        drawn = draw_blocks(len(sums), seed)  # (R, blocks)
-        total = drawn @ counts
-        means = np.divide(drawn @ sums, total, out=np.full(len(total), np.nan), where=total > 0)
+        drawn, total = drawn_sums(values, blocks, seed)
+        means = np.divide(drawn, total, out=np.full(len(total), np.nan), where=total > 0)
         return cls(float(sums.sum() / counts.sum()), *limits(means), int(counts.sum()))
 
     def row(self, name: str = "") -> dict[str, Any]:
@@ -156,3 +150,24 @@ class Mean:
         """
         low, high = (f"{name}_{end}" if name else end for end in ("low", "high"))
         return {name or "value": self.value, low: self.low, high: self.high}
+
+
+def drawn_sums(values: Floats, blocks: Places, seed: int) -> tuple[Floats, Floats]:
+    """Sum and number of the finite values in each bootstrap sample of whole blocks.
+
+    Shapes: those of `Mean.of` -> (R,) each.
+    """
+    sums, counts = _sums(values, blocks)
+    drawn = draw_blocks(len(sums), seed)  # (R, blocks)
+    return drawn @ sums, drawn @ counts
+
+
+def _sums(values: Floats, blocks: Places) -> tuple[Floats, Floats]:
+    """Sum and number of the finite values of each block."""
+    if blocks.ndim < values.ndim:
+        blocks = np.broadcast_to(blocks[:, None], values.shape)
+    finite = np.isfinite(values).ravel()
+    _, number = np.unique(blocks, return_inverse=True)
+    columns = np.where(finite, values.ravel(), 0.0), finite
+    sums, counts = (np.bincount(number.ravel(), c).astype(np.float64) for c in columns)
+    return sums, counts

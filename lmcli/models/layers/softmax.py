@@ -66,6 +66,7 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         cuts = cutoffs(vocabulary)
         super().__init__(hidden, vocabulary, cuts, div_value(hidden, len(cuts)), head_bias=True)
         nn.init.zeros_(self.head.bias)
+        self._excluded: int | None = None
         for layer in (self.head, *self.tail):
             layer.register_forward_hook(self._at_full_precision)
 
@@ -74,8 +75,24 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         rows = x.reshape(-1, self.in_features).to(self.head.weight.dtype)
         return self.log_prob(rows).float().view(*x.shape[:-1], self.n_classes)
 
-    def log_probabilities(self, x: Tensor, targets: Tensor) -> Tensor:
-        """ln p of the targets, 0 where one is -1. Shapes: (..., H), (...) -> (...) in float32."""
+    def log_probabilities(self, x: Tensor, targets: Tensor, excluded: int | None = None) -> Tensor:
+        """ln p of the targets, 0 where one is -1; with `excluded`, given that it is not that word.
+
+        Shapes: (..., H), (...) -> (...) in float32.
+        """
+        if excluded is not None and excluded >= self.shortlist_size:  # of a cluster: twice the work
+            nats, other = (
+                self.log_probabilities(x, t) for t in (targets, torch.full_like(targets, excluded))
+            )
+            nats = (nats - torch.log1p(-other.exp())).masked_fill(targets == excluded, -torch.inf)
+            return nats.masked_fill(targets < 0, 0.0)
+        self._excluded = excluded
+        try:
+            return self._log_probabilities(x, targets)
+        finally:
+            self._excluded = None
+
+    def _log_probabilities(self, x: Tensor, targets: Tensor) -> Tensor:
         wanted = targets >= 0
         rows, ids = x[wanted].to(self.head.weight.dtype), targets[wanted]
         count = len(ids)
@@ -88,9 +105,12 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         nats = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
         return nats.new_zeros(targets.shape).masked_scatter(wanted, nats).float()
 
-    def _at_full_precision(self, _: nn.Module, __: Any, product: Tensor) -> Tensor:
+    def _at_full_precision(self, layer: nn.Module, _: Any, product: Tensor) -> Tensor:
         """The product of autocast in the precision that softmax and sums need."""
-        return product.to(self.head.weight.dtype)
+        logits = product.to(self.head.weight.dtype)
+        if layer is self.head and self._excluded is not None:
+            logits[..., self._excluded] = -torch.inf
+        return logits
 
     def flops(self) -> int:
         """For the target alone, on average under Zipf's law: p(rank r) ~ 1 / r."""

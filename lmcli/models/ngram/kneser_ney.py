@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -126,19 +127,38 @@ class KneserNey:
             ranks.append(level.find(before, read))
         return ranks
 
-    def log_probabilities(self, read: Ids, targets: Ids) -> Floats:
+    def log_probabilities(self, read: Ids, targets: Ids, excluded: int | None = None) -> Floats:
         """ln p of a target after each of the last T tokens read.
 
+        With `excluded`, an id: given also that the target is another one, -inf if it is not.
         Shapes: read (B, C + T), targets (B, T) -> (B, T) in nats.
         """
         contexts = [ranks[:, read.shape[1] - targets.shape[1] :] for ranks in self.contexts(read)]
+        p = self._after(contexts, targets)
+        if excluded is not None:
+            others = 1 - self._after(contexts, np.full_like(targets, excluded))
+            p = np.where(targets == excluded, 0.0, p / others)
+        with np.errstate(divide="ignore"):
+            return np.log(p)
+
+    def _after(self, contexts: Sequence[Ids], targets: Ids) -> Floats:
+        """p of each target after its context. Shapes: targets (B, T) -> (B, T)."""
         p = self.levels[0].probability[targets].astype(np.float64)  # (B, T)
+        is_counted = self._counted[targets].any()
         for below, level, context in zip(self.levels, self.levels[1:], contexts, strict=False):
             counted = context >= 0
             p[counted] *= below.backoff[context[counted]]
-            rank = level.find(context, targets)
-            p[rank >= 0] = level.probability[rank[rank >= 0]]
-        return np.log(p)
+            if is_counted:
+                rank = level.find(context, targets)
+                p[rank >= 0] = level.probability[rank[rank >= 0]]
+        return p
+
+    @cached_property
+    def _counted(self) -> Array:
+        """Which tokens were counted after any other. Shapes: -> (V,) bool."""
+        counted = np.zeros(self.vocabulary, np.bool_)
+        counted[self.levels[1].token if self.order > 1 else []] = True
+        return counted
 
     def distributions(self, read: Ids, last: int) -> Floats:
         """p of every token after each of the last T tokens read.

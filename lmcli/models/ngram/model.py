@@ -77,11 +77,12 @@ class NGram(FixedContext):
         return logits.to(tokens.device), after
 
     def log_probabilities(
-        self, tokens: Tensor, targets: Tensor, state: State
+        self, tokens: Tensor, targets: Tensor, state: State, excluded: int | None = None
     ) -> tuple[Tensor, State]:
         """ln p of each target alone, without the other V - 1."""
         read, after = self.with_context(tokens, state)
-        nats = self.table.log_probabilities(read.cpu().numpy(), targets.clamp_min(0).cpu().numpy())
+        wanted = targets.clamp_min(0).cpu().numpy()
+        nats = self.table.log_probabilities(read.cpu().numpy(), wanted, excluded)
         chosen = torch.from_numpy(nats).float().to(targets.device)  # (B, T)
         return chosen.masked_fill(targets < 0, 0.0), after
 

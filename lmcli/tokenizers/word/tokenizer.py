@@ -20,7 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.settings import setting
-from lmcli.tokenizers.base import UNKNOWN, Chunk, Chunked, Decoder, Encoded, Ids, Tokenizer
+from lmcli.tokenizers.base import (
+    UNKNOWN,
+    Chunk,
+    Chunked,
+    Decoder,
+    Encoded,
+    Ids,
+    Tokenizer,
+    good_turing,
+    saved_rate,
+)
 from lmcli.tokenizers.byte import printable
 from lmcli.tokenizers.word.spacing import Spacing, TokenCounts
 from lmcli.tokenizers.word.splitting import find_in, find_pairs, find_split, pair_ends, parted
@@ -52,12 +62,17 @@ class WordTokenizer(Tokenizer):
     Settings = WordSettings
 
     def __init__(
-        self, split: str, words: list[str], separators: list[str], spacing: Spacing
+        self,
+        split: str,
+        words: list[str],
+        separators: list[str],
+        spacing: Spacing,
+        unknown_rate: float | None = None,
     ) -> None:
         self._split, self._words, self._separators = split, words, separators
         self._spacing = spacing
         self._symbols = [UNKNOWN, *separators, *words]
-        super().__init__(len(self._symbols))
+        super().__init__(len(self._symbols), unknown_rate)
         ids = {symbol: number for number, symbol in enumerate(self._symbols)}
         self._pairs = _Pairs(ids, len(self._symbols))
         # arrays over token ids and, last, the start id: a document begins like a line
@@ -72,11 +87,20 @@ class WordTokenizer(Tokenizer):
         split = find_split(documents) if settings.split == "auto" else settings.split
         counts = TokenCounts(documents, split)
         spacing = counts.spacing()
-        frequent = [w for w, n in counts.words() if n >= settings.min_count and w != UNKNOWN]
+        counted = dict(counts.words())
+        marked = counted.pop(UNKNOWN, 0)
+        frequent = [word for word, n in counted.items() if n >= settings.min_count]
         words = frequent[: settings.max_vocabulary]
         gaps = counts.unexpected_gaps(spacing, set(words))
         separators = [gap for gap, n in sorted(gaps.items()) if n >= settings.min_count]
-        return cls(split, words, separators, spacing)
+        first_out = counted[frequent[len(words)]] if len(words) < len(frequent) else 0
+        least = max(settings.min_count, first_out)
+        rare = sum(n for n in counted.values() if n <= least)
+        rare += sum(n for n in gaps.values() if n <= settings.min_count)
+        tokens = marked + sum(counted.values()) + sum(gaps.values())
+        # where <unk> is a word of the text, as in WikiText, its chance is the model's to learn
+        rate = good_turing(rare + marked, tokens) if marked <= rare else None
+        return cls(split, words, separators, spacing, rate)
 
     def encode(self, text: str) -> Ids:
         ids = (ids for _, ids, _ in self._encoded(text, self.start))
@@ -139,6 +163,13 @@ class WordTokenizer(Tokenizer):
     def symbol(self, token: int) -> str:
         return printable(self._symbols[token].encode()) or "<join>"
 
+    def known_texts(self) -> Sequence[str]:
+        return self._symbols[1:]
+
+    def unknown_text(self, piece: str) -> str:
+        gap, symbol = parted(piece)  # the gap is implied, or is itself the token
+        return symbol or gap
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -149,6 +180,7 @@ class WordTokenizer(Tokenizer):
             "line_end": self._spacing.line_end,
             "separators": self._separators,
             "words": self._words,
+            "unknown_rate": self.unknown_rate,
         }
 
     @classmethod
@@ -164,7 +196,7 @@ class WordTokenizer(Tokenizer):
             bool(data["line_start"]),
             bool(data["line_end"]),
         )
-        return cls(data["split"], words, separators, spacing)
+        return cls(data["split"], words, separators, spacing, saved_rate(data))
 
 
 class WordDecoder(Decoder):

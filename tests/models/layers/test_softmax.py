@@ -122,6 +122,18 @@ def test_the_targets_alone_have_the_probabilities_they_have_among_all(monkeypatc
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("excluded", [0, 3, V - 1], ids=["shortlist", "cluster", "last cluster"])
+def test_without_one_word_the_others_share_what_it_had(excluded):
+    made, (x, targets) = layer(), some()
+    others = made.logits(x)
+    others[..., excluded] = -torch.inf
+    right = others.log_softmax(-1).gather(-1, targets.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    right[targets < 0] = 0
+    assert (right == -torch.inf).any()
+    assert torch.allclose(made.log_probabilities(x, targets, excluded), right, atol=1e-6)
+
+
+@torch.no_grad()
 def test_nothing_to_score_is_zero():
     made, (x, targets) = layer(), some()
     assert (made.log_probabilities(x, torch.full_like(targets, -1)) == 0).all()

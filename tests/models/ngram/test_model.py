@@ -53,15 +53,16 @@ def test_logits_are_the_log_probabilities_of_the_table(order):
     assert torch.allclose(logits.double(), torch.from_numpy(expected).log(), atol=1e-6)
 
 
+@pytest.mark.parametrize("excluded", [None, 0, 1])
 @pytest.mark.parametrize("order", [1, 2, 4])
-def test_looking_up_targets_is_reading_them_off_the_logits(order):
+def test_looking_up_targets_is_reading_them_off_the_logits(order, excluded):
     model = counted(order)
     read = torch.from_numpy(stream(seed=2)[:101].astype(np.int64))
     tokens, targets = read[:-1].view(2, 50), read[1:].clone().view(2, 50)
     targets[targets == V] = -1
     state = model.initial_state(2)
-    quick, after = model.log_probabilities(tokens, targets, state)
-    slow, after_slow = super(NGram, model).log_probabilities(tokens, targets, state)
+    quick, after = model.log_probabilities(tokens, targets, state, excluded)
+    slow, after_slow = super(NGram, model).log_probabilities(tokens, targets, state, excluded)
     assert torch.allclose(quick, slow, atol=1e-6)
     assert torch.equal(after[0], after_slow[0])
     assert (quick[targets < 0] == 0).all()

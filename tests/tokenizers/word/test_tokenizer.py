@@ -108,6 +108,24 @@ def test_min_count_and_max_vocabulary_leave_words_out() -> None:
     assert train(text, min_count=2).encode("a c b").tolist().count(0) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "rare"),
+    [({}, 3), ({"min_count": 2}, 7), ({"min_count": 3}, 10), ({"max_vocabulary": 1}, 5)],
+)
+def test_the_unknown_rate_counts_what_would_be_unknown_if_left_out(
+    settings: dict[str, int], rare: int
+) -> None:
+    text = "b b a a a c\td\t\n"  # a 3, b and tab 2, c, d and line end 1
+    word = train(text, split="space", **settings)
+    assert len(word.encode(text)) == 10
+    assert word.unknown_rate == pytest.approx((rare + 0.5) / (10 + 1))
+
+
+def test_a_text_with_unknown_marks_of_its_own_has_no_rate_unless_they_are_few() -> None:
+    assert train("a <unk> <unk> b c\n" * 9).unknown_rate is None
+    assert train("a a b c d e <unk>\n").unknown_rate == pytest.approx((5 + 1 + 0.5) / (8 + 1))
+
+
 def test_marks_left_out_of_the_vocabulary_are_spaced_like_words() -> None:
     word = train("a, b, c d e f. g a b c d e f g\n" * 3 + "x; y#\n", min_count=2)
     assert tokens(word, "a b; c") == ["a", "b", "<join>", "<unk>", "c"]

@@ -1,0 +1,244 @@
+"""Unknown tokens: one chance for all models, and spellings that sum to one."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lmcli.evaluation.perplexity import _lines, _tokens_of, score_documents
+from lmcli.evaluation.score import Score
+from lmcli.evaluation.unknown_words import CHARACTERS, ORDER, SpelledWords, UnknownWords
+from lmcli.models.layers import softmax
+from lmcli.models.ngram.kneser_ney import KneserNey
+from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.settings import names
+from lmcli.tokenizers.base import Encoded
+from lmcli.tokenizers.char import CharTokenizer
+from lmcli.tokenizers.word.tokenizer import WordTokenizer
+
+KNOWN = "the cat saw the dog\nthe dog saw a cat , the cat ran\n"
+UNSEEN = "the zebra saw the dog\n\ta cat  ran ; ran\n"
+
+
+def tokenizer_of(name, text=KNOWN, **settings):
+    cls = TOKENIZERS.load(name)
+    if name == "bpe":
+        settings["vocabulary"] = 270
+    return cls.train([text], cls.Settings(**settings))
+
+
+# ------------------------------------------------------------------ the chance of an unknown token
+
+NEURAL = [name for name in MODELS.names() if not MODELS.load(name).is_count_based]
+HAS_ADAPTIVE = [n for n in NEURAL if "softmax" in names(MODELS.load(n).Settings)]
+
+
+@pytest.mark.parametrize("tokenizer_name", ["char", "word"])
+@pytest.mark.parametrize("name", [*NEURAL, *(f"{name} softmax=adaptive" for name in HAS_ADAPTIVE)])
+def test_two_models_that_differ_in_the_unknown_logit_alone_score_equal(
+    build, monkeypatch, name, tokenizer_name
+):
+    monkeypatch.setattr(softmax, "SHORTEST", 1)
+    tokenizer = tokenizer_of(tokenizer_name)
+    model = build(name, tokenizer.size)
+    bias = model.output_parameters()[1] if model.adaptive is None else model.output.head.bias
+    found, raw = [], []
+    for logit in (0.0, 7.0):
+        with torch.no_grad():
+            bias[tokenizer.unknown] = logit
+        found.append(Score.of(score_documents(model, tokenizer, [UNSEEN])))
+        tokenizer.unknown_rate, rate = None, tokenizer.unknown_rate
+        raw.append(Score.of(score_documents(model, tokenizer, [UNSEEN])))
+        tokenizer.unknown_rate = rate
+    assert found[0].unknown_tokens > 1
+    assert found[1].nats == pytest.approx(found[0].nats, rel=1e-6)
+    (without,) = {round(score.perplexity_without_unknown, 3) for score in found}
+    tokenizer.unknown_rate /= 2  # which these tokens know nothing of
+    other = Score.of(score_documents(model, tokenizer, [UNSEEN]))
+    assert other.perplexity_without_unknown == pytest.approx(without, rel=1e-4)
+    assert found[1].bits_per_char == pytest.approx(found[0].bits_per_char, rel=1e-6)
+    assert raw[1].nats != pytest.approx(raw[0].nats, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["gru", "ngram", "lstm softmax=adaptive"])
+def test_the_chances_of_all_tokens_sum_to_one(build, name):
+    tokenizer = tokenizer_of("word")
+    model, costs = build(name, tokenizer.size), UnknownWords(tokenizer)
+    tokens = torch.from_numpy(tokenizer.encode(KNOWN).astype(np.int64))[None]
+    total = np.zeros(tokens.shape)
+    for target in range(tokenizer.size):
+        targets = torch.full_like(tokens, target)
+        with torch.inference_mode():
+            state = model.initial_state(1)
+            logs, _ = model.log_probabilities(tokens, targets, state, costs.excluded)
+        total += np.exp(-costs.token_nats(targets.numpy(), -logs.numpy()))
+    assert total == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+def test_where_nothing_is_unknown_nothing_changes(name):
+    tokenizer = tokenizer_of(name)
+    costs, encoded = UnknownWords(tokenizer), tokenizer.encode_with_ends(UNSEEN)
+    nats = np.arange(len(encoded.ids), dtype=np.float32)
+    assert costs.excluded is None
+    assert costs.token_nats(encoded.ids, nats) is nats
+    assert not costs.spelling_nats(UNSEEN, encoded).any()
+
+
+# ------------------------------------------------------------------ the spelling
+
+
+def test_the_spellings_of_unknown_words_sum_to_one():
+    words = ["a", "b", "ab", "ba", "aab", "", "abb", "bab"]
+    model, longest = SpelledWords(words), 6
+    strings = ["".join(s) for k in range(longest + 1) for s in itertools.product("abX", repeat=k)]
+    unknown = [s for s in strings if s not in words]
+    others = CHARACTERS - 2  # what X may stand for
+    total = math.fsum(
+        others ** s.count("X") * math.exp(-nats)
+        for s, nats in zip(unknown, model.nats(unknown), strict=True)
+    )
+    # what goes on after that length: all prefixes, without the end, by whole distributions
+    end, other, start = 0, 1, model.table.vocabulary
+    prefixes = {(start,): 1.0}
+    for _ in range(longest + 1):
+        longer = {}
+        for prefix, chance in prefixes.items():
+            after = model.table.distributions(np.array([prefix]), 1)[0, 0]
+            longer |= {(*prefix, c): chance * after[c] for c in (other, 2, 3)}
+        prefixes = longer
+    rest = math.fsum(prefixes.values())
+    known = -math.fsum(np.exp(-model._nats(words))) + 1
+    assert 0.001 < rest < 0.5
+    assert end not in {c for prefix in prefixes for c in prefix}
+    assert total + rest / known == pytest.approx(1, abs=1e-5)
+
+
+def test_an_unknown_character_is_one_of_all_that_are_not_known():
+    tokenizer = CharTokenizer.train(["abcab"], CharTokenizer.Settings())
+    encoded = tokenizer.encode_with_ends("aXb")
+    found = UnknownWords(tokenizer).spelling_nats("aXb", encoded)
+    assert found == pytest.approx([0, math.log(1_112_064 - 3), 0])
+
+
+def test_a_word_is_spelt_without_the_space_before_it_and_a_separator_as_it_is():
+    tokenizer = WordTokenizer.train([KNOWN * 3], WordTokenizer.Settings(split="space"))
+    text = "the zebra\tcat zebra"
+    encoded = tokenizer.encode_with_ends(text)
+    found = UnknownWords(tokenizer).spelling_nats(text, encoded)
+    assert encoded.ids.tolist().count(tokenizer.unknown) == 3
+    right = SpelledWords(tokenizer.known_texts()).nats(["zebra", "\t"])
+    assert found == pytest.approx([0, right[0], right[1], 0, right[0]], rel=1e-6)
+
+
+def test_words_like_the_known_ones_cost_less_than_others():
+    stems = ["walk", "talk", "jump", "play", "work", "look", "call", "turn"]
+    words = [stem + end for stem in stems for end in ("", "ed", "ing", "s")]
+    near, far, strange = SpelledWords(words[:-1]).nats(["turns", "srnut", "日本"])
+    assert near < far < strange
+    assert strange > 2 * math.log(CHARACTERS - 30)
+
+
+def test_a_tokenizer_of_no_text_spells_too():
+    right = 3 * math.log(2) + 2 * math.log(CHARACTERS)  # end and other character, equally likely
+    assert SpelledWords([]).nats(["ab"])[0] == pytest.approx(right)
+
+
+# ------------------------------------------------------------------ the sums
+
+
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS.names())
+def test_tokens_and_lines_add_up_to_the_total(speaker, tokenizer_name):
+    model, tokenizer = speaker(tokenizer_name)
+    scored = score_documents(model, tokenizer, [UNSEEN, "Ωmega grew up\nin France"])
+    total = Score.of(scored)
+    assert (total.spelling_nats > 0) == (tokenizer.unknown is not None)
+    for items in (_lines(scored), _tokens_of(scored)):
+        assert sum(i["nats"] for i in items) == pytest.approx(total.nats)
+        assert sum(i["spelling_nats"] for i in items) == pytest.approx(total.spelling_nats)
+    chars = [line["bits_per_char"] * line["chars"] for line in _lines(scored)]
+    assert sum(chars) == pytest.approx(total.bits_per_char * total.chars)
+
+
+def test_bits_hold_the_spelling_and_perplexity_does_not(speaker):
+    model, tokenizer = speaker("word")
+    total = Score.of(score_documents(model, tokenizer, [UNSEEN]))
+    assert total.perplexity == pytest.approx(math.exp(total.nats / total.tokens))
+    bits = (total.nats + total.spelling_nats) / math.log(2)
+    assert total.bits_per_char == pytest.approx(bits / total.chars)
+    assert total.bits_per_byte == pytest.approx(bits / total.bytes)
+    assert total.word_perplexity == pytest.approx(2 ** (bits / total.words))
+    assert total.block_nats.sum() == pytest.approx(total.nats + total.spelling_nats)
+
+
+# ------------------------------------------------------------------ word, bpe, char
+
+
+def naive_spelling(tokenizer, text):
+    """-ln of the chance of a text among all that are no known word, one character at a time."""
+    saved = tokenizer.to_json()
+    if "characters" in saved:
+        return math.log(1_112_064 - len(saved["characters"]))
+    known = [*saved["separators"], *saved["words"]]
+    letters = sorted(set("".join(known)))
+    ids = {letter: 2 + number for number, letter in enumerate(letters)}
+    start = 2 + len(letters)
+    stream = [i for word in known for i in (start, *(ids[letter] for letter in word), 0)]
+    table = KneserNey.estimate(np.array(stream), start, ORDER)
+
+    @functools.cache
+    def after(*before):
+        return table.distributions(np.array([before]), 1)[0, 0]
+
+    def chance(word):
+        before, product = (start,), 1.0
+        for letter in [*word, None]:
+            number = 0 if letter is None else ids.get(letter, 1)
+            product *= after(*before)[number]
+            product /= CHARACTERS - len(letters) if number == 1 else 1
+            before = (*before, number)
+        return product
+
+    return -math.log(chance(text) / (1 - sum(map(chance, known))))
+
+
+@torch.no_grad()
+def naive_bits(model, tokenizer, text):
+    """Bits per character by a loop over tokens, everything spelt out."""
+    encoded: Encoded = tokenizer.encode_with_ends(text)
+    state, before, nats, begin = model.initial_state(1), tokenizer.start, 0.0, 0
+    spelt = {}
+    for token, end in zip(encoded.ids.tolist(), encoded.ends.tolist(), strict=True):
+        logits, state = model(torch.tensor([[before]]), state)
+        p = logits[0, 0].double().softmax(0)
+        if tokenizer.unknown is None:
+            nats -= math.log(p[token])
+        elif token == tokenizer.unknown:
+            piece = text[begin:end].strip()
+            if piece not in spelt:
+                spelt[piece] = naive_spelling(tokenizer, piece)
+            nats += spelt[piece] - math.log(tokenizer.unknown_rate)
+        else:
+            share = p[token] / (1 - p[tokenizer.unknown])
+            nats -= math.log((1 - tokenizer.unknown_rate) * share)
+        before, begin = token, end
+    return nats / math.log(2) / len(text)
+
+
+def test_word_bpe_and_char_are_ranked_as_by_a_scorer_that_spells_everything_out(france_documents):
+    train = "".join(d + "\n" for d in france_documents[:12])
+    held_out = "".join(d + "\n" for d in france_documents[40:43])
+    found, naive, unspelt = {}, {}, {}
+    for name, order in (("word", 3), ("bpe", 4), ("char", 5)):
+        tokenizer = tokenizer_of(name, train)
+        model = MODELS.load("ngram")(tokenizer.size, MODELS.load("ngram").Settings(order=order))
+        model.fit_counts(np.append(tokenizer.start, tokenizer.encode(train)))
+        score = Score.of(score_documents(model, tokenizer, [held_out]))
+        found[name], naive[name] = score.bits_per_char, naive_bits(model, tokenizer, held_out)
+        unspelt[name] = score.nats / math.log(2) / score.chars
+    assert found == pytest.approx(naive, rel=1e-4)
+    ranked = [sorted(figures, key=figures.__getitem__) for figures in (found, naive, unspelt)]
+    assert ranked[0] == ranked[1] != ranked[2]
