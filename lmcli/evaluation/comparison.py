@@ -25,6 +25,7 @@ from lmcli.evaluation.differences import (
 )
 from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.probes.base import ProbeResult
+from lmcli.evaluation.probes.ceiling.one_line import describe_ceiling
 from lmcli.evaluation.probes.data import ProbeData
 from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
@@ -200,6 +201,8 @@ class Comparison:
     """results of all probes, where they were run"""
     too_little: str = ""
     """of what the text has too little to show memory, in one line"""
+    ceiling: Mapping[str, Any] | None = None
+    """what memory the text rewards"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli compare --json``."""
@@ -213,6 +216,7 @@ class Comparison:
             "rows": self.rows,
             "differences": [d.to_json() for d in self.ranking.differences],
             "too_little": self.too_little or None,
+            "ceiling": self.ceiling,
         }
         blocks: list[Block] = [self.table(), *recall_tables(self.rows), *cost_tables(self.rows)]
         if self.probes is not None:
@@ -240,7 +244,8 @@ class Comparison:
         notes = [ERRORS.format("text and seeds" if several else "the text")]
         if (self.corpus.get("times_used") or 1) > 1:
             notes.append(SEEN)
-        notes += filter(None, [self.seeds_hint(), self.kernel_note(), self.too_little])
+        rewards = self.ceiling["sentence"] if self.ceiling else ""
+        notes += filter(None, [self.seeds_hint(), self.kernel_note(), rewards, self.too_little])
         return Table(f"{held_out[part]}, best first", columns, self._table_rows(), "\n".join(notes))
 
     def seeds_hint(self) -> str:
@@ -332,7 +337,8 @@ def compare_results(
         "times_used": _times_used(dataset),
     }
     shown = probes if probe else None
-    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little)
+    ceiling = describe_ceiling(texts[dataset.spec.rotation], sum(r.seconds for r in results), seed)
+    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little, ceiling)
 
 
 def _times_used(dataset: Dataset) -> float | None:

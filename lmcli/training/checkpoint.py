@@ -134,9 +134,17 @@ class Trained:
 
 
 def save_result(
-    run: Run, model: LanguageModel, dataset: Dataset, trained: Trained, valid: Score
+    run: Run,
+    model: LanguageModel,
+    dataset: Dataset,
+    trained: Trained,
+    valid: Score,
+    ceiling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score."""
+    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score.
+
+    `ceiling` is what memory the text rewards.
+    """
     record = run.record
     precision = pick_precision(record.training["precision"], record.device)
     figures = ("nats_per_token", "bits_per_char", "perplexity", "standard_error", "tokens")
@@ -153,5 +161,6 @@ def save_result(
         "device": record.device,
         "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,
+        "ceiling": ceiling,
     }
     run.save_result("train", Result("train", values).to_json())

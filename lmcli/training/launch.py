@@ -82,7 +82,10 @@ def train_result(values: Mapping[str, Any]) -> result.Result:
     ]
     path = shlex.quote(values["run"])
     commands = [f"lmcli sample {path}", f"lmcli eval {path} --split test"]
-    return result.Result("train", values, [result.Facts(columns, values)], commands)
+    blocks: list[result.Block] = [result.Facts(columns, values)]
+    if ceiling := values.get("ceiling"):
+        blocks.append(result.Passage(ceiling["sentence"]))
+    return result.Result("train", values, blocks, commands)
 
 
 # ------------------------------------------------------------------ as one of several, or alone
@@ -93,6 +96,7 @@ def _train(
 ) -> Run:
     """The part of this process."""
     from lmcli.evaluation.perplexity import score_documents
+    from lmcli.evaluation.probes.ceiling.one_line import ceiling_of_corpus
     from lmcli.evaluation.score import Score, warn_of_unknown
     from lmcli.training.checkpoint import save_result
     from lmcli.training.distributed import joined
@@ -123,7 +127,8 @@ def _train(
         model, valid = run.model(), job.dataset.valid.part.documents
         score = Score.of(score_documents(model, run.tokenizer, valid))
         warn_of_unknown(score, path, report)
-        save_result(run, model, job.dataset, trained, score)
+        ceiling = ceiling_of_corpus(job.dataset.corpus, trained.seconds, job.seed)
+        save_result(run, model, job.dataset, trained, score, ceiling)
         if options.get("slim"):
             run.drop_checkpoint()
     return run

@@ -163,6 +163,15 @@ def comparison(outcomes, **protocol):
     return Comparison(ranking, rows, {}, protocol, Path("runs"))
 
 
+def test_what_memory_the_text_rewards_is_one_line_of_the_note(blocks):
+    found = comparison([outcome("a", score(blocks[0]))])
+    assert found.to_json()["ceiling"] is None
+    ceiling = {"sentence": "on this text a memory beyond 256 words has little to do"}
+    found = replace(found, ceiling=ceiling)
+    assert found.to_json()["ceiling"] == ceiling
+    assert ceiling["sentence"] in found.table().note.splitlines()
+
+
 def test_with_one_seed_a_hint_says_what_three_cost_and_give(blocks):
     hard, one, other = blocks
     a, b = outcome("a", score(hard + one)), outcome("b", score(hard + other + 15))
