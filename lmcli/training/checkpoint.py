@@ -139,10 +139,12 @@ def save_result(
     dataset: Dataset,
     trained: Trained,
     valid: Score,
+    test: Score | None,
     ceiling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score.
+    """Save the keys of ``lmcli train --json`` in the run.
 
+    `valid` and `test` are exact scores: validation has chosen the weights, the test part nothing.
     `ceiling` is what memory the text rewards.
     """
     record = run.record
@@ -158,9 +160,12 @@ def save_result(
         **vars(trained),
         "tokens_per_second": trained.tokens_seen / max(trained.seconds, 1e-9),
         "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},
+        "test": None,
         "device": record.device,
         "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,
         "ceiling": ceiling,
     }
+    if test and dataset.test:
+        values["test"] = {n: getattr(test, n) for n in figures} | {"share": dataset.test.share}
     run.save_result("train", Result("train", values).to_json())
