@@ -188,7 +188,7 @@ def compare(
 def demo(
     texts: Texts | None = None,
     *,
-    arch: str = ARCHS,
+    arch: str | None = None,
     tokenizer: str | None = None,
     minutes: float | None = None,
     facts: str | Path | None = None,
@@ -204,8 +204,8 @@ def demo(
 
     Between cue and blank stand the texts' own sentences; without texts, sentences made by rule; a
     text of `make` is taken as it is. Without `minutes` the speed of this machine decides. A
-    training ends early once it answers items that no table reports. By default an RNN of rectified
-    units is trained as well where there is time for it. `settings` are those of the trainings, and
+    training ends early once it answers items that no table reports. Without `arch` those of
+    `compare`, and an RNN of rectified units where there is time for it. `settings` are those of the trainings, and
     `words` and `longest` of the text that is made.
     """
     options = _plain(locals())
@@ -214,9 +214,9 @@ def demo(
         preloaded_context("lmcli.training.trials")
     from lmcli.training.demo import demo
 
-    more = {"if_time": IF_TIME} if arch is ARCHS else {}  # the very default
+    members = {"arch": arch or ARCHS, "if_time": "" if arch else IF_TIME}
     folder = {"output": output or free_name(Path("runs"), "demo")}
-    return demo(options | folder | more, on_progress)
+    return demo(options | folder | members, on_progress)
 
 
 def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:
