@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 ARCHS = "ngram,window,rnn,gru,lstm"
 """what `compare` trains by default"""
+IF_TIME = "rnn:activation=relu"
+"""what `demo` trains by default where there is time for it"""
 Texts = str | Path | Sequence[str | Path]
 """a path, an address, or a list of them"""
 RunLike = Run | str | Path
@@ -186,7 +188,7 @@ def compare(
 def demo(
     texts: Texts | None = None,
     *,
-    arch: str = ARCHS,
+    arch: str | None = None,
     tokenizer: str | None = None,
     minutes: float | None = None,
     facts: str | Path | None = None,
@@ -202,8 +204,9 @@ def demo(
 
     Between cue and blank stand the texts' own sentences; without texts, sentences made by rule; a
     text of `make` is taken as it is. Without `minutes` the speed of this machine decides. A
-    training ends early once it answers items that no table reports. `settings` are those of the
-    trainings, and `words` and `longest` of the text that is made.
+    training ends early once it answers items that no table reports. Without `arch` those of
+    `compare`, and an RNN of rectified units where there is time for it. `settings` are those of the trainings, and
+    `words` and `longest` of the text that is made.
     """
     options = _plain(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
@@ -211,7 +214,9 @@ def demo(
         preloaded_context("lmcli.training.trials")
     from lmcli.training.demo import demo
 
-    return demo(options | {"output": output or free_name(Path("runs"), "demo")}, on_progress)
+    members = {"arch": arch or ARCHS, "if_time": "" if arch else IF_TIME}
+    folder = {"output": output or free_name(Path("runs"), "demo")}
+    return demo(options | folder | members, on_progress)
 
 
 def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:

@@ -22,7 +22,8 @@ Archs = Annotated[
 ]
 Seeds = Annotated[int, o.option("--seeds", about="Trainings per architecture.", min=1, metavar="N")]
 Match = Annotated[
-    str, o.option("--match", about="Make equal: params (of the body) or width.", metavar="WHAT")
+    str,
+    o.option("--match", about="Make equal: params (of the body), width or state.", metavar="WHAT"),
 ]
 Runs = Annotated[
     list[Path] | None,

@@ -22,7 +22,13 @@ OwnTexts = Annotated[
     ),
 ]
 Archs = Annotated[
-    str, o.option("--arch", about="Architectures with commas, as in compare.", metavar="NAMES")
+    str | None,
+    o.option(
+        "--arch",
+        about="Architectures with commas, as in compare.",
+        default="those of compare, and a ReLU RNN if there is time",
+        metavar="NAMES",
+    ),
 ]
 TokenizerName = Annotated[
     str | None,
@@ -104,9 +110,10 @@ def demo(
     from lmcli.cli.progress import ProgressDisplay
     from lmcli.report.progress import Message
 
+    names = arch or api.ARCHS
     with ProgressDisplay(not quiet and not as_json, stoppable=True) as display:
         display(
-            Message(f"makes a text, trains {arch.replace(',', ', ')} on it, asks what they know")
+            Message(f"makes a text, trains {names.replace(',', ', ')} on it, asks what they know")
         )
         try:
             found = api.demo(**o.values(ctx, api.demo), on_progress=display)

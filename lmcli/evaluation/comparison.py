@@ -25,6 +25,7 @@ from lmcli.evaluation.differences import (
 )
 from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.probes.base import ProbeResult
+from lmcli.evaluation.probes.ceiling.one_line import describe_ceiling
 from lmcli.evaluation.probes.data import ProbeData
 from lmcli.evaluation.probes.report import ProbeReport
 from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
@@ -71,6 +72,13 @@ class ComparisonRow:
         """Whether another seed would give the same model."""
         return self.results[0].is_count_based
 
+    @property
+    def flops_per_second(self) -> float:
+        """Of forward passes, while it was trained; 0 where that is not known."""
+        if not all(r.seconds for r in self.results):
+            return 0.0
+        return self.mean(lambda r: r.tokens_seen * r.flops_per_token / r.seconds)
+
     def splits(self, part: Callable[[TrialResult], Score]) -> Splits:
         """Its seeds on the test part, or another, of each split."""
         rotations: dict[int, list[Score]] = {}
@@ -104,6 +112,8 @@ class ComparisonRow:
             "seconds": self.mean(lambda r: r.seconds),
             "tokens_per_second": self.mean(lambda r: r.tokens_seen / max(r.seconds, 1e-9)),
             "flops_per_token": first.flops_per_token,
+            "state": first.state,
+            "context": first.context_length,
             "learning_rate": first.learning_rate,
             "steps": self.mean(lambda r: r.steps or 0) or None,
             "stopped": first.stopped if len({r.stopped for r in self.results}) == 1 else "various",
@@ -168,6 +178,8 @@ SEEN = (
 ERRORS = (
     "bits/char: ± one standard error of {}; against best: bits/char, ± half of the 95 % interval"
 )
+SLOWER_KERNEL = 0.75
+"""of the fastest one's operations a second: below it a row's kernel is told of"""
 SEEDS = 3
 """what is advised where there is one"""
 ENDED = "ended by: budget, epochs (read often enough), memory (items answered)"
@@ -189,6 +201,8 @@ class Comparison:
     """results of all probes, where they were run"""
     too_little: str = ""
     """of what the text has too little to show memory, in one line"""
+    ceiling: Mapping[str, Any] | None = None
+    """what memory the text rewards"""
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``lmcli compare --json``."""
@@ -202,6 +216,7 @@ class Comparison:
             "rows": self.rows,
             "differences": [d.to_json() for d in self.ranking.differences],
             "too_little": self.too_little or None,
+            "ceiling": self.ceiling,
         }
         blocks: list[Block] = [self.table(), *recall_tables(self.rows), *cost_tables(self.rows)]
         if self.probes is not None:
@@ -229,7 +244,8 @@ class Comparison:
         notes = [ERRORS.format("text and seeds" if several else "the text")]
         if (self.corpus.get("times_used") or 1) > 1:
             notes.append(SEEN)
-        notes += filter(None, [self.seeds_hint(), self.too_little])
+        rewards = self.ceiling["sentence"] if self.ceiling else ""
+        notes += filter(None, [self.seeds_hint(), self.kernel_note(), rewards, self.too_little])
         return Table(f"{held_out[part]}, best first", columns, self._table_rows(), "\n".join(notes))
 
     def seeds_hint(self) -> str:
@@ -244,6 +260,18 @@ class Comparison:
             f"--seeds {SEEDS} measures that, in {minutes:.1f} more minutes, and makes its share "
             f"of the intervals {math.sqrt(SEEDS):.1f} times smaller"
         )
+
+    def kernel_note(self) -> str:
+        """Whose kernels are slower than the fastest, where all were given the same time."""
+        trained = [row for row in self.ranking.rows if not row.is_count_based]
+        rates = {row.name: row.flops_per_second for row in trained if row.flops_per_second}
+        if not self.protocol.get("minutes") or not rates:
+            return ""
+        fastest = max(rates, key=lambda name: rates[name])
+        shares = {name: rate / rates[fastest] for name, rate in rates.items()}
+        slower = [f"{n} at {share:.1g}" for n, share in shares.items() if share < SLOWER_KERNEL]
+        said = f"times the speed of {fastest}: equal time compares kernels too"
+        return f"per floating point operation {', '.join(slower)} {said}" if slower else ""
 
     def training_table(self) -> Table:
         """What each training cost and how far back it reaches, without the ranking."""
@@ -309,7 +337,8 @@ def compare_results(
         "times_used": _times_used(dataset),
     }
     shown = probes if probe else None
-    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little)
+    ceiling = describe_ceiling(texts[dataset.spec.rotation], sum(r.seconds for r in results), seed)
+    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little, ceiling)
 
 
 def _times_used(dataset: Dataset) -> float | None:

@@ -198,14 +198,16 @@ def _tokens_between(tokenizer: Tokenizer, item: Item) -> int:
     return len(tokenizer.encode(" ".join(words[cue:]))) - 1
 
 
-def training_items(documents: Sequence[str], candidates: Sequence[str]) -> list[Item]:
+def training_items(
+    documents: Sequence[str], candidates: Sequence[str], most: int = DOCUMENTS
+) -> list[Item]:
     """A sample of training documents as items: the answer is the last candidate in each.
 
     A candidate is a whole word, unless most documents have none as one: then their script has no
     blanks, and it may stand within others.
     """
-    places = range(0, len(documents), max(1, len(documents) // DOCUMENTS))
-    some = [documents[place] for place in places][:DOCUMENTS]
+    places = range(0, len(documents), max(1, len(documents) // most))
+    some = [documents[place] for place in places][:most]
     some = [text for text in some if len(text) <= LONGEST_DOCUMENT]
     words = "|".join(map(re.escape, sorted(candidates, key=len, reverse=True)))
     patterns = [rf"(?<!\w)(?:{words})(?!\w)"]

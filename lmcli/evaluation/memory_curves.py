@@ -87,7 +87,7 @@ class Curve:
         near = [by_gap[0], *([kinds[CONTROL]] if task.planted and CONTROL in kinds else [])]
         return cls(
             name,
-            LABELS.get(arch, model.__name__) if name == arch else name,
+            label(name, arch),
             issubclass(model, FixedContext),
             row["parameters"],
             row["seconds"],
@@ -120,6 +120,19 @@ class Curve:
     def next_gap(self) -> Answers:
         """The first gap at which it does not; only where there is one."""
         return self.by_gap[len(self.known)]
+
+
+def label(name: str, arch: str) -> str:
+    """What a row is called in a sentence.
+
+    >>> label("rnn:activation=relu", "rnn"), label("lstm", "lstm"), label("runs/mine", "lstm")
+    ('RNN with activation=relu', 'LSTM', 'runs/mine')
+    """
+    base, _, settings = name.partition(":")
+    if base != arch:
+        return name
+    known = LABELS.get(arch) or str(MODELS.load(arch).__name__)
+    return f"{known} with {settings.replace(':', ' and ')}" if settings else known
 
 
 def skill(one: Answers) -> float:

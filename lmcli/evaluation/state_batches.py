@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.models.base import LOGITS, FixedContext, LanguageModel, State
+from lmcli.models.base import (
+    LOGITS,
+    FixedContext,
+    LanguageModel,
+    NeuralLanguageModel,
+    State,
+)
 from lmcli.tokenizers.base import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -72,6 +78,27 @@ def random_chunks(stream: Ids, length: int, count: int, seed: int) -> Tensor:
     return torch.from_numpy(stream[begins[:, None] + np.arange(length)])
 
 
+def skip(model: LanguageModel, tokens: Tensor, state: State) -> State:
+    """The state after tokens (B, T), without the cost of predictions where there is a way."""
+    if isinstance(model, FixedContext):
+        return model.with_context(tokens, state)[1]
+    if isinstance(model, NeuralLanguageModel):
+        return model.hidden_vectors(tokens, state)[1]
+    return model.last_logits(tokens, state)[1]
+
+
+@torch.inference_mode()
+def read_on(model: LanguageModel, tokens: Tensor, state: State) -> State:
+    """The states after rows of one length, read in blocks. Shapes: tokens (B, T)."""
+    ends = []
+    for begin in range(0, len(tokens), ROWS):
+        now = tuple(part[begin : begin + ROWS] for part in state)
+        for part in torch.split(tokens[begin : begin + ROWS], LONGEST, dim=1):
+            now = skip(model, part, now)
+        ends.append(now)
+    return stack(ends)
+
+
 @torch.inference_mode()
 def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
     """The states after the rows.
@@ -79,8 +106,6 @@ def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
     A row is read in parts of 256 and then of ever smaller powers of two, and all rows that need a
     part of one size get it together: nothing is padded, so nothing has to be undone.
     """
-    # what a fixed context leaves needs no prediction, which may cost much
-    read = model.with_context if isinstance(model, FixedContext) else model.last_logits
     lengths = np.array([len(row) for row in rows])
     done = np.zeros_like(lengths)
     after = tuple(part.clone() for part in state)
@@ -90,7 +115,7 @@ def advance(model: LanguageModel, rows: Sequence[Ids], state: State) -> State:
         for begin in range(0, len(due), ROWS):
             some = due[begin : begin + ROWS]
             tokens = np.stack([rows[i][done[i] : done[i] + size] for i in some]).astype(np.int64)
-            _, new = read(torch.from_numpy(tokens), take(after, some))
+            new = skip(model, torch.from_numpy(tokens), take(after, some))
             for part, value in zip(after, new, strict=True):
                 part[torch.from_numpy(some)] = value
         done[due] += size

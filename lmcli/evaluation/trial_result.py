@@ -55,6 +55,10 @@ class TrialResult:
     """updates of the weights"""
     race: Sequence[Mapping[str, Any]] = ()
     """the trials of the search for a learning rate"""
+    state: int = 0
+    """floats that are carried from token to token"""
+    context_length: int | None = None
+    """tokens that can change a prediction, the present one included; None: no limit"""
 
     @classmethod
     def of(
@@ -90,6 +94,8 @@ class TrialResult:
             stopped=trained.get("stopped"),
             steps=trained.get("steps"),
             race=tuple(trained.get("race") or ()),
+            state=model.state_size,
+            context_length=model.context_length,
         )
 
     @property
@@ -185,7 +191,7 @@ def _fingerprint(run: Run) -> str:
 
 NO_TRAINING = (
     "parameters", "body_parameters", "tokens_seen", "seconds", "tokens_per_second",
-    "flops_per_token", "learning_rate", "steps", "stopped", "run",
+    "flops_per_token", "learning_rate", "steps", "stopped", "run", "state", "context",
 )  # fmt: skip
 
 

@@ -124,6 +124,16 @@ class Attention(NeuralLanguageModel):
             self.output_weight = nn.Parameter(torch.empty(vocabulary, hidden))
             draw(self.output_weight, hidden**-0.5)
 
+    @property
+    def state_size(self) -> int:
+        """Keys and values of W - 1 tokens in each layer."""
+        return 2 * len(self.layers) * (self.settings.window - 1) * self.inner  # type: ignore[no-any-return]
+
+    @property
+    def context_length(self) -> int:
+        """The present token, and W - 1 more for each layer."""
+        return len(self.layers) * (self.settings.window - 1) + 1  # type: ignore[no-any-return]
+
     def initial_state(self, batch: int) -> State:
         """No tokens: marks, keys and values are 0."""
         size = batch, self.settings.window - 1

@@ -151,6 +151,21 @@ class LanguageModel(nn.Module, abc.ABC):
             logits, state = self(part, state)
         return logits[:, -1], state
 
+    @property
+    def state_size(self) -> int:
+        """Floats of one sequence that are carried from token to token; `--match state` makes these
+        equal.
+
+        The hidden vectors and cells of a recurrence; keys, values or embeddings of a window, which
+        is a memory of tokens; 0 for counts.
+        """
+        return sum(part.numel() for part in self.initial_state(1) if part.is_floating_point())
+
+    @property
+    def context_length(self) -> int | None:
+        """The tokens, the present one included, that can change a prediction; None: no limit."""
+        return None
+
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The share of each unit that a step keeps, from the gates that a forward pass recorded.
 
@@ -190,6 +205,11 @@ class FixedContext(LanguageModel):
     """A model that reads the last `context` tokens before the present one, and none before."""
 
     context: int
+
+    @property
+    def context_length(self) -> int:
+        """The context and the present token."""
+        return self.context + 1
 
     def initial_state(self, batch: int) -> State:
         """Shapes: (B, context), all start ids."""

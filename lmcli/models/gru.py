@@ -45,7 +45,7 @@ class GRULayer(Layer):
         chrono_init_(self.bias.data[hidden : 2 * hidden], settings.chrono)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # c_n
 
-    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """`GRUScan` on a CPU, torch's fused kernel elsewhere."""
         if x.device.type != "cpu":
             return self._fused(x, is_start, state)

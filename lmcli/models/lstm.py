@@ -65,7 +65,7 @@ class LSTMLayer(Layer):
         self.forget_mode = "coupled" if settings.coupled else "gate" if settings.forget else "all"
         self._set_biases(settings)
         if self.forget_mode != "gate":
-            for name, parameter in list(self.named_parameters()):
+            for name, parameter in list(self.named_parameters(recurse=False)):
                 i, _, *rest = parameter.data.chunk(4)
                 setattr(self, name, nn.Parameter(torch.cat([i, *rest])))
         count = len(self.bias) // hidden - 1  # all gates but g
@@ -86,7 +86,7 @@ class LSTMLayer(Layer):
         """Whether torch's fused kernel can do it."""
         return self.forget_mode == "gate" and not self.settings.peepholes
 
-    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """The fastest kernel for this variant."""
         read = self._fused if self.plain else self._scanned
         y, after = read(x, is_start, state)
@@ -168,6 +168,12 @@ class LSTM(Recurrent):
         if isinstance(last, OutputAttention):
             return (*state[:-2], *last.initial_state(batch))
         return state
+
+    @property
+    def state_size(self) -> int:
+        """h and c of each layer, and the outputs that the head attends to."""
+        attended: int = self.settings.attend * self.hidden
+        return super().state_size + attended
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The forget gate, or 1 - i; None in the cell of 1997, which keeps all."""

@@ -7,7 +7,7 @@
     n_t = W_n u_t + b_n                   candidate
     h_t = (1 - z_t) * h_{t-1} + z_t * n_t
 
-u_t and the output from h_t: layers/minimal.py. Feng et al. (2024).
+u_t: layers/minimal.py. Feng et al. (2024).
 """
 
 from __future__ import annotations

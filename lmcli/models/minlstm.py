@@ -8,7 +8,7 @@
     n_t = W_n u_t + b_n                   candidate
     h_t = f_t / (f_t + i_t) * h_{t-1} + i_t / (f_t + i_t) * n_t
 
-u_t and the output from h_t: layers/minimal.py. Feng et al. (2024). The state that is carried is h
+u_t: layers/minimal.py. Feng et al. (2024). The state that is carried is h
 itself and each step normalises its own gates, so a text may be cut anywhere. With l = ln f - ln i
 the shares are sigmoid(l) and sigmoid(-l), without a division.
 """

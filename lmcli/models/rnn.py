@@ -43,7 +43,7 @@ class RNNLayer(Layer):
             nn.init.eye_(self.recurrent_weight)
             draw(self.input_weight, 0.1 * inputs**-0.5)
 
-    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """`ElmanScan` on every device."""
         inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, H)
         keep = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None

@@ -81,6 +81,11 @@ class Window(FixedContext, NeuralLanguageModel):
             recorder("hidden", h)
         return x, F.dropout(h, self.settings.dropout or 0.0, self.training), after
 
+    @property
+    def state_size(self) -> int:
+        """The embeddings of the N - 1 tokens before the present one."""
+        return self.context * (self.hidden.in_features // (self.context + 1))
+
     def flops_per_token(self) -> int:
         """A multiplication and an addition for each weight but the embedding's."""
         layers = (self.hidden, self.direct)

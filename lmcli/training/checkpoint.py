@@ -134,9 +134,19 @@ class Trained:
 
 
 def save_result(
-    run: Run, model: LanguageModel, dataset: Dataset, trained: Trained, valid: Score
+    run: Run,
+    model: LanguageModel,
+    dataset: Dataset,
+    trained: Trained,
+    valid: Score,
+    test: Score | None,
+    ceiling: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save the keys of ``lmcli train --json`` in the run; `valid` is the exact validation score."""
+    """Save the keys of ``lmcli train --json`` in the run.
+
+    `valid` and `test` are exact scores: validation has chosen the weights, the test part nothing.
+    `ceiling` is what memory the text rewards.
+    """
     record = run.record
     precision = pick_precision(record.training["precision"], record.device)
     figures = ("nats_per_token", "bits_per_char", "perplexity", "standard_error", "tokens")
@@ -150,8 +160,12 @@ def save_result(
         **vars(trained),
         "tokens_per_second": trained.tokens_seen / max(trained.seconds, 1e-9),
         "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},
+        "test": None,
         "device": record.device,
         "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,
+        "ceiling": ceiling,
     }
+    if test and dataset.test:
+        values["test"] = {n: getattr(test, n) for n in figures} | {"share": dataset.test.share}
     run.save_result("train", Result("train", values).to_json())

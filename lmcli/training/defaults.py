@@ -6,14 +6,15 @@
 
 The rules are measured, not derived. Width grows with the time and is capped by the text: a wide net
 memorises a small text. Many small updates beat few large ones on one or two cores (batches of 16
-streams). All architectures get as many parameters in their body as the LSTM would get.
+streams). All architectures, and all variants of the LSTM, get as many parameters in their body as
+the plain LSTM would get, or as many floats of state.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +24,7 @@ import torch
 from lmcli.data.curriculum import document_lengths
 from lmcli.errors import UsageError
 from lmcli.models.base import LanguageModel
+from lmcli.models.layers.recurrent import RecurrentSettings
 from lmcli.registry import MODELS
 from lmcli.settings import names, setting, update
 from lmcli.tokenizers.base import Ids
@@ -32,6 +34,8 @@ N = TypeVar("N", int, float)
 BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
 """used where a setting or the budget is left open: by a Trainer without `resolve_defaults`"""
 BUDGETS = ("minutes", "steps", "epochs")
+MATCHES = ("params", "width", "state")
+"""what can be made equal: parameters of the body, width H, or floats of state"""
 
 REFERENCE = "lstm"
 """the architecture whose width the rules give; the others are matched to it"""
@@ -220,10 +224,20 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
     Less also where documents differ in length. An LSTM on sentences planted in a novel,
     2,500 steps, right after 400 words: 74 % with 4e-3, 96 % with 2e-3 (one run each).
     """
-    relu = getattr(settings, "activation", None) == "relu"  # which has no bound to its values
-    base = LEARNING_RATE_RELU if relu else float(MODELS.load(arch).learning_rate)
+    usual = float(MODELS.load(arch).learning_rate)
+    base = LEARNING_RATE_RELU if is_unbounded(settings) else usual
     share = 0.45 if scale.has_varied_lengths else 1.0
     return share * base * math.sqrt(256 / max(96, width(scale)))
+
+
+def is_unbounded(settings: Any) -> bool:
+    """Whether the state has no bound, as that of rectified units.
+
+    Learnt on short documents it grows beyond all measure in longer ones: with short documents first
+    the loss of such an RNN on data/france.txt was 2.2, then 296 when documents of twice the length
+    came.
+    """
+    return getattr(settings, "activation", None) == "relu"
 
 
 def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
@@ -250,7 +264,7 @@ def resolve_defaults(
         training,
         batch=batch,
         truncation=truncation,
-        curriculum=curriculum(scale),
+        curriculum=0.0 if is_unbounded(settings) else curriculum(scale),
         learning_rate=learning_rate(arch, settings, scale),
         most_epochs=most_epochs(scale),
     )
@@ -263,8 +277,9 @@ def resolve_defaults(
     )
     if open_width:
         settings = replace(settings, hidden=width(scale))
-        if match == "params" and arch != REFERENCE:
-            settings = match_parameters(arch, settings, scale)
+        if match != "width":
+            match_to_lstm = match_state if match == "state" else match_parameters
+            settings = match_to_lstm(arch, settings, scale)
     return settings, training
 
 
@@ -273,31 +288,72 @@ def _fill(settings: Any, **defaults: Any) -> Any:
     return replace(settings, **missing)
 
 
+def reference(settings: Any, scale: ProblemSize) -> Any:
+    """Settings of the plain LSTM to which a model with `settings` is matched.
+
+    It has the layers and the output layer that were given, and never a block.
+    """
+    plain = MODELS.load(REFERENCE).Settings()
+    given = changed(settings)  # an architecture's own defaults were not set by the user
+    same = {n: given[n] for n in names(RecurrentSettings) & given.keys() - {"block"}}
+    same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
+    return update(plain, same)
+
+
 def match_parameters(arch: str, settings: Any, scale: ProblemSize) -> Any:
     """`settings` with the width at which the model is as big as the reference LSTM.
 
     The body (all but embedding and output layer) counts; among widths whose body is within 4 %
     the one whose total is nearest is taken.
     """
-    reference_class = MODELS.load(REFERENCE).Settings
-    given = changed(settings)  # an architecture's own defaults were not set by the user
-    same = {n: given[n] for n in names(reference_class) & given.keys()}
-    same |= {"hidden": width(scale), "embedding": same.get("embedding", embedding(scale))}
-    reference = size(REFERENCE, update(reference_class(), same), scale.vocabulary)
-    low, high = 1, 64 * width(scale)
-    while low < high:  # the first width whose body is at least as big
-        middle = (low + high) // 2
-        if size(arch, replace(settings, hidden=middle), scale.vocabulary)[0] < reference[0]:
-            low = middle + 1
-        else:
-            high = middle
+    wanted = size(REFERENCE, reference(settings, scale), scale.vocabulary)
+
+    def found(hidden: int) -> tuple[int, int]:
+        return size(arch, replace(settings, hidden=hidden), scale.vocabulary)
 
     def mismatch(hidden: int) -> tuple[float, float]:
-        body, total = size(arch, replace(settings, hidden=hidden), scale.vocabulary)
-        return max(0.04, abs(body / reference[0] - 1)), abs(total / reference[1] - 1)
+        body, total = found(hidden)
+        return max(0.04, abs(body / wanted[0] - 1)), abs(total / wanted[1] - 1)
 
-    nearby = range(max(1, int(0.95 * low) - 1), int(1.05 * low) + 2)
+    if found(width(scale)) == wanted:
+        return replace(settings, hidden=width(scale))
+    least = _least_width(lambda hidden: found(hidden)[0] >= wanted[0], scale)
+    nearby = range(max(1, int(0.95 * least) - 1), int(1.05 * least) + 2)
     return replace(settings, hidden=min(nearby, key=mismatch))
+
+
+def match_state(arch: str, settings: Any, scale: ProblemSize) -> Any:
+    """`settings` with which the state has as many floats as the reference LSTM's.
+
+    A recurrence is given the width for it. A model whose state is a window of tokens is given the
+    window, unless that was set, and the width at which it is as big as the LSTM.
+    """
+    wanted = state_size(REFERENCE, reference(settings, scale), scale.vocabulary)
+
+    def found(**changes: int) -> int:
+        return state_size(arch, replace(settings, **changes), scale.vocabulary)
+
+    if not hasattr(settings, "window"):
+        least = _least_width(lambda hidden: found(hidden=hidden) >= wanted, scale)
+        return replace(settings, hidden=least)
+    for _ in range(0 if "window" in changed(settings) else 2):  # each depends on the other
+        settings = match_parameters(arch, settings, scale)
+        settings = replace(settings, window=1 + max(1, round(wanted / found(window=2))))
+    return match_parameters(arch, settings, scale)
+
+
+def _least_width(is_enough: Callable[[int], bool], scale: ProblemSize) -> int:
+    """The first width that is enough, if all above it are."""
+    low, high = 1, 64 * width(scale)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return low
+
+
+def state_size(arch: str, settings: Any, vocabulary: int) -> int:
+    """Floats of state of one sequence; nothing is allocated."""
+    return _meta_model(arch, settings, vocabulary).state_size
 
 
 def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:

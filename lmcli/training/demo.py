@@ -54,6 +54,8 @@ MOST_MINUTES, MADE_MINUTES = 4.75, 1.75
 ENOUGH, LEAST = 3.0, 2.0
 """the minutes of a training, as multiples of those that the LSTM needs: the others take longer.
 On a text made by rule, which is small, the GRU took 59 s where 0.2 min are counted for the LSTM."""
+MINUTES_IN_ALL = 5.0
+"""of all trainings, within which `lmcli demo` also trains what it has time for only then"""
 SIZES = ("words", "longest")
 """settings of the text that is made from the user's own"""
 LEAST_GAP, LONG_GAP = 50, 200
@@ -255,8 +257,10 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     check_answers(sweep.dataset.tokenized.tokenizer, read_items(companions(text.path)[0]))
     needed = minutes_needed(sweep, on_progress)
     minutes = choose_minutes(needed, options["minutes"], text.is_planted, on_progress)
-    if minutes != options["minutes"]:
-        sweep = prepare(trained | {"minutes": minutes}, without_notes(on_progress))
+    more = fitting_more(sweep, minutes, options, on_progress)
+    if more or minutes != options["minutes"]:
+        arch = ",".join(filter(None, [trained["arch"], more]))
+        sweep = prepare(trained | {"minutes": minutes, "arch": arch}, without_notes(on_progress))
     made = time.monotonic()
     try:
         comparison = run_sweep(sweep, options["seed"], False, on_progress)
@@ -300,6 +304,18 @@ def choose_minutes(
         return given
     usual = min(MOST_MINUTES, ENOUGH * needed or MOST_MINUTES) if is_planted else MADE_MINUTES
     return math.ceil(10 * max(LEAST * needed, usual)) / 10
+
+
+def fitting_more(
+    sweep: Sweep, minutes: float, options: Mapping[str, Any], on_progress: OnProgress
+) -> str:
+    """The architecture of the option `if_time` if there is time to train it too, else no name."""
+    more: str = options.get("if_time") or ""
+    count = options["seeds"] + sum(not trial.job.is_count_based for trial in sweep.trials)
+    if not more or minutes * count / sweep.jobs > MINUTES_IN_ALL:
+        return ""
+    on_progress(Message(f"there is time to train {more} too"))
+    return more
 
 
 def _with_use_of(finished: Sequence[str], error: StoppedError) -> StoppedError:

@@ -76,13 +76,20 @@ def train_result(values: Mapping[str, Any]) -> result.Result:
         result.Column("epochs", result.EPOCHS),
         result.Column("seconds", result.SECONDS),
         result.Column("tokens_per_second", result.PER_SECOND),
-        result.Column("valid.nats_per_token", result.NATS),
-        result.Column("valid.perplexity", result.PERPLEXITY),
-        result.Column("valid.bits_per_char", result.BITS_PER_CHAR),
+        result.Column("valid.nats_per_token", result.NATS, "validation nats/token"),
+        result.Column("valid.bits_per_char", result.BITS_PER_CHAR, "validation bits/char"),
     ]
+    if values.get("test"):
+        columns += [
+            result.Column("test.perplexity", result.PERPLEXITY, "test perplexity"),
+            result.Column("test.bits_per_char", result.BITS_PER_CHAR, "test bits/char"),
+        ]
     path = shlex.quote(values["run"])
     commands = [f"lmcli sample {path}", f"lmcli eval {path} --split test"]
-    return result.Result("train", values, [result.Facts(columns, values)], commands)
+    blocks: list[result.Block] = [result.Facts(columns, values)]
+    if ceiling := values.get("ceiling"):
+        blocks.append(result.Passage(ceiling["sentence"]))
+    return result.Result("train", values, blocks, commands)
 
 
 # ------------------------------------------------------------------ as one of several, or alone
@@ -92,8 +99,9 @@ def _train(
     options: Mapping[str, Any], count: int, rendezvous: str | None, on_progress: OnProgress
 ) -> Run:
     """The part of this process."""
-    from lmcli.evaluation.perplexity import score_documents
-    from lmcli.evaluation.score import Score, warn_of_unknown
+    from lmcli.evaluation.probes.ceiling.one_line import ceiling_of_corpus
+    from lmcli.evaluation.score import warn_of_unknown
+    from lmcli.evaluation.trial_result import score_parts
     from lmcli.training.checkpoint import save_result
     from lmcli.training.distributed import joined
     from lmcli.training.job import new_job, resumed_job, train_run
@@ -120,10 +128,11 @@ def _train(
             report(Message(line))
         trained = train_run(run, job, group, going_on, report)
     if trained is not None and group.is_main:
-        model, valid = run.model(), job.dataset.valid.part.documents
-        score = Score.of(score_documents(model, run.tokenizer, valid))
-        warn_of_unknown(score, path, report)
-        save_result(run, model, job.dataset, trained, score)
+        model = run.model()
+        valid, test = score_parts(model, run.tokenizer, job.dataset)
+        warn_of_unknown(valid, path, report)
+        ceiling = ceiling_of_corpus(job.dataset.corpus, trained.seconds, job.seed)
+        save_result(run, model, job.dataset, trained, valid, test, ceiling)
         if options.get("slim"):
             run.drop_checkpoint()
     return run

@@ -24,7 +24,7 @@ from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Stage
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
-from lmcli.training.defaults import Budget, TrainingSettings, describe_defaults
+from lmcli.training.defaults import MATCHES, Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
 from lmcli.training.trials import Trial, run_trials, share_cores, sharing_cores
@@ -75,11 +75,11 @@ def _trials(
 
     A model that counts has no seed, and is trained once on each split.
 
-    A width given for all is the LSTM's where parameters are to match; a row's own is as it is.
+    A width given for all is the LSTM's where others are matched to it; a row's own is as it is.
     """
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
     width = None
-    if match == "params" and "hidden" in pairs:
+    if match != "width" and "hidden" in pairs:
         width = update(LSTMSettings(), pairs).hidden
         pairs = {name: value for name, value in pairs.items() if name != "hidden"}
     made = []
@@ -177,7 +177,7 @@ def check_options(
     if not options["texts"]:
         raise UsageError("no text to compare on", "for example lmcli compare my.txt")
     folder, pairs = Path(options["output"]), options["settings"] or {}
-    one_of("match", options["match"], ("params", "width"))
+    one_of("match", options["match"], MATCHES)
     budget = Budget.of(options, default=1.0)
     runs = open_runs([Path(run) for run in options["runs"]])
     specs = trial_specs(options["arch"], bool(runs))

@@ -90,7 +90,7 @@ def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialR
     run.drop_checkpoint()
     model = run.model()
     result = TrialResult.of(trial.row, run, model, job.dataset, vars(trained))
-    save_result(run, model, job.dataset, trained, result.valid)
+    save_result(run, model, job.dataset, trained, result.valid, result.test)
     return result
 
 

@@ -43,8 +43,8 @@ def test_the_table_has_gaps_models_controls_and_chance(shown):
 def test_what_was_trained_its_cost_and_the_chart_are_shown(shown):
     trained, cost = shown.out.index("what was trained"), shown.out.index("what planting costs")
     assert trained < cost < shown.out.index("who still knows the country?")
-    assert re.search(r"\n gru +[\d,]+ +0\.\d +\d+ +\d+ +budget", shown.out)
-    assert re.search(r"\n ngram +[\d,]+ +0\.\d +\d+ +\d+ +-", shown.out)
+    assert re.search(r"\n gru +[\d,]+ +5 +\d+ +0\.\d +\d+ +\d+ +budget", shown.out)
+    assert re.search(r"\n ngram +[\d,]+ +0 +1 +0\.\d +\d+ +\d+ +counted", shown.out)
     assert "best first" not in shown.out  # its held-out part repeats sentences it was trained on
     assert "a gru   b ngram   ┄┄ 6 %: chance" in shown.out
 

@@ -11,7 +11,17 @@ from lmcli.cli import app
 SYLLABLES = [c + v for c in "bdfgklmnp" for v in "aeou"]
 TINY = ("--steps", "8", "--set", "hidden=8", "--set", "embedding=6", "--quiet", "--json")
 QUICK = ("--set", "longest=32")
-APPLY = {"ceiling", "context", "copies", "echo", "gradient", "halflife", "influence", "order"}
+APPLY = {
+    "ceiling",
+    "context",
+    "copies",
+    "echo",
+    "gradient",
+    "halflife",
+    "influence",
+    "order",
+    "stored",
+}
 """probes for which the text is long enough"""
 
 

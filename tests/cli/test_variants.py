@@ -31,6 +31,18 @@ def test_a_width_for_all_is_the_lstms_and_the_others_are_matched(compared):
     assert max(sizes) / min(sizes) < 1.05
 
 
+def test_with_match_state_rows_carry_as_many_floats(compared):
+    archs = ("--arch", "ngram:order=6,window,lstm,gru,rnn", "--match", "state")
+    rows = compared(*archs, "--set", "hidden=32", "--set", "embedding=16").json["rows"]
+    assert {row["name"]: (row["state"], row["context"]) for row in rows} == {
+        "ngram:order=6": (0, 5),
+        "window": (64, 5),  # 4 embeddings of 16, and the present token
+        "lstm": (64, None),
+        "gru": (64, None),
+        "rnn": (64, None),
+    }
+
+
 def test_seeds_of_a_variant_are_one_row(compared):
     rows = compared("--arch", "rnn:hidden=4", "--seeds", "2").json["rows"]
     assert [row["name"] for row in rows] == ["rnn:hidden=4"]

@@ -75,6 +75,33 @@ def test_seeds_of_one_name_are_one_row_with_their_means():
     assert row["tokens_per_second"] == 500
 
 
+@pytest.mark.parametrize(
+    ("protocol", "flops", "said"),
+    [
+        (
+            {"minutes": 1.0},
+            {"lstm": 100, "gru": 40, "rnn": 31, "window": 90},
+            "per floating point operation gru at 0.4, rnn at 0.3 times the speed of lstm: "
+            "equal time compares kernels too",
+        ),
+        ({"minutes": 1.0}, {"lstm": 100, "gru": 80}, ""),
+        ({"steps": 10}, {"lstm": 100, "gru": 40}, ""),
+    ],
+)
+def test_equal_time_tells_whose_kernels_are_slow(protocol, flops, said):
+    """1,000 tokens in 2 s each, so that operations a token are what differs."""
+    even = score([1000.0] * 50)
+    results = [replace(outcome(n, even), flops_per_token=f) for n, f in flops.items()]
+    counted = replace(outcome("ngram", even), flops_per_token=1, is_count_based=True)
+    found = Comparison(Ranking.of([*results, counted]), [], {}, protocol, Path("runs"))
+    assert found.kernel_note() == said
+
+
+def test_a_run_of_unknown_time_has_no_speed():
+    row = Ranking.of([replace(outcome("a", score([1000.0] * 50)), seconds=0.0)]).rows[0]
+    assert row.flops_per_second == 0.0
+
+
 def test_which_training_was_done_first_changes_nothing(blocks):
     hard, *noise = blocks
     found = [outcome("x", score(hard + n), seed=seed) for seed, n in enumerate(noise)]
@@ -134,6 +161,15 @@ def comparison(outcomes, **protocol):
     ranking = Ranking.of(outcomes)
     rows = [row.to_json() | {"reach": {"tokens": None, "at_least": False}} for row in ranking.rows]
     return Comparison(ranking, rows, {}, protocol, Path("runs"))
+
+
+def test_what_memory_the_text_rewards_is_one_line_of_the_note(blocks):
+    found = comparison([outcome("a", score(blocks[0]))])
+    assert found.to_json()["ceiling"] is None
+    ceiling = {"sentence": "on this text a memory beyond 256 words has little to do"}
+    found = replace(found, ceiling=ceiling)
+    assert found.to_json()["ceiling"] == ceiling
+    assert ceiling["sentence"] in found.table().note.splitlines()
 
 
 def test_with_one_seed_a_hint_says_what_three_cost_and_give(blocks):

@@ -21,7 +21,12 @@ ADAPTIVE = [
     for name in MODELS.names()
     if "softmax" in names(MODELS.load(name).Settings)
 ]
-every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), *ADAPTIVE])
+BLOCKS = [
+    f"{name} block={not MODELS.load(name).Settings.block}".lower()
+    for name in MODELS.names()
+    if "block" in names(MODELS.load(name).Settings)
+]
+every_architecture = pytest.mark.parametrize("name", [*MODELS.names(), *ADAPTIVE, *BLOCKS])
 
 
 def ids(rows=B, length=T, seed=1, starts=0.1):
@@ -258,6 +263,57 @@ def test_sizes_are_counted(build, name):
     assert 0 < model.body_parameters() <= model.parameter_count()
     assert model.flops_per_token() >= 0
     assert model.start_id == model.vocabulary == V
+
+
+STATE = {
+    "ngram": 0,
+    "window": 7 * 8,  # embeddings of 7 tokens
+    "rnn": 12,
+    "gru": 12,
+    "lstm": 2 * 12,
+    "attention": 2 * 2 * 127 * 12,  # keys and values of 127 tokens in two layers
+    "mingru": 2 * 12,  # two layers
+    "minlstm": 2 * 12,
+    "lstm layers=3": 3 * 2 * 12,
+    "lstm attend=5": 2 * 12 + 5 * 12,
+    "rnn layers=2 block=true": 2 * 12,
+    "attention layers=1 window=9 hidden=10 heads=4": 2 * 8 * 4 * 3,  # heads of size 3
+    "window window=1": 0,
+}
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_floats_of_state_are_counted_by_hand(small_settings, name):
+    assert MODELS.load(name.split()[0])(V, small_settings(name)).state_size == STATE[name]
+
+
+def test_every_architecture_is_counted():
+    assert set(MODELS.names()) <= set(STATE)
+
+
+CONTEXT = {
+    "ngram order=4": 3,
+    "ngram order=1": 0,
+    "window window=3": 3,
+    "attention window=5 layers=1": 5,
+    "attention window=4 layers=3": 10,  # three steps of 3 tokens back from the present one
+}
+
+
+@pytest.mark.parametrize("name", [*CONTEXT, "lstm attend=2", "rnn", "gru", "mingru", "minlstm"])
+@torch.no_grad()
+def test_the_context_length_is_what_a_prediction_can_see(build, small_settings, name):
+    model = build(name.split()[0], V, **vars(small_settings(name)))
+    length = model.context_length
+    assert length == CONTEXT.get(name)
+    tokens = ids(length=T, starts=0)
+    farthest = 0
+    for ago in range(1, T + 1):
+        other = tokens.clone()
+        other[:, T - ago] = (other[:, T - ago] + 1 + torch.arange(B)) % V
+        if not torch.equal(*(model(t, model.initial_state(B))[0][:, -1] for t in (tokens, other))):
+            farthest = ago
+    assert farthest == (T if length is None else length)
 
 
 @every_architecture

@@ -21,6 +21,7 @@ from lmcli.training.defaults import (
     resolve_defaults,
     shape,
     size,
+    state_size,
     width,
 )
 
@@ -99,6 +100,62 @@ def test_more_layers_are_matched_like_one(name):
         found, lstm = (chosen(n, scale, model={"layers": 3})[0] for n in (name, "lstm"))
         bodies = [size(n, s, 65)[0] for n, s in ((name, found), ("lstm", lstm))]
         assert bodies[0] == pytest.approx(bodies[1], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "mingru", "minlstm"])
+def test_with_a_block_and_without_all_are_as_big_as_the_plain_lstm(name):
+    scale, other = SCALES[-2], not MODELS.load(name).Settings().block
+    lstm, found = chosen("lstm", scale)[0], chosen(name, scale, model={"block": other})[0]
+    assert found.block == other
+    body = size("lstm", lstm, scale.vocabulary)[0]
+    assert size(name, found, scale.vocabulary)[0] == pytest.approx(body, rel=0.04)
+
+
+@pytest.mark.parametrize("changes", [{"coupled": True}, {"attend": 8}])
+def test_a_variant_of_the_lstm_is_as_big_as_the_plain_one(changes):
+    scale = SCALES[-2]
+    lstm, found = (chosen("lstm", scale, model=model)[0] for model in ({}, changes))
+    assert lstm.hidden == width(scale) != found.hidden
+    body = size("lstm", lstm, scale.vocabulary)[0]
+    assert size("lstm", found, scale.vocabulary)[0] == pytest.approx(body, rel=0.04)
+
+
+# ------------------------------------------------------------------ floats of state
+
+
+@sized
+@pytest.mark.parametrize("scale", [SCALES[-1], WORDS[0]], ids=str)
+def test_match_state_gives_all_the_state_of_the_lstm(name, scale):
+    """h and c, 2 H; to the nearest unit of a layer, or token of a window but never none."""
+    lstm = chosen("lstm", scale, match="state")[0]
+    assert lstm.hidden == width(scale)
+    wanted = 2 * width(scale)
+    settings = chosen(name, scale, match="state")[0]
+    found = state_size(name, settings, scale.vocabulary)
+    if hasattr(settings, "window"):
+        token = found // (settings.window - 1)
+        assert abs(found - wanted) <= token / 2 or settings.window == 2
+        bodies = [size(*one, scale.vocabulary)[0] for one in ((name, settings), ("lstm", lstm))]
+        assert bodies[0] == pytest.approx(bodies[1], rel=0.06)
+    else:
+        assert 0 <= found - wanted < settings.layers
+
+
+def test_the_state_that_is_matched_is_counted_by_hand():
+    scale = replace(SCALES[-1], given_width=100)
+    found = {n: chosen(n, scale, match="state")[0] for n in ("rnn", "gru", "mingru", "window")}
+    assert [found[n].hidden for n in ("rnn", "gru")] == [200, 200]
+    assert (found["mingru"].layers, found["mingru"].hidden) == (2, 100)
+    assert (found["window"].embedding, found["window"].window) == (64, 1 + 3)  # 200 / 64 = 3.1
+    both = chosen("gru", scale, match="state", model={"layers": 2})[0]
+    assert (both.layers, both.hidden) == (2, 200)  # of an LSTM of two layers
+
+
+def test_match_state_keeps_what_was_set():
+    model = {"window": 40}
+    found = chosen("attention", SCALES[-1], match="state", model=model)[0]
+    assert found == chosen("attention", SCALES[-1], match="params", model=model)[0]
+    assert chosen("rnn", SCALES[-1], match="state", model={"hidden": 7})[0].hidden == 7
 
 
 @every_architecture
@@ -208,6 +265,15 @@ def test_short_documents_come_first_where_lengths_differ_much(longest, expected)
     assert scale.length_ratio == pytest.approx(np.divide(*np.quantile(lengths, (0.95, 0.05))))
     assert chosen("lstm", scale)[1].curriculum == expected
     assert chosen("lstm", scale, training=TrainingSettings(curriculum=0.1))[1].curriculum == 0.1
+
+
+def test_rectified_units_read_all_lengths_from_the_beginning_with_a_small_rate():
+    scale = replace(SCALES[-1], length_ratio=LARGE_LENGTH_RATIO)
+    relu, tanh = (chosen("rnn", scale, model={"activation": f})[1] for f in ("relu", "tanh"))
+    assert (relu.curriculum, tanh.curriculum) == (0.0, 0.6)
+    assert relu.learning_rate < 5e-4 < tanh.learning_rate
+    assert chosen("rnn", scale, model={"activation": "relu"}, training=TrainingSettings(
+        curriculum=0.3))[1].curriculum == 0.3  # fmt: skip
 
 
 def test_documents_of_different_lengths_are_read_by_a_narrower_net_in_longer_chunks():

@@ -81,6 +81,30 @@ def test_the_speed_of_the_lstm_says_how_long_it_takes(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("minutes", "trained", "jobs", "seeds", "fits"),
+    [
+        (1.8, 4, 2, 1, True),  # 4.5 minutes, without early ends
+        (1.8, 4, 1, 1, False),
+        (2.1, 4, 2, 1, False),  # 5.25
+        (0.6, 12, 2, 3, True),
+        (1.8, 12, 2, 3, False),
+    ],
+)
+def test_one_more_is_trained_where_it_takes_five_minutes_at_most(
+    minutes, trained, jobs, seeds, fits
+):
+    kinds = [False] * trained + [True]  # what counts takes no time
+    trials = [SimpleNamespace(job=SimpleNamespace(is_count_based=counts)) for counts in kinds]
+    sweep, events = SimpleNamespace(trials=trials, jobs=jobs), []
+    options = {"seeds": seeds, "if_time": "rnn:activation=relu"}
+    found = demo.fitting_more(sweep, minutes, options, events.append)
+    assert found == ("rnn:activation=relu" if fits else "")
+    said = ["there is time to train rnn:activation=relu too"] if fits else []
+    assert [event.text for event in events] == said
+    assert demo.fitting_more(sweep, minutes, {"seeds": seeds}, events.append) == ""
+
+
 def test_a_text_of_the_users_own_is_made_into_one_with_items(own, tmp_path):
     text = text_of(own / "my.txt", output=tmp_path / "demo", settings={"words": "2000"})
     task = text.task(2.0)

@@ -32,14 +32,16 @@ from lmcli.evaluation.probes.base import (
 )
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
 from lmcli.evaluation.probes.sampling import Mean, Places, Targets, draw_targets, powers, zero_noise
-from lmcli.evaluation.state_batches import Ids, advance, documents, take
+from lmcli.evaluation.state_batches import Ids, documents, read_on, row_bytes, take
 from lmcli.evaluation.statistics import Floats
-from lmcli.models.base import LanguageModel
+from lmcli.models.base import LanguageModel, State
 from lmcli.report.result import COUNT, Column, Figure, Metric
 from lmcli.settings import setting
 
 DRAWS = 2
 """other tokens for each"""
+NEAR, FAR = 128, 4
+"""beyond a lag of NEAR one token is drawn for every FAR-th target: far ones take long to read"""
 WARM = 64
 """tokens read before the farthest that is replaced"""
 FELT = 1e-3
@@ -49,7 +51,11 @@ SMALLEST = 1e-9
 COUNTED = 200_000
 """tokens in which frequencies are counted, at the most"""
 GROUP = 128
-"""targets read side by side"""
+"""targets read side by side, at the most"""
+MEMORY = 1 << 28
+"""bytes of states, or of predictions, held at once"""
+EQUAL = 1e-6
+"""states that differ by less are equal but for rounding"""
 FEWEST = 8
 """targets of a lag"""
 
@@ -98,7 +104,7 @@ class Influence(CurveProbe):
         if len(targets) < FEWEST or not others.possible:
             return []
         lags = powers(settings.longest)
-        drawn = [others.draw(lagged(streams, targets, lag), rng) for lag in lags]
+        drawn = draw_replacements(others, streams, targets, lags, rng)
         moved, cost = influences(subject.model, streams, targets, lags, drawn)
         rows = list[dict[str, Any]]()
         for lag, kl, use in zip(lags, moved.T, cost.T, strict=True):
@@ -158,15 +164,35 @@ class Replacements:
             self.members |= dict.fromkeys(merged, np.append(last, pool))
         self.possible = bool(self.members)
 
-    def draw(self, ids: Places, rng: np.random.Generator) -> Places:
-        """Two other tokens for each id that is one. Shapes: (N,) -> (N, DRAWS)."""
-        drawn = np.zeros((len(ids), DRAWS), np.int64)
+    def draw(self, ids: Places, rng: np.random.Generator, count: int = DRAWS) -> Places:
+        """Other tokens for each id that is one, -1 for those not drawn. Shapes: (N,) -> (N, DRAWS).
+
+        `count` of the columns are drawn.
+        """
+        drawn = np.full((len(ids), DRAWS), -1, np.int64)
         for row, token in zip(drawn, ids.tolist(), strict=True):
             if token >= 0:
                 pool = self.members[int(self.octave[token])]
                 pool = pool[pool != token]
-                row[:] = pool[rng.integers(len(pool), size=DRAWS)]
+                row[:count] = pool[rng.integers(len(pool), size=count)]
         return drawn
+
+
+def draw_replacements(
+    others: Replacements,
+    streams: Sequence[Ids],
+    targets: Targets,
+    lags: Sequence[int],
+    rng: np.random.Generator,
+) -> list[Places]:
+    """Other tokens by lag, fewer where they cost most: see `NEAR`."""
+    drawn = []
+    for lag in lags:
+        ids = lagged(streams, targets, lag)
+        if lag > NEAR:
+            ids[np.arange(len(ids)) % FAR > 0] = -1
+        drawn.append(others.draw(ids, rng, DRAWS if lag <= NEAR else 1))
+    return drawn
 
 
 @torch.inference_mode()
@@ -177,52 +203,101 @@ def influences(
     lags: Sequence[int],
     drawn: Sequence[Places],
 ) -> tuple[Floats, Floats]:
-    """KL and extra loss of each target and lag, nan where the document begins later.
+    """KL and extra loss of each target and lag, means over draws; nan where nothing was drawn.
 
-    Shapes: drawn (N, DRAWS) for each lag -> (N, lags) each.
+    Shapes: drawn (N, DRAWS) for each lag, from the nearest on -> (N, lags) each.
     """
-    moved = np.full((len(targets), len(lags)), np.nan)
-    cost = moved.copy()
-    for first in range(0, len(targets), GROUP):
-        group = np.arange(first, min(first + GROUP, len(targets)))
-        rows = [streams[d] for d in targets.document[group]]
-        ends = targets.place[group]
-        begins = np.maximum(0, ends - max(lags) - WARM)
-        goals = torch.tensor([int(row[t]) for row, t in zip(rows, ends, strict=True)])
-        initial = model.initial_state(len(rows))
-        read = [row[b:t] for row, b, t in zip(rows, begins, ends, strict=True)]
-        real = _after(model, read, initial)  # (B, V)
-        state, place = initial, begins.copy()
-        for k in range(len(lags) - 1, -1, -1):
-            at = ends - lags[k]
-            due = np.flatnonzero(at >= np.maximum(begins, 1))
-            if not len(due):
-                continue
-            to = np.where(at >= np.maximum(begins, 1), at, place)
-            state = advance(model, [r[p:q] for r, p, q in zip(rows, place, to, strict=True)], state)
-            place = to
-            # (due x DRAWS) rows, those of one target side by side
-            twice = np.repeat(due, DRAWS)
-            new = drawn[k][group[due]].ravel()
-            read = [
-                np.concatenate([[w], rows[i][at[i] + 1 : ends[i]]])
-                for i, w in zip(twice, new, strict=True)
-            ]
-            other = _after(model, read, take(state, twice))
-            apart = (real[twice].exp() * (real[twice] - other)).sum(-1)
-            more = (real[twice] - other).gather(1, goals[twice].unsqueeze(1)).squeeze(1)
-            kl = apart.view(-1, DRAWS).mean(1).numpy()
-            moved[group[due], k] = np.where(kl < SMALLEST, 0.0, kl)
-            cost[group[due], k] = zero_noise(more.view(-1, DRAWS).mean(1).numpy())
-    return moved, cost
+    asked = np.stack(drawn, axis=1)  # (N, lags, DRAWS)
+    farthest = ((asked >= 0).any(2) * np.array(lags)).max(1)
+    most = max(8, MEMORY // max(row_bytes(model), 8 * model.vocabulary) // asked[0].size)
+    moved, cost = np.full((2, *asked.shape), np.nan)
+    order = np.argsort(farthest, kind="stable")
+    for group in np.array_split(order, -(-len(order) // min(GROUP, most))):
+        some = [k for k, lag in enumerate(lags) if lag <= farthest[group].max()]
+        if some:
+            depth = lags[some[-1]] + WARM
+            read = before(model, streams, targets, group, depth)
+            goals = [int(streams[targets.document[n]][targets.place[n]]) for n in group]
+            fork = _Fork(model, read, [lags[k] for k in some], asked[group][:, some])
+            places = np.ix_(group, np.array(some))
+            moved[places], cost[places] = fork.compare(torch.tensor(goals))
+    with np.errstate(invalid="ignore"):
+        there = np.isfinite(moved)
+        count = np.where(there.any(2), there.sum(2), np.nan)
+        kl = np.where(there, moved, 0).sum(2) / count
+        return np.where(kl < SMALLEST, 0.0, kl), zero_noise(np.where(there, cost, 0).sum(2) / count)
 
 
-def _after(model: LanguageModel, rows: Sequence[Ids], state: Any) -> torch.Tensor:
-    """ln p of every token after rows, given the states before them. Shapes: -> (B, V)."""
-    state = advance(model, [row[:-1] for row in rows], state)
-    last = torch.tensor([[int(row[-1])] for row in rows])
-    logits, _ = model.last_logits(last, state)
-    return logits.double().log_softmax(-1)
+def before(
+    model: LanguageModel, streams: Sequence[Ids], targets: Targets, group: Places, depth: int
+) -> torch.Tensor:
+    """The `depth` tokens before each target; start ids, which a model forgets, where it has fewer.
+
+    Shapes: group (B,) -> (B, depth).
+    """
+    read = np.full((len(group), depth), model.start_id, np.int64)
+    for row, n in zip(read, group, strict=True):
+        end = targets.place[n]
+        some = streams[targets.document[n]][max(0, end - depth) : end]
+        row[depth - len(some) :] = some
+    return torch.from_numpy(read)
+
+
+class _Fork:
+    """Targets side by side: the text as it is, and from every replacement on a row of its own.
+
+    All rows are read together, up to the next lag at a time. A replaced row whose state has come to
+    equal that of the text as it is, but for rounding, is not read on.
+    """
+
+    def __init__(
+        self, model: LanguageModel, read: torch.Tensor, lags: Sequence[int], asked: Places
+    ) -> None:
+        self.model, self.read, self.lags = model, read, lags
+        self.asked = asked  # (B, lags, DRAWS)
+        self.real = np.arange(len(read))
+        self.whose = self.real
+        """the target of each row; those of the text as it is come first"""
+        self.slot = np.full((len(read), 2), -1)
+        """lag and draw of each row"""
+
+    def compare(self, goals: torch.Tensor) -> tuple[Floats, Floats]:
+        """KL and extra loss of each replacement, nan where none was asked for."""
+        count, depth = self.read.shape
+        state = self.model.initial_state(count)
+        state = read_on(self.model, self.read[:, : depth - self.lags[-1]], state)
+        moved = np.where(self.asked >= 0, 0.0, np.nan)
+        cost = moved.copy()
+        for k in range(len(self.lags) - 1, -1, -1):
+            begin, end = depth - self.lags[k], depth - (self.lags[k - 1] if k else 0)
+            new, draw = np.nonzero(self.asked[:, k] >= 0)
+            state = take(state, np.append(np.arange(len(self.whose)), new))
+            self.whose = np.append(self.whose, new)
+            self.slot = np.append(self.slot, np.stack([np.full_like(new, k), draw], 1), axis=0)
+            tokens = self.read[self.whose, begin:end]
+            tokens[len(tokens) - len(new) :, 0] = torch.from_numpy(self.asked[new, k, draw])
+            if k:
+                state = self._without_equal(read_on(self.model, tokens, state))
+        logits, _ = self.model.last_logits(tokens, state)
+        logs = logits.double().log_softmax(-1)  # (rows, V)
+        own, other = logs[self.whose[count:]], logs[count:]
+        at = (self.whose[count:], *self.slot[count:].T)
+        moved[at] = (own.exp() * (own - other)).sum(-1).numpy()
+        wanted = goals[self.whose[count:]].unsqueeze(1)
+        cost[at] = (own - other).gather(1, wanted).squeeze(1).numpy()
+        return moved, cost
+
+    def _without_equal(self, state: State) -> State:
+        """The rows that are left."""
+        apart = torch.zeros(len(self.whose), dtype=torch.bool)
+        for part in state:
+            own = part[self.whose]
+            near = torch.isclose(part, own, rtol=EQUAL, atol=EQUAL)
+            apart |= ~near.flatten(1).all(1)
+        apart[self.real] = True
+        left = apart.numpy().nonzero()[0]
+        self.whose, self.slot = self.whose[left], self.slot[left]
+        return take(state, left)
 
 
 Member = Influence

@@ -27,6 +27,7 @@ UNITS = {
     "halflife": "(of units)",
     "ceiling": "(the text rewards)",
     "influence": "(of one token)",
+    "stored": "(in the state)",
     "copies": "(word after word)",
     "order": "(of use)",
     "closing": "(of an opener)",

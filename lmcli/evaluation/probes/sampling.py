@@ -9,7 +9,7 @@ Stretches because what a model finds hard in one place it finds hard next to it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ STRETCH = 1024
 """tokens drawn together, at the most"""
 STRETCHES = 20
 """into which a shorter text is cut"""
+SLICE = 8192
+"""characters of a part of a text that is drawn at random, at the most"""
 FEWEST_STRETCHES = 8
 """with fewer, what lies between them says too little for an interval"""
 TENTH = 0.1
@@ -100,6 +102,15 @@ def stretches(places: Places, total: int, least: int = 1) -> Places:
     """
     numbers: Places = places // max(least, min(STRETCH, total // STRETCHES))
     return numbers
+
+
+def random_slices(texts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
+    """Parts of at most SLICE characters in random order; they begin after a blank."""
+    places = [(k, b) for k, text in enumerate(texts) for b in range(0, len(text), SLICE)]
+    for number in rng.permutation(len(places)).tolist():
+        k, begin = places[number]
+        part = texts[k][begin : begin + SLICE]
+        yield part[part.find(" ") + 1 :] if begin else part
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lmcli.generation.numpy_models.base import Floats32, Weights
-from lmcli.generation.numpy_models.recurrent import Gated, Layer, Recurrent, to_sigmoid
+from lmcli.generation.numpy_models.layer import Layer
+from lmcli.generation.numpy_models.recurrent import Gated, Recurrent, to_sigmoid
 
 MANY = 8
 """streams from which on U h is computed as (U h)^T, which is the faster product then"""

@@ -11,7 +11,6 @@ all gates of a step.
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,31 +22,13 @@ from lmcli.generation.numpy_models.base import (
     ArrayModel,
     Floats,
     Floats32,
-    Stateful,
     Weights,
 )
+from lmcli.generation.numpy_models.layer import Layer, layer_of
 from lmcli.generation.numpy_models.softmax import embedding_table, output_layer
 
 CLOSED = -60.0
 """As the input of a halved sigmoid: tanh(-60) = -1 exactly, so the gate is 0."""
-
-
-class Layer(Stateful):
-    """One recurrent layer of K streams with the hidden vectors `h`."""
-
-    def __init__(self, weights: Weights, inputs: int, hidden: int, settings: Any) -> None:
-        self.hidden = hidden
-
-    def prepare(self, x: Floats32) -> Floats32:
-        """The part that depends on the layer's input alone. Shapes: (n, inputs) -> (n, columns)."""
-        return x
-
-    def reset(self, streams: int) -> None:
-        self.h = np.zeros((streams, self.hidden), np.float32)
-
-    @abc.abstractmethod
-    def step(self, prepared: Floats32, is_start: list[int]) -> Floats32:
-        """One step; the streams in `is_start` begin a document. Shapes: (K, columns) -> (K, H)."""
 
 
 class Gated(Layer):
@@ -103,7 +84,8 @@ class Recurrent(ArrayModel):
         """The layers, from the first to the last."""
         sizes = [inputs, *[hidden] * (settings.layers - 1)]
         parts = [weights.part(f"layers.{number}.") for number in range(settings.layers)]
-        return [self.kind(p, n, hidden, settings) for p, n in zip(parts, sizes, strict=True)]
+        stacked = zip(parts, sizes, strict=True)
+        return [layer_of(self.kind, part, size, hidden, settings) for part, size in stacked]
 
     def reset(self, streams: int) -> None:
         for layer in self.layers:

@@ -1,13 +1,13 @@
 """What mingru and minlstm share: a layer whose gates read the input only, so it needs no loop.
 
 **In:** x (T, B, E), the state h (B, H) before it, where documents start.
-**Out:** the layer's output (T, B, H), state.
+**Out:** h (T, B, H), state.
 
-    u_t = LayerNorm(x_t)
     a_t, b_t = gates and candidate of u_t alone          the member's own equations
     h_t = a_t * h_{t-1} + b_t                            all steps at once (linear_scan.py)
-    y_t = x_t + O h_t                                    only O h_t where E is not H
-    x'_t = y_t + W_2 gelu(W_1 LayerNorm(y_t) + c_1) + c_2
+
+u_t is LayerNorm(x_t), and what follows h_t is the rest of a residual block (block.py): such a cell
+has one unless `block=false`, where u_t is x_t.
 
 Feng, Tung, Ahmed, Bengio and Hajimirsadeghi (2024), "Were RNNs all we needed?". Such a gate reads
 one token only, so a second layer is needed to write "France" after "in" but not after "from": hence
@@ -27,9 +27,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmcli.models.base import State, draw
+from lmcli.models.base import State
 from lmcli.models.layers.linear_scan import LinearScan
-from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, RecurrentSettings
+from lmcli.models.layers.recurrent import BLOCK_ABOUT, CHRONO_ABOUT, Layer, RecurrentSettings
 from lmcli.settings import setting
 
 
@@ -38,26 +38,17 @@ class MinimalSettings(RecurrentSettings):
     """Settings of the recurrences without recurrent weights."""
 
     layers: int = setting(2, "number of layers L", least=1)
+    block: bool = setting(True, BLOCK_ABOUT)
     chrono: float | None = setting(128.0, CHRONO_ABOUT, least=3, unset="none")
 
 
 class MinimalLayer(Layer):
-    """Gates, scan, a product over the units and a feed-forward net, with a residual path."""
+    """Gates and scan."""
 
     def __init__(self, inputs: int, hidden: int, settings: Any) -> None:
         super().__init__(inputs, hidden, settings)
         del self.recurrent_weight  # the gates do not read the past
         nn.init.uniform_(self.input_weight, -((3 / inputs) ** 0.5), (3 / inputs) ** 0.5)
-        self.norm = nn.LayerNorm(inputs)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
-        self.residual = inputs == hidden
-        self.ffn_norm = nn.LayerNorm(hidden)
-        self.up = nn.Linear(hidden, 2 * hidden)
-        self.down = nn.Linear(2 * hidden, hidden)
-        for layer in (self.out_proj, self.up, self.down):
-            draw(layer.weight, layer.in_features**-0.5)
-        for layer in (self.up, self.down):
-            nn.init.zeros_(layer.bias)
 
     @abc.abstractmethod
     def gate_values(self, total: Tensor) -> dict[str, Tensor]:
@@ -66,27 +57,19 @@ class MinimalLayer(Layer):
         Shapes: total (..., G H) with G gates -> each (..., H).
         """
 
-    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+    def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """All steps at once."""
-        total = F.linear(self.norm(x), self.input_weight, self.bias)  # (T, B, G H)
+        total = F.linear(x, self.input_weight, self.bias)  # (T, B, G H)
         gates = self.gate_values(total.to(state[0].dtype))
         keep = gates["keep"]
         if is_start.any():
             keep = keep.masked_fill(is_start.unsqueeze(-1), 0.0)
         added = gates["write"] * gates["candidate"]
         h: Tensor = LinearScan.apply(keep, added, state[0])  # type: ignore[no-untyped-call]
-        return self.output(x, h), (h[-1],)
-
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """The layer's output from h. Shapes: (..., E), (..., H) -> (..., H)."""
-        y: Tensor = self.out_proj(h)
-        if self.residual:
-            y = x + y
-        ffn: Tensor = self.down(F.gelu(self.up(self.ffn_norm(y))))
-        return y + ffn
+        return h, (h[-1],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        values = self.gate_values(self.norm(x) @ self.input_weight.t() + self.bias)
+        values = self.gate_values(x @ self.input_weight.t() + self.bias)
         values["keep"] = values["keep"].masked_fill(is_start.unsqueeze(-1), 0.0)
         h = values["keep"] * state[0] + values["write"] * values["candidate"]
         return values | {"hidden": h}, (h,)

@@ -1,11 +1,12 @@
-"""What rnn, gru and lstm share: embedding, a stack of recurrent layers, output layer.
+"""What all recurrences share: embedding, a stack of recurrent layers, output layer.
 
 **In:** tokens (B, T); state: per layer one tensor (B, H), for lstm two.
 **Out:** logits (B, T, V), state. For large vocabularies embedding and output layer may be adaptive
 (softmax.py).
 
-A member supplies one `Layer`. Dropout has one mask per chunk and sequence, the same at every step
-(Gal and Ghahramani 2016), which is better for language models.
+A member supplies one `Layer`; with `block` each has a norm before it and a feed-forward net after
+it, on a residual path (block.py). Dropout has one mask per chunk and sequence, the same at every
+step (Gal and Ghahramani 2016), which is better for language models.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, draw
+from lmcli.models.layers.block import ResidualBlock
 from lmcli.models.layers.softmax import ABOUT, AdaptiveOutput, embedding_layer
 from lmcli.settings import setting
 
 CLOSED = -60.0
 """Added to a gate's input it closes the gate: sigmoid(-60) = 9e-27."""
 CHRONO_ABOUT = "half of the units start with a memory of 1 to this many steps"
+BLOCK_ABOUT = "a norm before each layer, a feed-forward net after it, a residual path"
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class RecurrentSettings:
         None, "dropout between layers and on the output", least=0, most=0.9
     )
     input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
+    block: bool = setting(False, BLOCK_ABOUT)
     tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
 
 
-class Layer(nn.Module, abc.ABC):
-    """One recurrent layer, time first inside.
+class Layer(ResidualBlock, abc.ABC):
+    """One recurrent layer, in a residual block or without, time first inside.
 
     `gates` blocks share one matrix product; `parts` tensors make its state. `closing`, added to
     the inputs of all blocks, closes the first two.
@@ -66,17 +70,27 @@ class Layer(nn.Module, abc.ABC):
         closing = torch.zeros(self.gates * hidden)
         closing[: 2 * hidden] = CLOSED
         self.register_buffer("closing", closing, persistent=False)
+        if settings.block:
+            self.add_block(inputs, hidden)
+
+    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+        """All steps; the state is reset before steps with `is_start`.
+
+        Shapes: x (T, B, E), is_start (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
+        """
+        h, after = self.scan(self.normed(x), is_start, state)
+        return self.output(x, h), after
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run all steps with the fast kernel; the state is reset before steps with `is_start`.
+    def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
+        """The recurrence over all steps, with the fast kernel.
 
         Shapes: x (T, B, E), is_start (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
         """
 
     @abc.abstractmethod
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of the equations, with every gate by name.
+        """One step of the recurrence, with every gate by name.
 
         Shapes: x (B, E), is_start (B,) bool, state `parts` x (B, H) -> values (B, H), state.
         """
@@ -85,17 +99,13 @@ class Layer(nn.Module, abc.ABC):
         self, x: Tensor, is_start: Tensor, state: State, recorder: ActivationRecorder, prefix: str
     ) -> tuple[Tensor, State]:
         """The same as forward, step by step; every gate is recorded."""
-        hidden = []
+        hidden, read = [], self.normed(x)
         for t in range(len(x)):
-            values, state = self.step(x[t], is_start[t], state)
+            values, state = self.step(read[t], is_start[t], state)
             for name, value in values.items():
                 recorder(prefix + name, value.unsqueeze(1))
             hidden.append(values["hidden"])
         return self.output(x, torch.stack(hidden)), state
-
-    def output(self, x: Tensor, h: Tensor) -> Tensor:
-        """What the next layer reads: h itself. Shapes: (..., E), (..., H) -> (..., H)."""
-        return h
 
 
 def forget(state: Tensor, is_start: Tensor) -> Tensor:
@@ -162,6 +172,11 @@ class Recurrent(NeuralLanguageModel):
             x = locked_dropout(x, rate, self.training)
             after.extend(new)
         return x.transpose(0, 1), tuple(after)
+
+    @property
+    def state_size(self) -> int:
+        """H for each tensor of each layer's state."""
+        return self.Layer.parts * self.settings.layers * self.hidden  # type: ignore[no-any-return]
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The values of the keep gate."""

@@ -86,6 +86,11 @@ class NGram(FixedContext):
         chosen = torch.from_numpy(nats).float().to(targets.device)  # (B, T)
         return chosen.masked_fill(targets < 0, 0.0), after
 
+    @property
+    def context_length(self) -> int:
+        """The order - 1 tokens that an n-gram begins with."""
+        return self.context
+
     def parameter_count(self) -> int:
         """The number of stored n-grams."""
         return self.table.size

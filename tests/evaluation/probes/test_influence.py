@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel
-from lmcli.evaluation.probes.gradient import gradient_norms
+from lmcli.evaluation.probes.gradient import Gradient, gradient_norms
 from lmcli.evaluation.probes.influence import (
     DRAWS,
     Influence,
@@ -60,6 +60,28 @@ class Latch(LanguageModel):
             steps.append(h)
         place = torch.linspace(-1, 1, self.vocabulary)
         return torch.stack(steps, dim=1) * place, (h,)
+
+    def flops_per_token(self):
+        return 1
+
+
+class Toggle(LanguageModel):
+    """Keeps one bit for ever, which half of the tokens flip: h = tanh(50 h e) with e = 1 or -1."""
+
+    def __init__(self, vocabulary):
+        super().__init__(vocabulary, None)
+        flips = torch.arange(vocabulary + 1).sub(vocabulary / 2).sign()
+        self.embed = nn.Embedding.from_pretrained(flips.unsqueeze(1), freeze=False)
+
+    def initial_state(self, batch):
+        return (torch.ones(batch, 1),)
+
+    def forward(self, tokens, state, recorder=None):
+        (h,), steps = state, []
+        for e in self.embed(tokens).unbind(1):
+            h = torch.tanh(50 * h * e)
+            steps.append(h + e)  # e lies on the way to the logits, the only one for a gradient
+        return torch.stack(steps, dim=1) * torch.linspace(-1, 1, self.vocabulary), (h,)
 
     def flops_per_token(self):
         return 1
@@ -128,6 +150,20 @@ def test_a_latched_bit_has_no_gradient_and_is_felt_for_ever(tokenizer):
         assert moved.min() > 0.1
         read = torch.tensor(np.array([s[1 : lag + 2] for s in streams]))
         assert (gradient_norms(model, read)[:, lag - 1] == 0).all()
+
+
+def test_both_probes_beside_each_other_on_a_bit_kept_for_ever(tokenizer):
+    data = ProbeData((letters(3000, 2),))
+    one = subject(Toggle(tokenizer.size), tokenizer)
+    gradient = Gradient().run([one], data, Gradient.Settings(longest=256))
+    flat = {row["lag"]: row["value"] for row in gradient.rows if row["time"] == "trained"}
+    assert flat.pop(0) == 1
+    assert set(flat) == {1 << k for k in range(9)}
+    assert set(flat.values()) == {0}
+    influence = Influence().run([one], data, Influence.Settings(targets=128))
+    assert [row["lag"] for row in influence.rows] == [1 << k for k in range(11)]
+    assert all(row["low"] > 0.1 for row in influence.rows)
+    assert influence.summary[0]["felt"] == {"tokens": 1024, "at_least": True}
 
 
 def test_a_model_that_learnt_to_copy_uses_what_it_copies(tokenizer):

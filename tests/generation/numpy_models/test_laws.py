@@ -22,6 +22,7 @@ VARIANTS = {
         {"attend": 5},
         {"attend": 40, "peepholes": True, "layers": 2},
         {"chrono": 9.0},
+        {"block": True, "coupled": True, "peepholes": True, "attend": 5},
     ],
     "window": [{"window": 1}, {"window": 3}, {"direct": True}, {"direct": True, "window": 20}],
     "ngram": [{"order": 1}, {"order": 2}, {"order": 9}],
@@ -34,6 +35,9 @@ STACKS = [
     {"embedding": 12, "tie": True},
     {"hidden": 20, "embedding": 20},
     {"softmax": "adaptive"},
+    {"block": True},
+    {"block": False},
+    {"block": True, "layers": 3, "hidden": 20, "embedding": 20},
 ]
 
 

@@ -1,12 +1,16 @@
 """What rnn, gru and lstm share: their layers, dropout, tying, and how big they are."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from lmcli.errors import UsageError
-from lmcli.models.layers.recurrent import locked_dropout
+from lmcli.models.base import ActivationRecorder
+from lmcli.models.layers.recurrent import Recurrent, locked_dropout
 from lmcli.registry import MODELS
+from lmcli.settings import names
 
 V, E, H = 7, 5, 6
 BLOCKS = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -18,10 +22,33 @@ def make(build, name, **changes):
     return build(name, V, **{"hidden": H, "embedding": E} | changes)
 
 
+def written_out(layer, x, is_start, state):
+    """A layer's output by one step of its recurrence and, where it has one, its block's equations.
+
+    Shapes: x (B, E), is_start (B,) -> (B, H), state.
+    """
+    read = x
+    if layer.settings.block:
+        deviation = (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        read = (x - x.mean(-1, keepdim=True)) / deviation * layer.norm.weight + layer.norm.bias
+    values, state = layer.step(read, is_start, state)
+    h = values["hidden"]
+    if not layer.settings.block:
+        return h, state
+    y = h @ layer.out_proj.weight.t() + (x if x.shape == h.shape else 0)
+    inner = layer.ffn_norm(y) @ layer.up.weight.t() + layer.up.bias
+    inner = inner * (1 + torch.erf(inner / 2**0.5)) / 2
+    return y + inner @ layer.down.weight.t() + layer.down.bias, state
+
+
+with_block_or_without = pytest.mark.parametrize("block", [False, True])
+
+
 @members
+@with_block_or_without
 @pytest.mark.parametrize("layers", [1, 3])
-def test_forward_is_the_step_written_out_layer_upon_layer(build, name, layers):
-    model = make(build, name, layers=layers)
+def test_forward_is_the_step_written_out_layer_upon_layer(build, name, layers, block):
+    model = make(build, name, layers=layers, block=block)
     logits, after = model(TOKENS, model.initial_state(2))
     parts = len(after) // layers
     state = list(model.initial_state(2))
@@ -30,8 +57,7 @@ def test_forward_is_the_step_written_out_layer_upon_layer(build, name, layers):
         x, is_start = model.embed.weight[TOKENS[:, t]], TOKENS[:, t] == V
         for i, layer in enumerate(model.layers):
             mine = slice(i * parts, (i + 1) * parts)
-            values, state[mine] = layer.step(x, is_start, tuple(state[mine]))
-            x = values["hidden"]
+            x, state[mine] = written_out(layer, x, is_start, tuple(state[mine]))
         naive.append(x @ model.output.weight.t() + model.output.bias)
     assert torch.allclose(logits, torch.stack(naive, 1), atol=1e-5)
     for found, right in zip(after, state, strict=True):
@@ -48,17 +74,20 @@ def test_recurrent_weights_begin_orthogonal_and_biases_at_zero(build, name):
 
 
 @members
+@with_block_or_without
 @pytest.mark.parametrize("layers", [1, 2])
-def test_parameters_are_counted_by_hand(build, name, layers):
-    model = make(build, name, layers=layers)
+def test_parameters_are_counted_by_hand(build, name, layers, block):
+    model = make(build, name, layers=layers, block=block)
     blocks = BLOCKS[name]
     extra = H if name == "gru" else 0  # a bias inside the reset gate's reach
     body = blocks * (E * H + H * H + H) + extra
     body += (layers - 1) * (blocks * (2 * H * H + H) + extra)
+    products = layers * 5 * H * H * block  # H to H, H to 2H, 2H to H
+    body += products + block * (2 * E + (layers - 1) * 2 * H + layers * (2 * H + 2 * H + H))
     assert model.body_parameters() == body
     assert model.parameter_count() == body + (V + 1) * E + H * V + V
     weights = blocks * (E + H) * H + (layers - 1) * blocks * 2 * H * H + H * V
-    assert model.flops_per_token() == 2 * weights
+    assert model.flops_per_token() == 2 * (weights + products)
 
 
 @members
@@ -121,8 +150,9 @@ def test_dropout_leaves_the_carried_state_whole(build, name):
 
 
 @members
-def test_low_precision_comes_close_and_gives_float32(build, name):
-    model = make(build, name)
+@with_block_or_without
+def test_low_precision_comes_close_and_gives_float32(build, name, block):
+    model = make(build, name, block=block)
     with torch.autocast("cpu", torch.bfloat16):
         low, _ = model(TOKENS, model.initial_state(2))
     assert low.dtype == torch.float32
@@ -130,8 +160,9 @@ def test_low_precision_comes_close_and_gives_float32(build, name):
 
 
 @members
-def test_gradients_are_those_of_the_step_written_out(build, name):
-    model = make(build, name, layers=2).train()
+@with_block_or_without
+def test_gradients_are_those_of_the_step_written_out(build, name, block):
+    model = make(build, name, layers=2, block=block).train()
     targets = torch.tensor([[1, 2, 3, 3, 3, 2, 6, 0, 1], [2, 1, 1, 1, 0, 4, 5, 6, 6]])
     fast = F.cross_entropy(
         model(TOKENS, model.initial_state(2))[0].flatten(0, 1), targets.flatten()
@@ -144,9 +175,45 @@ def test_gradients_are_those_of_the_step_written_out(build, name):
         x, is_start = F.embedding(TOKENS[:, t], model.embed.weight), TOKENS[:, t] == V
         for i, layer in enumerate(model.layers):
             mine = slice(i * parts, (i + 1) * parts)
-            values, state[mine] = layer.step(x, is_start, tuple(state[mine]))
-            x = values["hidden"]
+            x, state[mine] = written_out(layer, x, is_start, tuple(state[mine]))
         loss = loss + F.cross_entropy(model.output(x), targets[:, t], reduction="sum")
     right = torch.autograd.grad(loss / targets.numel(), list(parameters.values()))
     for one, other in zip(found, right, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+# ------------------------------------------------------------------ memories at the beginning
+
+
+GATED = [name for name in MODELS.names() if "chrono" in names(MODELS.load(name).Settings)]
+LONGEST = 64
+
+
+def test_all_recurrences_that_gate_what_is_kept_have_the_setting():
+    recurrent = {name for name in MODELS.names() if issubclass(MODELS.load(name), Recurrent)}
+    assert recurrent - set(GATED) == {"rnn"}
+
+
+def initial_retention(build, name, width, chrono):
+    """What the biases of a new network keep of each unit a step."""
+    model = build(name, V, hidden=width, embedding=2, layers=1, block=False, chrono=chrono)
+    for weight in model.layers[0].parameters():
+        weight.mul_(weight.dim() < 2)
+    recorder = ActivationRecorder()
+    model(torch.tensor([[1, 2]]), model.initial_state(1), recorder)
+    return model.retention(recorder)[0, 0].double()
+
+
+@pytest.mark.parametrize("name", [*GATED, "lstm coupled=true"])
+@torch.no_grad()
+def test_chrono_begins_with_memories_of_all_lengths_in_half_of_the_units(build, name):
+    """The half-life of a unit that keeps r a step is -ln 2 / ln r; here r = u / (1 + u)."""
+    kept = initial_retention(build, name, 400, float(LONGEST))
+    u = (kept / (1 - kept))[:200]  # uniform in 1 .. T - 1
+    assert u.min() >= 0.999
+    assert u.max() <= LONGEST - 0.999
+    for share in (0.1, 0.5, 0.9):
+        assert u.quantile(share) == pytest.approx(1 + share * (LONGEST - 2), abs=5)
+    half_life = (-math.log(2) / kept.log())[:200].median()
+    assert half_life == pytest.approx(math.log(2) * (LONGEST + 1) / 2, abs=4)
+    assert torch.equal(kept[200:], initial_retention(build, name, 400, None)[200:])

@@ -87,10 +87,17 @@ def octave_counts(stream: Stream, upper: Sequence[int]) -> tuple[Places, Places]
 
 
 def elsewhere_counts(stream: Stream, sizes: Places, rng: np.random.Generator) -> Places:
-    """The same counts of octaves filled with words drawn from the text without the target."""
-    total = np.bincount(stream.ids)[stream.ids]
-    share = (total - 1) / max(1, len(stream.ids) - 1)
-    return rng.binomial(sizes, share[:, None])
+    """The same counts of octaves filled with words drawn from the text without the target.
+
+    Without replacement, as in the text itself: caches may hold a good part of it.
+    """
+    alike = np.bincount(stream.ids)[stream.ids] - 1
+    rest, drawn = len(stream.ids) - 1 - alike, np.zeros_like(sizes)
+    for octave, size in enumerate(sizes.T):
+        drawn[:, octave] = rng.hypergeometric(alike, rest, size)
+        alike = alike - drawn[:, octave]
+        rest = rest - (size - drawn[:, octave])
+    return drawn
 
 
 def fit_weights(parts: Floats, begin: Floats) -> Floats:

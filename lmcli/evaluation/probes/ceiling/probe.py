@@ -159,13 +159,26 @@ def measure(
         lags = [1 << k for k in range(settings.longest.bit_length())]
         rows = [head | row for row in by_distance([*train, *held_out], tokenizer.size, lags, seed)]
         return rows, head | _symbols(rows, SYMBOLS.get(tokenizer.name, "tokens"))
-    table = KneserNey.estimate(np.concatenate(train), tokenizer.size, ORDER)
-    gained, null = worth(table, held_out, settings.longest, tokenizer.unknown, seed)
-    rows = [head | row for row in _curve(gained, null, edges(settings.longest), seed)]
-    return rows, head | _words(rows, at_answers(table, tokenizer, data))
+    rows, about = measure_words(tokenizer, train, held_out, data, settings.longest, seed)
+    return [head | row for row in rows], head | about
 
 
 # ------------------------------------------------------------------ words
+
+
+def measure_words(
+    tokenizer: Tokenizer,
+    train: Sequence[Ids],
+    held_out: Sequence[Ids],
+    data: ProbeData,
+    longest: int,
+    seed: int,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """U(c) by the upper ends of the octaves, and what it comes to."""
+    table = KneserNey.estimate(np.concatenate(train), tokenizer.size, ORDER)
+    gained, null = worth(table, held_out, longest, tokenizer.unknown, seed)
+    rows = _curve(gained, null, edges(longest), seed)
+    return rows, _words(rows, at_answers(table, tokenizer, data))
 
 
 def _curve(gained: Floats, null: Floats, upper: Sequence[int], seed: int) -> list[dict[str, Any]]:
