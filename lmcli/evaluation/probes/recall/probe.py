@@ -33,6 +33,7 @@ from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, label
 from lmcli.evaluation.probes.recall.grammar_items import GrammarRecall
 from lmcli.evaluation.probes.recall.items import (
     FOILS,
+    ORDER,
     ItemMiner,
     RecallItem,
     cut_blocks,
@@ -54,7 +55,7 @@ from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
 CHANCE = 1 / (1 + FOILS)
-CONTROL = "n-gram of order 4"
+CONTROL = f"{ORDER}-gram"
 PLACEBO = "placebo"
 DIFFERENT = 0.05
 """p below which two runs differ"""
@@ -82,16 +83,13 @@ class Recall(Probe):
     )  # fmt: skip
     columns = (
         Column("bucket", text("gap")),
-        Column("words", Metric("words")),
         *interval_columns("right", PERCENT),
         Column("count", Metric("of")),
         Column("retained", Metric("retained", 2)),
-        Column("gain", Metric("gain", 3)),
-        Column("gain_half", Metric("±", 3)),
-        Column("log_odds", Metric("log-odds", 3)),
-        Column("log_odds_half", Metric("±", 3)),
+        Column("gain", Metric("gain", 3, error="gain_half")),
+        Column("log_odds", Metric("log-odds", 3, error="log_odds_half")),
         Column("flip_rate", PERCENT, "flips"),
-        Column("swaps", COUNT),
+        Column("swaps", COUNT, "of"),
     )
     note = (
         "retained: 1 knows the word, 0 knows nothing; gain: nats lost with a state from elsewhere; "

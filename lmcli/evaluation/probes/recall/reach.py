@@ -178,9 +178,9 @@ def measure_placebo(e: Evidence) -> dict[str, Any]:
     row: dict[str, Any] = {"gap": int(e.gaps.max()), "gap_from": int(e.gaps.min())}
     flips = np.where(e.placebo == 0, 0.5, e.placebo > 0)
     row |= _with_limits("log_odds", *stretch_mean(e.placebo, e.stretch))
-    row |= {"value": row["log_odds"], "low": row["log_odds_low"], "high": row["log_odds_high"]}
+    row |= dict.fromkeys(("value", "low", "high", "chance"))
     row |= {"flip_rate": float(flips.mean()), "median_log_odds": float(np.median(e.placebo))}
-    return row | {"chance": 0.0, "count": len(e.gaps), "swaps": len(e.gaps)}
+    return row | {"count": 0, "swaps": len(e.gaps)}
 
 
 # ------------------------------------------------------------------ the reach

@@ -91,7 +91,7 @@ def test_without_memory_there_is_no_reach():
 
 def test_the_interval_of_a_placebo_holds_0_in_95_percent():
     rows = [measure_placebo(e) for e in simulated(64, (1, 2000, 600))]
-    assert np.mean([row["low"] <= 0 <= row["high"] for row in rows]) >= 0.92
+    assert np.mean([row["log_odds_low"] <= 0 <= row["log_odds_high"] for row in rows]) >= 0.92
 
 
 def test_small_buckets_join_the_next_farther_one_and_the_rest_is_not_measured():
