@@ -51,7 +51,7 @@ from lmcli.evaluation.probes.recall.scores import RecallScores, try_items
 from lmcli.evaluation.statistics import Estimate, against_best, stretch_variance
 from lmcli.evaluation.text_evidence import demo_command, no_reach
 from lmcli.models.base import FixedContext
-from lmcli.report.result import COUNT, PERCENT, Column, Figure, Metric, text
+from lmcli.report.result import COUNT, PERCENT, WHOLE_PERCENT, Column, Figure, Metric, text
 from lmcli.settings import setting
 
 CHANCE = 1 / (1 + FOILS)
@@ -83,12 +83,12 @@ class Recall(Probe):
     )  # fmt: skip
     columns = (
         Column("bucket", text("gap")),
-        *interval_columns("right", PERCENT),
+        *interval_columns("right", WHOLE_PERCENT),
         Column("count", Metric("of")),
         Column("retained", Metric("retained", 2)),
-        Column("gain", Metric("gain", 3, error="gain_half")),
-        Column("log_odds", Metric("log-odds", 3, error="log_odds_half")),
-        Column("flip_rate", PERCENT, "flips"),
+        Column("gain", Metric("gain", 2, error="gain_half")),
+        Column("log_odds", Metric("log-odds", 2, error="log_odds_half")),
+        Column("flip_rate", WHOLE_PERCENT, "flips"),
         Column("swaps", COUNT, "of"),
     )
     note = (
