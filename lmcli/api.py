@@ -203,10 +203,10 @@ def demo(
     """Put "I grew up in France ... I speak fluent ___" into texts, train, say who remembers.
 
     Between cue and blank stand the texts' own sentences; without texts, sentences made by rule; a
-    text of `make` is taken as it is. Without `minutes` the speed of this machine decides. A
-    training ends early once it answers items that no table reports. Without `arch` those of
-    `compare`, and an RNN of rectified units where there is time for it. `settings` are those of the trainings, and
-    `words` and `longest` of the text that is made.
+    text of `make` is taken as it is. Without `arch` those of `compare` are trained, and an RNN of
+    rectified units where there is time for it; without `minutes` the speed of this machine decides.
+    A training ends early once it answers items that no table reports. `settings` are those of the
+    trainings, and `words` and `longest` of the text that is made.
     """
     options = _plain(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
