@@ -162,13 +162,14 @@ def test_train_shows_what_its_json_holds(both):
     page, values = both(
         "train", "my.txt", "--arch", "ngram", "--seed", "1", "-q", "-o", "again", "--force"
     )
-    valid, found = values["valid"], facts(page)
+    valid, test, found = values["valid"], values["test"], facts(page)
     assert found["parameters"] == PARAMETERS.show(values["parameters"])
     assert found["tokens seen"] == COUNT.show(values["tokens_seen"])
-    assert found["nats/token"] == NATS.show(valid["nats_per_token"])
-    assert found["perplexity"] == PERPLEXITY.show(valid["perplexity"])
-    shown_bits = BITS_PER_CHAR.show(valid["bits_per_char"], valid["standard_error"])
-    assert found["bits/char"] == shown_bits
+    assert found["validation nats/token"] == NATS.show(valid["nats_per_token"])
+    assert found["test perplexity"] == PERPLEXITY.show(test["perplexity"])
+    for name, part in (("validation", valid), ("test", test)):
+        shown_bits = BITS_PER_CHAR.show(part["bits_per_char"], part["standard_error"])
+        assert found[f"{name} bits/char"] == shown_bits
 
 
 @pytest.mark.parametrize("run", ["char", "word"])

@@ -369,7 +369,7 @@ def test_a_long_validation_is_no_time_that_has_been_used_at_the_beginning(traine
 def test_a_budget_in_minutes_ends_early_after_the_given_passes_over_the_text(trainer, clock):
     last = finish(trainer(budget=Budget(minutes=100), most_epochs=2).run())
     assert last.step == 24
-    assert last.done == "budget"
+    assert last.done == "epochs"
     assert last.learning_rate < 0.001  # the schedule has come to its end as well
 
 
