@@ -55,8 +55,8 @@ ENOUGH, LEAST = 3.0, 2.0
 """the minutes of a training, as multiples of those that the LSTM needs: the others take longer.
 On a text made by rule, which is small, the GRU took 59 s where 0.2 min are counted for the LSTM."""
 DROPOUT_OF_RULES = 0.2
-"""where a text made by rule is read dozens of times: after 50 readings of data/france.txt an LSTM was
-right after 100 and 200 words in 98 and 92 %, without it in 92 and 86 % (one run each)"""
+"""where a text made by rule is read dozens of times: after 50 readings of data/france.txt an LSTM
+was right after 100 and 200 words in 98 and 92 %, without it in 92 and 86 % (one run each)"""
 MINUTES_IN_ALL = 5.0
 """of all trainings, within which `lmcli demo` also trains what it has time for only then"""
 SIZES = ("words", "longest")
