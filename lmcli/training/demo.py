@@ -56,7 +56,7 @@ ENOUGH, LEAST = 3.0, 2.0
 On a text made by rule, which is small, the GRU took 59 s where 0.2 min are counted for the LSTM."""
 DROPOUT_OF_RULES = 0.2
 """where a text made by rule is read dozens of times: after 50 readings of data/france.txt an LSTM
-was right after 100 and 200 words in 98 and 92 %, without it in 92 and 86 % (one run each)"""
+was right after 100 words in 98 and 96 % (two runs), without it in 92 % (one run)"""
 MINUTES_IN_ALL = 5.0
 """of all trainings, within which `lmcli demo` also trains what it has time for only then"""
 SIZES = ("words", "longest")
