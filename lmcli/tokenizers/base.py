@@ -174,8 +174,8 @@ class Tokenizer(abc.ABC):
         """One token in printable form: the word, the character, the byte."""
 
     def known_texts(self) -> Sequence[str]:
-        """What the tokens that are not unknown stand for; asked where there is an unknown rate."""
-        raise NotImplementedError
+        """What the tokens that are not unknown stand for."""
+        return [self.symbol(token) for token in range(self.size) if token != self.unknown]
 
     def unknown_text(self, piece: str) -> str:
         """What an unknown token stands for, of the text that it covers."""
@@ -194,8 +194,8 @@ class Tokenizer(abc.ABC):
 def good_turing(unknown: int, tokens: int) -> float:
     """The chance that the next token is unknown.
 
-    Of so many training `tokens`, `unknown` would be no part of the vocabulary if they had not
-    been counted themselves. Half a token is added on either side (Krichevsky and Trofimov 1981),
+    `unknown` of the N training `tokens` would be unknown if their own occurrence were left out of
+    the vocabulary. Half a token is added on either side (Krichevsky and Trofimov 1981),
     so that nothing is impossible.
 
     >>> good_turing(2, 99)

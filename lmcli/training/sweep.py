@@ -197,7 +197,8 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
         seed: seed % ROTATIONS if spec.can_rotate else 0
         for seed in range(options["seed"], options["seed"] + options["seeds"])
     }
-    rotations = list(dict.fromkeys([*of_seed.values(), *(rotation_of(run) for run, _ in runs)]))
+    others = [rotation_of(run) for run, _ in runs if spec.can_rotate]
+    rotations = list(dict.fromkeys([*of_seed.values(), *others]))
     loaded = load_datasets(spec, rotations, options["tokenizer"], pairs, on_progress)
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])

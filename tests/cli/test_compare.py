@@ -92,6 +92,34 @@ def test_seeds_of_an_architecture_are_one_row(compared):
     assert difference["seed_deviation"] == pytest.approx(abs(apart[0] - apart[1]) / 2)
 
 
+def test_a_row_says_why_it_ended_after_how_many_steps_and_what_was_searched(compared):
+    rows = {row["arch"]: row for row in compared("--arch", "rnn,ngram", *TINY)["rows"]}
+    orders = [entry["order"] for entry in rows["ngram"]["race"]]
+    assert orders == list(range(3, 3 + len(orders)))
+    assert len(orders) > 1
+    assert rows["ngram"]["stopped"] == "counted"
+    assert all({"rate", "loss", "share"} == entry.keys() for entry in rows["rnn"]["race"])
+    assert rows["rnn"]["learning_rate"] in [entry["rate"] for entry in rows["rnn"]["race"]]
+    assert rows["rnn"]["stopped"] == "budget"
+    assert 0 < rows["rnn"]["steps"] <= 12
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 0), (("--set", "patience=3"), 3)])
+def test_no_training_of_a_comparison_ends_by_patience_unless_it_is_asked_to(
+    compared, tmp_path, given, expected
+):
+    compared("--arch", "rnn", "-o", "out", *given, *TINY)
+    assert Run.open(tmp_path / "out" / "rnn").record.training["patience"] == expected
+
+
+def test_a_run_of_another_split_is_scored_on_what_is_given_for_all(lmcli, compared):
+    done = lmcli("train", "my.txt", "--arch", "ngram", "--rotation", "2", "-o", "two", "--quiet")
+    assert done.code == 0, done.err
+    more = ("--run", "two", "--arch", "rnn", "--split", "tail")
+    (difference,) = compared(*more, *TINY)["differences"]
+    assert difference["low"] is not None  # both on the same text
+
+
 def test_where_the_held_out_part_is_given_all_seeds_share_it(compared):
     more = ("--arch", "rnn,ngram", "--seeds", "2", "--split", "tail", "--set", "hidden=8")
     values = compared(*more, *TINY)

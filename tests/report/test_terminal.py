@@ -93,6 +93,21 @@ def test_a_table_without_room_breaks_numbers_but_loses_no_digit():
     assert sum(map(page.count, "0123456789")) >= 9 * 6 + 9
 
 
+def test_columns_that_need_room_are_left_out_from_the_last_one_on_until_the_others_have_it():
+    columns = [Column("a", text("a")), Column("b", text("b"), needs_room=True)]
+    columns += [Column("c", text("c"), needs_room=True), Column("d", text("d"))]
+    row = {name: name.upper() * 18 for name in "abcd"}
+    seen = {
+        width: [name for name in "abcd" if row[name] in shown(
+            Result("x", {}, [Table("", columns, [row])]), columns=width)]
+        for width in (100, 79, 59, 30)
+    }  # fmt: skip
+    assert seen[100] == ["a", "b", "c", "d"]
+    assert seen[79] == ["a", "b", "d"]
+    assert seen[59] == ["a", "d"]
+    assert "b" not in seen[30]
+
+
 def test_nothing_in_a_text_is_taken_for_markup():
     assert "[bold]" in shown()
 

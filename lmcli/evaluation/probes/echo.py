@@ -73,9 +73,7 @@ class Echo(Probe):
         Column("gap", COUNT, "gap"),
         *interval_columns("second time", Metric("", 1)),
         Column("chance", Metric("after novel", 1)),
-        Column("saved", Metric("saved", 3)),
-        Column("saved_low", Metric("from", 3)),
-        Column("saved_high", Metric("to", 3)),
+        *interval_columns("saved", Metric("", 3), "saved"),
         Column("order", Metric("by order", 3)),
         Column("count", COUNT, "lists"),
     )

@@ -132,7 +132,7 @@ def _embedded(model: LanguageModel, tokens: Tensor) -> Iterator[tuple[Tensor, Te
     Tokens are numbered beyond the vocabulary, so what tells ids apart (a start id) still works, and
     so do weights that embedding and output layer share.
     """
-    embed: nn.Module = model.embed  # type: ignore[assignment]
+    embed = model.get_submodule("embed")
     first, looked_up = model.vocabulary + 1, list[Tensor]()
     with torch.no_grad():
         table = embed(torch.arange(first))

@@ -81,9 +81,7 @@ class Influence(CurveProbe):
     columns = (
         Column("lag", COUNT, "lag"),
         *interval_columns("KL", Metric("", 5)),
-        Column("use", Metric("use", 4)),
-        Column("use_low", Metric("from", 4)),
-        Column("use_high", Metric("to", 4)),
+        *interval_columns("use", Metric("", 4), "use"),
         Column("count", COUNT, "targets"),
     )
     note = (

@@ -60,7 +60,7 @@ class Restart:
     begin: int
     place: int
     length: int
-    """tokens that are read, where the excerpt has so many"""
+    """tokens that are read; fewer where the excerpt ends before"""
 
 
 @dataclass(frozen=True)

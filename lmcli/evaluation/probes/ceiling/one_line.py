@@ -35,7 +35,7 @@ HELD_OUT = 50_000
 
 
 def describe_ceiling(data: ProbeData, seconds: float, seed: int = 0) -> dict[str, Any] | None:
-    """What memory a text rewards, for a training of so many seconds; None where nothing is said."""
+    """What memory a text rewards; None after too short a training, or where there is too little."""
     defaults = CeilingSettings()
     words = min(defaults.tokens, int(PER_SECOND * seconds))
     if seconds < SHORTEST or not data.train:

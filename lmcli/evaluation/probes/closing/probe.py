@@ -84,9 +84,7 @@ class Closing(CurveProbe):
     columns = (
         Column("bucket", text("gap")),
         *interval_columns("D", Metric("", 3)),
-        Column("control", Metric("control", 3)),
-        Column("control_low", Metric("from", 3)),
-        Column("control_high", Metric("to", 3)),
+        *interval_columns("control", Metric("", 3), "control"),
         Column("count", COUNT, "pairs"),
     )
     note = (

@@ -1,10 +1,11 @@
 """What the state still holds, whether or not the predictions show it.
 
 **In:** runs with a recurrent state, their training text and a held-out one; items of a grammar.
-**Out:** by distance: how often a linear read-out of the state names what came so long ago; with
+**Out:** by distance: how often a linear read-out of the state names what came N tokens ago; with
 the controls: shuffled labels, and the same net before it was trained.
 
-Tells *forgotten* from *not used*. On a text with items the read-out is asked for their answers
+A run may answer wrongly although its state holds the answer: that is *not used*, and not
+*forgotten*. On a text with items the read-out is asked for their answers
 (`answers`). On any other it is asked which of two equally frequent words came k tokens ago: in a
 held-out text, and in the same text with the other word in its place. What the rest of the text
 makes likely (its topic) is the same in both, so that it adds as much to the one as it takes from

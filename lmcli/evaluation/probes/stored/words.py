@@ -2,7 +2,7 @@
 
 **In:** training and held-out texts, a tokenizer.
 **Out:** `Excerpts`: pieces of text as ids, and where words of middling frequency end in them;
-`Swap`s: held-out places where such a word came once so long ago, with another in its stead.
+`Swap`s: held-out places where such a word came once, N tokens ago, with another in its place.
 """
 
 from __future__ import annotations
