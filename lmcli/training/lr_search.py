@@ -8,9 +8,9 @@ Each trial is a short training of its own that ends with a linear anneal to 0: a
 measured at the peak rate favours small rates, because those of large ones only show after decay
 (short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
 
-The longer a training, the smaller its best rate. So a trial trains with `TRIAL_SCALE` times the
-rate that it stands for. Where a text is read many times, too large a rate shows only when the text
-is being memorised, which no trial comes to: no more than the usual rate is tried there.
+The longer a training, the smaller its best rate. So a trial trains with twice the rate that it
+stands for; with four times, where the whole training reads the text many times: too large a rate
+shows there only when the text is being memorised, which no trial comes to.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ ANNEAL = 1 / 3
 """share of a round in which the rate falls to 0"""
 TRIAL_SCALE = 2.0
 """the best rate of a trial over that of the whole training"""
+TRIAL_SCALE_OF_MANY_EPOCHS = 4.0
+"""the same where a text is read more often than `FEW_EPOCHS`"""
 FEW_EPOCHS = 5.0
-"""a text that is read more often is tried with the usual rate and smaller ones"""
 
 
 @dataclass
@@ -75,6 +76,8 @@ class LearningRateSearch:
         self.job, self.report = job, report
         self.trials: dict[float, RateTrial] = {}
         """by the factor to the usual rate"""
+        self.scale = TRIAL_SCALE
+        """rate of a trial over the rate that it stands for"""
 
     def run_trial(self, factor: float, until: float) -> RateTrial:
         """Train with a rate, or go on, until a share of the budget is used; measure."""
@@ -88,12 +91,12 @@ class LearningRateSearch:
         trainer, begin = trial.trainer, trial.share
         trial.share, trial.loss = until, math.inf
         fall = ANNEAL * (until - begin)
-        trainer.rate_factor = TRIAL_SCALE
+        trainer.rate_factor = self.scale
         with suppress(TrainingError):
             for progress in trainer.run(until):
                 self.report(progress)
                 left = max(0.0, until - trainer.fraction)
-                trainer.rate_factor = TRIAL_SCALE * min(1.0, left / fall)
+                trainer.rate_factor = self.scale * min(1.0, left / fall)
             trial.loss = trainer.validate()
         trainer.rate_factor = 1.0
         return trial
@@ -102,6 +105,17 @@ class LearningRateSearch:
         """How often the whole training will read the text, by the trials so far."""
         trainer = next(iter(self.trials.values())).trainer
         return trainer.step / trainer.streams.steps_per_epoch / max(1e-9, trainer.fraction)
+
+    def adapt_scale(self) -> None:
+        """After the first trial, which shows how often the text will be read: what it stands for."""
+        if self.expected_epochs() <= FEW_EPOCHS:
+            return
+        (factor, trial), *_ = self.trials.items()
+        ratio = self.scale / TRIAL_SCALE_OF_MANY_EPOCHS
+        trial.rate *= ratio
+        trial.trainer.settings = replace(trial.trainer.settings, learning_rate=trial.rate)
+        self.trials = {factor * ratio: trial}
+        self.scale = TRIAL_SCALE_OF_MANY_EPOCHS
 
     def best(self) -> float:
         """The factor with the least loss, of those that came furthest."""
@@ -114,7 +128,7 @@ class LearningRateSearch:
     def beyond(self, factor: float) -> float | None:
         """The factor one step further out, where this one is at the edge of those tried."""
         if factor == max(self.trials):
-            return factor * STEP if self.expected_epochs() <= FEW_EPOCHS else None
+            return factor * STEP
         return factor / STEP if factor == min(self.trials) else None
 
 
@@ -127,8 +141,10 @@ def learning_rate_search(
     them are the best so far; its budget shrinks by the seconds of the others.
     """
     search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
+    search.run_trial(RACE_FACTORS[0], FIRST_ROUND)
+    search.adapt_scale()
     for factor in RACE_FACTORS:
-        if factor <= 1 or search.expected_epochs() <= FEW_EPOCHS:
+        if factor not in search.trials:
             search.run_trial(factor, FIRST_ROUND)
     if (edge := search.beyond(search.two_best()[0])) and job.training.peak_rate:
         search.run_trial(edge, FIRST_ROUND)

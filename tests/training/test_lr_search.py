@@ -12,6 +12,7 @@ from lmcli.training.lr_search import (
     RACE_FACTORS,
     SECOND_ROUND,
     TRIAL_SCALE,
+    TRIAL_SCALE_OF_MANY_EPOCHS,
     learning_rate_search,
 )
 
@@ -28,16 +29,16 @@ def search():
     return lambda job: learning_rate_search(job, "gru", lambda event: None)
 
 
-def annealed(job, factor, until=FIRST_ROUND):
+def annealed(job, factor, until=FIRST_ROUND, scale=TRIAL_SCALE):
     """The loss after a training to the end of the first round, whose last third falls to 0.
 
-    It is with twice the rate that it stands for.
+    It is with `scale` times the rate that it stands for.
     """
     rate = job.training.learning_rate * factor
     trainer = replace(job, training=replace(job.training, learning_rate=rate)).trainer()
-    trainer.rate_factor = TRIAL_SCALE
+    trainer.rate_factor = scale
     for progress in trainer.run(until):
-        trainer.rate_factor = TRIAL_SCALE * min(1.0, 3 * (until - progress.fraction) / until)
+        trainer.rate_factor = scale * min(1.0, 3 * (until - progress.fraction) / until)
     return trainer.validate()
 
 
@@ -72,15 +73,22 @@ def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search, few_epoch
     assert [round(e["rate"] / usual / 100, 3) for e in high] == [0.25, 0.5, 1, 2]
 
 
-def test_no_more_than_the_usual_rate_is_tried_where_the_text_is_read_often(
+def test_a_trial_stands_for_a_quarter_of_its_rate_where_the_text_is_read_often(
     job_of, search, monkeypatch
 ):
-    job = job_of("gru", 300)
+    job = job_of("gru", 300, curriculum=0.0)
     usual, epochs = job.training.learning_rate, 300 / job.trainer().streams.steps_per_epoch
-    for limit, largest in ((0.9 * epochs, 1.0), (1.1 * epochs, 2.0)):
+    for limit, scale in ((0.9 * epochs, TRIAL_SCALE_OF_MANY_EPOCHS), (1.1 * epochs, TRIAL_SCALE)):
         monkeypatch.setattr(lr_search, "FEW_EPOCHS", limit)
-        factors = [entry["rate"] / usual for entry in search(job).race]
-        assert max(factors) == pytest.approx(largest) or max(factors) > largest == 2.0
+        found = search(job)
+        trials = {round(e["rate"] / usual, 6): e for e in found.race}
+        assert set(trials) >= set(RACE_FACTORS)
+        for factor, entry in trials.items():
+            if entry["share"] == FIRST_ROUND:
+                assert entry["loss"] == pytest.approx(annealed(job, factor, scale=scale))
+        best = min((e for e in found.race if e["share"] == SECOND_ROUND), key=lambda e: e["loss"])
+        assert found.trainer.settings.learning_rate == pytest.approx(best["rate"])
+        assert found.trainer.validate() == pytest.approx(best["loss"])
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):
