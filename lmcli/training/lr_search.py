@@ -9,8 +9,9 @@ measured at the peak rate favours small rates, because those of large ones only 
 (short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
 
 The longer a training, the smaller its best rate. So a trial trains with twice the rate that it
-stands for; with four times, where the whole training reads the text many times: too large a rate
-shows there only when the text is being memorised, which no trial comes to.
+stands for; with four times, where the whole training will memorise the text, because what too large
+a rate does then shows in no trial. That is where the text is read many times and has many tokens
+that are rare, as words are.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ ANNEAL = 1 / 3
 """share of a round in which the rate falls to 0"""
 TRIAL_SCALE = 2.0
 """the best rate of a trial over that of the whole training"""
-TRIAL_SCALE_OF_MANY_EPOCHS = 4.0
-"""the same where a text is read more often than `FEW_EPOCHS`"""
+MEMORISED_SCALE = 4.0
+"""the same where the text will be memorised"""
 FEW_EPOCHS = 5.0
+"""a text is memorised that is read more often than this, ..."""
+FEW_TYPES = 0.01
+"""... and has more different tokens than this share of its length"""
 
 
 @dataclass
@@ -106,16 +110,21 @@ class LearningRateSearch:
         trainer = next(iter(self.trials.values())).trainer
         return trainer.step / trainer.streams.steps_per_epoch / max(1e-9, trainer.fraction)
 
+    def will_memorise(self) -> bool:
+        """Whether the whole training will memorise the text; known after the first trial."""
+        types = self.job.vocabulary / len(self.job.dataset.tokenized.train)
+        return self.expected_epochs() > FEW_EPOCHS and types > FEW_TYPES
+
     def adapt_scale(self) -> None:
-        """After the first trial, which shows how often the text will be read: what it stands for."""
-        if self.expected_epochs() <= FEW_EPOCHS:
+        """Which rate the first trial stands for."""
+        if not self.will_memorise():
             return
         (factor, trial), *_ = self.trials.items()
-        ratio = self.scale / TRIAL_SCALE_OF_MANY_EPOCHS
+        ratio = self.scale / MEMORISED_SCALE
         trial.rate *= ratio
         trial.trainer.settings = replace(trial.trainer.settings, learning_rate=trial.rate)
         self.trials = {factor * ratio: trial}
-        self.scale = TRIAL_SCALE_OF_MANY_EPOCHS
+        self.scale = MEMORISED_SCALE
 
     def best(self) -> float:
         """The factor with the least loss, of those that came furthest."""

@@ -9,10 +9,10 @@ from lmcli.training import lr_search
 from lmcli.training.defaults import Budget
 from lmcli.training.lr_search import (
     FIRST_ROUND,
+    MEMORISED_SCALE,
     RACE_FACTORS,
     SECOND_ROUND,
     TRIAL_SCALE,
-    TRIAL_SCALE_OF_MANY_EPOCHS,
     learning_rate_search,
 )
 
@@ -73,13 +73,16 @@ def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search, few_epoch
     assert [round(e["rate"] / usual / 100, 3) for e in high] == [0.25, 0.5, 1, 2]
 
 
-def test_a_trial_stands_for_a_quarter_of_its_rate_where_the_text_is_read_often(
+def test_a_trial_stands_for_a_quarter_of_its_rate_where_the_text_will_be_memorised(
     job_of, search, monkeypatch
 ):
     job = job_of("gru", 300, curriculum=0.0)
     usual, epochs = job.training.learning_rate, 300 / job.trainer().streams.steps_per_epoch
-    for limit, scale in ((0.9 * epochs, TRIAL_SCALE_OF_MANY_EPOCHS), (1.1 * epochs, TRIAL_SCALE)):
-        monkeypatch.setattr(lr_search, "FEW_EPOCHS", limit)
+    types = job.vocabulary / len(job.dataset.tokenized.train)
+    cases = {(0.9, 0.9): MEMORISED_SCALE, (1.1, 0.9): TRIAL_SCALE, (0.9, 1.1): TRIAL_SCALE}
+    for (more_epochs, more_types), scale in cases.items():
+        monkeypatch.setattr(lr_search, "FEW_EPOCHS", more_epochs * epochs)
+        monkeypatch.setattr(lr_search, "FEW_TYPES", more_types * types)
         found = search(job)
         trials = {round(e["rate"] / usual, 6): e for e in found.race}
         assert set(trials) >= set(RACE_FACTORS)
