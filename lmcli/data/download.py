@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -43,13 +42,7 @@ class _Redirects(HTTPRedirectHandler):
 def download(address: str, step: int, timeout: float = TIMEOUT) -> Iterator[bytes]:
     """The bytes of an address, at most `step` at a time."""
     began, received = time.monotonic(), 0
-    try:
-        answer = build_opener(_Redirects).open(address, timeout=timeout)
-    except URLError as error:
-        if isinstance(error.reason, DownloadError):
-            raise error.reason from None
-        raise
-    with answer:
+    with build_opener(_Redirects).open(address, timeout=timeout) as answer:
         announced = answer.headers.get("Content-Length")
         expected = int(announced) if announced and announced.isdecimal() else None
         if expected and expected > LARGEST:
