@@ -32,7 +32,7 @@ RACE_FACTORS = (1.0, 0.5, 2.0)
 STEP = 2.0
 """from the best rate at the edge of these to the next"""
 FIRST_ROUND, SECOND_ROUND = 0.03, 0.09
-"""shares of the budget after which a trial is measured; the second round is of the best two"""
+"""shares of the budget after which a trial is measured"""
 ANNEAL = 1 / 3
 """share of a round in which the rate falls to 0"""
 TRIAL_SCALE = 2.0
@@ -134,17 +134,19 @@ class LearningRateSearch:
         """The factors with the least losses."""
         return sorted(self.trials, key=lambda f: self.trials[f].loss)[:2]
 
-    def beyond(self, factor: float) -> float | None:
-        """The factor one step further out, where this one is at the edge of those tried."""
-        if factor == max(self.trials):
-            return factor * STEP
-        return factor / STEP if factor == min(self.trials) else None
+    def beyond(self) -> float:
+        """The factor one step out from the best, on the side away from those that came as far."""
+        best, furthest = self.best(), max(trial.share for trial in self.trials.values())
+        others = [f for f, trial in self.trials.items() if trial.share == furthest and f != best]
+        return best * STEP if others[0] < best else best / STEP
 
 
 def learning_rate_search(
     job: Job, name: str, on_progress: OnProgress = lambda event: None
 ) -> SearchedRate:
-    """Try three rates; the best two for longer; a step beyond where the edge is best.
+    """Try three rates; the best two for longer; one beyond the better one for as long.
+
+    The best rate falls with length: the second round may end below all that led the first.
 
     The trainer keeps what it has learnt, but no weights of the search have been saved, so none of
     them are the best so far; its budget shrinks by the seconds of the others.
@@ -155,10 +157,12 @@ def learning_rate_search(
     for factor in RACE_FACTORS:
         if factor not in search.trials:
             search.run_trial(factor, FIRST_ROUND)
-    if (edge := search.beyond(search.two_best()[0])) and job.training.peak_rate:
-        search.run_trial(edge, FIRST_ROUND)
     for factor in search.two_best():
         search.run_trial(factor, SECOND_ROUND)
+    beyond = search.beyond()
+    if beyond not in search.trials:
+        search.run_trial(beyond, FIRST_ROUND)
+    search.run_trial(beyond, SECOND_ROUND)
     best = search.trials[search.best()]
     others = [trial for trial in search.trials.values() if trial is not best]
     seconds = sum(trial.trainer.seconds for trial in others)
