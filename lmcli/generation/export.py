@@ -78,7 +78,7 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
             with suppress(OSError):
                 remove(folder, (*OURS, README))
             raise
-    return Run(path, record, run.tokenizer)
+    return Run(path, exported.record, run.tokenizer)
 
 
 def _has_page(path: Path) -> bool:

@@ -176,6 +176,10 @@ class ProgressCounter:
         self.stage, self.done, self.total, self.unit = stage, 0, total, unit
         self._report(time.monotonic())
 
+    def note(self, text: str) -> None:
+        """A remark for the user."""
+        self._on_progress(Message(text))
+
     def add(self, amount: int) -> None:
         """More is done."""
         self.done += amount

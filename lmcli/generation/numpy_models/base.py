@@ -111,7 +111,8 @@ def open_numpy_model(run: Run) -> NumpyModel | None:
     cls = NUMPY_MODELS.load(run.record.arch)
     if not run.record.settings.keys() >= set(cls.required_settings):
         return None
-    arrays, _ = read_arrays(file := run.weights_file())
+    arrays, about = read_arrays(file := run.weights_file())
+    run.check_own(file, about)
     try:
         settings = SimpleNamespace(**run.record.settings)
         model: NumpyModel = cls(run.record.vocabulary, settings, current_names(arrays))
