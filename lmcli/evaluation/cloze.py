@@ -27,7 +27,7 @@ from lmcli.evaluation.statistics import Floats
 from lmcli.evaluation.text_evidence import note_rare_words
 from lmcli.models.base import LanguageModel
 from lmcli.report.progress import OnProgress, warnings_only
-from lmcli.report.result import Result
+from lmcli.report.result import Reportable, Result
 from lmcli.run import Run
 from lmcli.tokenizers.base import Tokenizer, warn_unknown
 
@@ -138,17 +138,13 @@ def candidate_scores(
 
 
 @dataclass(frozen=True)
-class ClozeResult:
+class ClozeResult(Reportable):
     """What each run says to the blank, a row a run and gap."""
 
     rows: Sequence[Mapping[str, Any]]
     swap: tuple[str, str] | None
     example: Mapping[str, Any] | None
     """one text with a filled gap, and the likeliest words of each run in its blank"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli cloze --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """The example, tables of probabilities, and what another cue changes."""

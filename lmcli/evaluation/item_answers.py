@@ -26,7 +26,7 @@ from lmcli.evaluation.forced_choice import (
 )
 from lmcli.grammars.base import Item, find_companions, read_items
 from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Result, Table
+from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Reportable, Result, Table
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
 
@@ -39,16 +39,12 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class ItemAnswers:
+class ItemAnswers(Reportable):
     """How often each run is right, a row a run and group of items."""
 
     rows: Sequence[Mapping[str, Any]]
     learning: Sequence[Mapping[str, Any]]
     """whether each run has learnt the task at all"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli cloze --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """A table: a row a run, a column a gap; a sentence on each run that has not learnt."""

@@ -13,21 +13,18 @@ import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from lmcli.registry import NUMPY_MODELS
+from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
 from lmcli.storage import read_tensors, remove, replacing, storage, write_bytes
-
-if TYPE_CHECKING:
-    from lmcli.report.result import Result
 
 README, TITLE = "README.txt", "A language model made by lmcli"
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Reportable):
     """What was written, and where."""
 
     run: str
@@ -38,17 +35,11 @@ class Export:
 
     def result(self) -> Result:
         """The facts, and the next command."""
-        from lmcli.report.result import COUNT, Column, Facts, Result, text
-
         columns = [Column(name, text(name)) for name in ("output", "arch", "to")]
         columns.append(Column("bytes", COUNT, "bytes"))
         values = asdict(self)
         command = f"lmcli sample {shlex.quote(self.output)}"
         return Result("export", values, [Facts(columns, values)], [command])
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``lmcli export --json`` prints."""
-        return self.result().to_json()
 
 
 def export_run(run: Run, to: str, output: Path | None, force: bool) -> Export:
