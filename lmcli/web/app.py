@@ -148,9 +148,8 @@ def _add_measures(app: FastAPI, service: Service) -> None:
         async with service.fast.request() as deadline:
             found = []
             for model in chosen:
-                reading = await service.read(model, body.prompt, deadline)
-                job = partial(next_of, model, reading, body.top, body.score)
-                found.append(await service.fast.run(job))
+                reading = await service.read(model, body.prompt, deadline, body.typing)
+                found.append(await service.fast.run(partial(next_of, model, reading, body)))
         return schemas.NextResponse(models=found)
 
     @post("/v1/score", summary="The log-probability of each token of a text")
@@ -191,6 +190,7 @@ def _add_texts(app: FastAPI, service: Service) -> None:
     async def complete(body: CompletionRequest, request: Request) -> Response:
         (model,) = _chosen(service.models, [body.model])
         seed = random.SystemRandom().randrange(2**31) if body.seed is None else body.seed
+        await service.open(model)
         made = Completions(body, model, seed, service.texts_lane)
         if body.stream:
             return await EventStream.begin(service.texts_lane, made.events)

@@ -123,7 +123,7 @@ def _preference(
     question: KnownQuestion, pairs: Sequence[tuple[str, str]]
 ) -> tuple[bool, bool, int]:
     """The first pair, the sentence of the textbook, a short one."""
-    textbook = "grew up in" in question.text
+    textbook = "grew up in" in question.text and "speak" in question.text
     return question.cue != pairs[0][0], not textbook, len(question.text)
 
 

@@ -52,7 +52,7 @@ class Token:
     unknown: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Prefix:
     ids: Ids
     nats: Sequence[float]
@@ -103,6 +103,22 @@ class PrefixReader:
         every = np.arange(len(logits))
         found: Floats = -self.unknown.token_nats(every, -logits)
         return found
+
+    def typed(self, text: str) -> str:
+        """The part of a text that is being typed which can be read already.
+
+        Not yet: a blank at the end where it will be part of the next token, and a last word that
+        is unknown, as it may be the beginning of one that is not.
+        """
+        if text[-1:].isalnum() and not self.tokenizer.spells:
+            encoded = self.tokenizer.encode_with_ends(text)
+            if encoded.ids[-1] == self.tokenizer.unknown:
+                return text[: int(encoded.ends[-2])] if len(encoded.ends) > 1 else ""
+        if text.endswith(" "):
+            before, after = (self.tokenizer.encode(t) for t in (text[:-1], f"{text}a"))
+            if len(after) == len(before) + 1:  # the blank and the next word are one token
+                return text[:-1]
+        return text
 
     def likeliest(self, log_probabilities: Floats, before: Sequence[int], top: int) -> list[Token]:
         """The `top` likeliest tokens after the ids `before`."""

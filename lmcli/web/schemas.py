@@ -45,6 +45,9 @@ class NextRequest(OfModels):
     prompt: Text
     top: int = Field(10, ge=1, le=100, description="How many of the likeliest tokens.")
     score: bool = Field(False, description="Also the tokens of the prompt with their surprisal.")
+    typing: bool = Field(
+        False, description="The prompt is being typed: its last word may not be whole yet."
+    )
 
 
 class ScoreRequest(OfModels):
@@ -105,7 +108,7 @@ class TokenScore(BaseModel):
 class NextToken(BaseModel):
     """A token that may come next."""
 
-    text: str = Field(description="What it adds to the prompt.")
+    text: str = Field(description="What it adds to the prompt; empty if nothing that fits.")
     symbol: str = Field(description="A printable name.")
     probability: float
     log_probability: float

@@ -66,11 +66,21 @@ class Service:
 
     # -------------------------------------------------------------- reading
 
-    async def read(self, model: Model, text: str, deadline: Deadline) -> Reading:
-        """The text as the model reads it, in slices."""
+    async def open(self, model: Model) -> None:
+        """Have the thread of the NumPy models open this one; only that thread may use it."""
+        await self.fast.run(partial(getattr, model, "reader"))
+
+    async def read(
+        self, model: Model, text: str, deadline: Deadline, typing: bool = False
+    ) -> Reading:
+        """The text as the model reads it, in slices; of one that is being typed what can be read."""
+
+        def read() -> Reading | None:
+            return model.reader.read(model.reader.typed(text) if typing else text, SLICE)
+
         while True:
             deadline.check()
-            reading = await self.fast.run(lambda: model.reader.read(text, SLICE))
+            reading = await self.fast.run(read)
             if reading is not None:
                 return reading
 
@@ -210,8 +220,9 @@ def _json(values: Any) -> str:
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
-def next_of(model: Model, reading: Reading, top: int, scored: bool) -> schemas.ModelNext:
+def next_of(model: Model, reading: Reading, body: schemas.NextRequest) -> schemas.ModelNext:
     """The likeliest next tokens, and how surprising those before them were."""
+    unread = body.prompt.removeprefix(reading.scored.text)
     logs, ids = reading.after, reading.scored.ids
     p = np.exp(logs)
     known = p > 0
@@ -219,16 +230,17 @@ def next_of(model: Model, reading: Reading, top: int, scored: bool) -> schemas.M
     unseen = dict.fromkeys(t.text.strip() or t.text for t in tokens if t.unknown)
     return schemas.ModelNext(
         model=model.name,
-        next=[_next_token(t) for t in model.reader.likeliest(logs, ids.tolist(), top)],
+        next=[_next_token(t, unread) for t in model.reader.likeliest(logs, ids.tolist(), body.top)],
         entropy_bits=float(-(p[known] * logs[known]).sum() / LN2),
-        tokens=tokens if scored else None,
+        tokens=tokens if body.score else None,
         unknown=list(unseen),
     )
 
 
-def _next_token(token: Token) -> schemas.NextToken:
+def _next_token(token: Token, unread: str) -> schemas.NextToken:
+    fits = token.text.startswith(unread) and not token.unknown
     return schemas.NextToken(
-        text=token.text,
+        text=token.text.removeprefix(unread) if fits else "",
         symbol=token.symbol,
         probability=math.exp(token.log_probability),
         log_probability=token.log_probability,

@@ -30,6 +30,8 @@ export function chart(lines, gaps, here, chance, word) {
   if (chance !== null) {
     const at = { x1: LEFT, x2: WIDTH - RIGHT, y1: y(chance), y2: y(chance) };
     figure.append(svg("line", { class: "chance", ...at }));
+    const place = { x: WIDTH - RIGHT, y: y(chance) - 5 };
+    figure.append(svg("text", { class: "tick end small", ...place }, "guessing"));
   }
   figure.append(svg("line", { class: "here", x1: x(here), x2: x(here), y1: TOP, y2: HEIGHT - BOTTOM }));
   const seen = {};

@@ -36,7 +36,7 @@ export function inside(state) {
   const ask = latest(() =>
     shown(byId("inside-status"), async () => {
       const model = state.models().find((one) => one.id === choice.value);
-      const text = state.text().slice(0, 2000);
+      const text = state.text().trimEnd().slice(0, 2000);
       if (!visible || !model || !text) return byId("strip").replaceChildren();
       const body = { model: model.id, text };
       if (gate.value) body.gate = gate.value;

@@ -30,7 +30,7 @@ function card(model, append) {
     const bar = el("span", { class: "bar" });
     const value = el("span", { class: "value" });
     const track = el("span", { class: "track" }, bar);
-    const button = el("button", { type: "button" }, word, track, value);
+    const button = el("button", { type: "button" }, word, value, track);
     const row = { button, word, bar, value, item: el("li", {}, button), token: null };
     button.addEventListener("click", () => append(row.token.text));
     bars.append(row.item);
@@ -69,7 +69,7 @@ export function next(state) {
     shown(byId("next-status"), async () => {
       const models = state.names();
       if (!models.length) return;
-      const body = { models, prompt: prompt.value, top: TOP, score: true };
+      const body = { models, prompt: prompt.value, top: TOP, score: true, typing: true };
       const found = await post("/v1/next", body);
       for (const one of found.models) cards.get(one.model)?.show(one);
       byId("next").dataset.shown = body.prompt;

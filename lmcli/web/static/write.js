@@ -26,7 +26,7 @@ export function write(state) {
   function lay() {
     pages = new Map(state.models().map((model) => [model.id, el("span", { class: "made" })]));
     const cards = state.models().map((model) => {
-      const text = el("p", { class: "page" }, el("span", { class: "given" }, state.text()));
+      const text = el("p", { class: "page", tabindex: "0", "aria-label": `Text of ${model.id}` }, el("span", { class: "given" }, state.text().trimEnd()));
       text.append(pages.get(model.id));
       return paint(el("article", { class: "card", "data-model": model.id }, label(model), text), model);
     });
@@ -41,7 +41,7 @@ export function write(state) {
     const seed = byId("seed").value;
     const body = {
       models: state.names(),
-      prompt: state.text(),
+      prompt: state.text().trimEnd(), // a blank at the end would be a token of its own
       temperature: Number(byId("temperature").value),
       length: Number(byId("length").value),
       ...(seed === "" ? {} : { seed: Number(seed) }),
