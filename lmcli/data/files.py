@@ -15,8 +15,10 @@ import lzma
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +27,8 @@ from lmcli.errors import TextError
 _OPEN: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SUFFIXES = (".txt", *(f".txt{suffix}" for suffix in _OPEN))
 _TIMEOUT = 60  # seconds
+MOST_LOOKED_AT = 2000
+"""files of a folder without texts"""
 
 
 def find_files(texts: Sequence[str]) -> list[str]:
@@ -87,8 +91,19 @@ def _find_in_folder(folder: Path) -> list[str]:
     texts = [str(f) for f in files if f.name.endswith(_SUFFIXES) and not f.name.startswith(".")]
     if not texts:
         patterns = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
-        raise TextError(f"no texts in folder '{folder}'", f"of a folder, files {patterns} are read")
+        hint = f"of a folder, files {patterns} are read"
+        if suffix := _usual_suffix(folder):
+            hint += f"; a pattern takes others: '{folder}/**/*{suffix}'"
+        raise TextError(f"no texts in folder '{folder}'", hint)
     return texts
+
+
+def _usual_suffix(folder: Path) -> str | None:
+    """What most names of files in a folder and below it end in; None where there are none."""
+    seen = (file for file in islice(folder.rglob("*"), MOST_LOOKED_AT) if file.suffix)
+    plain = (file for file in seen if not any(p[:1] == "." for p in file.relative_to(folder).parts))
+    counts = Counter(file.suffix for file in plain if file.is_file())
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _find_urls(pattern: str) -> list[str]:
