@@ -12,6 +12,8 @@ import typer
 
 from lmcli import api
 from lmcli.cli import options as o
+from lmcli.errors import UsageError
+from lmcli.report.charset import OBEYED
 
 if TYPE_CHECKING:
     from lmcli.generation.generate import Samples
@@ -86,6 +88,8 @@ def sample(
 
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if as_json and not length and not stop:
+        raise UsageError("--length 0 --json never ends: JSON comes whole", "give a --length")
     samples = api.sample(
         run,
         prompt,
@@ -132,6 +136,7 @@ class _Page:
     def __init__(self) -> None:
         sys.stdout.flush()
         self.out, self.encoding = sys.stdout.buffer, sys.stdout.encoding or "utf-8"
+        self.shown = sys.stdout.isatty()
         self.held: list[str] = []
         self.ends = ""
         self.written = 0.0
@@ -162,5 +167,7 @@ class _Page:
     def flush(self) -> None:
         """Write everything held."""
         text, self.held = "".join(self.held), []
+        if self.shown:
+            text = text.translate(OBEYED)
         self.out.write(text.encode(self.encoding, "replace"))
         self.out.flush()

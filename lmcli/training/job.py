@@ -371,12 +371,19 @@ def throttled(send: Callable[[object], object]) -> Callable[[object], None]:
 
 
 def train_run(
-    run: Run, job: Job, group: SingleProcess, going_on: bool, on_progress: OnProgress
+    run: Run,
+    job: Job,
+    group: SingleProcess,
+    trainer: Trainer | None,
+    going_on: bool,
+    on_progress: OnProgress,
 ) -> Trained | None:
-    """Train to the end of the budget; None if the callback has stopped it before."""
-    if job.is_count_based:
+    """Train to the end of the budget; None if the callback has stopped it before.
+
+    A model that counts has no trainer.
+    """
+    if trainer is None:
         return job.count_into(run)
-    trainer = job.trainer(group)
     lines = resume(run, trainer) if going_on else 0
     group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)
