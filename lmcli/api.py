@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.pages.report import Report
     from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
 
@@ -337,6 +338,31 @@ def inspect(
 
     other = None if versus is None else load(versus)
     return inspect_text(load(run), text, gate, units, unit, correlate, other, on_progress)
+
+
+def report(
+    source: RunLike,
+    output: str | Path | None = None,
+    *,
+    png: str | Path | None = None,
+    csv: str | Path | None = None,
+    probes: bool = True,
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Report:
+    """Write the page of a run, or of the folder of a comparison; SOURCE.html if no name is given.
+
+    Of the memory curves what was not saved is measured, which takes some minutes, unless `probes`
+    is false. `png` and `csv` are folders for figures and numbers.
+    """
+    from lmcli.pages.report import write_report
+
+    place = source.path if isinstance(source, Run) else Path(source)
+    named = Path(output) if output else place.resolve().with_name(f"{place.resolve().name}.html")
+    folders = {"png": Path(png) if png else None, "csv": Path(csv) if csv else None}
+    return write_report(
+        place, named, **folders, probes=probes, force=force, on_progress=on_progress
+    )
 
 
 # ------------------------------------------------------------------ making

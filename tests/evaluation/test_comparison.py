@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from lmcli.cli import app
 from lmcli.evaluation.comparison import Comparison, ComparisonRow, Ranking
+from lmcli.evaluation.ranking_table import kernel_note
 from lmcli.evaluation.row_memory import reach_text
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
@@ -93,13 +94,15 @@ def test_equal_time_tells_whose_kernels_are_slow(protocol, flops, said):
     even = score([1000.0] * 50)
     results = [replace(outcome(n, even), flops_per_token=f) for n, f in flops.items()]
     counted = replace(outcome("ngram", even), flops_per_token=1, is_count_based=True)
-    found = Comparison(Ranking.of([*results, counted]), [], {}, protocol, Path("runs"))
-    assert found.kernel_note() == said
+    rows = [row.to_json() for row in Ranking.of([*results, counted]).rows]
+    assert kernel_note({"rows": rows, "protocol": protocol}) == said
 
 
 def test_a_run_of_unknown_time_has_no_speed():
-    row = Ranking.of([replace(outcome("a", score([1000.0] * 50)), seconds=0.0)]).rows[0]
-    assert row.flops_per_second == 0.0
+    results = [replace(outcome("lstm", score([1000.0] * 50)), seconds=0.0, flops_per_token=1)]
+    results.append(replace(outcome("gru", score([1000.0] * 50)), flops_per_token=100))
+    rows = [row.to_json() for row in Ranking.of(results).rows]
+    assert kernel_note({"rows": rows, "protocol": {"minutes": 1.0}}) == ""
 
 
 def test_which_training_was_done_first_changes_nothing(blocks):
