@@ -186,11 +186,14 @@ def _sweep(folder: Path) -> None:
 # ------------------------------------------------------------------ folders
 
 
-def check_output(path: Path, force: bool) -> None:
+def check_output(name: str | Path | None, force: bool) -> Path | None:
     """A StorageError for a file that could not be written later; nothing is written now.
 
-    One that exists is in the way unless `force` is given.
+    One that exists is in the way unless `force` is given. Gives its path, if there is a name.
     """
+    if name is None:
+        return None
+    path = Path(name)
     if path.is_dir():
         raise StorageError(f"'{path}' is a folder", "give the name of a file")
     if path.exists() and not force:
@@ -200,6 +203,7 @@ def check_output(path: Path, force: bool) -> None:
         raise StorageError(f"cannot write '{path}': '{folder}' is no folder", "choose another name")
     if not os.access(folder, os.W_OK):
         raise StorageError(f"cannot write '{path}': '{folder}' is read-only", "choose another name")
+    return path
 
 
 def write_output(path: Path, content: bytes) -> None:

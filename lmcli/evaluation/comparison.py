@@ -161,6 +161,8 @@ class Comparison(Reportable):
     """of what the text has too little to show memory, in one line"""
     ceiling: Mapping[str, Any] | None = None
     """what memory the text rewards"""
+    page: Path | None = None
+    """that shows all of it"""
 
     def result(self) -> Result:
         """The ranking, right answers by gap, the pictures of all probes; the next command."""

@@ -46,8 +46,8 @@ SEEDS = 3
 ENDED = "ended by: budget, epochs (read often enough), memory (items answered)"
 READ = (
     "bits/char says how many bits a character of the held-out text costs: lower is better. A model "
-    "is worse than the best only where the last column says so: its difference is then larger than "
-    "chance and the number of comparisons explain."
+    "is worse than the best only where the column against best says so: its difference is then "
+    "larger than chance and the number of comparisons explain."
 )
 CAUTION = (
     "A better score here does not make an architecture better in general: it is this text, this "

@@ -32,8 +32,8 @@ READ = (
     "holds, an input gate near 0 lets nothing new in."
 )
 CAUTION = (
-    "A mean over units hides what single units do: lmcli inspect RUN TEXT --gate forget --units 8 "
-    "shows some."
+    "A mean over units hides what single units do, and one text is an example; lmcli inspect also "
+    "shows single units."
 )
 
 

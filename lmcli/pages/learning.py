@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from lmcli.pages.subject import Subject
+from lmcli.registry import MODELS
 from lmcli.report.result import NATS, Figure, Point, Section, Series
 
 READ = (
@@ -24,6 +25,8 @@ def learning_section(subject: Subject) -> Section | None:
     """The validations of every training, by the tokens that it had read."""
     series = []
     for name, seeds in subject.runs.items():
+        if MODELS.load(seeds[0].record.arch).is_count_based:
+            continue
         for number, run in enumerate(seeds):
             entries = [e for e in run.log() if e.get("valid") is not None]
             points = [Point(entry["valid"]) for entry in entries]

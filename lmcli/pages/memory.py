@@ -35,12 +35,13 @@ Probed = Mapping[str, Any]
 def memory_section(subject: Subject, measure: bool, on_progress: OnProgress) -> Section | None:
     """The figures of the probes; without `measure` only those that were saved."""
     found = saved_probes(subject)
-    missing = [name for name in SHOWN if name not in found]
+    shown = SHOWN[1:] if subject.recalled else SHOWN  # the page begins with what items say
+    missing = [name for name in shown if name not in found]
     if missing and measure:
         found = {**found, **_measured(subject, missing, on_progress)}
         _save(subject, found)
     blocks: list[Block] = []
-    for name in SHOWN:
+    for name in shown:
         if (result := found.get(name)) and result["figures"]:
             blocks += [figure_from_json(figure) for figure in result["figures"]]
             blocks.append(Passage(f"{name}: {result['verdict']}"))

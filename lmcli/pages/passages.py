@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 
 from lmcli.data.corpus import reopen_corpus
 from lmcli.errors import LmcliError
@@ -50,10 +49,13 @@ def held_out(subject: Subject, on_progress: OnProgress) -> list[str]:
         corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
     except LmcliError:
         return []
-    documents = (corpus.test or corpus.valid).sample(READ_CHARACTERS).documents
-    begins = accumulate(map(len, documents), initial=0)
-    cut = [d[: max(0, READ_CHARACTERS - b)] for d, b in zip(documents, begins, strict=False)]
-    return [document for document in cut if document]
+    found, room = list[str](), READ_CHARACTERS
+    for document in (corpus.test or corpus.valid).documents:
+        found.append(document[:room])
+        room -= len(document)
+        if room <= 0:
+            break
+    return [document for document in found if document.strip()]
 
 
 def contrasted(subject: Subject) -> list[str]:
@@ -77,12 +79,16 @@ def _memory(row: Row) -> float:
 def _contrasted(subject: Subject, names: Sequence[str], documents: Sequence[str]) -> list[Block]:
     """The passages in which the first model gains most on the second, token by token."""
     first, second = (subject.firsts[name] for name in names)
-    reads = [read_only(run.model(), run.tokenizer, documents) for run in (first, second)]
-    spans = loss_difference(*reads)
+    models = [(run.model(), run.tokenizer) for run in (first, second)]
+    by_document = [
+        loss_difference(*(read_only(*model, [document]) for model in models))
+        for document in documents
+    ]
+    spans = [span for some in by_document for span in some]
     best, other = names
     title = f"blue: {best} expected it more; red: {other} did"
     blocks: list[Block] = []
-    for passage in telling_passages(spans):
+    for passage in telling_passages(by_document):
         bits = -sum(span.difference for span in passage) / math.log(2)
         tint = [max(-1.0, min(1.0, s.difference / math.log(2) / DECIDED)) for s in passage]
         note = f"here {best} needs {BITS.show(bits)} bits less than {other}"
@@ -100,20 +106,26 @@ def _contrasted(subject: Subject, names: Sequence[str], documents: Sequence[str]
     return blocks
 
 
-def telling_passages(spans: Sequence[TokenSpan]) -> list[Sequence[TokenSpan]]:
+def telling_passages(documents: Sequence[Sequence[TokenSpan]]) -> list[Sequence[TokenSpan]]:
     """Stretches of about equal length, those with the largest gain, in the order of the text."""
-    stretches: list[list[TokenSpan]] = [[]]
+    stretches = [stretch for spans in documents for stretch in _stretches(spans)]
+    long = [s for s in stretches if sum(len(span.text) for span in s) >= LEAST_TEXT]
+    gains = [sum(span.difference for span in s) for s in long]
+    chosen = sorted(range(len(long)), key=lambda place: gains[place])[:PASSAGES]
+    return [long[place] for place in sorted(chosen)]
+
+
+def _stretches(spans: Sequence[TokenSpan]) -> list[Sequence[TokenSpan]]:
+    """A document in stretches of some lines of text."""
+    found: list[list[TokenSpan]] = [[]]
     used = 0
     for span in spans:
-        if used + len(span.text) > LENGTH and stretches[-1]:
-            stretches.append([])
+        if used and used + len(span.text) > LENGTH:
+            found.append([])
             used = 0
-        stretches[-1].append(span)
+        found[-1].append(span)
         used += len(span.text)
-    long = [s for s in stretches if sum(len(span.text) for span in s) >= LEAST_TEXT]
-    gains = {id(s): sum(span.difference for span in s) for s in long}
-    chosen = {id(s) for s in sorted(long, key=lambda s: gains[id(s)])[:PASSAGES]}
-    return [s for s in long if id(s) in chosen]
+    return list(found)
 
 
 def _surprise(run: Run, documents: Sequence[str]) -> Block:

@@ -48,11 +48,11 @@ def recall_section(subject: Subject) -> Section | None:
     task = subject.task()
     blocks: list[Block] = []
     if subject.is_france:
-        blocks.append(Passage("\n".join(memory_sentences(subject.recalled, task))))
+        blocks += map(Passage, memory_sentences(subject.recalled, task))
     blocks.append(recall_figure(subject, task))
     if subject.items is not None and (example := Example.of(subject.items)):
         blocks += [Passage(f"One of the texts: {example.shown}"), example_table(subject, example)]
-    blocks += recall_by_gap(subject.recalled, task)
+    blocks += recall_by_gap(subject.recalled, task, len(subject.recalled))
     return Section(f"Who still knows the {task.asked}?", blocks)
 
 

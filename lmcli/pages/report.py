@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from lmcli import __version__
+from lmcli.errors import LmcliError
+from lmcli.evaluation.comparison import Comparison
 from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.ranking_table import ranking_table
 from lmcli.evaluation.row_memory import recall_tables
@@ -24,7 +27,7 @@ from lmcli.pages.provenance import provenance_section
 from lmcli.pages.recall import recall_section
 from lmcli.pages.subject import Subject
 from lmcli.report.html import page
-from lmcli.report.progress import OnProgress, Stage, without_notes
+from lmcli.report.progress import Message, OnProgress, Stage, warnings_only, without_notes
 from lmcli.report.result import (
     COUNT,
     Column,
@@ -36,7 +39,9 @@ from lmcli.report.result import (
     Table,
     text,
 )
+from lmcli.run import Run
 from lmcli.storage import check_output, write_output
+from lmcli.training.demo import Demo
 from lmcli.training.launch import train_result
 
 
@@ -67,16 +72,19 @@ class Report(Reportable):
 
 
 def write_report(
-    source: Path,
-    output: Path,
-    *,
-    png: Path | None = None,
-    csv: Path | None = None,
+    run: Run | str | Path,
+    page_file: str | Path | None,
+    png_folder: str | Path | None = None,
+    csv_folder: str | Path | None = None,
     probes: bool = True,
     force: bool = False,
-    on_progress: OnProgress,
+    on_progress: OnProgress = warnings_only,
 ) -> Report:
     """Write the page; with `probes` what it lacks of memory curves is measured first."""
+    source = run.path if isinstance(run, Run) else Path(run)
+    name = source.resolve().name
+    output = Path(page_file) if page_file else source.resolve().with_name(f"{name}.html")
+    png, csv = (Path(folder) if folder else None for folder in (png_folder, csv_folder))
     check_output(output, force)
     for folder in filter(None, (png, csv)):
         check_output(folder / "any", force=True)
@@ -98,6 +106,23 @@ def write_report(
     return Report(source, output, len(shown), figures, tables, *map(tuple, files.values()))
 
 
+Paged = TypeVar("Paged", Comparison, Demo)
+
+
+def with_page(found: Paged, page_file: Path | None, on_progress: OnProgress) -> Paged:
+    """The same with its page written; a page that fails is a warning, as the rest is saved."""
+    if page_file is None:
+        return found
+    folder = found.folder if isinstance(found, Comparison) else found.comparison.folder
+    try:
+        write_report(folder, page_file, probes=False, force=True, on_progress=on_progress)
+    except LmcliError as error:
+        on_progress(Message(f"no page: {error.problem}; {error.hint}", "warning"))
+        return found
+    on_progress(Message(f"page: {page_file}"))
+    return replace(found, page=page_file)
+
+
 def _write(contents: Mapping[Path, bytes]) -> None:
     for path, content in contents.items():
         write_output(path, content)
@@ -106,18 +131,20 @@ def _write(contents: Mapping[Path, bytes]) -> None:
 def page_title(subject: Subject) -> str:
     """What the page is about, in a line."""
     names = list(subject.runs)
-    if len(names) == 1:
-        return f"{names[0]} on {subject.text_name}"
-    return f"{', '.join(names[:-1])} and {names[-1]} on {subject.text_name}"
+    many = f"{len(names)} small language models remember"
+    one = f"the {names[0]} remembers"
+    return f"What {many if len(names) > 1 else one} of {subject.text_name}"
 
 
 def lead(subject: Subject) -> str:
     """What this is, for somebody who was not there."""
-    many = len(subject.runs)
-    models = "A small language model" if many == 1 else f"{many} small language models"
-    was = "was" if many == 1 else "were"
-    asked = "how far back it remembers" if many == 1 else "how far back each of them remembers"
-    return f"{models} {was} trained to guess the next token of a text, and asked {asked}."
+    names = list(subject.runs)
+    if len(names) == 1:
+        return "A small language model that was trained to guess the next token of a text."
+    return (
+        f"{', '.join(names[:-1])} and {names[-1]} were trained to guess the next token of the same "
+        "text, under the same conditions. How far back does each of them remember?"
+    )
 
 
 def page_sections(
@@ -141,7 +168,11 @@ def scores_section(subject: Subject) -> Section | None:
     if subject.values is None:
         trained = subject.first.result("train")
         return Section("The training", train_result(trained).blocks) if trained else None
-    tables = [ranking_table(subject.values), *cost_tables(subject.rows)]
+    ranking = ranking_table(subject.values)
+    first = [c for c in ranking.columns if c.path in ("name", "verdict")]
+    first += [c for c in ranking.columns if c.path.endswith((".bits_per_char", ".perplexity"))]
+    others = [c for c in ranking.columns if c not in first]
+    tables = [replace(ranking, columns=[*first, *others]), *cost_tables(subject.rows)]
     if not subject.is_france:
         tables[1:1] = recall_tables(subject.rows)
     return Section("Which one predicts the text best", tables)

@@ -119,10 +119,10 @@ def _draw(figure: Figure, size: Size) -> Drawing:
         axes.axhline(figure.reference, color=MUTED[0], linewidth=1.2, dashes=(2, 2), zorder=1.5)
     _set_y(axes, figure)
     _set_x(axes, figure, places, size)
-    if size == "wide":
+    if size == "wide" and figure.ticks:
         _label_lines(drawing, axes, figure, chosen)
     else:
-        _legend(drawing, axes, figure)
+        _legend(drawing, axes, figure, size)
     return drawing
 
 
@@ -308,16 +308,16 @@ def _top(group: Sequence[float], room: float) -> float:
     return _bottom(group, room) + room * (len(group) - 1)
 
 
-def _legend(drawing: Drawing, axes: Axes, figure: Figure) -> None:
-    """Names below the axes, where lines have no room at their right."""
+def _legend(drawing: Drawing, axes: Axes, figure: Figure, size: Size) -> None:
+    """Names beside the axes, or below them where there is no room; for lines of any length."""
     handles, names = axes.get_legend_handles_labels()
     if figure.reference is not None:
         handles, names = [*handles, axes.lines[-1]], [*names, figure.line]
     if handles:
-        columns = 1 if max(map(len, names)) > 20 else 2
-        drawing.legend(
-            handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT
-        )
+        more: Any = {"loc": "outside right upper", "ncols": 1}
+        if size == "narrow":
+            more = {"loc": "outside lower center", "ncols": 1 if max(map(len, names)) > 20 else 2}
+        drawing.legend(handles, names, frameon=False, fontsize=FONT, **more)
 
 
 # ------------------------------------------------------------------ an element of the page

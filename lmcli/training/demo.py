@@ -208,6 +208,8 @@ class Demo(Reportable):
     """minutes that this machine needs for one"""
     timings: Mapping[str, float]
     """seconds of its parts"""
+    page: Path | None = None
+    """that shows all of it"""
 
     def result(self) -> Result:
         """Ranking, right answers by gap, chart, sentences; the next commands."""
@@ -217,6 +219,7 @@ class Demo(Reportable):
         said = memory_sentences(shown, task)
         items, about = companions(self.text.path)
         paths = {"folder": folder, "text": self.text.path, "items": items, "about": about}
+        paths |= {"page": self.page} if self.page else {}
         values = {
             **ranking,
             "sentences": said,

@@ -80,6 +80,15 @@ class Recall(Probe):
     picture = Figure(
         "knows a word again: right out of five, by tokens since it came", (), (),
         PERCENT, "up to N tokens back", CHANCE,
+        read=(
+            "A word that came N tokens ago is offered beside four that did not come: a point says "
+            "how often the model prefers the right one (95 % intervals). The dashed line is "
+            "chance, and control is a table of word counts without any memory."
+        ),
+        caution=(
+            "A model may prefer the word because the topic makes it likely and not because it was "
+            "kept; the control row shows how much of that there is."
+        ),
     )  # fmt: skip
     columns = (
         Column("bucket", text("gap")),
