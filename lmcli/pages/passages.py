@@ -22,7 +22,7 @@ from lmcli.run import Run
 
 READ_CHARACTERS = 20_000
 """of the held-out part"""
-PASSAGES, LENGTH, LEAST_TEXT = 3, 400, 40
+PASSAGES, LENGTH, LEAST_TEXT = 3, 300, 40
 """how many are shown, how long in characters, and what is too short to show"""
 CAUTION = (
     "Colour shows where two models differ, not why: a name that came before may be remembered, or "
@@ -116,11 +116,11 @@ def telling_passages(documents: Sequence[Sequence[TokenSpan]]) -> list[Sequence[
 
 
 def _stretches(spans: Sequence[TokenSpan]) -> list[Sequence[TokenSpan]]:
-    """A document in stretches of some lines of text."""
+    """A document in stretches of some lines of text, cut between words."""
     found: list[list[TokenSpan]] = [[]]
     used = 0
     for span in spans:
-        if used and used + len(span.text) > LENGTH:
+        if used > LENGTH and span.text[:1].isspace():
             found.append([])
             used = 0
         found[-1].append(span)

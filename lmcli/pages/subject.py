@@ -66,7 +66,10 @@ class Subject:
         runs: dict[str, list[Run]] = {}
         for row in rows:
             for seed in row["seeds"]:
-                places = Path(seed["run"]), path / Path(seed["run"]).name
+                recorded = Path(seed["run"])
+                places = [path / recorded.name, recorded]  # the folder may have been moved
+                if recorded.name not in values.get("members", ()):
+                    places.reverse()
                 place = next((p for p in places if (p / RECORD).is_file()), None)
                 if place is None:
                     gone = f"'{seed['run']}' is gone: the page shows only what was saved of it"

@@ -263,7 +263,7 @@ class Result:
 def figure_from_json(values: Mapping[str, Any]) -> Figure:
     """A figure that was saved as `dataclasses.asdict` gives it."""
     series = [
-        Series(one["name"], [Point(**point) for point in one["points"]], one["x"])
+        Series(one["name"], [Point(**point) for point in one["points"]], tuple(one["x"]))
         for one in values["series"]
     ]
     return Figure(**{**values, "series": series, "metric": Metric(**values["metric"])})

@@ -82,12 +82,11 @@ class Recall(Probe):
         PERCENT, "up to N tokens back", CHANCE,
         read=(
             "A word that came N tokens ago is offered beside four that did not come: a point says "
-            "how often the model prefers the right one (95 % intervals). The dashed line is "
-            "chance, and control is a table of word counts without any memory."
+            "how often the model prefers the right one (95 % intervals). The dashed line is chance."
         ),
         caution=(
-            "A model may prefer the word because the topic makes it likely and not because it was "
-            "kept; the control row shows how much of that there is."
+            "A model may prefer the word because the topic makes it likely, not because it was "
+            "kept; the control of lmcli probe recall, which only counts words, shows how much."
         ),
     )  # fmt: skip
     columns = (
