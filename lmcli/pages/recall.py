@@ -124,7 +124,8 @@ class Example:
             begin, end = begin_end
             shown = f"{shown[:begin]}{shortened(shown[begin:end])}{shown[end:]}"
         elif len(shown) > LONG:
-            shown = f"{shown[: LONG // 2]} ... {shown[-LONG // 2 :]}"
+            first, last = shown[: LONG // 2], shown[-LONG // 2 :]
+            shown = f"{first.rpartition(' ')[0] or first} ... {last.partition(' ')[2] or last}"
         unit = item.get("unit", "words")
         return cls(item["text"], item["answer"], gap, unit, f"{shown.rstrip()} {BLANK}")
 

@@ -26,8 +26,9 @@ def made(tmp_path_factory):
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMCLI_CACHE", str(folder / "cache"))
-        options = {"minutes": 0.01, "settings": {"hidden": 4, "words": 9000}, "output": out}
-        found = api.demo(folder / NAME, arch="ngram,rnn,gru,lstm", on_progress=quiet, **options)
+        options = {"minutes": 0.01, "settings": {"hidden": 4, "words": 9000, "longest": 50}}
+        options |= {"arch": "ngram,rnn,gru,lstm", "output": out}
+        found = api.demo(folder / NAME, on_progress=quiet, **options)
     return SimpleNamespace(
         demo=found,
         folder=out,

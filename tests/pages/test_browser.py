@@ -54,8 +54,6 @@ def keep(view, name):
     """A picture, where they are wanted."""
     if folder := os.environ.get("LMCLI_SCREENSHOTS"):
         view.screenshot(path=Path(folder) / f"demo-{name}.png", full_page=True)
-        if name == "desktop-light":
-            view.pdf(path=Path(folder) / "demo-print.pdf", format="A4")
 
 
 def test_the_page_is_whole_quiet_and_accessible(shown):
@@ -77,6 +75,17 @@ def test_the_page_is_whole_quiet_and_accessible(shown):
     found = Axe().run(view)
     assert found.violations_count == 0, found.generate_report()
     assert "<img src=x onerror=alert(1)>" in view.locator("h1").inner_text()
+
+
+def test_paper_is_white_and_nothing_is_cut_off(browser, made):
+    view = browser.new_page(viewport={"width": 720, "height": 1018}, color_scheme="dark")
+    view.emulate_media(media="print")
+    view.goto(made.page.as_uri())
+    background = view.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(255, 255, 255)"
+    assert view.evaluate("document.documentElement.scrollWidth") <= 720
+    keep(view, "print")
+    view.close()
 
 
 def test_the_keyboard_reaches_the_content_and_the_tables(browser, made):
