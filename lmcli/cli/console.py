@@ -18,13 +18,21 @@ from lmcli.report.charset import OBEYED
 from lmcli.report.progress import Message
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from lmcli.report.result import Result
 
 
-def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
-    """Show a result, and what to try next."""
+def emit(result: Result, as_json: bool, quiet: bool = False, html: Path | None = None) -> None:
+    """Show a result, and what to try next; with `html` it becomes a page as well."""
+    if html is not None:
+        from lmcli.report.html import page
+        from lmcli.storage import write_output
+
+        write_output(html, page(f"lmcli {result.command}", [result]).encode())
+        say_page(html, quiet)
     if as_json:
         emit_json(result.to_json())
         return
@@ -33,6 +41,12 @@ def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
     print_result(result, console())
     if result.next_commands and not quiet:
         note("next: " + f"\n{' ' * 6}".join(result.next_commands))
+
+
+def say_page(path: Path, quiet: bool) -> None:
+    """Where a page is."""
+    if not quiet:
+        note(f"page: {path}")
 
 
 def emit_json(values: Mapping[str, Any]) -> None:
