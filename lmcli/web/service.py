@@ -73,7 +73,7 @@ class Service:
     async def read(
         self, model: Model, text: str, deadline: Deadline, typing: bool = False
     ) -> Reading:
-        """The text as the model reads it, in slices; of one that is being typed what can be read."""
+        """The text as the model reads it, in slices, as far as it can be read while typed."""
 
         def read() -> Reading | None:
             return model.reader.read(model.reader.typed(text) if typing else text, SLICE)
