@@ -86,7 +86,8 @@ def serve(
 
 def listen(port: int) -> socket.socket:
     """An open port; 0 takes any that is free."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # with the protocol named, asyncio sends each part of an answer at once (TCP_NODELAY)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # a port that was closed a moment ago is free
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

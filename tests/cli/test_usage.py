@@ -9,7 +9,7 @@ from lmcli.run import Run
 
 COMMANDS = (
     *("train", "sample", "eval", "demo", "compare", "cloze", "probe", "inspect", "make"),
-    *("export", "list"),
+    *("serve", "export", "list"),
 )
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
@@ -106,7 +106,7 @@ def test_every_option_has_the_same_help_in_all_commands(command):
     ("arguments", "says"),
     [
         (("trian",), ["no such command 'trian'", "did you mean 'train'?"]),
-        (("serve",), ["no such command 'serve'", "lmcli --help"]),
+        (("fly",), ["no such command 'fly'", "lmcli --help"]),
         (("train", "--minuts", "3"), ["no such option: --minuts", "did you mean '--minutes'?"]),
         (("eval", "RUN", "--cache"), ["no such option: --cache"]),
         (("sample",), ["missing argument 'RUN'", "lmcli sample --help"]),

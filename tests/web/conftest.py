@@ -1,7 +1,6 @@
 """Small runs of a text that is full of markup, served: in this process, or on a port of its own."""
 
 import json
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ SCRIPT = "<script>document.title='run'<"
 MARKUP = "<script>document.title='corpus'</script>"
 PAIRS = [["France", "French"], ["Spain", "Spanish"], ["Italy", "Italian"]]
 TINY = {"hidden": 12, "embedding": 8}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _write_text(folder, documents):

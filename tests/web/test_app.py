@@ -8,6 +8,7 @@ import pytest
 import lmcli
 
 TEXT = "Zoe grew up in France . now she speaks fluent French ."
+LINE = TEXT + "\n"
 QUESTION = "Zoe grew up in France . ... now she speaks fluent ___"
 WORDS = ["French", "Spanish", "Italian"]
 
@@ -26,9 +27,9 @@ def events(answer):
 
 @pytest.mark.parametrize("name", ["lstm", "ngram", "chars"])
 def test_a_score_is_that_of_eval_and_inspect(client, folder, tmp_path, name):
-    (found,) = post(client, "/v1/score", text=TEXT, models=[name])["models"]
+    (found,) = post(client, "/v1/score", text=LINE, models=[name])["models"]
     path = tmp_path / "text.txt"
-    path.write_text(TEXT, encoding="utf-8")
+    path.write_text(LINE, encoding="utf-8")
     whole = lmcli.evaluate(folder / name, path, level="token").to_json()
     assert [t["text"] for t in found["tokens"]] == [i["text"] for i in whole["items"]]
     assert [t["nats"] for t in found["tokens"]] == pytest.approx(
@@ -59,7 +60,7 @@ def test_all_runs_that_are_shown_answer_where_none_is_named(client, names):
 
 def test_a_text_that_is_being_typed_is_read_as_far_as_its_words_are_whole(client):
     def read(prompt):
-        body = {"models": ["lstm"], "prompt": prompt, "score": True, "typing": True, "top": 100}
+        body = {"models": ["ngram"], "prompt": prompt, "score": True, "typing": True, "top": 100}
         (found,) = post(client, "/v1/next", **body)["models"]
         return "".join(t["text"] for t in found["tokens"]), {t["text"] for t in found["next"]}
 
@@ -72,7 +73,7 @@ def test_a_text_that_is_being_typed_is_read_as_far_as_its_words_are_whole(client
     begun, after = read("Zoe grew up in Fra")
     assert begun == whole
     assert "nce" in after
-    exact = post(client, "/v1/next", models=["lstm"], prompt="Zoe grew up in Fra")["models"]
+    exact = post(client, "/v1/next", models=["ngram"], prompt="Zoe grew up in Fra")["models"]
     assert exact[0]["unknown"] == ["Fra"]
 
 
@@ -105,7 +106,7 @@ def test_a_blank_is_filled_as_by_cloze(client, folder, names, swap):
     wanted = lmcli.cloze(runs, filler=folder / names.text, **asked).to_json()
     assert len(found["rows"]) == 6
     for mine, row in zip(found["rows"], wanted["rows"], strict=True):
-        assert {**mine, "run": row["run"]} == pytest.approx({**row, "model": mine["model"]})
+        assert {**mine, "run": row["run"]} == {**row, "model": mine["model"]}
     assert found["example"]["text"] == wanted["example"]["text"]
     assert found["command"].startswith(f"lmcli cloze {folder / 'lstm'} ")
     assert "--gaps 0,5,20 --filler" in found["command"]
@@ -121,6 +122,7 @@ def test_a_unit_of_a_gate_is_that_of_inspect(client, folder):
     free = post(client, "/v1/inspect", model="lstm", text=TEXT)
     assert free["gate"] == "cell"
     assert free["unit"] == free["most_varying"][0]
+    assert post(client, "/v1/inspect", model="ngram", text=TEXT)["gates"] == []
 
 
 def test_the_page_begins_with_a_question_of_the_runs_own_text(client, names):

@@ -40,7 +40,7 @@ def test_log_probabilities_are_those_of_the_text(client, folder, tmp_path):
         assert choice.text[offset : offset + len(token)] == token
     path = tmp_path / "text.txt"
     path.write_text(PROMPT + choice.text, encoding="utf-8")
-    items = lmcli.evaluate(folder / "lstm", path, level="token").to_json()["items"][-12:]
+    items = lmcli.evaluate(folder / "lstm", path, level="token").to_json()["items"][4:16]
     assert logprobs.token_logprobs == pytest.approx([-i["nats"] for i in items], abs=1e-4)
     for token, log, top in zip(
         logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True
@@ -73,7 +73,7 @@ def test_texts_end_before_a_stop_string_and_have_no_tokens_after_it(client):
     (choice,) = create(client, max_tokens=40, temperature=0, stop=[stop], logprobs=1).choices
     assert choice.text == full[: full.index(stop)]
     assert choice.finish_reason == "stop"
-    assert "".join(choice.logprobs.tokens).strip() == choice.text.strip()
+    assert "".join(choice.logprobs.tokens) == choice.text.rstrip()
 
 
 def test_a_stop_string_in_the_last_token_is_a_stop(client):
@@ -94,7 +94,7 @@ def test_an_echo_scores_the_prompt(client, folder, tmp_path):
     assert choice.text == PROMPT
     path = tmp_path / "text.txt"
     path.write_text(PROMPT, encoding="utf-8")
-    items = lmcli.evaluate(folder / "lstm", path, level="token").to_json()["items"]
+    items = lmcli.evaluate(folder / "lstm", path, level="token").to_json()["items"][:4]
     assert choice.logprobs.token_logprobs == pytest.approx([-i["nats"] for i in items], abs=1e-4)
     (longer,) = create(client, echo=True, logprobs=1).choices
     assert longer.text.startswith(PROMPT)

@@ -1,9 +1,9 @@
 """200 requests at once: each is answered as it would be alone, or told to come back."""
 
 import asyncio
+import json
 
 import httpx
-import pytest
 
 COUNT = 200
 
@@ -57,12 +57,8 @@ def test_readers_and_writers_at_once_do_not_disturb_each_other(address):
     found = asyncio.run(both())
     reads, writes = found[:15], found[15:]
     assert len({answer.text for answer in reads}) == 3
-    ends = {"".join(e for e in answer.text.split("\n\n")) for answer in writes}
     texts_made = set()
     for answer in writes:
-        import json
-
         parts = [json.loads(e[6:])["text"] for e in answer.text.split("\n\n") if '"text"' in e]
         texts_made.add("".join(parts))
     assert len(texts_made) == 1
-    assert ends

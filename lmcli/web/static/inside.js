@@ -43,6 +43,7 @@ export function inside(state) {
       if (unit.value !== "") body.unit = Number(unit.value);
       try {
         const found = await post("/v1/inspect", body);
+        if (!found.gates.length) throw new Error(`${model.id} has neither gates nor units to show`);
         const names = found.gates.map((one) => el("option", { value: one.name }, one.name));
         gate.replaceChildren(...names);
         gate.value = found.gate;
