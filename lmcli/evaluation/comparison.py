@@ -179,6 +179,10 @@ SEEN = (
 ERRORS = (
     "bits/char: ± one standard error of {}; against best: bits/char, ± half of the 95 % interval"
 )
+REACH = (
+    "reach: tokens (characters, words) back to the farthest word or fact that still helps; "
+    "0: no help was shown, -: not measured"
+)
 SLOWER_KERNEL = 0.75
 """of the fastest one's operations a second: below it a row's kernel is told of"""
 SEEDS = 3
@@ -238,7 +242,7 @@ class Comparison(Reportable):
         ]
         held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
         several = any(len(row.results) > 1 for row in self.ranking.rows)
-        notes = [ERRORS.format("text and seeds" if several else "the text")]
+        notes = [ERRORS.format("text and seeds" if several else "the text"), REACH]
         if (self.corpus.get("times_used") or 1) > 1:
             notes.append(SEEN)
         rewards = self.ceiling["sentence"] if self.ceiling else ""
@@ -274,7 +278,7 @@ class Comparison(Reportable):
         """What each training cost and how far back it reaches, without the ranking."""
         columns = [*COST_COLUMNS, Column("reached", text("reach"))]
         columns.append(Column("stopped", text("ended")))
-        return Table("what was trained", columns, self._table_rows(), ENDED)
+        return Table("what was trained", columns, self._table_rows(), f"{ENDED}\n{REACH}")
 
     def _table_rows(self) -> list[dict[str, Any]]:
         differences = {d.a: d for d in self.ranking.differences}
