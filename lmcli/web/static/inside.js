@@ -30,7 +30,7 @@ export function inside(state) {
 
   function pick(number) {
     unit.value = number;
-    ask(null);
+    ask();
   }
 
   const ask = latest(() =>
@@ -64,16 +64,16 @@ export function inside(state) {
   choice.addEventListener("change", () => {
     gate.replaceChildren();
     unit.value = "";
-    ask(null);
+    ask();
   });
   gate.addEventListener("change", () => {
     unit.value = "";
-    ask(null);
+    ask();
   });
-  unit.addEventListener("change", () => ask(null));
+  unit.addEventListener("change", () => ask());
   new IntersectionObserver((entries) => {
     visible = entries.some((entry) => entry.isIntersecting);
-    if (visible) ask(null);
+    if (visible) ask();
   }).observe(section);
 
   return {
@@ -83,11 +83,11 @@ export function inside(state) {
       choice.replaceChildren(...options);
       const gated = state.models().find((one) => ["lstm", "gru"].includes(one.arch));
       choice.value = state.names().includes(before) ? before : (gated?.id ?? state.names()[0] ?? "");
-      ask(null);
+      ask();
     },
     text: () => {
       clearTimeout(timer);
-      timer = setTimeout(() => ask(null), PAUSE);
+      timer = setTimeout(() => ask(), PAUSE);
     },
   };
 }
