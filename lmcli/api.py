@@ -425,7 +425,11 @@ def make(
 def export(
     run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
 ) -> Export:
-    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    """Write a run as a folder that others can use.
+
+    `numpy`: text is sampled without torch; `onnx`: a file for any runtime of ONNX; `hf`: the layout
+    of the Hugging Face Hub, read again by `lmcli.generation.export.load_hf`.
+    """
     from lmcli.generation.export import export_run
 
     return export_run(load(run), to, None if output is None else Path(output), force)
