@@ -110,6 +110,8 @@ def train(
     workers: int | None = None,
     force: bool = False,
     slim: bool = False,
+    samples: bool = False,
+    tensorboard: str | Path | None = None,
     verbose: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Run:
@@ -117,6 +119,7 @@ def train(
 
     The result is ``run.result("train")``. If `on_progress` stops the training there is none, and
     `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
+    With `samples` a `SampleText` follows each validation; `tensorboard` is a folder for its files.
     """
     options = _plain(locals())
     from lmcli.training.launch import train
@@ -134,7 +137,8 @@ def resume(
 ) -> Run:
     """Continue a training where it stopped, with the texts at their places, or at new ones.
 
-    Of the options of `train`, `device`, `workers`, `slim` and `verbose` may be given, and those
+    Of the options of `train`, `device`, `workers`, `slim`, `samples`, `tensorboard` and `verbose`
+    may be given, and those
     that the run was made with: a value that differs is a RunError.
     """
     from lmcli.training.launch import train

@@ -100,9 +100,11 @@ def _scores(result: Mapping[str, Any]) -> str:
 def _memory(run: Run, model: LanguageModel) -> str:
     """What can be remembered, and what was measured where the run is one of a comparison."""
     limit = model.context_length
-    seen = "no limit by its architecture" if limit is None else f"the last {limit:,} tokens"
+    seen = "Its architecture sets no limit to how far back it sees"
+    if limit is not None:
+        seen = f"It sees the last {limit:,} tokens"
     floats = Metric("state").show(model.state_size)
-    lines = [f"It can see {seen}; its state holds {floats} numbers."]
+    lines = [f"{seen}; its state holds {floats} numbers."]
     reach = _measured_reach(run)
     if reach is None:
         lines.append("How far back it remembers was not measured: `lmcli probe` does that.")

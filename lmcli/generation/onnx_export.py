@@ -115,7 +115,8 @@ PAGE = """# A language model made by lmcli: {arch}, {tokenizer} tokens
 
 `model.onnx` reads token ids and a state, and gives the logits of the token after each, and the
 state after the last. Batch and length are free. When it was written its logits differed from those
-of the model in torch by {difference:.0e} at most, over {length} tokens of carried state.
+of the model in torch by {difference:.0e} of the largest, or less, over {length} tokens of carried
+state.
 
 | input -> output | type | first value |
 |---|---|---|
