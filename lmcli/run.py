@@ -17,10 +17,11 @@ training.safetensors because two files cannot be renamed in one go.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from lmcli.errors import LmcliError, RunError
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.storage import (
     damaged,
+    is_locked,
     new_folder,
     read_json,
     read_tensors,
@@ -35,6 +37,7 @@ from lmcli.storage import (
     replacing,
     restore,
     storage,
+    sync_file,
     write_bytes,
     write_json,
     write_tensors,
@@ -67,7 +70,7 @@ class Record:
     tokenizer_settings: dict[str, Any]
     vocabulary: int
     corpus: dict[str, Any]
-    """texts, sha256, options, split, valid, test"""
+    """texts, sha256, options, split, valid, test; where the texts are"""
     training: dict[str, Any]
     budget: dict[str, Any]
     seed: int
@@ -75,6 +78,20 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     workers: int = 1
+    id: str = ""
+    """binds the files of a run together; "" in runs of before 0.2"""
+
+    def identity(self, tokenizer: Mapping[str, Any]) -> str:
+        """What `id` must be: equal trainings have equal ones, wherever and whenever they are made.
+
+        The names of texts, versions and the command are left out.
+        """
+        names = ("texts", "valid", "test", "folders")
+        corpus = {name: value for name, value in self.corpus.items() if name not in names}
+        parts = vars(self) | {"corpus": corpus, "vocabulary": [self.vocabulary, tokenizer]}
+        for name in ("versions", "command", "id"):
+            del parts[name]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Run:
@@ -99,6 +116,7 @@ class Run:
         It is replaced when the first file is saved: until then the old run can be used.
         """
         check_free(path, force)
+        record = replace(record, id=record.identity(tokenizer.to_json()))
         run = cls(path, record, tokenizer)
         run._replaces = (path / RECORD).exists()
         if not run._replaces:
@@ -137,12 +155,15 @@ class Run:
             raise RunError(f"no run at '{path}'", "lmcli train my.txt -o RUN makes one")
         if not (path / RECORD).is_file():
             raise RunError(f"'{path}' is not a run", _hint_for_folder(path))
-        record_json = read_json(path / RECORD)
+        record_json, tokenizer_json = read_json(path / RECORD), read_json(path / TOKENIZER)
         try:
             record = Record(**record_json)
-            tokenizer = TOKENIZERS.load(record.tokenizer).from_json(read_json(path / TOKENIZER))
+            tokenizer = TOKENIZERS.load(record.tokenizer).from_json(tokenizer_json)
+            identity = record.identity(tokenizer_json)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise damaged(path / RECORD, error) from None
+        if tokenizer.size != record.vocabulary or (record.id and record.id != identity):
+            raise _mixed(path, TOKENIZER)
         return cls(path, record, tokenizer)
 
     def new_model(self) -> LanguageModel:
@@ -161,7 +182,8 @@ class Run:
         hold_freed_memory()
         file = self.weights_file()
         model = self.new_model()
-        tensors, _ = read_tensors(file)
+        tensors, about = read_tensors(file)
+        self.check_own(file, about)
         try:
             model.load_tensors(tensors)
         except (ValueError, KeyError) as error:
@@ -176,10 +198,23 @@ class Run:
             raise RunError(problem, f"lmcli train --resume -o {self.path} goes on with it")
         return file
 
+    def check_own(self, file: Path, about: Mapping[str, Any]) -> None:
+        """A RunError if tensors, by what their header says of them, are those of another run."""
+        if self.record.id and about.get("run") != self.record.id:
+            raise _mixed(self.path, file.name)
+
     def save_weights(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """The best weights so far."""
         with self._folder() as folder:
-            write_tensors(folder / WEIGHTS, tensors, {"step": step})
+            write_tensors(folder / WEIGHTS, tensors, {"step": step, "run": self.record.id})
+
+    def weights_step(self) -> int:
+        """The step that the saved weights are of; 0 where there are none."""
+        if not (self.path / WEIGHTS).is_file():
+            return 0
+        _, about = read_tensors(self.path / WEIGHTS)
+        self.check_own(self.path / WEIGHTS, about)
+        return int(about["step"])
 
     def save_training(
         self,
@@ -187,9 +222,14 @@ class Run:
         state: dict[str, Any],
         clock: Mapping[str, Any] | None = None,
     ) -> None:
-        """All that is needed to go on exactly; `clock` is what differs between equal trainings."""
+        """All that is needed to go on exactly; `clock` is what differs between equal trainings.
+
+        The log, whose lines the state counts, is on the disk before it.
+        """
         with self._folder() as folder:
-            write_tensors(folder / TRAINING, tensors, state)
+            if (folder / LOG).exists():
+                sync_file(folder / LOG)
+            write_tensors(folder / TRAINING, tensors, state | {"run": self.record.id})
             write_json(folder / TRAINING_COPY, {**(clock or {}), **state})
 
     def load_training(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -199,6 +239,8 @@ class Run:
             problem = f"'{self.path}' cannot be resumed: it has no {TRAINING}"
             raise RunError(problem, "train it again, with --force to replace it")
         tensors, state = read_tensors(file)
+        self.check_own(file, state)
+        state.pop("run", None)
         with suppress(RunError):
             state = read_json(self.path / TRAINING_COPY) | state
         return tensors, state
@@ -212,6 +254,8 @@ class Run:
         with self._folder() as folder:
             file = folder / LOG
             logged = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+            if len(logged) < lines:
+                raise damaged(file, f"it has {len(logged)} lines, the checkpoint counts {lines}")
             write_bytes(file, b"".join(logged[:lines]))
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
@@ -250,6 +294,12 @@ class ReadOnlyRun(Run):
     save_weights = save_training = cut_log = append_log = _drop
 
 
+def _mixed(path: Path, name: str) -> RunError:
+    """The error for a file of another run."""
+    problem = f"'{path}' is put together from two runs: {name} does not belong to {RECORD}"
+    return RunError(problem, "restore it from a copy, or train the run again")
+
+
 def _hint_for_folder(path: Path) -> str:
     """What to name in place of a folder that is no run: the runs in it, if there are any."""
     inside = sorted(file.parent for file in path.glob(f"*/{RECORD}")) if path.is_dir() else []
@@ -280,7 +330,7 @@ def check_free(path: Path, force: bool) -> None:
 def free_name(folder: Path, name: str) -> Path:
     """folder/name, or the first of name-2, name-3, ... that is free."""
     path, number = folder / name, 1
-    while path.exists():
+    while path.exists() or is_locked(path):
         number += 1
         path = folder / f"{name}-{number}"
     return path

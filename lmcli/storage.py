@@ -5,7 +5,8 @@
 StorageError.
 
 Every file carries a format number and a checksum, and is written under a temporary name in the
-same folder, flushed to the disk and renamed. No pickle: reading a file cannot execute code.
+same folder, flushed to the disk and renamed; then the folder is flushed, so that what is written
+next cannot be on the disk before it. No pickle: reading a file cannot execute code.
 
 A folder NAME is replaced as a whole: the new one is built beside it as .NAME.new, the old one is
 renamed to .NAME.old, and the new one to NAME.
@@ -17,7 +18,10 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,20 +56,134 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """The same for several files, of which none is replaced before all are on the disk."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    temporary = dict[Path, Path]()
     try:
         for path, content in contents.items():
-            with storage(path), temporary[path].open("wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
+            with storage(path):
+                temporary[path] = _new_file(path, content)
         for path in contents:
             with storage(path):
                 temporary[path].replace(path)
+        for folder in {path.parent for path in contents}:
+            sync_folder(folder)
     finally:
         for file in temporary.values():
             with suppress(OSError):
                 file.unlink(missing_ok=True)
+
+
+def _new_file(path: Path, content: bytes) -> Path:
+    """A file beside `path` with this content, flushed to the disk; its name is nobody else's."""
+    file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except BaseException:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise
+    return file
+
+
+def sync_file(path: Path) -> None:
+    """Flush what was appended to a file to the disk."""
+    with storage(path), path.open("rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
+    with suppress(OSError):  # Windows opens no folders; some network disks flush none
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+# ------------------------------------------------------------------ one writer at a time
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within, no other process writes what is at `path`: one that tries gets a RunError.
+
+    The lock is on the file .NAME.lock beside it and goes with the process, however that ends. What
+    a process that was killed has left half-written in a folder is removed.
+    """
+    place = path.resolve()
+    file = place.with_name(f".{place.name}.lock")
+    with new_folder(file.parent):
+        with storage(path):
+            opened = _lock(path, file)
+        try:
+            if place.is_dir():
+                _sweep(place)
+            yield
+        finally:
+            with suppress(OSError):
+                file.unlink()  # while it is locked; who opens it now sees that it is gone
+            os.close(opened)
+
+
+def _lock(path: Path, file: Path) -> int:
+    """A locked file; on a disk without locks an open one."""
+    while True:
+        opened = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            _lock_opened(opened)
+            if os.path.samestat(os.fstat(opened), file.stat()):
+                os.truncate(opened, 0)
+                os.write(opened, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return opened
+            os.close(opened)  # its owner has ended, and removed it
+        except FileNotFoundError:
+            os.close(opened)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(opened, 100).decode(errors="replace") or "another process"
+            os.close(opened)
+            problem = f"'{path}' is being written by {holder}"
+            raise RunError(problem, "wait until it has ended, or choose another name") from None
+
+
+def _lock_opened(opened: int) -> None:
+    """Lock an open file or raise a BlockingIOError (on Windows a PermissionError)."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        os.lseek(opened, 1 << 20, os.SEEK_SET)  # away from what is to be read
+        msvcrt.locking(opened, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        os.lseek(opened, 0, os.SEEK_SET)
+        return
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process may be writing what is at `path`; it can have ended since."""
+    return path.with_name(f".{path.name}.lock").exists()
+
+
+_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half-written."""
+    for file in folder.iterdir():
+        if _HALF_WRITTEN.fullmatch(file.name):
+            with suppress(OSError):
+                file.unlink()
+
+
+# ------------------------------------------------------------------ folders
 
 
 def remove(folder: Path, names: Collection[str]) -> None:
@@ -99,6 +217,7 @@ def new_folder(path: Path) -> Iterator[None]:
                 if not folder.is_dir():
                     folder.mkdir()
                     made.append(folder)
+                    sync_folder(folder.parent)
         yield
     except BaseException:
         for folder in reversed(made):
@@ -160,6 +279,7 @@ def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
     def move(source: Path, target: Path) -> None:
         source.replace(target)
         done.append((source, target))
+        sync_folder(target.parent)
 
     try:
         move(path, old)

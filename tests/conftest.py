@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import signal
+import stat
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -61,6 +62,12 @@ class FullDisk:
             return (read if "r" in mode else write)(path, mode, **options)
 
         self.patch.setattr(Path, "open", choose)
+        plain, creating = os.open, self._failing(os.open)
+
+        def open_or_create(path, flags, *mode, **options):
+            return (creating if flags & os.O_CREAT else plain)(path, flags, *mode, **options)
+
+        self.patch.setattr(os, "open", open_or_create)
 
     def __exit__(self, kind, error, traceback):
         self.patch.undo()
@@ -71,6 +78,9 @@ class FullDisk:
         def fail(*arguments, **options):
             if call.__name__ == "mkdir" and Path(arguments[0]).is_dir():
                 return call(*arguments, **options)  # which needs no space
+            is_folder = call.__name__ == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            if is_folder and not self.killed:
+                return call(*arguments, **options)  # its names have their space already
             self.calls += 1
             if self.killed and self.failed:
                 raise Killed

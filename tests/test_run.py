@@ -1,5 +1,6 @@
 """A run on disk: what was written comes back, and whatever was damaged says so."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -210,16 +211,45 @@ def test_a_record_that_does_not_fit_is_a_run_error(copy, change):
 
 @pytest.mark.parametrize("change", [{"arch": "grru"}, {"tokenizer": "chars"}])
 def test_a_record_with_a_name_nobody_knows_says_which_is_meant(copy, change):
-    write_json(copy / RECORD, read_json(copy / RECORD) | change)
+    write_json(copy / RECORD, read_json(copy / RECORD) | {"id": ""} | change)
     with pytest.raises(UnknownNameError) as caught:
         everything(copy)
     assert caught.value.hint in ("did you mean 'gru'?", "did you mean 'char'?")
 
 
 def test_weights_of_another_model_are_a_run_error(copy, build):
-    write_tensors(copy / WEIGHTS, build("lstm").tensors(), {"step": 1})
+    about = {"step": 1, "run": read_json(copy / RECORD)["id"]}
+    write_tensors(copy / WEIGHTS, build("lstm").tensors(), about)
     with pytest.raises(RunError, match=r"weights.safetensors' is damaged"):
         Run.open(copy).model()
+
+
+@pytest.mark.parametrize("name", [RECORD, "tokenizer.json", WEIGHTS, TRAINING])
+def test_a_run_put_together_from_two_is_an_error_that_names_the_file(whole, copy, tmp_path, name):
+    record = dataclasses.replace(whole.record, seed=7)
+    other = Run.create(tmp_path / "other", record, whole.tokenizer)
+    other.save_weights(whole.model().tensors(), 1)
+    other.save_training(*whole.load_training())
+    if name == "tokenizer.json":
+        same_size = whole.tokenizer.to_json()
+        same_size["characters"] = same_size["characters"][::-1]
+        write_json(other.path / name, same_size)
+    (copy / name).write_bytes((other.path / name).read_bytes())
+    with pytest.raises(RunError, match="put together from two runs"):
+        everything(copy)
+
+
+def test_equal_trainings_have_equal_ids_wherever_they_are_made(whole, tmp_path):
+    made = dataclasses.replace(
+        whole.record,
+        versions={"torch": "9"},
+        command="lmcli train other.txt",
+        corpus=whole.record.corpus | {"texts": ["other.txt"], "folders": {"absolute": "/"}},
+    )
+    assert Run.create(tmp_path / "a", made, whole.tokenizer).record.id == whole.record.id
+    made = dataclasses.replace(made, seed=7)
+    assert Run.create(tmp_path / "b", made, whole.tokenizer).record.id != whole.record.id
+    assert Run.open(tmp_path / "b").record.id != ""
 
 
 @pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])

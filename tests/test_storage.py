@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.errors import StorageError
+from lmcli import storage
+from lmcli.errors import RunError, StorageError
 from lmcli.storage import (
+    locked,
     new_folder,
     read_arrays,
     read_json,
@@ -102,7 +106,79 @@ def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
     write_bytes(tmp_path / "file", b"new")
-    assert order == ["fsync", "rename"]
+    assert order == ["fsync", "rename", "fsync"]  # at last the folder: the name is there for good
+
+
+def test_a_temporary_file_follows_no_link_and_is_nobody_elses(tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    monkeypatch.setattr(storage.secrets, "token_hex", lambda size: "0" * 8)
+    (tmp_path / ".file.00000000.tmp").symlink_to(mine)
+    with pytest.raises(StorageError, match="file exists"):
+        write_bytes(tmp_path / "file", b"new")
+    assert mine.read_bytes() == b"mine"
+
+
+# ------------------------------------------------------------------ one writer at a time
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lmcli.storage import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holding(path):
+    """A process that holds the lock."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def test_a_second_writer_is_told_which_process_writes(tmp_path):
+    with holding(tmp_path / "run") as first:
+        with (
+            pytest.raises(RunError, match=f"being written by process {first.pid} on ") as caught,
+            locked(tmp_path / "run"),
+        ):
+            pass
+        assert "wait" in caught.value.hint
+        with locked(tmp_path / "other"):  # which nobody writes
+            pass
+        first.stdin.close()
+    with locked(tmp_path / "run"):
+        assert storage.is_locked(tmp_path / "run")
+    assert not storage.is_locked(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_lock_goes_with_a_process_that_is_killed(tmp_path):
+    with holding(tmp_path / "run") as first:
+        first.kill()
+    assert storage.is_locked(tmp_path / "run")  # the file is still there
+    with locked(tmp_path / "run"):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".run.json.0123abcd.tmp", ".notes.tmp", "a.0123abcd.tmp"):
+        (run / name).touch()
+    with locked(run):
+        assert sorted(f.name for f in run.iterdir()) == [".notes.tmp", "a.0123abcd.tmp"]
+
+
+def test_a_lock_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "deep" / "deeper" / "run"):
+        raise ZeroDivisionError
+    assert [*tmp_path.iterdir()] == []
 
 
 # ------------------------------------------------------------------ folders

@@ -23,6 +23,7 @@ COMMANDS = {
     "probe": "probe:probe",
     "inspect": "inspect:inspect",
     "make": "make:make",
+    "serve": "serve:serve",
     "export": "export:export",
     "list": "listing:list_members",
 }

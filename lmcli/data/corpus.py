@@ -9,13 +9,17 @@ documents of each part lie; they are read when they are used.
 
 from __future__ import annotations
 
+import glob
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, combinations, product
+from pathlib import Path
 from typing import Any
 
 from lmcli.data.documents import Digest, DocumentOffsets, Documents, find_offsets
-from lmcli.data.files import find_files
+from lmcli.data.files import find_files, is_special
 from lmcli.data.split import Split, split_documents, whole
 from lmcli.data.text import Limits, Text, TextOptions, open_texts
 from lmcli.errors import TextError
@@ -152,24 +156,68 @@ def load_rotations(
     return corpora
 
 
+def recorded_spec(recorded: Mapping[str, Any], run: Path) -> CorpusSpec:
+    """The spec that a run was made with, its files at the places where they are now.
+
+    They are looked for from the run's folder, for both may have been moved; where they were; and
+    from the working folder.
+    """
+    spec, folders = CorpusSpec.from_json(recorded), recorded.get("folders")
+    if not isinstance(folders, Mapping):  # runs of before 0.2 have none
+        return spec
+    places = [run / str(folders["from_run"]), Path(str(folders["absolute"]))]
+
+    def found(text: str) -> str:
+        for place in [] if is_special(text) else places:
+            there = os.path.normpath(place / text)
+            if Path(there).exists() or (glob.has_magic(text) and glob.glob(there)):  # noqa: PTH207
+                return text if Path(there).absolute() == Path(text).absolute() else there
+        return text
+
+    texts, valid, test = (tuple(map(found, n)) for n in (spec.texts, spec.valid, spec.test))
+    return replace(spec, texts=texts, valid=valid, test=test)
+
+
+def folders(run: Path) -> dict[str, str]:
+    """What `recorded_spec` needs to find the texts again: the working folder, in two ways."""
+    here = Path.cwd()
+    try:
+        from_run = os.path.relpath(here, run.resolve())
+    except ValueError:  # another drive
+        from_run = str(here)
+    return {"absolute": str(here), "from_run": from_run}
+
+
 def reopen_corpus(
     recorded: Mapping[str, Any],
-    run: object,
+    run: Path,
     texts: Sequence[str] = (),
     on_progress: OnProgress = warnings_only,
+    named: Sequence[str] = (),
 ) -> Corpus:
     """The corpus that a run was made from, read again; it must be what it was.
 
-    `recorded` is `corpus` of run.json; `run` names the run in errors; `texts` are where TEXT lies
-    now, if elsewhere.
+    `recorded` is `corpus` of run.json, `run` the run's folder; `texts` are where TEXT lies now, if
+    elsewhere. Whoever made the run wrote its addresses, so those alone are opened that are `named`
+    on the command line.
     """
-    spec = CorpusSpec.from_json(recorded)
-    if "-" in spec.texts and not texts:
+    spec = recorded_spec(recorded, run)
+    if texts:
+        spec = replace(spec, texts=tuple(texts))
+    elif "-" in spec.texts:
         raise TextError(
             f"'{run}' was trained on standard input, which is gone",
             "name the text in the command, or pipe it in again and name -",
         )
-    corpus = load_corpus(replace(spec, texts=tuple(texts) or spec.texts), on_progress)
+    for name in (*spec.texts, *spec.valid, *spec.test):
+        if is_special(name) and name not in (*texts, *named):
+            raise TextError(
+                f"'{run}' was trained on {name}: an address is opened only if you name it",
+                f"name it in the command: {shlex.quote(name)}",
+            )
+        if not texts and Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+            raise TextError(f"'{run}' was trained on '{name}', which is no file", "name the text")
+    corpus = load_corpus(spec, on_progress)
     for name, what in CHECKSUMS.items():
         if getattr(corpus.spec, name) != getattr(spec, name):
             raise TextError(

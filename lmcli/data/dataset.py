@@ -8,8 +8,9 @@ is scored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lmcli.data.corpus import CHECKSUMS, Corpus, CorpusSpec, load_rotations, reopen_corpus
@@ -19,6 +20,7 @@ from lmcli.data.token_cache import (
     TokenizedCorpus,
     cache_folder,
     count_targets,
+    encode_corpus,
     encode_documents,
     tokenize_corpus,
 )
@@ -133,16 +135,25 @@ def load_datasets(
 
 def reopen_dataset(
     recorded: Mapping[str, Any],
-    run: object,
-    tokenizer: str,
+    run: Path,
+    tokenizer: Tokenizer,
+    name: str,
     pairs: Mapping[str, Any],
     texts: Sequence[str] = (),
     on_progress: OnProgress = warnings_only,
+    named: Sequence[str] = (),
 ) -> Dataset:
-    """The dataset that a run was made from; see `reopen_corpus`."""
-    settings = update(TOKENIZERS.load(tokenizer).Settings(), pairs)
-    corpus = reopen_corpus(recorded, run, texts, on_progress)
-    return _tokenized(corpus, tokenizer, settings, on_progress)
+    """The dataset that a run was made from, with its own tokenizer; see `reopen_corpus`.
+
+    The tokenizer that is trained on the text now can be another one: of another library, of another
+    table of characters.
+    """
+    settings = update(TOKENIZERS.load(name).Settings(), pairs)
+    corpus = reopen_corpus(recorded, run, texts, on_progress, named)
+    dataset = _tokenized(corpus, name, settings, on_progress)
+    if dataset.tokenized.tokenizer.to_json() != tokenizer.to_json():
+        return replace(dataset, tokenized=encode_corpus(corpus, tokenizer, on_progress))
+    return dataset
 
 
 def _tokenized(corpus: Corpus, tokenizer: str, settings: Any, on_progress: OnProgress) -> Dataset:

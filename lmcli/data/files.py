@@ -21,12 +21,18 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
-from lmcli.errors import TextError
+from lmcli.data.download import download
+from lmcli.errors import TextError, did_you_mean
 
 _OPEN: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SUFFIXES = (".txt", *(f".txt{suffix}" for suffix in _OPEN))
-_TIMEOUT = 60  # seconds
+SCHEMES = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "memory")
+"""the kinds of address that are opened: others can read local files or what is in the environment
+(`reference`), chain (``::``), or send credentials"""
+_MOST_RATIO, _LEAST_CHECKED = 500, 1 << 28
+"""a packed text that is larger than the second may unpack to the first times its size"""
 MOST_LOOKED_AT = 2000
 """files of a folder without texts"""
 
@@ -50,6 +56,16 @@ def is_special(name: str) -> bool:
     return name == "-" or "://" in name
 
 
+def check_address(name: str) -> None:
+    """A TextError for an address of a kind that is not opened."""
+    scheme = urlsplit(name).scheme if "::" not in name else "::"
+    if scheme == "::":
+        raise TextError(f"'{name}': chained addresses are not opened", "download it first")
+    if scheme not in SCHEMES:
+        near = did_you_mean(scheme, SCHEMES)
+        raise TextError(f"'{name}': addresses of kind '{scheme}' are not opened", near)
+
+
 def is_packed(name: str) -> bool:
     """Whether a file is unpacked before it is read."""
     return Path(name).suffix in _OPEN
@@ -67,6 +83,8 @@ def unreadable(name: str, error: Exception) -> TextError:
 def _find(text: str) -> list[str]:
     """The files or URLs that one TEXT argument names."""
     if is_special(text):
+        if text != "-":
+            check_address(text)
         return _find_urls(text) if "*" in text else [text]
     path = Path(text)
     if path.is_dir():
@@ -126,19 +144,30 @@ def fetch(name: str, step: int) -> Iterator[bytes]:
     with tempfile.TemporaryFile() as packed:  # a network that fails is no damaged file
         for data in _read(name, step):
             packed.write(data)
+        most = max(_LEAST_CHECKED, _MOST_RATIO * packed.tell())
         packed.seek(0)
+        size = 0
         try:
             with _OPEN[Path(name).suffix](packed) as file:
                 while data := file.read(step):
+                    size += len(data)
+                    if size > most:
+                        break
                     yield data
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
             raise TextError(
                 f"'{name}' is damaged: it does not unpack", "make or download it again"
             ) from None
+        if size > most:
+            problem = f"'{name}' unpacks to more than {_MOST_RATIO} times its size"
+            raise TextError(problem, "unpack it yourself if it is a text")
 
 
 def _read(name: str, step: int) -> Iterator[bytes]:
     try:
+        if urlsplit(name).scheme in ("http", "https"):
+            yield from download(name, step)
+            return
         with _open(name) as file:
             while data := file.read(step):
                 yield data
@@ -149,16 +178,11 @@ def _read(name: str, step: int) -> Iterator[bytes]:
 
 
 def _open(name: str) -> AbstractContextManager[IO[bytes]]:
-    """http(s) by the standard library, as fsspec needs more packages for it; the rest by fsspec."""
     opened: AbstractContextManager[IO[bytes]]
     if name == "-":
         opened = nullcontext(sys.stdin.buffer)
     elif not is_special(name):
         opened = Path(name).open("rb")  # noqa: SIM115
-    elif name.startswith(("http://", "https://")):
-        from urllib.request import urlopen
-
-        opened = urlopen(name, timeout=_TIMEOUT)
     else:
         import fsspec
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from lmcli.data.files import fetch, is_packed, is_special, unreadable
 from lmcli.errors import StorageError, TextError, did_you_mean
@@ -220,6 +221,8 @@ def _is_plain_file(name: str) -> bool:
 def _write_utf8(name: str, options: TextOptions, limits: Limits, counter: ProgressCounter) -> Path:
     """Fetch and decode a text, and write it as UTF-8 without a byte order mark."""
     counter.begin("fetching", 0)
+    if is_special(name) and name != "-":
+        counter.note(f"fetching from {urlsplit(name).netloc or name}")
     parts = _decode(name, fetch(name, limits.window), options)
     path = Path()
     try:

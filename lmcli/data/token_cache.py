@@ -95,8 +95,18 @@ def tokenize_corpus(
     saved = entry and _save(entry, corpus, tokenizer, counter)
     if entry and saved and (cached := _load(entry, tokenizer_name)):
         return cached
+    return encode_corpus(corpus, tokenizer, on_progress, limits)
+
+
+def encode_corpus(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    on_progress: OnProgress = warnings_only,
+    limits: Limits | None = None,
+) -> TokenizedCorpus:
+    """All parts as ids of this tokenizer, past the cache."""
     memory = (limits or Limits()).memory
-    parts = _encode(corpus, tokenizer, counter)
+    parts = _encode(corpus, tokenizer, ProgressCounter(on_progress))
     ids = {name: _hold(part, smallest_dtype(tokenizer), memory) for name, part in parts}
     corpus.check_unchanged()
     return TokenizedCorpus(tokenizer, ids["train"], ids["valid"], ids.get("test"))

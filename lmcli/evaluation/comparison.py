@@ -42,6 +42,7 @@ from lmcli.report.result import (
     Block,
     Column,
     Metric,
+    Reportable,
     Result,
     Table,
     text,
@@ -190,7 +191,7 @@ ENDED = "ended by: budget, epochs (read often enough), memory (items answered)"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Reportable):
     """A ranking with all that was measured beside it."""
 
     ranking: Ranking
@@ -207,10 +208,6 @@ class Comparison:
     """of what the text has too little to show memory, in one line"""
     ceiling: Mapping[str, Any] | None = None
     """what memory the text rewards"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli compare --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """The ranking, right answers by gap, the pictures of all probes; the next command."""

@@ -45,6 +45,7 @@ from lmcli.report.result import (
     Facts,
     Metric,
     Passage,
+    Reportable,
     Result,
     Strip,
     Strips,
@@ -82,7 +83,7 @@ class ReadRun:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Reportable):
     """A text inside a run: averages of gates, single units, another run, or a pattern."""
 
     first: ReadRun
@@ -95,10 +96,6 @@ class Inspection:
     """whether the unit was named; else they are those that vary most"""
     second: ReadRun | None = None
     correlation: Correlation | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli inspect --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """Strips of marks below the text, tables, a verdict."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.corpus import CorpusSpec, load_corpus, reopen_corpus
+from lmcli.data.corpus import load_corpus, recorded_spec, reopen_corpus
+from lmcli.data.files import is_special
 from lmcli.errors import LmcliError, TextError, UsageError
 from lmcli.evaluation.convergence import measure_learning, nearest_groups
 from lmcli.evaluation.forced_choice import (
@@ -25,7 +26,7 @@ from lmcli.evaluation.forced_choice import (
 )
 from lmcli.grammars.base import Item, find_companions, read_items
 from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Result, Table
+from lmcli.report.result import WHOLE_PERCENT, Block, Column, Passage, Reportable, Result, Table
 from lmcli.report.result import text as text_column
 from lmcli.run import Run
 
@@ -38,16 +39,12 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class ItemAnswers:
+class ItemAnswers(Reportable):
     """How often each run is right, a row a run and group of items."""
 
     rows: Sequence[Mapping[str, Any]]
     learning: Sequence[Mapping[str, Any]]
     """whether each run has learnt the task at all"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli cloze --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """A table: a row a run, a column a gap; a sentence on each run that has not learnt."""
@@ -108,7 +105,7 @@ def _training_documents(run: Run) -> Sequence[str]:
 def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
     """The items beside a run's text; None, with a warning, where they belong to another text."""
     warnings: list[Message] = []
-    beside = find_companions(run.record.corpus["texts"], warnings.append)
+    beside = find_companions(recorded_spec(run.record.corpus, run.path).texts, warnings.append)
     if beside.items and beside.about and not _text_is_unchanged(run):
         problem = f"the text of '{run.path}' has changed: its items are left out"
         warnings.append(Message(problem, "warning"))
@@ -122,9 +119,12 @@ def items_of(run: Run, on_progress: OnProgress = warnings_only) -> Path | None:
 
 def _text_is_unchanged(run: Run) -> bool:
     """Whether a run's text is what it was trained on; a text that is gone has not changed."""
+    spec = recorded_spec(run.record.corpus, run.path)
+    if any(map(is_special, (*spec.texts, *spec.valid, *spec.test))):
+        return True  # addresses are opened only if the user names them
     with suppress(TextError):
         checksum: str = run.record.corpus["sha256"]
-        return load_corpus(CorpusSpec.from_json(run.record.corpus)).spec.sha256 == checksum
+        return load_corpus(spec).spec.sha256 == checksum
     return True
 
 

@@ -41,6 +41,7 @@ from lmcli.report.result import (
     Facts,
     Metric,
     Passages,
+    Reportable,
     Result,
     Table,
 )
@@ -188,7 +189,7 @@ def _joined(held: Sequence[Tokens]) -> Tokens:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Reportable):
     """A text under a run."""
 
     run: str
@@ -202,10 +203,6 @@ class Evaluation:
     level: str = "summary"
     items: Sequence[Mapping[str, Any]] = ()
     """one a line or token; their nats, and nats of spelling, add up to the total"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli eval --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """Lines or tokens, and the sums."""

@@ -11,7 +11,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from lmcli.data.corpus import CorpusSpec, reopen_corpus
+from lmcli.data.corpus import recorded_spec, reopen_corpus
 from lmcli.errors import LmcliError
 from lmcli.grammars.base import find_companions
 from lmcli.report.progress import Message, OnProgress, warnings_only
@@ -58,7 +58,7 @@ def note_rare_words(
     asked = dict.fromkeys([*words, *(WORD.findall(text) if blanks else ())])
     seen = set()
     for run in runs:
-        spec = CorpusSpec.from_json(run.record.corpus)
+        spec = recorded_spec(run.record.corpus, run.path)
         if spec.sha256 not in seen and not find_companions(spec.texts, lambda event: None).items:
             seen.add(spec.sha256)
             if line := _rare(run, [w for w in asked if WORD.search(w)], blanks):

@@ -13,7 +13,6 @@ import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import RunError, UnknownNameError, UsageError, did_you_mean
 from lmcli.generation.export_folder import load_tokenizer as load_tokenizer
@@ -21,17 +20,15 @@ from lmcli.generation.hf_export import export_hf
 from lmcli.generation.hf_export import load_hf as load_hf
 from lmcli.generation.onnx_export import export_onnx
 from lmcli.registry import NUMPY_MODELS
+from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
 from lmcli.storage import read_tensors, remove, replacing, storage, write_bytes
-
-if TYPE_CHECKING:
-    from lmcli.report.result import Result
 
 README, TITLE = "README.txt", "A language model made by lmcli"
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Reportable):
     """What was written, and where."""
 
     run: str
@@ -42,18 +39,12 @@ class Export:
 
     def result(self) -> Result:
         """The facts, and the next command."""
-        from lmcli.report.result import COUNT, Column, Facts, Result, text
-
         columns = [Column(name, text(name)) for name in ("output", "arch", "to")]
         columns.append(Column("bytes", COUNT, "bytes"))
         values = asdict(self)
         path = shlex.quote(self.output)
         command = f"lmcli sample {path}" if self.to == "numpy" else f"cat {path}/README.md"
         return Result("export", values, [Facts(columns, values)], [command])
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``lmcli export --json`` prints."""
-        return self.result().to_json()
 
 
 def export_run(run: Run, to: str, output: Path | None, force: bool) -> Export:
@@ -92,7 +83,7 @@ def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
             with suppress(OSError):
                 remove(folder, (*OURS, README))
             raise
-    return Run(path, record, run.tokenizer)
+    return Run(path, exported.record, run.tokenizer)
 
 
 def _has_page(path: Path) -> bool:

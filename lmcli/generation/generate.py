@@ -23,10 +23,10 @@ from lmcli.generation.sampling import (
     sample_batch,
 )
 from lmcli.report.progress import OnProgress
+from lmcli.report.result import Passage, Reportable, Result
 from lmcli.tokenizers.base import warn_unknown
 
 if TYPE_CHECKING:
-    from lmcli.report.result import Result
     from lmcli.run import Run
 
 DOCUMENT_ENDS = {"line": "\n", "paragraph": "\n\n"}
@@ -34,7 +34,7 @@ DOCUMENT_ENDS = {"line": "\n", "paragraph": "\n\n"}
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Reportable):
     """One text and its figures."""
 
     run: str
@@ -49,14 +49,8 @@ class Sample:
     seed: int
 
     def result(self) -> Result:
-        """The values; the text is its own display."""
-        from lmcli.report.result import Result
-
-        return Result("sample", asdict(self))
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``lmcli sample --json`` prints for this text."""
-        return self.result().to_json()
+        """The values, and the text after its prompt."""
+        return Result("sample", asdict(self), [Passage(self.prompt + self.text)])
 
 
 class Samples(Iterator[str]):

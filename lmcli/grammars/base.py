@@ -22,16 +22,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
 from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
+from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
 from lmcli.settings import Settings, update
-from lmcli.storage import storage, write_files
-
-if TYPE_CHECKING:
-    from lmcli.report.result import Result
+from lmcli.storage import locked, storage, write_files
 
 FORMAT = 1
 T = TypeVar("T")
@@ -187,7 +185,7 @@ def _sha256(path: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class MadeText:
+class MadeText(Reportable):
     """A text of a grammar on disk, and what its about file says."""
 
     text: Path
@@ -195,8 +193,6 @@ class MadeText:
 
     def result(self) -> Result:
         """The facts, and the next command."""
-        from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Result, text
-
         columns = [
             Column("text", text("text")),
             Column("counts", text("items")),
@@ -224,10 +220,6 @@ class MadeText:
         path, tokenizer = shlex.quote(str(self.text)), values.get("tokenizer", "word")
         return Result("make", values, [facts], [f"lmcli compare {path} --tokenizer {tokenizer}"])
 
-    def to_json(self) -> dict[str, Any]:
-        """What ``lmcli make --json`` prints."""
-        return self.result().to_json()
-
 
 def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeText:
     """Write the text and its two companions; each appears complete or not at all.
@@ -246,7 +238,8 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     with storage(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
+    with locked(output):  # three renames are not one
+        write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
     return MadeText(output, about)
 
 

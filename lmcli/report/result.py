@@ -10,6 +10,7 @@ the same number, because none of them formats numbers itself.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,6 +125,10 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
+    read: str = ""
+    """how to read it: a sentence for a page"""
+    caution: str = ""
+    """what not to conclude from it: a sentence for a page"""
 
     def cells(self) -> list[list[str]]:
         """The headings, then the values of each row as shown."""
@@ -157,6 +162,10 @@ class Passages:
     title: str
     parts: Sequence[tuple[str, float]]
     note: str = ""
+    read: str = ""
+    """how to read it: a sentence for a page"""
+    caution: str = ""
+    """what not to conclude from it: a sentence for a page"""
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,10 @@ class Strips:
     tint: Sequence[float] = ()
     """colour of each token: from -1, blue, over 0, none, to 1, red"""
     note: str = ""
+    read: str = ""
+    """how to read it: a sentence for a page"""
+    caution: str = ""
+    """what not to conclude from it: a sentence for a page"""
 
 
 @dataclass(frozen=True)
@@ -196,11 +209,17 @@ class Series:
 
     name: str
     points: Sequence[Point]
+    x: Sequence[float] = ()
+    """where its points are, for a figure without ticks"""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Several series over the same ticks, as bars or curves."""
+    """Several series over the same ticks, as bars or curves.
+
+    Without ticks each series has places of its own, such as the steps of its training; only a page
+    can draw that.
+    """
 
     title: str
     ticks: Sequence[str]
@@ -217,6 +236,10 @@ class Figure:
     second_label: str = ""
     note: str = ""
     """a sentence below"""
+    read: str = ""
+    """how to read it: a sentence for a page"""
+    caution: str = ""
+    """what not to conclude from it: a sentence for a page"""
 
 
 Block = Table | Facts | Passage | Passages | Strips | Figure
@@ -235,6 +258,34 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """One object, every number raw; what is not finite becomes null."""
         return {"schema": SCHEMA, "command": self.command, **finite(self.values)}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading and what stands below it."""
+
+    heading: str
+    blocks: Sequence[Block]
+    text: str = ""
+    """said before the blocks"""
+
+
+class Reportable(abc.ABC):
+    """What a command found out: as JSON, and as a display in a notebook."""
+
+    @abc.abstractmethod
+    def result(self) -> Result:
+        """The values by JSON name, and how to lay them out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that the command prints with ``--json``."""
+        return self.result().to_json()
+
+    def _repr_html_(self) -> str:
+        """The display of a notebook."""
+        from lmcli.report.html import fragment
+
+        return fragment(self.result())
 
 
 def finite(value: Any) -> Any:

@@ -71,10 +71,16 @@ def resume(run: Run, trainer: Trainer) -> int:
     tensors, values = run.load_training()
     try:
         trainer.load_state_dict(tensors, values)
-        return int(values["log_lines"])
+        lines, best = int(values["log_lines"]), trainer.early_stopping.best_step
     except (KeyError, ValueError, RuntimeError) as error:
         problem = f"'{run.path}' cannot be resumed: {error}"
         raise RunError(problem, "train it again with --force") from None
+    if (saved := run.weights_step()) < best:  # they are saved first: the file was lost
+        if trainer.step != best:
+            problem = f"'{run.path}' cannot be resumed: the weights of step {best} are missing"
+            raise RunError(f"{problem} ({saved or 'none'} found)", "train it again with --force")
+        run.save_weights(trainer.model.tensors(), best)
+    return lines
 
 
 def count_and_validate(model: LanguageModel, train: Ids, valid: Ids) -> float:

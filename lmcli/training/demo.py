@@ -40,7 +40,7 @@ from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.grammars.france.natural import NaturalFrance, NaturalSettings, SourceText, choose_facts
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Stage, without_notes
-from lmcli.report.result import Block, Passage, Result
+from lmcli.report.result import Block, Passage, Reportable, Result
 from lmcli.settings import names, update
 from lmcli.training.comparison_folder import RESULT
 from lmcli.training.speed import minutes_to_read, tokens_per_second
@@ -194,7 +194,7 @@ class DemoText:
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Reportable):
     """A comparison on such a text, and what it showed."""
 
     comparison: Comparison
@@ -207,10 +207,6 @@ class Demo:
     """minutes that this machine needs for one"""
     timings: Mapping[str, float]
     """seconds of its parts"""
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli demo --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """Ranking, right answers by gap, chart, sentences; the next commands."""

@@ -14,14 +14,14 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lmcli import __version__
-from lmcli.data.corpus import CorpusSpec
+from lmcli.data.corpus import CorpusSpec, folders
 from lmcli.data.dataset import Dataset, load_dataset, reopen_dataset
 from lmcli.data.text import TextOptions
 from lmcli.errors import RunError, UsageError
@@ -115,7 +115,9 @@ class Job:
 
     def create(self, path: Path, force: bool = False) -> Run:
         """The run's folder."""
-        return Run.create(path, self.record(), self.dataset.tokenized.tokenizer, force)
+        record = self.record()
+        record = replace(record, corpus=record.corpus | {"folders": folders(path)})
+        return Run.create(path, record, self.dataset.tokenized.tokenizer, force)
 
     def fingerprint(self) -> str:
         """What must be the same in all workers: all but names, versions and the command."""
@@ -230,12 +232,16 @@ def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> N
     check_known(pairs, *classes, TOKENIZERS.load(tokenizer).Settings, TrainingSettings)
 
 
-def reopen(run: Run, texts: tuple[str, ...] = (), on_progress: OnProgress = warnings_only) -> Job:
+def reopen(
+    run: Run,
+    texts: Sequence[str] = (),
+    on_progress: OnProgress = warnings_only,
+    named: Sequence[str] = (),
+) -> Job:
     """The job that a run was made from, its texts read again; they must be what they were."""
     record = run.record
-    dataset = reopen_dataset(
-        record.corpus, run.path, record.tokenizer, record.tokenizer_settings, texts, on_progress
-    )
+    how = record.tokenizer, record.tokenizer_settings, texts, on_progress, named
+    dataset = reopen_dataset(record.corpus, run.path, run.tokenizer, *how)
     try:
         settings = MODELS.load(record.arch).Settings(**record.settings)
         training = TrainingSettings(**record.training)
@@ -306,7 +312,8 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
     pairs = options.get("settings") or {}
     check_pairs(pairs, [run.record.arch], run.record.tokenizer)
     _check_options(run, {k: v for k, v in options.items() if k in RECORDED}, pairs)
-    job = reopen(run, tuple(options.get("texts") or ()), on_progress)
+    texts, valid, test = (options.get(name) or () for name in ("texts", "valid", "test"))
+    job = reopen(run, texts, on_progress, named=(*valid, *test))
     job = replace(job, device=pick_device(options.get("device") or run.record.device))
     if job.device != run.record.device:
         warning = (

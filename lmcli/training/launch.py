@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
 from lmcli.report import result
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
 from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
+from lmcli.storage import locked
 from lmcli.system import ChildProcesses, Ended, available_cores, world_size
 
 GRACE = 5.0
@@ -108,7 +110,7 @@ def _train(
     from lmcli.training.watch import Watch
 
     path, going_on = Path(options["output"]), bool(options["resume"])
-    with joined(rendezvous, lambda: _resume_hint(path)) as group:
+    with joined(rendezvous, lambda: _resume_hint(path)) as group, _writing(path, group.is_main):
         watch = Watch.of(options, group.is_main)
         report = on_progress if group.is_main else _only_training(on_progress)
         with group.local_main_first():
@@ -138,6 +140,11 @@ def _train(
         if options.get("slim"):
             run.drop_checkpoint()
     return run
+
+
+def _writing(path: Path, is_main: bool) -> AbstractContextManager[None]:
+    """Within, the main process is the only one that writes the run."""
+    return locked(path) if is_main else nullcontext()
 
 
 def _only_training(on_progress: OnProgress) -> OnProgress:

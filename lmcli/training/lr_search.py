@@ -8,9 +8,10 @@ Each trial is a short training of its own that ends with a linear anneal to 0: a
 measured at the peak rate favours small rates, because those of large ones only show after decay
 (short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
 
-The longer a training, the smaller its best rate. So a trial trains with `TRIAL_SCALE` times the
-rate that it stands for. Where a text is read many times, too large a rate shows only when the text
-is being memorised, which no trial comes to: no more than the usual rate is tried there.
+The longer a training, the smaller its best rate. So a trial trains with twice the rate that it
+stands for; with four times, where the whole training will memorise the text, because what too large
+a rate does then shows in no trial. That is where the text is read many times and has many tokens
+that are rare, as words are.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ RACE_FACTORS = (1.0, 0.5, 2.0)
 STEP = 2.0
 """from the best rate at the edge of these to the next"""
 FIRST_ROUND, SECOND_ROUND = 0.03, 0.09
-"""shares of the budget after which a trial is measured; the second round is of the best two"""
+"""shares of the budget after which a trial is measured"""
 ANNEAL = 1 / 3
 """share of a round in which the rate falls to 0"""
 TRIAL_SCALE = 2.0
 """the best rate of a trial over that of the whole training"""
+MEMORISED_SCALE = 4.0
+"""the same where the text will be memorised"""
 FEW_EPOCHS = 5.0
-"""a text that is read more often is tried with the usual rate and smaller ones"""
+"""a text is memorised that is read more often than this, ..."""
+FEW_TYPES = 0.01
+"""... and has more different tokens than this share of its length"""
 
 
 @dataclass
@@ -75,6 +80,8 @@ class LearningRateSearch:
         self.job, self.report = job, report
         self.trials: dict[float, RateTrial] = {}
         """by the factor to the usual rate"""
+        self.scale = TRIAL_SCALE
+        """rate of a trial over the rate that it stands for"""
 
     def run_trial(self, factor: float, until: float) -> RateTrial:
         """Train with a rate, or go on, until a share of the budget is used; measure."""
@@ -88,12 +95,12 @@ class LearningRateSearch:
         trainer, begin = trial.trainer, trial.share
         trial.share, trial.loss = until, math.inf
         fall = ANNEAL * (until - begin)
-        trainer.rate_factor = TRIAL_SCALE
+        trainer.rate_factor = self.scale
         with suppress(TrainingError):
             for progress in trainer.run(until):
                 self.report(progress)
                 left = max(0.0, until - trainer.fraction)
-                trainer.rate_factor = TRIAL_SCALE * min(1.0, left / fall)
+                trainer.rate_factor = self.scale * min(1.0, left / fall)
             trial.loss = trainer.validate()
         trainer.rate_factor = 1.0
         return trial
@@ -103,6 +110,22 @@ class LearningRateSearch:
         trainer = next(iter(self.trials.values())).trainer
         return trainer.step / trainer.streams.steps_per_epoch / max(1e-9, trainer.fraction)
 
+    def will_memorise(self) -> bool:
+        """Whether the whole training will memorise the text; known after the first trial."""
+        types = self.job.vocabulary / len(self.job.dataset.tokenized.train)
+        return self.expected_epochs() > FEW_EPOCHS and types > FEW_TYPES
+
+    def adapt_scale(self) -> None:
+        """Which rate the first trial stands for."""
+        if not self.will_memorise():
+            return
+        (factor, trial), *_ = self.trials.items()
+        ratio = self.scale / MEMORISED_SCALE
+        trial.rate *= ratio
+        trial.trainer.settings = replace(trial.trainer.settings, learning_rate=trial.rate)
+        self.trials = {factor * ratio: trial}
+        self.scale = MEMORISED_SCALE
+
     def best(self) -> float:
         """The factor with the least loss, of those that came furthest."""
         return min(self.trials, key=lambda f: (-self.trials[f].share, self.trials[f].loss))
@@ -111,29 +134,35 @@ class LearningRateSearch:
         """The factors with the least losses."""
         return sorted(self.trials, key=lambda f: self.trials[f].loss)[:2]
 
-    def beyond(self, factor: float) -> float | None:
-        """The factor one step further out, where this one is at the edge of those tried."""
-        if factor == max(self.trials):
-            return factor * STEP if self.expected_epochs() <= FEW_EPOCHS else None
-        return factor / STEP if factor == min(self.trials) else None
+    def beyond(self) -> float:
+        """The factor one step out from the best, on the side away from those that came as far."""
+        best, furthest = self.best(), max(trial.share for trial in self.trials.values())
+        others = [f for f, trial in self.trials.items() if trial.share == furthest and f != best]
+        return best * STEP if others[0] < best else best / STEP
 
 
 def learning_rate_search(
     job: Job, name: str, on_progress: OnProgress = lambda event: None
 ) -> SearchedRate:
-    """Try three rates; the best two for longer; a step beyond where the edge is best.
+    """Try three rates; the best two for longer; one beyond the better one for as long.
+
+    The best rate falls with length: the second round may end below all that led the first.
 
     The trainer keeps what it has learnt, but no weights of the search have been saved, so none of
     them are the best so far; its budget shrinks by the seconds of the others.
     """
     search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
+    search.run_trial(RACE_FACTORS[0], FIRST_ROUND)
+    search.adapt_scale()
     for factor in RACE_FACTORS:
-        if factor <= 1 or search.expected_epochs() <= FEW_EPOCHS:
+        if factor not in search.trials:
             search.run_trial(factor, FIRST_ROUND)
-    if (edge := search.beyond(search.two_best()[0])) and job.training.peak_rate:
-        search.run_trial(edge, FIRST_ROUND)
     for factor in search.two_best():
         search.run_trial(factor, SECOND_ROUND)
+    beyond = search.beyond()
+    if beyond not in search.trials:
+        search.run_trial(beyond, FIRST_ROUND)
+    search.run_trial(beyond, SECOND_ROUND)
     best = search.trials[search.best()]
     others = [trial for trial in search.trials.values() if trial is not best]
     seconds = sum(trial.trainer.seconds for trial in others)

@@ -22,7 +22,7 @@ from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Stage
 from lmcli.settings import check_known, one_of, split_pairs, update
-from lmcli.storage import write_json
+from lmcli.storage import locked, write_json
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import MATCHES, Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
@@ -215,7 +215,8 @@ def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> 
     """What `compare` does after it has prepared."""
     on_progress = SlowdownWatch(on_progress)
     taken = [run.path for run, _ in sweep.runs]
-    with claimed(sweep.folder, [trial.path for trial in sweep.trials], taken) as members:
+    members_of = claimed(sweep.folder, [trial.path for trial in sweep.trials], taken)
+    with locked(sweep.folder), members_of as members:
         for line in sweep.description():
             on_progress(Message(line))
         results = run_trials(sweep.trials, sweep.jobs, on_progress)

@@ -21,6 +21,7 @@ from lmcli.errors import LmcliError, TrainingError
 from lmcli.evaluation.trial_result import TrialResult
 from lmcli.report.progress import Finished, Message, OnProgress, Training, Trainings
 from lmcli.run import Run
+from lmcli.storage import locked
 from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.job import Job, throttled
@@ -86,11 +87,12 @@ def sharing_cores(made: Sequence[Trial], jobs: int | None) -> tuple[list[Trial],
 def run_trial(trial: Trial, on_progress: Callable[[Training], object]) -> TrialResult:
     """Search, train, score; everything is saved in the trial's run."""
     job = trial.job
-    run, trained = (_count if job.is_count_based else _train)(trial, on_progress)
-    run.drop_checkpoint()
-    model = run.model()
-    result = TrialResult.of(trial.row, run, model, job.dataset, vars(trained))
-    save_result(run, model, job.dataset, trained, result.valid, result.test)
+    with locked(trial.path):
+        run, trained = (_count if job.is_count_based else _train)(trial, on_progress)
+        run.drop_checkpoint()
+        model = run.model()
+        result = TrialResult.of(trial.row, run, model, job.dataset, vars(trained))
+        save_result(run, model, job.dataset, trained, result.valid, result.test)
     return result
 
 

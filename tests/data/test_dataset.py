@@ -72,7 +72,8 @@ def test_to_another_process_go_paths_and_what_is_scored(dataset):
 def test_a_recorded_dataset_is_opened_again(dataset):
     def reopen():
         settings = dataset.tokenizer_settings
-        return reopen_dataset(dataset.spec.to_json(), "runs/a", "char", settings)
+        tokenizer = dataset.tokenized.tokenizer
+        return reopen_dataset(dataset.spec.to_json(), Path("runs/a"), tokenizer, "char", settings)
 
     again = reopen()
     assert again.spec == dataset.spec
@@ -81,6 +82,23 @@ def test_a_recorded_dataset_is_opened_again(dataset):
     Path("my.txt").write_text("edited since", encoding="utf-8")
     with pytest.raises(TextError, match="the text has changed since 'runs/a'"):
         reopen()
+
+
+def test_a_recorded_dataset_has_the_ids_of_its_own_tokenizer(dataset):
+    other = dataset.tokenized.tokenizer.to_json()
+    other["characters"] = other["characters"][::-1]  # as another library might number them
+    tokenizer = type(dataset.tokenized.tokenizer).from_json(other)
+    again = reopen_dataset(dataset.spec.to_json(), Path("runs/a"), tokenizer, "char", {})
+    start = tokenizer.start
+    for ids, before in zip(
+        (again.tokenized.train, again.tokenized.valid),
+        (dataset.tokenized.train, dataset.tokenized.valid),
+        strict=True,
+    ):
+        text = tokenizer.decode([int(i) for i in ids if i != start])
+        usual = dataset.tokenized.tokenizer.decode([int(i) for i in before if i != start])
+        assert text == usual
+        assert ids.tolist() != before.tolist()
 
 
 @pytest.mark.parametrize("documents", ["file", "line"])

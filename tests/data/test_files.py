@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from lmcli.data import files
 from lmcli.data.corpus import find_documents, read_documents
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError
@@ -123,10 +124,35 @@ def test_a_file_that_does_not_unpack_is_damaged(folder: Path, suffix: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["nosuch://a.txt", "memory://none.txt", "nosuch://*", "http://127.0.0.1:9/a.txt"]
+    "url", ["memory://none.txt", "http://127.0.0.1:9/a.txt", "file:///nowhere/a.txt"]
 )
 def test_a_url_that_fails_is_an_error(url: str) -> None:
     assert problem(url).problem.startswith(f"cannot read '{url}': ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nosuch://a.txt",
+        "nosuch://*",
+        "reference://k",
+        "ftp://127.0.0.1/a.txt",
+        "zip://a.txt::memory://a.zip",
+        "simplecache::memory://a.txt",
+        "reference://k::file:///nowhere/*.json",
+    ],
+)
+def test_an_address_of_a_kind_that_can_reach_out_is_not_opened(url: str) -> None:
+    assert "are not opened" in problem(url).problem
+
+
+def test_a_packed_text_that_unpacks_to_hundreds_of_times_its_size_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = write("a.txt.gz", gzip.compress(b"x" * 1_000_000))
+    assert len(texts_of(packed)[0]) == 1_000_000  # small ones may
+    monkeypatch.setattr(files, "_LEAST_CHECKED", 1000)
+    assert "unpacks to more than" in problem(packed).problem
 
 
 def test_a_path_that_no_file_can_have_is_an_error(folder: Path) -> None:

@@ -9,6 +9,7 @@ from lmcli.training import lr_search
 from lmcli.training.defaults import Budget
 from lmcli.training.lr_search import (
     FIRST_ROUND,
+    MEMORISED_SCALE,
     RACE_FACTORS,
     SECOND_ROUND,
     TRIAL_SCALE,
@@ -28,20 +29,20 @@ def search():
     return lambda job: learning_rate_search(job, "gru", lambda event: None)
 
 
-def annealed(job, factor, until=FIRST_ROUND):
+def annealed(job, factor, until=FIRST_ROUND, scale=TRIAL_SCALE):
     """The loss after a training to the end of the first round, whose last third falls to 0.
 
-    It is with twice the rate that it stands for.
+    It is with `scale` times the rate that it stands for.
     """
     rate = job.training.learning_rate * factor
     trainer = replace(job, training=replace(job.training, learning_rate=rate)).trainer()
-    trainer.rate_factor = TRIAL_SCALE
+    trainer.rate_factor = scale
     for progress in trainer.run(until):
-        trainer.rate_factor = TRIAL_SCALE * min(1.0, 3 * (until - progress.fraction) / until)
+        trainer.rate_factor = scale * min(1.0, 3 * (until - progress.fraction) / until)
     return trainer.validate()
 
 
-def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_taken(
+def test_the_two_best_of_three_annealed_rates_go_on_with_one_beyond_and_the_best_is_taken(
     job_of, search, few_epochs
 ):
     job = job_of("gru", 300, curriculum=0.0)
@@ -54,33 +55,44 @@ def test_the_two_best_of_three_annealed_rates_go_on_and_the_best_of_these_is_tak
         if factor in first:
             assert loss == pytest.approx(first[factor])
     long = {f: e["loss"] for f, e in trials.items() if e["share"] == SECOND_ROUND}
-    assert len(long) == 2
-    assert max(first[f] for f in long if f in first) <= min(
-        [first[f] for f in first if f not in long], default=math.inf
-    )
+    two = sorted(first, key=first.get)[:2]
+    better, other = sorted(two, key=long.get)
+    assert set(long) == {*two, better * 2 if better > other else better / 2}
     best = min(long, key=long.get)
     assert found.trainer.settings.learning_rate == pytest.approx(trials[best]["rate"])
     assert found.trainer.validate() == pytest.approx(long[best])  # it keeps what it has learnt
     assert found.trainer.rate_factor == 1.0
 
 
-def test_a_step_beyond_is_tried_where_the_edge_is_best(job_of, search, few_epochs):
+def test_a_step_beyond_is_tried_on_the_side_of_the_better_one(job_of, search, few_epochs):
     usual = job_of("gru", 300).training.learning_rate
     low = search(job_of("gru", 300, learning_rate=usual / 50)).race
     assert [round(e["rate"] / usual * 50, 3) for e in low] == [0.5, 1, 2, 4]
     high = search(job_of("gru", 300, learning_rate=usual * 100)).race
     assert [round(e["rate"] / usual / 100, 3) for e in high] == [0.25, 0.5, 1, 2]
+    for race in (low, high):
+        assert len([e for e in race if e["share"] == SECOND_ROUND]) == 3
 
 
-def test_no_more_than_the_usual_rate_is_tried_where_the_text_is_read_often(
+def test_a_trial_stands_for_a_quarter_of_its_rate_where_the_text_will_be_memorised(
     job_of, search, monkeypatch
 ):
-    job = job_of("gru", 300)
+    job = job_of("gru", 300, curriculum=0.0)
     usual, epochs = job.training.learning_rate, 300 / job.trainer().streams.steps_per_epoch
-    for limit, largest in ((0.9 * epochs, 1.0), (1.1 * epochs, 2.0)):
-        monkeypatch.setattr(lr_search, "FEW_EPOCHS", limit)
-        factors = [entry["rate"] / usual for entry in search(job).race]
-        assert max(factors) == pytest.approx(largest) or max(factors) > largest == 2.0
+    types = job.vocabulary / len(job.dataset.tokenized.train)
+    cases = {(0.9, 0.9): MEMORISED_SCALE, (1.1, 0.9): TRIAL_SCALE, (0.9, 1.1): TRIAL_SCALE}
+    for (more_epochs, more_types), scale in cases.items():
+        monkeypatch.setattr(lr_search, "FEW_EPOCHS", more_epochs * epochs)
+        monkeypatch.setattr(lr_search, "FEW_TYPES", more_types * types)
+        found = search(job)
+        trials = {round(e["rate"] / usual, 6): e for e in found.race}
+        assert set(trials) >= set(RACE_FACTORS)
+        for factor, entry in trials.items():
+            if entry["share"] == FIRST_ROUND:
+                assert entry["loss"] == pytest.approx(annealed(job, factor, scale=scale))
+        best = min((e for e in found.race if e["share"] == SECOND_ROUND), key=lambda e: e["loss"])
+        assert found.trainer.settings.learning_rate == pytest.approx(best["rate"])
+        assert found.trainer.validate() == pytest.approx(best["loss"])
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):

@@ -192,7 +192,7 @@ def test_a_training_left_before_it_validated_leaves_weights_to_open(trainer, mak
     next(loop)
     loop.close()
     tensors, about = read_tensors(run.path / WEIGHTS)
-    assert about == {"step": 1}
+    assert about == {"step": 1, "run": run.record.id}
     for name, tensor in one.model.tensors().items():
         assert torch.equal(tensors[name], tensor)
 
@@ -440,7 +440,7 @@ def test_the_best_weights_are_kept_and_not_the_last(trainer, make_run, tmp_path)
     stopping = one.early_stopping
     assert (stopping.best, stopping.best_step) == (losses[least], least)
     tensors, about = read_tensors(run.path / WEIGHTS)
-    assert about == {"step": least}
+    assert about["step"] == least
     for name, tensor in tensors.items():
         assert torch.equal(tensor, best[least][name])
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lmcli.data.corpus import Corpus, CorpusSpec, find_documents, reopen_corpus
+from lmcli.data.corpus import Corpus, CorpusSpec, find_documents, recorded_spec, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.errors import LmcliError, TextError
 from lmcli.grammars.base import find_companions
@@ -111,7 +111,7 @@ class ProbeData:
         cls, runs: Sequence[Run], texts: Sequence[str], on_progress: OnProgress = warnings_only
     ) -> ProbeData:
         """The given texts, or the test part of the text that all runs were trained on."""
-        first = CorpusSpec.from_json(runs[0].record.corpus)
+        first = recorded_spec(runs[0].record.corpus, runs[0].path)
         if texts:
             train = None
             with suppress(LmcliError):
@@ -120,7 +120,7 @@ class ProbeData:
             return cls.of(texts, _sample(given, MOST_HELD_OUT), train, on_progress)
         for run in runs[1:]:
             same = run.record.corpus["sha256"] == runs[0].record.corpus["sha256"]
-            if not same or CorpusSpec.from_json(run.record.corpus) != first:
+            if not same or CorpusSpec.from_json(run.record.corpus).identity() != first.identity():
                 raise TextError(
                     f"'{run.path}' and '{runs[0].path}' were trained on different texts",
                     "name a text that both are to be tested on",

@@ -16,7 +16,7 @@ from lmcli.evaluation.probes.base import Probe, ProbeResult
 from lmcli.evaluation.probes.data import ProbeData, Subjects
 from lmcli.registry import PROBES
 from lmcli.report.progress import Message, OnProgress, warnings_only
-from lmcli.report.result import Block, Column, Passage, Result, Table, text
+from lmcli.report.result import Block, Column, Passage, Reportable, Result, Table, text
 from lmcli.settings import check_known, update
 
 MEASURES = {
@@ -37,15 +37,11 @@ SUMMARY = "none shown: measured, and no effect was found; -: not measured on thi
 
 
 @dataclass(frozen=True)
-class ProbeReport:
+class ProbeReport(Reportable):
     """The results of one probe, or of `all` that apply."""
 
     results: Sequence[ProbeResult]
     all: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of ``lmcli probe --json``."""
-        return self.result().to_json()
 
     def result(self) -> Result:
         """Pictures, verdicts; a table of one probe, or a summary: a row a run, a column a probe."""
