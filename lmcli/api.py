@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.run_list import RunList
     from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
 
@@ -71,6 +72,13 @@ Settings = Mapping[str, Any] | None
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
+
+
+def list_runs(folder: str | Path = "runs") -> RunList:
+    """All runs of a folder with their scores, finished or not; nothing but JSON is read."""
+    from lmcli.run_list import list_runs
+
+    return list_runs(Path(folder))
 
 
 def _names(texts: Texts | None) -> list[str]:
