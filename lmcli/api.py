@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
     from lmcli.pages.report import Report
+    from lmcli.run_list import RunList
     from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
 
@@ -73,6 +74,13 @@ Settings = Mapping[str, Any] | None
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
+
+
+def list_runs(folder: str | Path = "runs") -> RunList:
+    """All runs of a folder with their scores, finished or not; nothing but JSON is read."""
+    from lmcli.run_list import list_runs
+
+    return list_runs(Path(folder))
 
 
 def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
@@ -105,6 +113,8 @@ def train(
     workers: int | None = None,
     force: bool = False,
     slim: bool = False,
+    samples: bool = False,
+    tensorboard: str | Path | None = None,
     verbose: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Run:
@@ -112,6 +122,7 @@ def train(
 
     The result is ``run.result("train")``. If `on_progress` stops the training there is none, and
     `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
+    With `samples` a `SampleText` follows each validation; `tensorboard` is a folder for its files.
     """
     options = _plain(locals())
     from lmcli.training.launch import train
@@ -129,7 +140,8 @@ def resume(
 ) -> Run:
     """Continue a training where it stopped, with the texts at their places, or at new ones.
 
-    Of the options of `train`, `device`, `workers`, `slim` and `verbose` may be given, and those
+    Of the options of `train`, `device`, `workers`, `slim`, `samples`, `tensorboard` and `verbose`
+    may be given, and those
     that the run was made with: a value that differs is a RunError.
     """
     from lmcli.training.launch import train
@@ -447,7 +459,11 @@ def make(
 def export(
     run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
 ) -> Export:
-    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    """Write a run as a folder that others can use.
+
+    `numpy`: text is sampled without torch; `onnx`: a file for any runtime of ONNX; `hf`: the layout
+    of the Hugging Face Hub, read again by `lmcli.generation.export.load_hf`.
+    """
     from lmcli.generation.export import export_run
 
     return export_run(load(run), to, None if output is None else Path(output), force)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from lmcli.cli.completion import bash_values
 from lmcli.cli.console import label, say
 from lmcli.cli.environment import warn_of_unknown_variables
 from lmcli.cli.help_panels import arrange
@@ -78,6 +79,10 @@ class LmcliGroup(TyperGroup):
         """
         words = args[0] if args else extra.get("args")
         words = sys.argv[1:] if words is None else list(words)
+        values = bash_values(self._unfinished)
+        if values is not None:
+            typer.echo("\n".join(values))
+            sys.exit(0)
         try:
             code = super().main(*args, **extra | {"standalone_mode": False, "obj": words})
             sys.stdout.flush()
@@ -90,6 +95,12 @@ class LmcliGroup(TyperGroup):
             if code is None:
                 raise
         sys.exit(code or 0)
+
+    def _unfinished(self, words: list[str]) -> Any:
+        """The context of the command that an unfinished command line calls."""
+        name, *rest = words or ["lmcli"]
+        command = self.commands.get(name, self)
+        return command.make_context(name, rest, resilient_parsing=True)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and answer for what it raises."""

@@ -17,7 +17,15 @@ from types import FrameType
 from typing import Any
 
 from lmcli.cli.console import console, note, warn
-from lmcli.report.progress import Finished, Message, Stage, TimeLeft, Training, Trainings
+from lmcli.report.progress import (
+    Finished,
+    Message,
+    SampleText,
+    Stage,
+    TimeLeft,
+    Training,
+    Trainings,
+)
 
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 """Ctrl-C; what asks a process to end; what it gets when its terminal is closed"""
@@ -84,11 +92,9 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         if self.draws:
-            from rich.progress import BarColumn, Progress, TextColumn
+            from lmcli.cli.training_bars import TrainingBars
 
-            columns = TextColumn("{task.description:<7}"), TextColumn("{task.fields[status]}")
-            bar, err = BarColumn(bar_width=None), console(stderr=True)
-            self.bars = Progress(columns[0], bar, columns[1], console=err, transient=True)
+            self.bars = TrainingBars(console(stderr=True))
             self.context.enter_context(self.bars)
         return self
 
@@ -129,6 +135,10 @@ class ProgressDisplay:
             self._move(ALL, 0.0, 1.0, "")
         elif isinstance(event, Training):
             self._move(event.name, event.fraction, 1.0, self._status(event))
+            if not self.time_left:
+                self.bars.add_to_curve(event)
+        elif isinstance(event, SampleText):
+            self.bars.print_sample(event)
         elif isinstance(event, Finished) and event.name in self.tasks:
             self._move(event.name, 1.0, 1.0, f"{self.bits.get(event.name, '')}  done".strip())
         if self.time_left and isinstance(event, Training | Finished):

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 from lmcli.errors import UsageError
@@ -24,7 +22,7 @@ FLUSH_SECONDS = 0.03
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, o.argument("RUN", "A trained run.")],
     prompt: Annotated[
         str, o.option("--prompt", "-p", about="Text to continue; - reads standard input.")
     ] = DEFAULT.prompt,

@@ -109,9 +109,11 @@ def _train(
     from lmcli.training.checkpoint import save_result
     from lmcli.training.distributed import joined
     from lmcli.training.job import new_job, resumed_job, train_run
+    from lmcli.training.watch import Watch
 
     path, going_on = Path(options["output"]), bool(options["resume"])
     with joined(rendezvous, lambda: _resume_hint(path)) as group, _writing(path, group.is_main):
+        watch = Watch.of(options, group.is_main)
         report = on_progress if group.is_main else _only_training(on_progress)
         with group.local_main_first():
             if going_on:
@@ -131,7 +133,7 @@ def _train(
             run = job.create(path, options["force"])
         for line in job.description(options.get("verbose", False)):
             report(Message(line))
-        trained = train_run(run, job, group, trainer, going_on, report)
+        trained = train_run(run, job, trainer, going_on, report, watch)
     if trained is not None and group.is_main:
         model = run.model()
         valid, test = score_parts(model, run.tokenizer, job.dataset)
