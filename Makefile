@@ -39,6 +39,11 @@ bench-big: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/big_text.py
 
 install: $(VENV)/installed
+	@echo "lmcli is installed. Call it by its place, from any folder:"
+	@echo "    $(abspath $(BIN))/lmcli --help"
+	@echo "or put it on the path of this shell first:"
+	@echo "    . $(BIN)/activate"
+	@echo "    lmcli --help"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -56,6 +56,10 @@ OURS = (WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS, TOKENIZER, RECORD)
 """the names that may be replaced and deleted in a run; other files there are the user's"""
 
 
+NAMED = 6
+"""runs of a folder that a hint names"""
+
+
 @dataclass(frozen=True)
 class Record:
     """What run.json holds. All values are plain JSON."""
@@ -150,7 +154,7 @@ class Run:
         if not path.exists():
             raise RunError(f"no run at '{path}'", "lmcli train my.txt -o RUN makes one")
         if not (path / RECORD).is_file():
-            raise RunError(f"'{path}' is not a run", f"a run is a folder with a {RECORD} in it")
+            raise RunError(f"'{path}' is not a run", _hint_for_folder(path))
         record_json, tokenizer_json = read_json(path / RECORD), read_json(path / TOKENIZER)
         try:
             record = Record(**record_json)
@@ -294,6 +298,16 @@ def _mixed(path: Path, name: str) -> RunError:
     """The error for a file of another run."""
     problem = f"'{path}' is put together from two runs: {name} does not belong to {RECORD}"
     return RunError(problem, "restore it from a copy, or train the run again")
+
+
+def _hint_for_folder(path: Path) -> str:
+    """What to name in place of a folder that is no run: the runs in it, if there are any."""
+    inside = sorted(file.parent for file in path.glob(f"*/{RECORD}")) if path.is_dir() else []
+    if not inside:
+        return f"a run is a folder with a {RECORD} in it"
+    named = ", ".join(map(str, inside[:NAMED]))
+    more = f" and {len(inside) - NAMED} more" if len(inside) > NAMED else ""
+    return f"name one of the runs in it: {named}{more}"
 
 
 def check_free(path: Path, force: bool) -> None:

@@ -61,8 +61,11 @@ def test_evaluate_scores_a_list_of_texts_or_a_part_of_its_own(folder):
     assert api.evaluate(folder / "gru", texts).texts == [str(text) for text in texts]
     train, test = (api.evaluate(folder / "gru", split=s).score for s in ("train", "test"))
     assert train.chars > 5 * test.chars > 0
-    with pytest.raises(UsageError, match="no text to score"):
-        api.evaluate(folder / "gru")
+    alone = api.evaluate(folder / "gru").score
+    assert (alone.nats, alone.tokens) == (
+        api.evaluate(folder / "gru", split="test").score.nats,
+        api.evaluate(folder / "gru", split="test").score.tokens,
+    )
     with pytest.raises(UsageError, match="--split tests: no such choice"):
         api.evaluate(folder / "gru", split="tests")
     (folder / "other.txt").write_text(TEXT * 90)

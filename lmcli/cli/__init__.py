@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "inspect:inspect",
     "report": "report:report",
     "make": "make:make",
+    "serve": "serve:serve",
     "export": "export:export",
     "list": "listing:list_members",
 }

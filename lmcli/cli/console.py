@@ -66,15 +66,14 @@ def note(message: str) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console that obeys COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb."""
+    """A rich console that obeys COLUMNS, NO_COLOR, FORCE_COLOR and TERM=dumb.
+
+    What goes through a pipe is as wide as the window that the command was typed in, else 80.
+    """
     from lmcli.report.terminal import Terminal
 
-    stream = sys.stderr if stderr else sys.stdout
     plain = os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 100
-    return Terminal(
-        stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None, width=width
-    )
+    return Terminal(stderr=stderr, highlight=False, soft_wrap=False, no_color=plain or None)
 
 
 def say(message: str) -> None:

@@ -18,6 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from lmcli.cli.console import label, say
+from lmcli.cli.environment import warn_of_unknown_variables
+from lmcli.cli.help_panels import arrange
 from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
 
 INTERRUPTED = 130
@@ -44,6 +46,7 @@ class LazyCommands(dict[str, Any]):
                     names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
                     own = names[0].replace("LMCLI_", f"LMCLI_{name.upper()}_")
                     option.envvar = [own, *names]
+            arrange(command)
         return command
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -83,6 +86,7 @@ class LmcliGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command and answer for what it raises."""
         try:
+            warn_of_unknown_variables(self.commands, next(iter(ctx._protected_args), ""))
             result = super().invoke(ctx)
             sys.stdout.flush()
         except LmcliError as error:

@@ -17,7 +17,12 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
     texts: o.Texts = None,
     split: Annotated[
-        str | None, o.option("--split", about="Score the recorded train, valid or test part.")
+        str | None,
+        o.option(
+            "--split",
+            about="Score the recorded train, valid or test part.",
+            default="test, without a TEXT",
+        ),
     ] = DEFAULT.split,
     level: Annotated[str, o.option("--level", about="summary, line or token.")] = DEFAULT.level,
     reset: Annotated[
@@ -42,11 +47,15 @@ def evaluate(
 ) -> None:
     """Score a text: perplexity, bits per character, every token exactly once.
 
+    Without a TEXT the held-out test part of the run's own text is scored.
+
     [bold]Examples[/]
 
-      lmcli eval runs/mine other.txt
+      lmcli eval runs/mine
 
-      lmcli eval runs/mine --split test --json
+      lmcli eval runs/mine other.txt --json
+
+      lmcli eval runs/mine --split valid
 
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """

@@ -8,6 +8,8 @@ import typer
 
 from lmcli.cli import options as o
 
+EXAMPLE = "chosen: from the text and the budget; none: left out. Example: --set hidden=128"
+
 
 def list_members(
     name: Annotated[
@@ -40,7 +42,7 @@ def _overview(families: tuple[Any, ...]) -> Any:
     for family in families:
         rows = [{"name": n, "about": family.summary(n)} for n in family.names()]
         values[family.noun + "s"] = rows
-        columns = [Column("name", text(family.noun)), Column("about", text(""))]
+        columns = [Column("name", text(family.noun)), Column("about", text("what it is"))]
         tables.append(Table("", columns, rows))
     return Result("list", values, tables, ["lmcli list lstm"])
 
@@ -68,14 +70,14 @@ def _member(family: Any, name: str, blocks: list[Any]) -> dict[str, Any]:
         from lmcli.training.defaults import TrainingSettings
 
         groups["training"] = describe(TrainingSettings)
-    columns = [Column("name", text("--set")), Column("kind", text("is"))]
-    columns += [Column("default", text("default")), Column("about", text(""))]
+    columns = [Column("name", text("setting")), Column("kind", text("type"))]
+    columns += [Column("default", text("default")), Column("about", text("what it does"))]
     about = family.summary(name)
     blocks.append(Passage(f"{name}: {about}"))
     values: dict[str, Any] = {"name": name, "family": family.noun, "about": about}
     for group, settings in groups.items():
         rows = [vars(s) for s in settings]
         shown = [r | {"default": r["unset"]} if r["default"] is None else r for r in rows]
-        blocks.append(Table(group, columns, shown))
+        blocks.append(Table(group, columns, shown, EXAMPLE if group == name else ""))
         values["settings" if group == name else group] = rows
     return values

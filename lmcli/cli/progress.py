@@ -116,9 +116,7 @@ class ProgressDisplay:
         """Move the bars."""
         if isinstance(event, Stage):
             if time.monotonic() - self.began >= self.patience:
-                done = f"{event.done / 1e6:,.0f} {event.unit}" if event.done >= 1e6 else ""
-                done += f" of {event.total / 1e6:,.0f}" if done and event.total else ""
-                self._move("stage", event.done, event.total or None, done, event.name)
+                self._move("stage", event.done, event.total or None, _millions(event), event.name)
             return
         if "stage" in self.tasks:
             self.bars.remove_task(self.tasks.pop("stage"))
@@ -148,6 +146,22 @@ class ProgressDisplay:
         bits = [self.bits[event.name]] if event.name in self.bits else []
         speeds = [f"{speed / 1000:.0f}k tok/s", f"{_minutes(left)} left"]
         return "  ".join([f"loss {event.loss:.3f}", *bits, *speeds])
+
+
+def _millions(stage: Stage) -> str:
+    """How much of a long stage is done; nothing where it is less than a million of its unit.
+
+    >>> _millions(Stage("scoring", 340_000, 1_250_000, "M tokens"))
+    '0.3 of 1.2 M tokens'
+    >>> _millions(Stage("fetching", 2_000_000, 0, "MB")), _millions(Stage("scoring", 5, 9, "MB"))
+    ('2.0 MB', '')
+    """
+    most = max(stage.done, stage.total)
+    if most < 1e6:
+        return ""
+    decimals = 1 if most < 1e7 else 0
+    total = f" of {stage.total / 1e6:,.{decimals}f}" if stage.total else ""
+    return f"{stage.done / 1e6:,.{decimals}f}{total} {stage.unit}"
 
 
 def _minutes(seconds: float) -> str:

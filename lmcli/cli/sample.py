@@ -32,7 +32,9 @@ def sample(
     temperature: Annotated[
         float,
         o.option(
-            "--temperature", about="Below 1 more predictable, 0 always the most likely.", min=0
+            "--temperature",
+            about="Below 1 safer, above 1 more varied; 0 always the likeliest token.",
+            min=0,
         ),
     ] = DEFAULT.temperature,
     top_k: Annotated[

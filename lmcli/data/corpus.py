@@ -235,8 +235,17 @@ def _find(
     digest: Digest | None = None,
 ) -> list[DocumentOffsets]:
     """Where the documents of each file lie."""
-    opened = open_texts(find_files(texts), options, limits, counter)
-    return [find_offsets(text, options.documents, counter, digest) for text in opened]
+    found: list[DocumentOffsets] = []
+    blank: Text | None = None
+    for text in open_texts(find_files(texts), options, limits, counter):
+        if text.name not in texts and text.is_blank():  # one of a folder or a pattern
+            counter.note(f"'{text.name}' is empty and left out", "warning")
+            blank = text
+            continue
+        found.append(find_offsets(text, options.documents, counter, digest))
+    if blank and not found:
+        find_offsets(blank, options.documents, counter)  # raises the error
+    return found
 
 
 def _check_apart(parts: Mapping[str, Sequence[Text]]) -> None:

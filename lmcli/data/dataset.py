@@ -15,6 +15,7 @@ from typing import Any
 
 from lmcli.data.corpus import CHECKSUMS, Corpus, CorpusSpec, load_rotations, reopen_corpus
 from lmcli.data.split import Split
+from lmcli.data.text_checks import text_remarks
 from lmcli.data.token_cache import (
     TokenizedCorpus,
     cache_folder,
@@ -24,7 +25,7 @@ from lmcli.data.token_cache import (
     tokenize_corpus,
 )
 from lmcli.registry import TOKENIZERS
-from lmcli.report.progress import OnProgress, warnings_only
+from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.settings import update
 from lmcli.tokenizers.base import Ids, Tokenizer
 
@@ -124,6 +125,8 @@ def load_datasets(
     """The same for several rotations of the blocks that are held out; the text is read once."""
     settings = update(TOKENIZERS.load(tokenizer).Settings(), pairs or {})
     corpora = load_rotations(spec, rotations, on_progress)
+    for remark in text_remarks(corpora[0], tokenizer):
+        on_progress(Message(remark))
     return {
         corpus.spec.rotation: _tokenized(corpus, tokenizer, settings, on_progress)
         for corpus in corpora

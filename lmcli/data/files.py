@@ -15,8 +15,10 @@ import lzma
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -31,6 +33,8 @@ SCHEMES = ("file", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "m
 (`reference`), chain (``::``), or send credentials"""
 _MOST_RATIO, _LEAST_CHECKED = 500, 1 << 28
 """a packed text that is larger than the second may unpack to the first times its size"""
+MOST_LOOKED_AT = 2000
+"""files of a folder without texts"""
 
 
 def find_files(texts: Sequence[str]) -> list[str]:
@@ -105,8 +109,19 @@ def _find_in_folder(folder: Path) -> list[str]:
     texts = [str(f) for f in files if f.name.endswith(_SUFFIXES) and not f.name.startswith(".")]
     if not texts:
         patterns = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
-        raise TextError(f"no texts in folder '{folder}'", f"of a folder, files {patterns} are read")
+        hint = f"of a folder, files {patterns} are read"
+        if suffix := _usual_suffix(folder):
+            hint += f"; a pattern takes others: '{folder}/**/*{suffix}'"
+        raise TextError(f"no texts in folder '{folder}'", hint)
     return texts
+
+
+def _usual_suffix(folder: Path) -> str | None:
+    """What most names of files in a folder and below it end in; None where there are none."""
+    seen = (file for file in islice(folder.rglob("*"), MOST_LOOKED_AT) if file.suffix)
+    plain = (file for file in seen if not any(p[:1] == "." for p in file.relative_to(folder).parts))
+    counts = Counter(file.suffix for file in plain if file.is_file())
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _find_urls(pattern: str) -> list[str]:

@@ -31,7 +31,7 @@ from lmcli.errors import StorageError, TextError, did_you_mean
 from lmcli.report.progress import ProgressCounter
 from lmcli.settings import setting
 
-_ENCODINGS = ("utf-8", "utf-16", "latin-1", "cp1252")
+_ENCODINGS = ("utf-8", "utf-16", "cp1252", "latin-1")
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _EITHER_ORDER = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -127,6 +127,10 @@ class Text:
         if self.checksum not in (None, checksum):
             raise self._changed()
 
+    def is_blank(self) -> bool:
+        """Whether there is nothing in it but white space."""
+        return all(self.decode(data, begin).isspace() for begin, data in self.windows())
+
     def check_unchanged(self) -> None:
         """A TextError if the file holds other bytes than those that were read first."""
         if self.held is None:
@@ -175,9 +179,13 @@ def last_whole(data: bytes) -> int:
 
 
 def not_text(name: str, encoding: str, byte: int, place: int, head: bytes) -> TextError:
-    """The error for bytes that are no text: the first wrong one and its offset."""
+    """The error for bytes that are no text: the first wrong one and its offset.
+
+    The encoding to try is that of Windows: it is latin-1 but for the bytes 0x80 to 0x9f, which are
+    quotes and dashes there and control characters in latin-1.
+    """
     looks_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    other = "utf-16" if looks_utf16 else "latin-1"
+    other = "utf-16" if looks_utf16 else "cp1252"
     return TextError(
         f"'{name}' is not {encoding}: byte 0x{byte:02x} at offset {place}",
         f"try --encoding {other}, or --errors replace",

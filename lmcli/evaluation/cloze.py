@@ -153,7 +153,7 @@ class ClozeResult(Reportable):
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """What every run is asked."""
 
     blank: Cloze
@@ -163,6 +163,20 @@ class _Question:
     fillers: Mapping[int | None, Sequence[str]]
     """by gap; None stands for the text as it is"""
     top: int
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        candidates: str | Sequence[str] | None,
+        swap: str | None,
+        fillers: Mapping[int, Sequence[str]] | None,
+        top: int,
+    ) -> Question:
+        """From what a user gives; what does not fit is a UsageError."""
+        words, pair, blank = _candidates(candidates), _cues(swap), Cloze.parse(text)
+        by_gap: dict[int | None, Sequence[str]] = {None: [""]}
+        return cls(blank, pair, words, by_gap if fillers is None else dict(fillers.items()), top)
 
     def texts(self, gap: int | None) -> tuple[list[Cloze], list[Cloze]]:
         """The texts of a gap, and the same with the other cue, if there is one."""
@@ -210,34 +224,52 @@ def fill_blank(
     on_progress: OnProgress = warnings_only,
 ) -> ClozeResult:
     """The candidates, or likeliest words, in a blank, with `gaps` words of `filler` at ``...``."""
-    words, pair, blank = _candidates(candidates), _cues(swap), Cloze.parse(text)
+    question = Question.of(text, candidates, swap, None, top)
     if gaps is not None and filler is None:
         raise UsageError("--gaps needs a text to fill them with", "--filler my.txt")
-    fillers: dict[int | None, list[str]] = {None: [""]}
     if gaps is not None and filler is not None:
         source = "\n".join(read_documents([str(filler)], TextOptions()))
         fillers = {g: random_fillers(source, g, FILLERS, seed) for g in gaps}
-    question = _Question(blank, pair, words, fillers, top)
-    unfilled = blank if gaps is None else blank.with_gap("")
+        question = Question.of(text, candidates, swap, fillers, top)
     rows: list[dict[str, Any]] = []
-    answers: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []
     for run in runs:
-        warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
-        warn_unknown(run.tokenizer, pair[1] if pair else "", on_progress)
-        model, about = run.model(), {"run": str(run.path), "arch": run.record.arch}
-        for gap, some in fillers.items():
-            row = about | {"gap": gap, "count": len(some)}
-            rows.append(row | _answer(model, run.tokenizer, question, gap))
-        if question.longest is not None:
-            left = question.texts(question.longest)[0][0].left
-            best = top_words(model, run.tokenizer, [left], EXAMPLE_WORDS)
-            said = [{"text": word, "probability": p} for word, p in best]
-            answers.append({"run": str(run.path), "words": said})
-    note_rare_words(runs, blank.left, [*words, *(pair or ())], on_progress)
+        answers = answer(run, question, on_progress)
+        rows += answers.rows
+        said += [{"run": str(run.path), "words": answers.words}] if question.longest else []
+    asked = [*question.words, *(question.swap or ())]
+    note_rare_words(runs, question.blank.left, asked, on_progress)
     if question.longest is None:
-        return ClozeResult(rows, pair, None)
-    example = {"gap": question.longest, "text": question.example(), "answers": answers}
-    return ClozeResult(rows, pair, example)
+        return ClozeResult(rows, question.swap, None)
+    example = {"gap": question.longest, "text": question.example(), "answers": said}
+    return ClozeResult(rows, question.swap, example)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run says."""
+
+    rows: Sequence[dict[str, Any]]
+    """one a gap"""
+    words: Sequence[Mapping[str, Any]]
+    """its likeliest words in the example, the first text of the longest gap"""
+
+
+def answer(run: Run, question: Question, on_progress: OnProgress = warnings_only) -> Answers:
+    """The answers of one run; warns of what it cannot know."""
+    unfilled = question.blank if None in question.fillers else question.blank.with_gap("")
+    warn_unknown(run.tokenizer, unfilled.left.strip(" "), on_progress)
+    warn_unknown(run.tokenizer, question.swap[1] if question.swap else "", on_progress)
+    model, about = run.model(), {"run": str(run.path), "arch": run.record.arch}
+    rows = []
+    for gap, some in question.fillers.items():
+        row = about | {"gap": gap, "count": len(some)}
+        rows.append(row | _answer(model, run.tokenizer, question, gap))
+    best: list[tuple[str, float]] = []
+    if question.longest is not None:
+        left = question.texts(question.longest)[0][0].left
+        best = top_words(model, run.tokenizer, [left], EXAMPLE_WORDS)
+    return Answers(rows, [{"text": word, "probability": p} for word, p in best])
 
 
 def _candidates(candidates: str | Sequence[str] | None) -> list[str]:
@@ -259,7 +291,7 @@ def _cues(swap: str | None) -> tuple[str, str] | None:
 
 
 def _answer(
-    model: LanguageModel, tokenizer: Tokenizer, question: _Question, gap: int | None
+    model: LanguageModel, tokenizer: Tokenizer, question: Question, gap: int | None
 ) -> dict[str, Any]:
     """The words of one gap with their mean probabilities, and what the swap changes.
 

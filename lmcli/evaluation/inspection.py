@@ -205,13 +205,15 @@ def _averages(values: dict[str, Any], read: Activations, text: str) -> Result:
     gates = values["gates"]
     averages = {name: read.average(name).tolist() for name in gates}
     items = _items(read, averages)
-    rows = [_strip(name, averages[name], signed=False) for name in gates]
+    signed = [name for name in gates if read.values[name].min() < 0]
+    shown = {name: f"|{name}|" if name in signed else name for name in gates}
+    rows = [_strip(shown[name], averages[name], signed=False) for name in gates]
     title = "what happens while each token is read: means over units"
-    if any(read.values[name].min() < 0 for name in gates):
-        title += ", of their size where they have signs"
+    if signed:
+        title += "; |x|: of sizes, as values above and below 0 would cancel"
     blocks = [_drawn(title, read.tokens, [_surprise(read.nats), *rows])]
     if len(items) <= FEW:
-        blocks.append(_numbers(gates, items))
+        blocks.append(_numbers(shown, items))
     tried = f"lmcli inspect {values['run']} {text} --gate {gates[-1]} --units {UNITS}"
     return Result("inspect", {**values, "items": items}, blocks, [tried])
 
@@ -244,10 +246,10 @@ def _items(read: Activations, gates: dict[str, list[Any]]) -> list[dict[str, Any
     return [{"text": t, "nats": n, **dict(zip(gates, v, strict=True))} for t, n, *v in rows]
 
 
-def _numbers(gates: Sequence[str], items: list[dict[str, Any]]) -> Block:
-    """A row a token."""
+def _numbers(gates: Mapping[str, str], items: list[dict[str, Any]]) -> Block:
+    """A row a token; gates with their headings."""
     columns = [Column("token", text_column("token")), Column("bits", BITS)]
-    columns += [Column(f"values.{place}", GATE, name) for place, name in enumerate(gates)]
+    columns += [Column(f"values.{n}", GATE, shown) for n, shown in enumerate(gates.values())]
     rows = []
     for item in items:
         values = {str(place): item[name] for place, name in enumerate(gates)}

@@ -69,16 +69,24 @@ class _Reading:
         """The nats of the stream, in its order: every row is read from where the last one ended."""
         was_training = self.model.training
         self.model.eval()
-        self.read_all()
         changed = torch.arange(1, self.rows)
+        self.counter.expect(self.read_again(changed))
+        self.read_all()
         while len(changed):
             ended = self.rescore_rows(
                 changed, APPROXIMATE_TOLERANCE if approximate else STATE_TOLERANCE
             )
             changed = (ended + 1)[ended + 1 < self.rows] if not approximate else ended[:0]
+            self.counter.expect(self.read_again(changed))
         self.model.train(was_training)
         nats: Nats = self.nats.flatten().numpy()[: self.length]
         return nats
+
+    def read_again(self, rows: Tensor) -> int:
+        """Tokens of rows that are read again, at most: as far as a model can look back."""
+        chunk, reach = self.inputs.shape[2], self.model.context_length
+        chunks = self.chunks if reach is None else min(self.chunks, -(-reach // chunk))
+        return len(rows) * chunks * chunk
 
     def read(self, rows: Tensor, chunk: int, state: State) -> State:
         """Score one chunk of some rows from a state."""
@@ -104,14 +112,19 @@ class _Reading:
     def rescore_rows(self, rows: Tensor, tolerance: float) -> Tensor:
         """Read rows again from where the row before them ended; return those whose end changed."""
         state: State = tuple(part[rows - 1] for part in self.after[-1])
+        left = self.read_again(rows)
         for chunk, old in enumerate(self.after):
             state = self.read(rows, chunk, state)
+            some = min(left, len(rows) * self.inputs.shape[2])
+            left -= some
+            self.counter.add(some)
             apart = _apart(state, tuple(part[rows] for part in old), tolerance)
             for part, new in zip(old, state, strict=True):
                 part[rows] = new
             rows, state = rows[apart], tuple(part[apart] for part in state)
             if len(rows) == 0:
                 break
+        self.counter.expect(-left)
         return rows
 
 

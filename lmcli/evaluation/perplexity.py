@@ -20,7 +20,7 @@ import numpy as np
 from lmcli.data.corpus import find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.text import TextOptions
-from lmcli.errors import TextError, UsageError
+from lmcli.errors import TextError
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
     ROWS,
@@ -31,7 +31,7 @@ from lmcli.evaluation.log_likelihood import (
 from lmcli.evaluation.score import Score, ScoreAccumulator, ScoredText, warn_of_unknown
 from lmcli.evaluation.unknown_words import Nats, UnknownWords
 from lmcli.models.base import LOGITS, LanguageModel
-from lmcli.report.progress import OnProgress, ProgressCounter, warnings_only
+from lmcli.report.progress import Message, OnProgress, ProgressCounter, warnings_only
 from lmcli.report.result import (
     BITS_PER_CHAR,
     COUNT,
@@ -110,12 +110,15 @@ def score_long(
     unknown, counter = UnknownWords(tokenizer), counter or ProgressCounter()
     sums = ScoreAccumulator(chars, tokenizer.unknown, unknown.known_nats)
     counter.begin("scoring", 0, "M tokens")
-    before, state = np.array([tokenizer.start]), None
-    tokens = _tokens(tokenizer, _fragments(documents, sums), reset, unknown)
+    before, state, tokens = np.array([tokenizer.start]), None, 0
+    segments = _tokens(tokenizer, _fragments(documents, sums), reset, unknown)
     how: Any = {"counter": counter, "excluded": unknown.excluded}
-    for ids, ends, spelling in _of_size(tokens, size):
-        read, done = np.concatenate([before, ids]), counter.done + len(ids)
-        counter.total = max(done, done * chars // max(1, int(ends[-1])))
+    for ids, ends, spelling in _of_size(segments, size):
+        read, left = np.concatenate([before, ids]), chars - int(ends[-1])
+        tokens += len(ids)
+        again = max(1.0, counter.done / max(1, tokens - len(ids)))  # with what is read again
+        rest = tokens * left / max(1, int(ends[-1]))  # of the text, after these
+        counter.total = counter.done + len(ids) + round(again * rest)
         if len(ids) == size:
             nats, state = carried_nats(model, read, state, rows, chunk, **how)
         else:
@@ -213,7 +216,7 @@ class Evaluation(Reportable):
             blocks.insert(0, Table("", LINES, self.items))
         if self.level == "token":
             parts = [(i["text"], min(1.0, i["bits"] / 12)) for i in self.items]
-            note = "yellow 5, red 7, bold red 10 bits or more a token"
+            note = "orange 5, red 7, bold red 10 bits or more a token"
             blocks.insert(0, Passages("", parts, note))
         return Result("eval", values, blocks)
 
@@ -257,15 +260,15 @@ def evaluate_run(
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
     model = run.model(device)
+    if split is None and not texts:
+        split = default_part(run, on_progress)
     if split is not None:
         names, documents = _recorded_split(run, texts, split, on_progress)
-    elif texts:
+    else:
         unit = reading["documents"] or run.record.corpus["options"]["documents"]
         options = update(TextOptions(), {**reading, "documents": unit})
         all_names, documents = find_documents(texts, options, on_progress)
         names = list(islice(all_names, 100))
-    else:
-        raise UsageError("no text to score", "give a file, - for standard input, or --split")
     began, items = time.perf_counter(), list[dict[str, Any]]()
     how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     if level == "summary" and Split(documents).chars > SEGMENT:  # no need to keep every token
@@ -278,6 +281,16 @@ def evaluate_run(
     seconds, record = time.perf_counter() - began, run.record
     about = record.tokenizer, record.arch, reset, seconds
     return Evaluation(str(run.path), list(names), score, *about, level, items)
+
+
+def default_part(run: Run, on_progress: OnProgress) -> str:
+    """Which part of a run's own text is scored where no text is given: test, if there is one."""
+    held_apart = run.record.corpus["valid"] and not run.record.corpus["test"]
+    part = "valid" if held_apart else "test"
+    what = "validation" if held_apart else "held-out test"
+    said = f"no text given: scoring the {what} part of the run's own text (--split {part})"
+    on_progress(Message(said))
+    return part
 
 
 def _recorded_split(

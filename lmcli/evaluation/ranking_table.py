@@ -39,6 +39,10 @@ SEEN = (
 ERRORS = (
     "bits/char: ± one standard error of {}; against best: bits/char, ± half of the 95 % interval"
 )
+REACH = (
+    "reach: tokens (characters, words) back to the farthest word or fact that still helps; "
+    "0: no help was shown, -: not measured"
+)
 SLOWER_KERNEL = 0.75
 """of the fastest one's operations a second: below it a row's kernel is told of"""
 SEEDS = 3
@@ -70,7 +74,7 @@ def ranking_table(values: Mapping[str, Any]) -> Table:
     ]
     held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
     several = any(len(row["seeds"]) > 1 for row in rows)
-    notes = [ERRORS.format("text and seeds" if several else "the text")]
+    notes = [ERRORS.format("text and seeds" if several else "the text"), REACH]
     if (values["corpus"].get("times_used") or 1) > 1:
         notes.append(SEEN)
     rewards = (values.get("ceiling") or {}).get("sentence", "")
@@ -83,7 +87,7 @@ def training_table(values: Mapping[str, Any]) -> Table:
     """What each training cost and how far back it reaches, without the ranking."""
     columns = [*COST_COLUMNS, Column("reached", text("reach"))]
     columns.append(Column("stopped", text("ended")))
-    return Table("what was trained", columns, _table_rows(values), ENDED)
+    return Table("what was trained", columns, _table_rows(values), f"{ENDED}\n{REACH}")
 
 
 def seeds_hint(values: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ from lmcli.tokenizers.base import Encoded, Ids, Tokenizer
 
 Nats = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
+AnyNats = TypeVar("AnyNats", Nats, Floats)
 
 ORDER = 6
 CHARACTERS = 0x110000 - 0x800
@@ -54,12 +56,13 @@ class UnknownWords:
         self.known_nats = 0.0 if self._rate is None else -math.log1p(-self._rate)
         """what it costs to say of a token that it is known"""
 
-    def token_nats(self, ids: Ids, nats: Nats) -> Nats:
+    def token_nats(self, ids: Ids, nats: AnyNats) -> AnyNats:
         """The nats of tokens, from those given that each is known."""
         if self._rate is None:
             return nats
-        known = nats + np.float32(self.known_nats)
-        return np.where(ids == self.excluded, np.float32(-math.log(self._rate)), known)
+        all_nats: AnyNats = nats + nats.dtype.type(self.known_nats)
+        all_nats[ids == self.excluded] = -math.log(self._rate)
+        return all_nats
 
     def spelling_nats(self, text: str, encoded: Encoded) -> Nats:
         """For each token of a text what its spelling costs, 0 where it is known."""

@@ -73,6 +73,11 @@ class GenerationStats:
     nats: float = 0.0
     """-ln p of the sampled tokens under the model itself (temperature 1, no filter)"""
 
+    def add(self, token: int, nats: float, logits: Floats) -> None:
+        """One more token; `logits` (V,) are the model's own before it was drawn."""
+        self.tokens += 1
+        self.nats += nats
+
 
 def sample_tokens(logits: Floats, settings: SamplingSettings, numbers: Floats) -> list[int]:
     """One token per row by its number from 0 to 1; at temperature 0 the most likely.
@@ -253,7 +258,6 @@ def _next(
     tokens = sample_tokens(logits, settings, numbers)
     if sampled is not None and own is not None:
         nats = np.log(np.exp(own).sum(1)) - own[np.arange(len(own)), tokens]
-        for text, surprise in zip(texts, nats.tolist(), strict=True):
-            sampled[text.number].tokens += 1
-            sampled[text.number].nats += surprise
+        for text, token, surprise, row in zip(texts, tokens, nats.tolist(), own, strict=True):
+            sampled[text.number].add(token, surprise, row)
     return tokens

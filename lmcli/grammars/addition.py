@@ -38,6 +38,8 @@ from lmcli.settings import setting
 
 DOCUMENTS = {"small": 18_000, "default": 100_000, "long": 400_000}
 """sums in a text; small stays below 1 MB"""
+ENOUGH_DIGITS = {"small": 8, "default": 9, "long": 10}
+"""with fewer the text has nearly every sum"""
 TWINS_PER_LENGTH = 150
 TRIES = 100
 
@@ -133,7 +135,8 @@ class Addition(Grammar):
         if not count:
             digits = self.settings.digits
             problem = f"digits={digits}: the text has every sum, and none is left for the items"
-            raise UsageError(problem, f"--set digits={digits + 8}, or a smaller --size")
+            least = ENOUGH_DIGITS[self.settings.size]
+            raise UsageError(problem, f"at size {self.settings.size}: --digits {least} or more")
 
     def _new_twins(self, length: int, draws: Draws, used: set[str]) -> Iterator[tuple[Pair, Pair]]:
         """The first drawn twins that are both new; none if there seem to be none left."""

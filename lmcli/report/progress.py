@@ -176,9 +176,13 @@ class ProgressCounter:
         self.stage, self.done, self.total, self.unit = stage, 0, total, unit
         self._report(time.monotonic())
 
-    def note(self, text: str) -> None:
-        """A remark for the user."""
-        self._on_progress(Message(text))
+    def expect(self, amount: int) -> None:
+        """The total grows by `amount`, or shrinks where it is negative."""
+        self.total = max(self.done, self.total + amount)
+
+    def note(self, text: str, level: Literal["note", "warning"] = "note") -> None:
+        """A remark."""
+        self._on_progress(Message(text, level))
 
     def add(self, amount: int) -> None:
         """More is done."""

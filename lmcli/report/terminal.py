@@ -21,11 +21,11 @@ from rich.text import Text
 from lmcli.report.bar_chart import print_figure
 from lmcli.report.charset import fit_all, fitting
 from lmcli.report.result import Facts, Figure, Passage, Passages, Result, Strips, Table
-from lmcli.report.token_strips import print_strips
+from lmcli.report.token_strips import WARM, print_strips
 
 LONG_WORD, GAP = 10, 2
 """characters: what a column of words may be narrowed to, and what lies between two columns"""
-STYLES = ("", "", "yellow", "bright_red", "bold bright_red")
+STYLES = ("", *WARM)
 """how surprising a stretch is, from not at all to very"""
 
 

@@ -18,8 +18,9 @@ from lmcli.report.charset import fitting
 from lmcli.report.result import RANGE, Strip, Strips
 
 HEIGHTS, DIGITS = "▁▂▃▄▅▆▇█", "0123456789"
-WARM = ("", "yellow", "bright_red", "bold bright_red")
-COLD = ("", "cyan", "bright_blue", "bold bright_blue")
+WARM = ("", "color(166)", "color(160)", "bold color(160)")
+COLD = ("", "color(31)", "color(27)", "bold color(27)")
+"""orange, red; blues: each has a contrast of 3.8 or more to white and to black"""
 LEAST_WIDTH = 16
 """columns for the text, however narrow the console"""
 

@@ -56,6 +56,37 @@ def test_a_folder_without_texts_is_refused(refused, tmp_path):
     refused("train", "folder", says=["no texts in folder 'folder'", "*.txt"])
 
 
+def test_a_folder_of_code_says_which_pattern_takes_it(refused, tmp_path):
+    for name in ("code/a.py", "code/in/b.py", "code/in/c.py", "code/read.me", "code/.git/x.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    refused("train", "code", says=["no texts in folder 'code'", "'code/**/*.py'"])
+
+
+def test_an_empty_file_of_a_folder_is_left_out_with_a_warning(lmcli, tmp_path, sentences):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(sentences(400), encoding="utf-8")
+    (tmp_path / "texts" / "b.txt").write_text(" \n", encoding="utf-8")
+    alone = lmcli("train", "texts/a.txt", *TINY, "--json", "-o", "alone").json
+    done = lmcli("train", "texts", *TINY, "--json", "-o", "both")
+    assert done.err == "warning: 'texts/b.txt' is empty and left out\n"
+    assert done.json["valid"] == alone["valid"]
+    lmcli("train", "texts/a.txt", "texts/b.txt", *TINY).failed("'texts/b.txt' is empty")
+    lmcli("train", "texts/b*", *TINY).failed("'texts/b.txt' is empty")
+
+
+def test_bytes_of_windows_are_met_with_the_encoding_that_reads_its_quotes(lmcli, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"He said \x93hello\x94 to Ren\xe9.\n" * 60)
+    lmcli("train", "a.txt", *TINY).failed("byte 0x93", "--encoding cp1252")
+    assert lmcli("train", "a.txt", *TINY, "-o", "run", "--encoding", "cp1252").code == 0
+
+
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_a_folder_of_runs_names_the_runs_inside(refused, copied, tmp_path, command):
+    copied("char"), copied("gru")
+    refused(command, ".", says=["'.' is not a run", "name one of the runs in it: char, gru"])
+
+
 def test_an_empty_working_folder_is_refused_as_a_text(refused):
     refused("train", ".", says=["no texts in folder '.'"])
 

@@ -200,7 +200,7 @@ def test_strips_keep_step_with_the_text_in_eighty_columns(runs: Path) -> None:
     lines = done.stdout.splitlines()
     first = next(i for i, line in enumerate(lines) if SENTENCE.strip() in line)
     place = lines[first].index(SENTENCE.strip())
-    names = ["bits", "input", "forget", "candidate", "output", "cell", "hidden"]
+    names = ["bits", "input", "forget", "|candidate|", "output", "|cell|", "|hidden|"]
     for line, name in zip(lines[first + 1 :], names, strict=False):
         assert line.startswith(name)
         assert len(line[place:]) == len(SENTENCE)

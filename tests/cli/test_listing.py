@@ -1,6 +1,7 @@
 """``lmcli list``: all members, and the settings of one."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_an_architecture_also_shows_how_it_may_be_trained(lmcli):
 def test_what_nobody_chooses_is_none(lmcli, name, field):
     (line,) = [x for x in lmcli("list", name).out.splitlines() if x.split()[:1] == [field]]
     assert line.split()[2] == "none"
+
+
+def test_every_column_has_a_heading_that_says_what_it_is(lmcli):
+    (heading,) = [x for x in lmcli("list", "gru").out.splitlines() if "default" in x][:1]
+    assert re.split(r"\s{2,}", heading.strip()) == ["setting", "type", "default", "what it does"]
+    assert "chosen: from the text" in lmcli("list", "gru").out
 
 
 def test_what_is_chosen_from_the_text_says_so(lmcli):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import typer
 
 from lmcli import cli
 from lmcli.run import Run
@@ -99,6 +100,19 @@ def test_every_option_has_the_same_help_in_all_commands(command):
     assert options.Json.__metadata__[0].help == "Print one JSON object with raw numbers."
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_long_help_has_its_options_in_groups_of_twelve_at_most(lmcli, command):
+    panels, inside = dict[str, int](), ""
+    for line in lmcli(command, "--help").out.splitlines():
+        if line.startswith("╭─"):
+            inside = line.strip("╭─╮ ")
+        if line.startswith("│ -"):
+            panels[inside] = panels.get(inside, 0) + 1
+    params = typer.main.get_command(cli.app).commands[command].params
+    assert sum(panels.values()) == sum(p.param_type_name == "option" for p in params) + 1
+    assert max(panels.values()) <= 12
+
+
 # ------------------------------------------------------------------ wrong usage
 
 
@@ -112,7 +126,6 @@ def test_every_option_has_the_same_help_in_all_commands(command):
         (("sample",), ["missing argument 'RUN'", "lmcli sample --help"]),
         (("train",), ["no text to train on", "lmcli train my.txt"]),
         (("compare",), ["no text to compare on"]),
-        (("eval", "RUN"), ["no text to score"]),
         (("cloze", "RUN"), ["no text with a blank"]),
         (("cloze", "RUN", "--text", "no blank"), ["0 blanks", "___"]),
         (("cloze", "RUN", "--text", "the ___ and ___"), ["2 blanks"]),

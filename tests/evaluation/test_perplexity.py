@@ -110,3 +110,23 @@ def test_a_counter_is_told_of_every_token_once_and_never_more_than_all(segment: 
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     score_documents(model, tokenizer, PIECES, "document", rows=2, counter=counter)
     assert (counter.done, counter.total) == (tokens, tokens)
+
+
+@pytest.mark.parametrize("arch", ["gru", "ngram"])
+def test_what_is_read_again_is_counted_and_the_end_is_the_end(build, stream, arch) -> None:
+    model, seen = build(arch, vocabulary=7), list[tuple[int, int]]()
+    counter = ProgressCounter(lambda event: None)
+    read = model.log_probabilities
+
+    def watched(tokens, *more):  # type: ignore[no-untyped-def]
+        seen.append((tokens.numel(), counter.done))
+        return read(tokens, *more)
+
+    model.log_probabilities = watched
+    ids = stream(6000, 7)
+    counter.begin("scoring", len(ids) - 1, "M tokens")
+    stream_nats(model, ids, rows=8, counter=counter)
+    assert counter.done == counter.total
+    work = sum(tokens for tokens, _ in seen)
+    assert abs(counter.done - work) <= 0.1 * work
+    assert (counter.done > len(ids)) == (work > len(ids) + 8 * 128)

@@ -42,7 +42,7 @@ def test_an_exported_run_is_the_same_model_with_and_without_torch(trained, tmp_p
         numpy_model.read_all([again.record.vocabulary, 1, 2])
         logits.append(numpy_model.logits().copy())
     assert np.array_equal(*logits)
-    assert read_tensors(tmp_path / "out" / WEIGHTS)[1] == {"step": 7}
+    assert read_tensors(tmp_path / "out" / WEIGHTS)[1]["step"] == 7
 
 
 def test_weights_only_are_exported(trained, tmp_path):

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.style import Style
 
 from lmcli.report.result import Result, Strip, Strips
 from lmcli.report.terminal import print_result
+from lmcli.report.token_strips import COLD, WARM
 
 
 def drawn(
@@ -73,7 +75,7 @@ def test_colour_says_less_and_more_and_changes_no_letter() -> None:
     plain, coloured = drawn(block), drawn(block, colour=True)
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain
     assert "\x1b[1;94ma" in coloured[0]
-    assert "\x1b[1;91mc" in coloured[0]
+    assert "\x1b[1;31mc" in coloured[0]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
@@ -84,3 +86,19 @@ def test_every_token_is_drawn_once_within_the_width(width: int, parts: list[str]
     assert "".join(texts) == "".join(parts).replace("\n", " ")
     assert all(cell_len(t) <= max(16, width - 18) for t in texts)
     assert [cell_len(m[18:]) for m in lines[1::3]] == [cell_len(t) for t in texts]
+
+
+def luminance(channel: float) -> float:
+    """Of a channel from 0 to 255, as in the WCAG's definition of contrast."""
+    share = channel / 255
+    return share / 12.92 if share <= 0.04045 else float(((share + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("style", [s for s in (*WARM, *COLD) if s])
+def test_colours_can_be_read_on_white_and_on_black(style: str) -> None:
+    color = Style.parse(style).color
+    assert color is not None
+    red, green, blue = (luminance(c) for c in color.get_truecolor())
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    assert (1.05 / (light + 0.05)) > 3.7
+    assert ((light + 0.05) / 0.05) > 3.7

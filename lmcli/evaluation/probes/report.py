@@ -19,20 +19,21 @@ from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import Block, Column, Passage, Reportable, Result, Table, text
 from lmcli.settings import check_known, update
 
-UNITS = {
-    "recall": "(reaches back)",
-    "context": "(of use)",
-    "echo": "(copies)",
-    "gradient": "(1/1000 at lag)",
-    "halflife": "(of units)",
-    "ceiling": "(the text rewards)",
-    "influence": "(of one token)",
-    "stored": "(in the state)",
-    "copies": "(word after word)",
-    "order": "(of use)",
-    "closing": "(of an opener)",
+MEASURES = {
+    "ceiling": "how far apart the text's own symbols tell of each other",
+    "closing": "how far back an open bracket or quote is known",
+    "context": "how many tokens before a word help to predict it",
+    "copies": "how far back it remembers which word came after which",
+    "echo": "whether a list is easier the second time",
+    "gradient": "at which lag the gradient falls below 1/1000",
+    "halflife": "after how many tokens a unit has lost half",
+    "influence": "how long another token is felt in predictions",
+    "order": "how far back words help, and their order",
+    "recall": "how far back a word or fact still helps",
+    "stored": "how far back a word can be read out of the state",
 }
-"""what the one number of a probe counts"""
+"""what the figure of each probe is"""
+SUMMARY = "none shown: measured, and no effect was found; -: not measured on this run"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,7 @@ class ProbeReport(Reportable):
                     row.get("model", row["run"]), {"run": row["run"], "arch": row["arch"]}
                 )
                 mine[result.probe] = row["figure"]
-        names = [r.probe for r in self.results]
-        columns = [Column("name", text("run"))]
-        columns += [Column(name, text(f"{name} {UNITS.get(name, '')}")) for name in names]
-        summary = [row | {"name": Path(row["run"]).name} for row in rows.values()]
-        blocks.append(Table("summary", columns, summary))
+        blocks.append(self._summary(list(rows.values())))
         values = {
             "probe": "all",
             "rows": list(rows.values()),
@@ -76,6 +73,18 @@ class ProbeReport(Reportable):
             "probes": [r.to_json() for r in self.results],
         }
         return Result("probe", values, blocks)
+
+    def _summary(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """A row a probe, a column a run: a run has a few words from each."""
+        columns = [Column("probe", text("probe")), Column("measures", text("measures"))]
+        columns += [
+            Column(str(place), text(Path(row["run"]).name)) for place, row in enumerate(rows)
+        ]
+        table = []
+        for name in (result.probe for result in self.results):
+            said = {str(place): row.get(name) for place, row in enumerate(rows)}
+            table.append({"probe": name, "measures": MEASURES.get(name), **said})
+        return Table("summary", columns, table, SUMMARY)
 
 
 def load_probes(names: Sequence[str], pairs: Mapping[str, Any]) -> dict[str, tuple[Probe, Any]]:

@@ -27,6 +27,8 @@ from lmcli.registry import NUMPY_MODELS
 from lmcli.storage import damaged, read_arrays
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lmcli.models.base import LanguageModel
     from lmcli.run import Run
 
@@ -61,6 +63,14 @@ class NumpyModel(abc.ABC):
     def select(self, streams: Sequence[int]) -> None:
         """Continue with these streams only, in this order; a stream may be repeated."""
 
+    @abc.abstractmethod
+    def snapshot(self) -> list[Any]:
+        """A copy of the state of all streams, the streams on axis 0 of each array."""
+
+    @abc.abstractmethod
+    def restore(self, snapshot: Sequence[Any]) -> None:
+        """Go on from a `snapshot`, which stays as it is; what was read since is forgotten."""
+
     def read_all(self, tokens: Sequence[int]) -> None:
         """Read several tokens of the only stream."""
         for token in tokens:
@@ -94,9 +104,14 @@ class ArrayModel(Stateful, NumpyModel):
         """`settings` has the `required_settings`; `tensors` are those that the model saved."""
 
     def select(self, streams: Sequence[int]) -> None:
-        before = [part[list(streams)] for part in self.state()]
-        self.reset(len(streams))
-        for part, values in zip(self.state(), before, strict=True):
+        self.restore([part[list(streams)] for part in self.state()])
+
+    def snapshot(self) -> list[Array]:
+        return [part.copy() for part in self.state()]
+
+    def restore(self, snapshot: Sequence[Array]) -> None:
+        self.reset(len(snapshot[0]))
+        for part, values in zip(self.state(), snapshot, strict=True):
             part[...] = values
 
 
@@ -184,3 +199,10 @@ class TorchAdapter(NumpyModel):
         chosen = list(streams)
         self._state = tuple(part[chosen] for part in self._state)
         self._logits = self._logits[chosen]
+
+    def snapshot(self) -> list[Tensor]:
+        return [self._logits, *self._state]  # a model makes new tensors and changes none
+
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        self._logits, *state = snapshot
+        self._state = tuple(state)
