@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmcli.errors import RunError
 from lmcli.evaluation.score import Score
 from lmcli.report.colors import css_variables
 from lmcli.report.progress import Message
@@ -187,6 +189,21 @@ class Service:
             self._inside[key] = read_inside(model.run.model(), tokenizer, [text])
         self._inside.move_to_end(key)
         return self._inside[key]
+
+    @cached_property
+    def figures(self) -> str:
+        """The page of the comparison, from what was saved: that of ``lmcli report``."""
+        from lmcli.pages.report import lead, page_sections, page_title
+        from lmcli.pages.subject import Subject
+        from lmcli.report.html import page
+
+        folder = self.models.comparison
+        if folder is None:
+            raise RunError("no comparison is served", "lmcli serve runs/compare")
+        subject = Subject.open(folder, lambda event: None)
+        line = shlex.join(["lmcli", "report", str(folder)])
+        sections = page_sections(subject, False, line, lambda event: None)
+        return page(page_title(subject), sections, lead(subject))
 
     # -------------------------------------------------------------- about
 

@@ -134,7 +134,7 @@ def test_a_unit_of_a_gate_follows_the_text(open_page):
     page.locator("#inside").scroll_into_view_if_needed()
     expect(page.locator("#strip .column")).to_have_count(6, timeout=15_000)
     page.locator("#gate").select_option("forget")
-    expect(page.locator("#gate")).to_have_value("forget")
+    expect(page.locator("#inside")).to_have_attribute("data-gate", "forget")
     unit = page.locator("#varying button").nth(1)
     number = unit.text_content()
     unit.click()
