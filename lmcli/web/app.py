@@ -142,8 +142,8 @@ def _add_page(app: FastAPI, service: Service) -> None:
     async def comparison() -> Response:
         if service.models.comparison is None:
             raise HTTPException(404, "no comparison is served")
-        async with service.slow.request():
-            shown = await service.slow.run(partial(getattr, service, "figures"))
+        async with service.figures_lane.request():
+            shown = await service.figures_lane.run(partial(getattr, service, "figures"))
         policy = {"content-security-policy": REPORT_POLICY}
         return Response(shown, media_type="text/html; charset=utf-8", headers=policy)
 

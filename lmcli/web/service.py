@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.activations import Activations
 
 LN2 = math.log(2)
-READ_SECONDS, TEXT_SECONDS, TORCH_SECONDS = 30.0, 120.0, 60.0
+READ_SECONDS, TEXT_SECONDS, TORCH_SECONDS, FIGURE_SECONDS = 30.0, 120.0, 60.0, 300.0
 """that a request may take"""
 GATES_KEPT = 8
 VARYING = 8
@@ -50,9 +50,11 @@ class Service:
         self.texts = own_texts(models)
         self.question = known_question(models)
         self._numpy, self._torch = one_thread("numpy"), one_thread("torch")
+        self._figures = one_thread("figures")  # they may take half a minute
         self.fast = Lane(self._numpy, active=8, most=256, seconds=READ_SECONDS)
         self.texts_lane = Lane(self._numpy, active=16, most=128, seconds=TEXT_SECONDS)
         self.slow = Lane(self._torch, active=4, most=64, seconds=TORCH_SECONDS)
+        self.figures_lane = Lane(self._figures, active=1, most=4, seconds=FIGURE_SECONDS)
         self._inside: OrderedDict[tuple[str, str], Activations] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -63,7 +65,7 @@ class Service:
 
     def close(self) -> None:
         """Drop what waits."""
-        for thread in (self._numpy, self._torch):
+        for thread in (self._numpy, self._torch, self._figures):
             thread.shutdown(wait=False, cancel_futures=True)
 
     # -------------------------------------------------------------- reading
