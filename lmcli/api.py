@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Any
 from lmcli.errors import UsageError
 from lmcli.report.progress import OnProgress, Stage, warnings_only
 from lmcli.run import Run, free_name
-from lmcli.settings import check_known, update
+from lmcli.settings import check_known, text_names, update
+from lmcli.storage import check_output
 from lmcli.system import preloaded_context
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from lmcli.generation.export import Export
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
+    from lmcli.pages.report import Report
     from lmcli.run_list import RunList
     from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
@@ -79,13 +81,6 @@ def list_runs(folder: str | Path = "runs") -> RunList:
     from lmcli.run_list import list_runs
 
     return list_runs(Path(folder))
-
-
-def _names(texts: Texts | None) -> list[str]:
-    """The texts as the command line would name them."""
-    if texts is None:
-        return []
-    return [str(texts)] if isinstance(texts, str | Path) else [str(t) for t in texts]
 
 
 def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
@@ -178,6 +173,7 @@ def compare(
     errors: str = "strict",
     jobs: int | None = None,
     probe: bool = False,
+    html: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -187,14 +183,18 @@ def compare(
 
     `arch` are names separated by commas. Those in `run` are compared as they are, and unless `arch`
     is given nothing is trained beside them. A callback that stops it makes it a TrainingError.
+    The page `html`, if it is given, shows what `report` would, with the probes that `probe` runs.
     """
     options = _plain(locals()) | {"plan": False}
     on_progress(Stage("loading torch", 0, 0, ""))
     if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
         preloaded_context("lmcli.training.trials")  # it loads torch while this process does
+    from lmcli.pages.report import with_page
     from lmcli.training.sweep import compare
 
-    return compare(options | {"output": output or free_name(Path("runs"), "compare")}, on_progress)
+    page = check_output(html, force)
+    options["output"] = output or free_name(Path("runs"), "compare")
+    return with_page(compare(options, on_progress), page, on_progress)
 
 
 def demo(
@@ -209,6 +209,7 @@ def demo(
     seed: int = 0,
     device: str = "auto",
     output: str | Path | None = None,
+    html: str | Path | None = None,
     force: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Demo:
@@ -218,17 +219,19 @@ def demo(
     text of `make` is taken as it is. Without `arch` those of `compare` are trained, and an RNN of
     rectified units where there is time for it; without `minutes` the speed of this machine decides.
     A training ends early once it answers items that no table reports. `settings` are those of the
-    trainings, and `words` and `longest` of the text that is made.
+    trainings, and `words` and `longest` of the text that is made; `html` names the page.
     """
     options = _plain(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
     if device in ("auto", "cpu"):
         preloaded_context("lmcli.training.trials")
+    from lmcli.pages.report import with_page
     from lmcli.training.demo import demo
 
     members = {"arch": arch or ARCHS, "if_time": "" if arch else IF_TIME}
-    folder = {"output": output or free_name(Path("runs"), "demo")}
-    return demo(options | folder | members, on_progress)
+    folder = Path(output or free_name(Path("runs"), "demo"))
+    page = check_output(html, force) or folder / "demo.html"
+    return with_page(demo(options | {"output": folder} | members, on_progress), page, on_progress)
 
 
 def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: Any) -> Plan:
@@ -252,7 +255,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
         if runs and options["arch"] is ARCHS:  # the very default, not the same names given
             options["arch"] = ""
-    return options | {n: _names(options[n]) for n in ("texts", "valid", "test") if n in options}
+    return options | {n: text_names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 
 # ------------------------------------------------------------------ measuring
@@ -281,7 +284,7 @@ def evaluate(
     from lmcli.system import pick_device
 
     how = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
-    run, names, device = load(run), _names(texts), pick_device(device)
+    run, names, device = load(run), text_names(texts), pick_device(device)
     return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress)
 
 
@@ -330,7 +333,7 @@ def probe(
 
     probes = load_probes([name] if name else PROBES.names(), settings or {})
     opened = _runs(runs)
-    data = ProbeData.of_runs(opened, _names(texts), on_progress)
+    data = ProbeData.of_runs(opened, text_names(texts), on_progress)
     subjects = [ProbedModel.of(run) for run in opened]
     results = run_probes(probes, subjects, data, seed, on_progress)
     return ProbeReport(results, all=name is None)
@@ -352,6 +355,25 @@ def inspect(
 
     other = None if versus is None else load(versus)
     return inspect_text(load(run), text, gate, units, unit, correlate, other, on_progress)
+
+
+def report(
+    source: RunLike,
+    output: str | Path | None = None,
+    *,
+    png: str | Path | None = None,
+    csv: str | Path | None = None,
+    probes: bool = True,
+    force: bool = False,
+    on_progress: OnProgress = warnings_only,
+) -> Report:
+    """Write the page of a run or of a comparison's folder; SOURCE.html if no name is given.
+
+    With `probes` the memory curves that were not saved are measured, which takes some minutes.
+    """
+    from lmcli.pages.report import write_report
+
+    return write_report(source, output, png, csv, probes, force, on_progress)
 
 
 # ------------------------------------------------------------------ making
@@ -423,7 +445,7 @@ def make(
         from lmcli.data.corpus import CorpusSpec, load_corpus
         from lmcli.grammars.france.natural import prepare
 
-        texts = _names(filler)
+        texts = text_names(filler)
         corpus = load_corpus(CorpusSpec(tuple(texts)), on_progress) if texts else None
         cls, *parts = prepare(grammar, corpus, facts, pairs, frame, on_progress)
     named = {"size": size, "level": level, "digits": digits, "carry_length": carry_length}

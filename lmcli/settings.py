@@ -13,6 +13,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from lmcli.errors import UsageError, did_you_mean
@@ -79,6 +80,17 @@ def kind_of(hint: Any) -> str:
     if typing.get_origin(inner) is Literal:
         return "|".join(str(a) for a in typing.get_args(inner))
     return str(getattr(inner, "__name__", inner))
+
+
+def text_names(texts: str | Path | Sequence[str | Path] | None) -> list[str]:
+    """The texts that a caller gave, as the command line would name them.
+
+    >>> text_names("a.txt"), text_names([Path("a.txt"), "b.txt"]), text_names(None)
+    (['a.txt'], ['a.txt', 'b.txt'], [])
+    """
+    if texts is None:
+        return []
+    return [str(texts)] if isinstance(texts, str | Path) else [str(text) for text in texts]
 
 
 def split_pairs(pairs: Sequence[str]) -> dict[str, str]:

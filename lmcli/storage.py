@@ -186,6 +186,32 @@ def _sweep(folder: Path) -> None:
 # ------------------------------------------------------------------ folders
 
 
+def check_output(name: str | Path | None, force: bool) -> Path | None:
+    """A StorageError for a file that could not be written later; nothing is written now.
+
+    One that exists is in the way unless `force` is given. Gives its path, if there is a name.
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    if path.is_dir():
+        raise StorageError(f"'{path}' is a folder", "give the name of a file")
+    if path.exists() and not force:
+        raise StorageError(f"'{path}' exists", "--force replaces it, or choose another name")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise StorageError(f"cannot write '{path}': '{folder}' is no folder", "choose another name")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"cannot write '{path}': '{folder}' is read-only", "choose another name")
+    return path
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that a user has named, in a folder that is made if there is none."""
+    with new_folder(path.parent):
+        write_bytes(path, content)
+
+
 def remove(folder: Path, names: Collection[str]) -> None:
     """Delete what has these names in a folder, in this order, and unfinished writes of them."""
     for path in _named(folder, names):

@@ -22,6 +22,7 @@ COMMANDS = {
     "cloze": "cloze:cloze",
     "probe": "probe:probe",
     "inspect": "inspect:inspect",
+    "report": "report:report",
     "make": "make:make",
     "serve": "serve:serve",
     "export": "export:export",

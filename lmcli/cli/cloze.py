@@ -38,6 +38,8 @@ def cloze(
         int, o.option("--top", about="Show the N likeliest.", min=1, metavar="N")
     ] = DEFAULT.top,
     seed: o.Seed = DEFAULT.seed,
+    html: o.Html = None,
+    force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
@@ -62,4 +64,4 @@ def cloze(
             folders or runs, text=text, candidates=candidates, swap=swap, gaps=gaps, filler=filler,
             items=items, top=top, seed=seed, on_progress=on_progress,
         )  # fmt: skip
-    emit(found.result(), as_json, quiet)
+    emit(found.result(), as_json, quiet, html)

@@ -80,6 +80,7 @@ def compare(
     probe: Probe = False,
     seed: o.Seed = DEFAULTS.seed,
     device: o.Device = DEFAULTS.device,
+    html: o.Html = None,
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,

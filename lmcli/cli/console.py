@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmcli.report.charset import OBEYED
 from lmcli.report.progress import Message
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from lmcli.report.result import Result
 
 
-def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
-    """Show a result, and what to try next."""
+def emit(result: Result, as_json: bool, quiet: bool = False, html: Path | None = None) -> None:
+    """Show a result, and what to try next; with `html` it becomes a page as well."""
+    if html is not None:
+        from lmcli.report.html import page
+        from lmcli.storage import write_output
+
+        write_output(html, page(f"lmcli {result.command}", [result]).encode())
+        say_page(html, quiet)
     if as_json:
         emit_json(result.to_json())
         return
@@ -32,6 +41,12 @@ def emit(result: Result, as_json: bool, quiet: bool = False) -> None:
     print_result(result, console())
     if result.next_commands and not quiet:
         note("next: " + f"\n{' ' * 6}".join(result.next_commands))
+
+
+def say_page(path: Path, quiet: bool) -> None:
+    """Where a page is."""
+    if not quiet:
+        note(f"page: {path}")
 
 
 def emit_json(values: Mapping[str, Any]) -> None:
@@ -47,8 +62,8 @@ def emit_lines(lines: Sequence[str]) -> None:
 
 
 def note(message: str) -> None:
-    """A line on stderr."""
-    say(message)
+    """A line on stderr; what a terminal would obey is shown."""
+    say(message.translate(OBEYED))
 
 
 def console(stderr: bool = False) -> Console:
@@ -70,7 +85,7 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """A warning on stderr."""
-    say(f"{label('warning:', 'yellow')} {message}")
+    say(f"{label('warning:', 'yellow')} {message.translate(OBEYED)}")
 
 
 def show_message(event: object) -> None:

@@ -86,6 +86,7 @@ def demo(
     output: Output = None,
     seed: o.Seed = DEFAULTS.seed,
     device: o.Device = DEFAULTS.device,
+    html: o.Html = None,
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,

@@ -37,6 +37,8 @@ def evaluate(
     encoding: o.Encoding = DEFAULT.encoding,
     errors: o.Errors = DEFAULT.errors,
     device: o.Device = DEFAULT.device,
+    html: o.Html = None,
+    force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
@@ -68,4 +70,4 @@ def evaluate(
             newlines=newlines, encoding=encoding, errors=errors, device=device,
             on_progress=on_progress,
         )  # fmt: skip
-    emit(found.result(), as_json, quiet)
+    emit(found.result(), as_json, quiet, html)

@@ -33,6 +33,8 @@ def inspect(
     versus: Annotated[
         Path | None, o.option("--versus", about="Who remembered: RUN or this run?", metavar="RUN")
     ] = DEFAULT.versus,
+    html: o.Html = None,
+    force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
@@ -59,4 +61,4 @@ def inspect(
             run, text, gate=gate, units=units, unit=unit, correlate=correlate, versus=versus,
             on_progress=on_progress,
         )  # fmt: skip
-    emit(found.result(), as_json, quiet)
+    emit(found.result(), as_json, quiet, html)

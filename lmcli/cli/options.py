@@ -31,6 +31,15 @@ def check_seed(seed: int | None) -> int | None:
     return seed
 
 
+def check_page(ctx: typer.Context, path: Path | None) -> Path | None:
+    """A page that could not be written is an error now, not after the work."""
+    if path is not None and not ctx.resilient_parsing:
+        from lmcli.storage import check_output
+
+        check_output(path, bool(ctx.params.get("force")))
+    return path
+
+
 def option(*flags: str, about: str, default: str = "", **more: Any) -> Any:
     """A typer option that also reads LMCLI_<NAME>; the name is that of the first long flag.
 
@@ -104,7 +113,19 @@ Seed = Annotated[
     int, option("--seed", about="Seed of all randomness.", callback=check_seed, metavar="N")
 ]
 Device = Annotated[str, option("--device", about="auto, cuda, mps or cpu.", metavar="NAME")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Force = Annotated[
+    bool,  # eager, so that it is known when other options are checked
+    typer.Option("--force", help="Replace an output that exists.", is_eager=True),
+]
+Html = Annotated[
+    Path | None,
+    option(
+        "--html",
+        about="Write the result as a page too: one file that needs no network.",
+        callback=check_page,
+        metavar="FILE",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     option(

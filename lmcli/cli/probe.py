@@ -30,6 +30,8 @@ def probe(
         ),
     ] = None,
     seed: o.Seed = DEFAULT.seed,
+    html: o.Html = None,
+    force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
@@ -56,7 +58,7 @@ def probe(
             paths, texts, name=name, settings=split_pairs(settings or []), seed=seed,
             on_progress=on_progress,
         )  # fmt: skip
-    emit(found.result(), as_json, quiet)
+    emit(found.result(), as_json, quiet, html)
 
 
 def sort_arguments(arguments: Sequence[str]) -> tuple[str | None, list[Path], list[str]]:

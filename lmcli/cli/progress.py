@@ -1,6 +1,6 @@
 """What a long command shows while it works, and how it is stopped.
 
-**In:** the events of `lmcli.report.progress`; Ctrl-C and SIGTERM.
+**In:** the events of `lmcli.report.progress`; Ctrl-C, SIGTERM, SIGHUP.
 **Out:** bars on stderr that vanish when done and never reach a pipe; remarks and warnings; an
 answer to each event: whether to stop.
 """
@@ -27,9 +27,12 @@ from lmcli.report.progress import (
     Trainings,
 )
 
+STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+"""Ctrl-C; what asks a process to end; what it gets when its terminal is closed"""
+
 
 class Stop:
-    """Whether the user wants to stop; set by Ctrl-C and SIGTERM."""
+    """Whether the user wants to stop; set by the signals of `STOPPING`."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -39,13 +42,13 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM."""
+        """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.signal
 
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Within, Ctrl-C and SIGTERM ask to stop at the next step; a second Ctrl-C stops at once."""
+    """Within, a signal asks to stop at the next step; a second Ctrl-C stops at once."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -53,7 +56,8 @@ def graceful_stop() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    ignored = {s for s in STOPPING if signal.getsignal(s) == signal.SIG_IGN}  # as nohup does
+    before = {s: signal.signal(s, ask) for s in STOPPING if s not in ignored}
     try:
         yield stop
     finally:

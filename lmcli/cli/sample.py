@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from lmcli import api
 from lmcli.cli import options as o
+from lmcli.errors import UsageError
+from lmcli.report.charset import OBEYED
 
 if TYPE_CHECKING:
     from lmcli.generation.generate import Samples
@@ -84,6 +86,8 @@ def sample(
 
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if as_json and not length and not stop:
+        raise UsageError("--length 0 --json never ends: JSON comes whole", "give a --length")
     samples = api.sample(
         run,
         prompt,
@@ -130,6 +134,7 @@ class _Page:
     def __init__(self) -> None:
         sys.stdout.flush()
         self.out, self.encoding = sys.stdout.buffer, sys.stdout.encoding or "utf-8"
+        self.shown = sys.stdout.isatty()
         self.held: list[str] = []
         self.ends = ""
         self.written = 0.0
@@ -160,5 +165,7 @@ class _Page:
     def flush(self) -> None:
         """Write everything held."""
         text, self.held = "".join(self.held), []
+        if self.shown:
+            text = text.translate(OBEYED)
         self.out.write(text.encode(self.encoding, "replace"))
         self.out.flush()

@@ -17,36 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from lmcli.data.dataset import Dataset
-from lmcli.evaluation.differences import (
-    ASSUMED_DEVIATION,
-    Difference,
-    Member,
-    word_for_best,
-)
+from lmcli.evaluation.differences import Difference, Member
 from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.probes.base import ProbeResult
 from lmcli.evaluation.probes.ceiling.one_line import describe_ceiling
 from lmcli.evaluation.probes.data import ProbeData
 from lmcli.evaluation.probes.report import ProbeReport
-from lmcli.evaluation.row_memory import has_not_learnt, measure_memory, reach_text, recall_tables
+from lmcli.evaluation.ranking_table import ranking_table
+from lmcli.evaluation.row_memory import measure_memory, recall_tables
 from lmcli.evaluation.score import Score, warn_of_unknown
 from lmcli.evaluation.split_differences import Splits, differences_over_splits, splits_error
 from lmcli.evaluation.statistics import stretch_sums
 from lmcli.evaluation.trial_result import TrialResult, optimum_row
 from lmcli.grammars.base import find_companions
 from lmcli.report.progress import OnProgress, warnings_only
-from lmcli.report.result import (
-    BITS_PER_CHAR,
-    PARAMETERS,
-    PERPLEXITY,
-    Block,
-    Column,
-    Metric,
-    Reportable,
-    Result,
-    Table,
-    text,
-)
+from lmcli.report.result import Block, Reportable, Result
 
 # ------------------------------------------------------------------ ranking
 
@@ -72,13 +57,6 @@ class ComparisonRow:
     def is_count_based(self) -> bool:
         """Whether another seed would give the same model."""
         return self.results[0].is_count_based
-
-    @property
-    def flops_per_second(self) -> float:
-        """Of forward passes, while it was trained; 0 where that is not known."""
-        if not all(r.seconds for r in self.results):
-            return 0.0
-        return self.mean(lambda r: r.tokens_seen * r.flops_per_token / r.seconds)
 
     def splits(self, part: Callable[[TrialResult], Score]) -> Splits:
         """Its seeds on the test part, or another, of each split."""
@@ -164,31 +142,6 @@ class Ranking:
 
 # ------------------------------------------------------------------ what `lmcli compare` says
 
-COST_COLUMNS = (
-    Column("name", text("model")),
-    Column("parameters", PARAMETERS),
-    Column("state", Metric("state", 0), needs_room=True),
-    Column("steps", Metric("steps", 0), needs_room=True),
-    Column("million", Metric("M tokens", 1)),
-    Column("seconds", Metric("s", 0)),
-)
-SEEN = (
-    "the sentences of this text stand in it several times, so that models have seen those of the "
-    "held-out part; for sentences that none has seen, look at what planting costs"
-)
-ERRORS = (
-    "bits/char: ± one standard error of {}; against best: bits/char, ± half of the 95 % interval"
-)
-REACH = (
-    "reach: tokens (characters, words) back to the farthest word or fact that still helps; "
-    "0: no help was shown, -: not measured"
-)
-SLOWER_KERNEL = 0.75
-"""of the fastest one's operations a second: below it a row's kernel is told of"""
-SEEDS = 3
-"""what is advised where there is one"""
-ENDED = "ended by: budget, epochs (read often enough), memory (items answered)"
-
 
 @dataclass(frozen=True)
 class Comparison(Reportable):
@@ -208,9 +161,23 @@ class Comparison(Reportable):
     """of what the text has too little to show memory, in one line"""
     ceiling: Mapping[str, Any] | None = None
     """what memory the text rewards"""
+    page: Path | None = None
+    """that shows all of it"""
 
     def result(self) -> Result:
         """The ranking, right answers by gap, the pictures of all probes; the next command."""
+        values = self.values()
+        blocks: list[Block] = [ranking_table(values)]
+        blocks += [*recall_tables(self.rows), *cost_tables(self.rows)]
+        if self.probes:
+            blocks += ProbeReport(self.probes).result().blocks
+        again = f"lmcli sample {shlex.quote(self.ranking.rows[0].results[0].run)}"
+        if any(row["arch"] == "optimum" for row in self.rows):
+            again = f"lmcli cloze {shlex.quote(str(self.folder))}/*"
+        return Result("compare", values, blocks, [again])
+
+    def values(self) -> dict[str, Any]:
+        """What comparison.json holds."""
         values = {
             "corpus": self.corpus,
             "protocol": self.protocol,
@@ -219,81 +186,9 @@ class Comparison(Reportable):
             "too_little": self.too_little or None,
             "ceiling": self.ceiling,
         }
-        blocks: list[Block] = [self.table(), *recall_tables(self.rows), *cost_tables(self.rows)]
         if self.probes is not None:
             values["probes"] = [r.to_json() for r in self.probes]
-        if self.probes:
-            blocks += ProbeReport(self.probes).result().blocks
-        again = f"lmcli sample {shlex.quote(self.ranking.rows[0].results[0].run)}"
-        if any(row["arch"] == "optimum" for row in self.rows):
-            again = f"lmcli cloze {shlex.quote(str(self.folder))}/*"
-        return Result("compare", values, blocks, [again])
-
-    def table(self) -> Table:
-        """The ranking: what each training cost, how it scores, against the best."""
-        part = "test" if all(row["test"] for row in self.rows) else "valid"
-        columns = [
-            *COST_COLUMNS,
-            Column(f"{part}.perplexity", PERPLEXITY),
-            Column(f"{part}.bits_per_char", BITS_PER_CHAR),
-            Column("stopped", text("ended"), needs_room=True),
-            Column("reached", text("reach")),
-            Column("verdict", text("against best")),
-        ]
-        held_out = {"test": "held-out text", "valid": "validation text (there is no test part)"}
-        several = any(len(row.results) > 1 for row in self.ranking.rows)
-        notes = [ERRORS.format("text and seeds" if several else "the text"), REACH]
-        if (self.corpus.get("times_used") or 1) > 1:
-            notes.append(SEEN)
-        rewards = self.ceiling["sentence"] if self.ceiling else ""
-        notes += filter(None, [self.seeds_hint(), self.kernel_note(), rewards, self.too_little])
-        return Table(f"{held_out[part]}, best first", columns, self._table_rows(), "\n".join(notes))
-
-    def seeds_hint(self) -> str:
-        """What more seeds would cost and give, where there is one."""
-        trained = [row for row in self.ranking.rows if not row.is_count_based]
-        if not self.ranking.differences or not trained or any(len(r.results) > 1 for r in trained):
-            return ""
-        seconds = sum(row.mean(lambda r: r.seconds) for row in trained) * (SEEDS - 1)
-        minutes = seconds / 60 / (self.protocol.get("side_by_side") or 1)
-        return (
-            f"one seed: another is assumed to change a score by {100 * ASSUMED_DEVIATION:g} %. "
-            f"--seeds {SEEDS} measures that, in {minutes:.1f} more minutes, and makes its share "
-            f"of the intervals {math.sqrt(SEEDS):.1f} times smaller"
-        )
-
-    def kernel_note(self) -> str:
-        """Whose kernels are slower than the fastest, where all were given the same time."""
-        trained = [row for row in self.ranking.rows if not row.is_count_based]
-        rates = {row.name: row.flops_per_second for row in trained if row.flops_per_second}
-        if not self.protocol.get("minutes") or not rates:
-            return ""
-        fastest = max(rates, key=lambda name: rates[name])
-        shares = {name: rate / rates[fastest] for name, rate in rates.items()}
-        slower = [f"{n} at {share:.1g}" for n, share in shares.items() if share < SLOWER_KERNEL]
-        said = f"times the speed of {fastest}: equal time compares kernels too"
-        return f"per floating point operation {', '.join(slower)} {said}" if slower else ""
-
-    def training_table(self) -> Table:
-        """What each training cost and how far back it reaches, without the ranking."""
-        columns = [*COST_COLUMNS, Column("reached", text("reach"))]
-        columns.append(Column("stopped", text("ended")))
-        return Table("what was trained", columns, self._table_rows(), f"{ENDED}\n{REACH}")
-
-    def _table_rows(self) -> list[dict[str, Any]]:
-        differences = {d.a: d for d in self.ranking.differences}
-        table = []
-        for row in self.rows:
-            is_best = row["name"] == self.ranking.rows[0].name
-            verdict = word_for_best(self.ranking.differences) if is_best else ""
-            if against := differences.get(row["name"]):
-                verdict = against.in_words()
-                if has_not_learnt(row):
-                    verdict = f"not learnt {against.shown()}"
-            millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
-            reach = reach_text(row["reach"])
-            table.append({**row, "verdict": verdict, "million": millions, "reached": reach})
-        return table
+        return values
 
 
 def compare_results(

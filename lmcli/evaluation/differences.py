@@ -11,8 +11,8 @@ be resampled well when there are two or three; so this is a t interval, not a bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -235,6 +235,15 @@ class Difference:
         decimals = min(6, max(0, decimals))
         plus_minus = f" ± {half:.{decimals}f}" if math.isfinite(half) else ""
         return f"({self.bits_per_char:+.{decimals}f}{plus_minus})"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Difference:
+        """An entry of ``differences``, in which what is not finite is null."""
+        ends = {"low": -math.inf, "run_low": -math.inf, "high": math.inf, "run_high": math.inf}
+        ends |= {"degrees": math.inf}
+        given = {f.name: values[f.name] for f in fields(cls)}
+        missing = {name: ends.get(name, math.nan) for name, v in given.items() if v is None}
+        return cls(**given | missing | {"seed_errors": given["seed_errors"]})
 
     def to_json(self) -> dict[str, Any]:
         """An entry of ``differences``."""

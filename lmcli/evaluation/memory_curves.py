@@ -152,10 +152,12 @@ def curves(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[Curve]:
 # ------------------------------------------------------------------ table and chart
 
 
-def recall_by_gap(rows: Sequence[Mapping[str, Any]], task: MemoryTask) -> list[Table]:
-    """Gaps as rows, models as columns; several tables where there are many models."""
+def recall_by_gap(
+    rows: Sequence[Mapping[str, Any]], task: MemoryTask, models: int = MODELS_A_TABLE
+) -> list[Table]:
+    """Gaps as rows, models as columns; several tables where there are more models than that."""
     found = curves(rows, task)
-    groups = [found[i : i + MODELS_A_TABLE] for i in range(0, len(found), MODELS_A_TABLE)]
+    groups = [found[i : i + models] for i in range(0, len(found), models)]
     counts = [one["count"] for curve in found for one in curve.by_gap]
     counts = sorted({min(counts), max(counts)})
     control = "right after the cue" if task.planted else "another question, 3 words back"

@@ -33,6 +33,8 @@ COLORS = {
 MARKERS = dict(zip(COLORS, "sovDPX^d", strict=True))
 PLAIN = "neutral"
 """the name of what is no model, such as chance or the best possible score"""
+CONTROLS = ("order-free reader", "control", "chance", "optimum")
+"""names of series that are no models"""
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
 """of an architecture's first series, its second, ..."""
 
@@ -48,7 +50,7 @@ class Look:
     filled: bool = True
 
 
-NEUTRAL = Look(PLAIN, "", (2, 2))
+NEUTRAL = Look(PLAIN, "|", (4, 2))
 
 
 def arch_of(name: str) -> str | None:
@@ -66,12 +68,12 @@ def arch_of(name: str) -> str | None:
     return None
 
 
-def looks(names: Sequence[str], neutral: Sequence[str] = ()) -> list[Look]:
+def looks(names: Sequence[str]) -> list[Look]:
     """A look for each series; a name of no architecture takes a colour that is free."""
     free = [arch for arch in COLORS if arch not in map(arch_of, names)] or list(COLORS)
     chosen: list[Look] = []
     for place, name in enumerate(names):
-        if name in neutral:
+        if name in CONTROLS:
             chosen.append(NEUTRAL)
             continue
         arch = arch_of(name) or free[place % len(free)]

@@ -32,10 +32,13 @@ from lmcli.report.svg import svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
+    from markupsafe import Markup
 
 LEVELS = 5
 """of colour, in a text whose tokens are coloured"""
-LINE = 72
+SHORT = 44
+"""characters of a cell that stays on one line"""
+LINE = 80
 """characters of a text in one line of strips"""
 
 
@@ -93,7 +96,9 @@ def _templates() -> Environment:
         "lines": lines,
         "marks": marks,
         "tint": tint,
+        "prose": prose,
         "level": level,
+        "is_short": lambda cell: len(cell) <= SHORT,
         "ends": lambda strip: f"{RANGE.show(strip.low)} to {RANGE.show(strip.high)}",
     }
     return environment
@@ -103,6 +108,14 @@ def _templates() -> Environment:
 def _css() -> str:
     template: Template = _templates().get_template("page.css.j2")
     return template.render(light=css_variables(dark=False), dark=css_variables(dark=True))
+
+
+def prose(said: str) -> Markup:
+    """Escaped text in which the name of an option is not broken after its first hyphen."""
+    from markupsafe import Markup, escape
+
+    whole = r'<span class="short">\g<0></span>'
+    return Markup(re.sub(r"(?<![\w-])--[a-z][\w-]*", whole, str(escape(said))))
 
 
 # ------------------------------------------------------------------ tables

@@ -263,6 +263,15 @@ class Result:
         return {"schema": SCHEMA, "command": self.command, **finite(self.values)}
 
 
+def figure_from_json(values: Mapping[str, Any]) -> Figure:
+    """A figure that was saved as `dataclasses.asdict` gives it."""
+    series = [
+        Series(one["name"], [Point(**point) for point in one["points"]], tuple(one["x"]))
+        for one in values["series"]
+    ]
+    return Figure(**{**values, "series": series, "metric": Metric(**values["metric"])})
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page: a heading and what stands below it."""

@@ -43,6 +43,8 @@ LABEL_HEIGHT = 0.062
 DODGE = 0.06
 """between the error bars of neighbouring series, as a share of the distance of two ticks"""
 ONE_AT_A_TIME = threading.Lock()
+DECADES = 8
+"""powers of ten that a log scale shows, counted from the top; lines leave it below"""
 CROWDED = 40
 """points from which on a series is drawn without markers"""
 SVG, XLINK = "http://www.w3.org/2000/svg", "{http://www.w3.org/1999/xlink}href"
@@ -119,10 +121,10 @@ def _draw(figure: Figure, size: Size) -> Drawing:
         axes.axhline(figure.reference, color=MUTED[0], linewidth=1.2, dashes=(2, 2), zorder=1.5)
     _set_y(axes, figure)
     _set_x(axes, figure, places, size)
-    if size == "wide":
+    if size == "wide" and figure.ticks:
         _label_lines(drawing, axes, figure, chosen)
     else:
-        _legend(drawing, axes, figure)
+        _legend(drawing, axes, figure, size)
     return drawing
 
 
@@ -201,7 +203,8 @@ def _set_y(axes: Axes, figure: Figure) -> None:
     if figure.scale == "log" and any(v > 0 for v in values):
         axes.set_yscale("log", nonpositive="mask")
         shown = [p.value for s in figure.series for p in s.points if p.value and p.value > 0]
-        axes.set_ylim(0.5 * min(shown, default=0.1), 2 * max(values))
+        top = 2 * max(values)
+        axes.set_ylim(max(0.5 * min(shown, default=0.1), top * 10.0**-DECADES), top)
         axes.yaxis.set_major_locator(LogLocator(numticks=7))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: power_of_ten(v)))
@@ -226,7 +229,7 @@ def power_of_ten(value: float) -> str:
     >>> power_of_ten(0.001), power_of_ten(1.0), power_of_ten(100.0)
     ('10⁻³', '1', '100')
     """
-    if 0.01 <= value <= 1000:
+    if 0.1 <= value <= 1000:
         return f"{value:g}"
     exponent = str(round(math.log10(value)))
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -267,7 +270,7 @@ def _label_lines(drawing: Drawing, axes: Axes, figure: Figure, chosen: Sequence[
     ends: list[tuple[float, float, str, str]] = []
     for series, look, line in zip(figure.series, chosen, axes.lines, strict=False):
         shares = to_share(axes.transData.transform(line.get_xydata())).tolist()
-        known = [(y, x) for x, y in shares if math.isfinite(y)]
+        known = [(y, x) for x, y in shares if math.isfinite(y) and y >= 0]
         if known:
             ends.append((*known[-1], _short(series.name), _color(look)))
     if figure.reference is not None:
@@ -308,16 +311,16 @@ def _top(group: Sequence[float], room: float) -> float:
     return _bottom(group, room) + room * (len(group) - 1)
 
 
-def _legend(drawing: Drawing, axes: Axes, figure: Figure) -> None:
-    """Names below the axes, where lines have no room at their right."""
+def _legend(drawing: Drawing, axes: Axes, figure: Figure, size: Size) -> None:
+    """Names beside the axes, or below them where there is no room; for lines of any length."""
     handles, names = axes.get_legend_handles_labels()
     if figure.reference is not None:
         handles, names = [*handles, axes.lines[-1]], [*names, figure.line]
     if handles:
-        columns = 1 if max(map(len, names)) > 20 else 2
-        drawing.legend(
-            handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT
-        )
+        more: Any = {"loc": "outside right upper", "ncols": 1}
+        if size == "narrow":
+            more = {"loc": "outside lower center", "ncols": 1 if max(map(len, names)) > 20 else 2}
+        drawing.legend(handles, names, frameon=False, fontsize=FONT, **more)
 
 
 # ------------------------------------------------------------------ an element of the page

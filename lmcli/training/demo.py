@@ -27,6 +27,7 @@ from lmcli.evaluation.filler_cost import cost_tables
 from lmcli.evaluation.forced_choice import CONTROL, check_answers
 from lmcli.evaluation.memory_curves import MemoryTask, recall_by_gap, recall_chart
 from lmcli.evaluation.memory_sentences import memory_sentences
+from lmcli.evaluation.ranking_table import ranking_table, training_table
 from lmcli.grammars.base import (
     Grammar,
     companions,
@@ -207,25 +208,28 @@ class Demo(Reportable):
     """minutes that this machine needs for one"""
     timings: Mapping[str, float]
     """seconds of its parts"""
+    page: Path | None = None
+    """that shows all of it"""
 
     def result(self) -> Result:
         """Ranking, right answers by gap, chart, sentences; the next commands."""
-        ranking, task = self.comparison.result(), self.text.task(self.minutes, LEAST * self.needed)
+        ranking, task = self.comparison.values(), self.text.task(self.minutes, LEAST * self.needed)
         rows, folder = self.comparison.rows, self.comparison.folder
         shown = sorted(rows, key=lambda row: (*self.order, row["name"]).index(row["name"]))
         said = memory_sentences(shown, task)
         items, about = companions(self.text.path)
         paths = {"folder": folder, "text": self.text.path, "items": items, "about": about}
+        paths |= {"page": self.page} if self.page else {}
         values = {
-            **ranking.values,
+            **ranking,
             "sentences": said,
             "order_free": {str(gap): share for gap, share in task.order_free.items()},
             "paths": {n: str(path) for n, path in {**paths, "comparison": folder / RESULT}.items()},
             "timings": self.timings,
         }
-        blocks: list[Block] = [self.comparison.table()]
+        blocks: list[Block] = [ranking_table(ranking)]
         if self.text.is_planted:  # the held-out part of such a text repeats what was trained on
-            blocks = [self.comparison.training_table(), *cost_tables(shown)]
+            blocks = [training_table(ranking), *cost_tables(shown)]
         blocks += [*recall_by_gap(shown, task), recall_chart(shown, task)]
         blocks.append(Passage("\n" + "\n".join(said)))
         return Result("demo", values, blocks, self._next_commands())

@@ -372,12 +372,20 @@ def throttled(send: Callable[[object], object]) -> Callable[[object], None]:
 
 
 def train_run(
-    run: Run, job: Job, group: SingleProcess, going_on: bool, on_progress: OnProgress, watch: Watch
+    run: Run,
+    job: Job,
+    trainer: Trainer | None,
+    going_on: bool,
+    on_progress: OnProgress,
+    watch: Watch,
 ) -> Trained | None:
-    """Train to the end of the budget; None if the callback has stopped it before."""
-    if job.is_count_based:
+    """Train to the end of the budget; None if the callback has stopped it before.
+
+    A model that counts has no trainer.
+    """
+    if trainer is None:
         return job.count_into(run)
-    trainer = job.trainer(group)
+    group = trainer.group
     lines = resume(run, trainer) if going_on else 0
     group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)

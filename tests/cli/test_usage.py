@@ -10,7 +10,7 @@ from lmcli.run import Run
 
 COMMANDS = (
     *("train", "sample", "eval", "demo", "compare", "cloze", "probe", "inspect", "make"),
-    *("export", "list"),
+    *("serve", "export", "list"),
 )
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
@@ -120,7 +120,7 @@ def test_a_long_help_has_its_options_in_groups_of_twelve_at_most(lmcli, command)
     ("arguments", "says"),
     [
         (("trian",), ["no such command 'trian'", "did you mean 'train'?"]),
-        (("serve",), ["no such command 'serve'", "lmcli --help"]),
+        (("fly",), ["no such command 'fly'", "lmcli --help"]),
         (("train", "--minuts", "3"), ["no such option: --minuts", "did you mean '--minutes'?"]),
         (("eval", "RUN", "--cache"), ["no such option: --cache"]),
         (("sample",), ["missing argument 'RUN'", "lmcli sample --help"]),

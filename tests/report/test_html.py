@@ -147,7 +147,12 @@ def test_a_bar_of_a_signed_value_begins_at_zero():
 def test_tokens_are_broken_into_lines_at_the_text_s_own_and_where_they_are_long():
     assert [*lines(Strips("", ["a\n", "b", "c"], []))] == [range(0, 1), range(1, 3)]
     found = [*lines(Strips("", ["word "] * 40, []))]
-    assert [len(line) for line in found] == [14, 14, 12]
+    assert [len(line) for line in found] == [16, 16, 8]
+
+
+def test_the_name_of_an_option_is_not_broken():
+    shown = fragment(Result("x", {}, [Passage("a <b> --minutes 1 and - - or x--y")]))
+    assert 'a &lt;b&gt; <span class="short">--minutes</span> 1 and - - or x--y' in shown
 
 
 def test_slugs_are_different():

@@ -13,7 +13,7 @@ import abc
 import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from lmcli.evaluation.probes.data import ProbeData, ProbedModel, Subjects, labels
@@ -47,6 +47,7 @@ class ProbeResult:
         """The keys of ``lmcli probe NAME --json``."""
         values = {"probe": self.probe, "rows": list(self.rows), "verdict": self.verdict}
         values |= {"summary": list(self.summary), "notes": list(self.notes)}
+        values |= {"figures": [asdict(figure) for figure in self.figures] if self.rows else []}
         return values | ({"differences": list(self.differences)} if self.differences else {})
 
     def pictures(self) -> list[Block]:

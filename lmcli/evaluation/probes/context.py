@@ -73,6 +73,15 @@ class Context(Probe):
     picture = Figure(
         "what forgetting costs: nats a word, by how many tokens are known", (), (),
         Metric("nats", 0, "power"), "up to N tokens known", WORTH, "1 % of perplexity", "log",
+        read=(
+            "Lower is less forgetting: a point says how many nats a word costs more when the model "
+            "has read only the last N tokens (intervals: 95 %). Where a line falls below the "
+            "dashed one, reading further back changes perplexity by less than 1 %."
+        ),
+        caution=(
+            "A line that ends early may mean that the text rewards no longer memory, not that the "
+            "model could have none; see what the text rewards."
+        ),
     )  # fmt: skip
     columns = (
         Column("bucket", text("known")),

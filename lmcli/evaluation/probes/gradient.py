@@ -58,10 +58,28 @@ class Gradient(Probe):
     name = "gradient"
     Settings = GradientSettings
     x = "lag"
-    picture = Figure("", (), (), Metric("", 0, "power"), "tokens back", scale="log", note=LATCHED)
+    picture = Figure(
+        "", (), (), Metric("", 0, "power"), "tokens back", scale="log", note=LATCHED,
+        read=(
+            "A point says how strongly the error at one token reaches the token that many places "
+            "before it while the model is trained: 0.01 means a hundredth of what reaches the "
+            "present token. A line that falls steeply is a gradient that vanishes."
+        ),
+        caution=(
+            "A small gradient says that a connection is hard to learn, not that nothing is "
+            "remembered: compare it with what one token still does (influence)."
+        ),
+    )  # fmt: skip
     shares_picture = Figure(
         "gradient by lag, after training: share of the total over all lags", (), (),
         PERCENT, "up to N tokens back",
+        read=(
+            "A point says which share of the whole gradient falls on tokens up to N places back, "
+            "counted from the point before; all points of a line add up to 100 %."
+        ),
+        caution=(
+            "Small shares far back can still matter where many of them point the same way."
+        ),
     )  # fmt: skip
     columns = (
         Column("initial.half_life", COUNT, "half at lag"),

@@ -50,6 +50,15 @@ class Halflife(Probe):
     picture = Figure(
         "how long units hold what they hold: share of units by half-life", (), (),
         PERCENT, "half-life up to N tokens",
+        read=(
+            "Each point is the share of units whose gate lets half of what they hold go within "
+            "that many tokens; more weight at the right means longer memory. Only gated models "
+            "(gru, lstm) have such numbers."
+        ),
+        caution=(
+            "A unit that could hold something for long need not hold anything useful: this reads "
+            "the gates, not the answers."
+        ),
     )  # fmt: skip
     columns = (
         Column("tenth", Metric("fastest tenth", 1)),

@@ -77,6 +77,15 @@ class Influence(CurveProbe):
     picture = Figure(
         "what one token still does: KL in nats when it is replaced", (), (),
         Metric("", 0, "power"), "tokens back", scale="log",
+        read=(
+            "One token of the past is replaced by another: the line says how much the prediction "
+            "moves, in nats of KL divergence, by how far back that token is. The scale is "
+            "logarithmic: each step down is ten times less."
+        ),
+        caution=(
+            "That a prediction moves does not mean that it becomes better: a model can be moved by "
+            "what it cannot use."
+        ),
     )  # fmt: skip
     columns = (
         Column("lag", COUNT, "lag"),

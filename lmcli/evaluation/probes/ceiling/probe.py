@@ -75,10 +75,27 @@ class Ceiling(Probe):
     picture = Figure(
         "what the text rewards: nats a token that words of the past gain over an n-gram", (), (),
         Metric("nats", 4), "up to N tokens back",
+        read=(
+            "This is about the text, not about a model: a point says how much better the next "
+            "token can be guessed when words up to N tokens back are known too. Where the line no "
+            "longer rises, longer memory has little to gain."
+        ),
+        caution=(
+            "It counts words that return. A text may reward memory that no word which returns can "
+            "show."
+        ),
     )  # fmt: skip
     symbols_picture = Figure(
         "what the text rewards: nats that a symbol tells of one further on", (), (),
         Metric("nats", 0, "power"), "N symbols apart", scale="log",
+        read=(
+            "This is about the text, not about a model: a point says how many nats one symbol "
+            "tells of another that is N symbols further on, on a logarithmic scale."
+        ),
+        caution=(
+            "Pairs of symbols show only a part of what a long context tells; the line is a lower "
+            "bound."
+        ),
     )  # fmt: skip
     columns = (
         Column("tokenizer", text("tokens")),

@@ -80,6 +80,14 @@ class Recall(Probe):
     picture = Figure(
         "knows a word again: right out of five, by tokens since it came", (), (),
         PERCENT, "up to N tokens back", CHANCE,
+        read=(
+            "A word that came N tokens ago is offered beside four that did not come: a point says "
+            "how often the model prefers the right one (95 % intervals). The dashed line is chance."
+        ),
+        caution=(
+            "A model may prefer the word because the topic makes it likely, not because it was "
+            "kept; the control of lmcli probe recall, which only counts words, shows how much."
+        ),
     )  # fmt: skip
     columns = (
         Column("bucket", text("gap")),
