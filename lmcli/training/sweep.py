@@ -118,6 +118,8 @@ class Sweep:
     """trainings side by side"""
     folder: Path
     match: str
+    minutes_needed: float | None = None
+    """by this machine for each training, where that was measured"""
 
     @property
     def dataset(self) -> Dataset:
@@ -155,6 +157,7 @@ class Sweep:
         searched = any(t.search and not t.job.is_count_based for t in self.trials)
         return {
             **vars(job.budget),
+            "minutes_needed": self.minutes_needed,
             "match": self.match,
             "seeds": len(self.datasets),
             "rotations": [dataset.spec.rotation for dataset in self.datasets.values()],
