@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, Any
 from lmcli.errors import UsageError
 from lmcli.report.progress import OnProgress, Stage, warnings_only
 from lmcli.run import Run, free_name
-from lmcli.settings import check_known, text_names, update
+from lmcli.settings import ARCHS as ARCHS
+from lmcli.settings import call_options, check_known, text_names, update
 from lmcli.storage import check_output
 from lmcli.system import preloaded_context
 
@@ -55,11 +56,10 @@ if TYPE_CHECKING:
     from lmcli.generation.generate import Samples
     from lmcli.grammars.base import MadeText
     from lmcli.pages.report import Report
+    from lmcli.run_list import RunList
     from lmcli.training.demo import Demo
     from lmcli.training.plan import Plan
 
-ARCHS = "ngram,window,rnn,gru,lstm"
-"""what `compare` trains by default"""
 IF_TIME = "rnn:activation=relu"
 """what `demo` trains by default where there is time for it"""
 Texts = str | Path | Sequence[str | Path]
@@ -73,6 +73,13 @@ Settings = Mapping[str, Any] | None
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
     return path if isinstance(path, Run) else Run.open(Path(path))
+
+
+def list_runs(folder: str | Path = "runs") -> RunList:
+    """All runs of a folder with their scores, finished or not; nothing but JSON is read."""
+    from lmcli.run_list import list_runs
+
+    return list_runs(Path(folder))
 
 
 def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
@@ -105,6 +112,8 @@ def train(
     workers: int | None = None,
     force: bool = False,
     slim: bool = False,
+    samples: bool = False,
+    tensorboard: str | Path | None = None,
     verbose: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Run:
@@ -112,8 +121,9 @@ def train(
 
     The result is ``run.result("train")``. If `on_progress` stops the training there is none, and
     `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
+    With `samples` a `SampleText` follows each validation; `tensorboard` is a folder for its files.
     """
-    options = _plain(locals())
+    options = call_options(locals())
     from lmcli.training.launch import train
 
     options["output"] = Path(output) if output else free_name(Path("runs"), arch)
@@ -129,13 +139,14 @@ def resume(
 ) -> Run:
     """Continue a training where it stopped, with the texts at their places, or at new ones.
 
-    Of the options of `train`, `device`, `workers`, `slim` and `verbose` may be given, and those
+    Of the options of `train`, `device`, `workers`, `slim`, `samples`, `tensorboard` and `verbose`
+    may be given, and those
     that the run was made with: a value that differs is a RunError.
     """
     from lmcli.training.launch import train
 
     path = run.path if isinstance(run, Run) else Path(run)
-    given = _plain({"texts": texts, **options})
+    given = call_options({"texts": texts, **options})
     return train(given | {"output": path, "resume": True}, on_progress)
 
 
@@ -173,7 +184,7 @@ def compare(
     is given nothing is trained beside them. A callback that stops it makes it a TrainingError.
     The page `html`, if it is given, shows what `report` would, with the probes that `probe` runs.
     """
-    options = _plain(locals()) | {"plan": False}
+    options = call_options(locals()) | {"plan": False}
     on_progress(Stage("loading torch", 0, 0, ""))
     if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
         preloaded_context("lmcli.training.trials")  # it loads torch while this process does
@@ -209,7 +220,7 @@ def demo(
     A training ends early once it answers items that no table reports. `settings` are those of the
     trainings, and `words` and `longest` of the text that is made; `html` names the page.
     """
-    options = _plain(locals())
+    options = call_options(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
     if device in ("auto", "cpu"):
         preloaded_context("lmcli.training.trials")
@@ -230,20 +241,8 @@ def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: An
 
     defaults = {name: p.default for name, p in signature(compare).parameters.items()}
     folder = options.get("output") or free_name(Path("runs"), "compare")
-    given = _plain({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
+    given = call_options({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
     return plan(given, on_progress)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments as options: texts as lists, without the callback."""
-    options = {name: value for name, value in values.items() if name != "on_progress"}
-    if "run" in options:
-        runs = options.pop("run")
-        runs = [runs] if isinstance(runs, Run | str | Path) else runs or ()
-        options["runs"] = [str(run.path if isinstance(run, Run) else run) for run in runs]
-        if runs and options["arch"] is ARCHS:  # the very default, not the same names given
-            options["arch"] = ""
-    return options | {n: text_names(options[n]) for n in ("texts", "valid", "test") if n in options}
 
 
 # ------------------------------------------------------------------ measuring
@@ -352,10 +351,7 @@ def report(
     force: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Report:
-    """Write the page of a run or of a comparison's folder; SOURCE.html if no name is given.
-
-    With `probes` the memory curves that were not saved are measured, which takes some minutes.
-    """
+    """Write the page of a run or a comparison; with `probes` its memory curves are measured."""
     from lmcli.pages.report import write_report
 
     return write_report(source, output, png, csv, probes, force, on_progress)
@@ -444,7 +440,11 @@ def make(
 def export(
     run: RunLike, *, to: str = "numpy", output: str | Path | None = None, force: bool = False
 ) -> Export:
-    """Write a run as a folder that others can use; `numpy`: text is sampled without torch."""
+    """Write a run as a folder that others can use.
+
+    `numpy`: text is sampled without torch; `onnx`: a file for any runtime of ONNX; `hf`: the layout
+    of the Hugging Face Hub, read again by `lmcli.generation.export.load_hf`.
+    """
     from lmcli.generation.export import export_run
 
     return export_run(load(run), to, None if output is None else Path(output), force)

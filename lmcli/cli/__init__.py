@@ -44,12 +44,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _man(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from lmcli.cli.man_page import man_page
+
+        typer.echo(man_page(ctx.command), nl=False)
+        raise typer.Exit
+
+
 @app.callback()
 def lmcli(
     ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    man: Annotated[
+        bool,
+        typer.Option("--man", callback=_man, is_eager=True, help="Print the manual page (roff)."),
     ] = False,
 ) -> None:
     """Train small language models on your own text and measure how far back each one remembers.

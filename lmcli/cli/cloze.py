@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -14,7 +12,7 @@ DEFAULT = o.defaults(api.cloze)
 
 
 def cloze(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Trained runs.")],
+    runs: Annotated[list[Path], o.argument("RUN...", "Trained runs.")],
     text: Annotated[
         str | None, o.option("--text", about="A text with a blank: ___ .", metavar="TEXT")
     ] = DEFAULT.text,

@@ -26,8 +26,9 @@ def read_config(ctx: typer.Context, path: Path | None) -> Path | None:
             f"cannot read config '{path}': {(error.strerror or 'no such file').lower()}",
             "check the path given to --config",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config '{path}': {error}", "a line of it: minutes = 3") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition(";")[0]
+        raise UsageError(f"config '{path}': {reason}", "a line of it: minutes = 3") from None
     command = ctx.info_name or ""
     known = _options(ctx)
     defaults: dict[str, Any] = {}

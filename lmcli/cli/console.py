@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmcli.report.charset import OBEYED
 from lmcli.report.progress import Message
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def emit_lines(lines: Sequence[str]) -> None:
 
 
 def note(message: str) -> None:
-    """A line on stderr."""
-    say(message)
+    """A line on stderr; what a terminal would obey is shown."""
+    say(message.translate(OBEYED))
 
 
 def console(stderr: bool = False) -> Console:
@@ -84,7 +85,7 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """A warning on stderr."""
-    say(f"{label('warning:', 'yellow')} {message}")
+    say(f"{label('warning:', 'yellow')} {message.translate(OBEYED)}")
 
 
 def show_message(event: object) -> None:

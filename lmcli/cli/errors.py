@@ -17,12 +17,16 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from lmcli.cli.completion import bash_values
 from lmcli.cli.console import label, say
 from lmcli.cli.environment import warn_of_unknown_variables
 from lmcli.cli.help_panels import arrange
 from lmcli.errors import LmcliError, StorageError, UsageError, did_you_mean
+from lmcli.report.charset import OBEYED
 
 INTERRUPTED = 130
+OF_ITS_OWN = {("eval", "LMCLI_SPLIT"), ("make", "LMCLI_LEVEL"), ("compare", "LMCLI_WORKERS")}
+"""options that mean another thing elsewhere: they read the variable of their command only"""
 WrongUsage: Any = typer.BadParameter.__bases__[0]
 """what the parser raises for a command line that does not fit; typer does not export it"""
 
@@ -45,7 +49,7 @@ class LazyCommands(dict[str, Any]):
                 if option.envvar:  # the variable of this command goes first
                     names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
                     own = names[0].replace("LMCLI_", f"LMCLI_{name.upper()}_")
-                    option.envvar = [own, *names]
+                    option.envvar = [own] if (name, *names) in OF_ITS_OWN else [own, *names]
             arrange(command)
         return command
 
@@ -75,13 +79,28 @@ class LmcliGroup(TyperGroup):
         """
         words = args[0] if args else extra.get("args")
         words = sys.argv[1:] if words is None else list(words)
+        values = bash_values(self._unfinished)
+        if values is not None:
+            typer.echo("\n".join(values))
+            sys.exit(0)
         try:
             code = super().main(*args, **extra | {"standalone_mode": False, "obj": words})
+            sys.stdout.flush()
         except WrongUsage as error:
             wrong = _in_our_words(error)
             _report(wrong)
             code = wrong.exit_code
+        except OSError as error:  # of --help and --version
+            code = _exit_code(error)
+            if code is None:
+                raise
         sys.exit(code or 0)
+
+    def _unfinished(self, words: list[str]) -> Any:
+        """The context of the command that an unfinished command line calls."""
+        name, *rest = words or ["lmcli"]
+        command = self.commands.get(name, self)
+        return command.make_context(name, rest, resilient_parsing=True)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and answer for what it raises."""
@@ -94,7 +113,9 @@ class LmcliGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             _report(LmcliError("out of memory", "a smaller text, or --set hidden=128 batch=8"))
             raise typer.Exit(1) from None
         except ModuleNotFoundError as error:
@@ -110,23 +131,35 @@ class LmcliGroup(TyperGroup):
         return result
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch on a CPU or torch on a GPU finds no memory."""
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
 def _exit_code(error: OSError) -> int | None:
-    """Report a full disk or a missing permission and return the exit code; None for other errors.
+    """Report what the system refuses and return the exit code; None where it names no file.
 
     A closed pipe is exit code 0: its reader has seen enough.
     """
-    if error.errno == errno.EPIPE:
-        with suppress(OSError):  # nothing more can be said; keep the exit quiet as well
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.errno == errno.EPIPE or (full and not error.filename):
+        with suppress(OSError):  # nothing more can be written: let the exit not try it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if error.errno == errno.EPIPE:
+            return 0
     place = error.filename or "the output"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _report(StorageError(f"no space left for '{place}'", "free some space"))
-        return 1
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        _report(StorageError(f"no permission for '{place}'", "choose another place"))
-        return 1
-    return None
+    if full:
+        problem = StorageError(f"no space left for '{place}'", "free some space")
+    elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        problem = StorageError(f"no permission for '{place}'", "choose another place")
+    elif error.filename and error.errno:
+        what = os.strerror(error.errno).lower()
+        problem = StorageError(f"cannot use '{place}': {what}", "choose another name or place")
+    else:
+        return None
+    _report(problem)
+    return 1
 
 
 def _in_our_words(error: Any) -> UsageError:
@@ -147,4 +180,4 @@ def _in_our_words(error: Any) -> UsageError:
 
 def _report(error: LmcliError) -> None:
     for word, color, message in (("error:", "red", error.problem), ("hint:", "cyan", error.hint)):
-        say(f"{label(word, color)} {' '.join(message.split())}")
+        say(f"{label(word, color)} {' '.join(message.split()).translate(OBEYED)}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -14,7 +12,7 @@ DEFAULT = o.defaults(api.evaluate)
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, o.argument("RUN", "A trained run.")],
     texts: o.Texts = None,
     split: Annotated[
         str | None,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -14,13 +12,18 @@ DEFAULT = o.defaults(api.export)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, o.argument("RUN", "A trained run.")],
     to: Annotated[
-        str, o.option("--to", about="numpy: text is sampled without torch.", metavar="KIND")
+        str,
+        o.option(
+            "--to",
+            about="numpy (samples without torch), onnx, or hf (Hugging Face Hub).",
+            metavar="KIND",
+        ),
     ] = DEFAULT.to,
     output: Annotated[
         Path | None,
-        o.option("--output", "-o", about="The folder.", default="RUN-numpy", metavar="FOLDER"),
+        o.option("--output", "-o", about="The folder.", default="RUN-KIND", metavar="FOLDER"),
     ] = None,
     force: o.Force = False,
     as_json: o.Json = False,
@@ -32,6 +35,10 @@ def export(
     [bold]Examples[/]
 
       lmcli export runs/mine --to numpy -o mine-to-go
+
+      lmcli export runs/mine --to onnx      (for other languages and programs)
+
+      lmcli export runs/mine --to hf        (weights, config and a model card)
     """
     from lmcli.cli.console import emit
 

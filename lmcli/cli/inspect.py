@@ -14,7 +14,7 @@ DEFAULT = o.defaults(api.inspect)
 
 
 def inspect(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, o.argument("RUN", "A trained run.")],
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text, a file, or - for stdin.")],
     gate: Annotated[
         str | None, o.option("--gate", about="Show this one, such as forget.", metavar="NAME")

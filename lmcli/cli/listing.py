@@ -1,11 +1,10 @@
-"""``lmcli list``: what there is to choose from."""
+"""``lmcli list``: what there is to choose from, and what was trained."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
+from lmcli import api
 from lmcli.cli import options as o
 
 EXAMPLE = "chosen: from the text and the budget; none: left out. Example: --set hidden=128"
@@ -13,21 +12,31 @@ EXAMPLE = "chosen: from the text and the budget; none: left out. Example: --set 
 
 def list_members(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the settings of this one.")
+        str | None,
+        o.argument("NAME", "Show the settings of this one; with --runs, look in this folder."),
     ] = None,
+    runs: Annotated[
+        bool, o.option("--runs", about="Show all runs of a folder with their scores.")
+    ] = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
 ) -> None:
-    """Show architectures, tokenizers, grammars and probes, or the settings of one.
+    """Show architectures, tokenizers, grammars and probes, the settings of one, or your runs.
 
     [bold]Examples[/]
 
       lmcli list
 
       lmcli list lstm
+
+      lmcli list --runs
     """
     from lmcli.cli.console import emit
+
+    if runs:
+        emit(api.list_runs(name or "runs").result(), as_json, quiet)
+        return
     from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 
     families = (MODELS, TOKENIZERS, GRAMMARS, PROBES)

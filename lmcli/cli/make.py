@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 
 
 def make(
-    grammar: Annotated[str, typer.Argument(metavar="GRAMMAR", help="lmcli list shows them.")],
+    grammar: Annotated[str, o.argument("GRAMMAR", "lmcli list shows them.")],
     output: Annotated[
         Path | None,
         o.option("--output", "-o", about="The text.", default="GRAMMAR.txt", metavar="F.txt"),

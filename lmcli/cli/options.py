@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lmcli.cli.completion import completer
 from lmcli.cli.config import read_config
 from lmcli.errors import UsageError
 from lmcli.settings import one_of as one_of
@@ -47,7 +48,14 @@ def option(*flags: str, about: str, default: str = "", **more: Any) -> Any:
     about += f" [dim]\\[default: {default}][/dim]" if default else ""
     long = next(flag for flag in flags if flag.startswith("--"))
     variable = "LMCLI_" + long.split("/")[0].lstrip("-").replace("-", "_").upper()
-    return typer.Option(*flags, envvar=variable, show_envvar=False, help=about, **more)
+    more |= {"envvar": variable, "show_envvar": False, "autocompletion": completer(long)}
+    return typer.Option(*flags, help=about, **more)
+
+
+def argument(metavar: str, about: str, **more: Any) -> Any:
+    """A typer argument; its metavar decides what it is completed by."""
+    completion = completer(metavar)
+    return typer.Argument(metavar=metavar, help=about, autocompletion=completion, **more)
 
 
 def defaults(function: Callable[..., Any]) -> Any:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -17,9 +15,9 @@ DEFAULT = o.defaults(api.probe)
 def probe(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME] RUN... [TEXT...]",
-            help="A probe (all that apply without one), trained runs, other texts than their own.",
+        o.argument(
+            "[NAME] RUN... [TEXT...]",
+            "A probe (all that apply without one), trained runs, other texts than their own.",
             show_default=False,
         ),
     ] = None,

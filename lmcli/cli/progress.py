@@ -1,6 +1,6 @@
 """What a long command shows while it works, and how it is stopped.
 
-**In:** the events of `lmcli.report.progress`; Ctrl-C and SIGTERM.
+**In:** the events of `lmcli.report.progress`; Ctrl-C, SIGTERM, SIGHUP.
 **Out:** bars on stderr that vanish when done and never reach a pipe; remarks and warnings; an
 answer to each event: whether to stop.
 """
@@ -17,11 +17,22 @@ from types import FrameType
 from typing import Any
 
 from lmcli.cli.console import console, note, warn
-from lmcli.report.progress import Finished, Message, Stage, TimeLeft, Training, Trainings
+from lmcli.report.progress import (
+    Finished,
+    Message,
+    SampleText,
+    Stage,
+    TimeLeft,
+    Training,
+    Trainings,
+)
+
+STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+"""Ctrl-C; what asks a process to end; what it gets when its terminal is closed"""
 
 
 class Stop:
-    """Whether the user wants to stop; set by Ctrl-C and SIGTERM."""
+    """Whether the user wants to stop; set by the signals of `STOPPING`."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -31,13 +42,13 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM."""
+        """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.signal
 
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Within, Ctrl-C and SIGTERM ask to stop at the next step; a second Ctrl-C stops at once."""
+    """Within, a signal asks to stop at the next step; a second Ctrl-C stops at once."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -45,7 +56,8 @@ def graceful_stop() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    ignored = {s for s in STOPPING if signal.getsignal(s) == signal.SIG_IGN}  # as nohup does
+    before = {s: signal.signal(s, ask) for s in STOPPING if s not in ignored}
     try:
         yield stop
     finally:
@@ -80,11 +92,9 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         if self.draws:
-            from rich.progress import BarColumn, Progress, TextColumn
+            from lmcli.cli.training_bars import TrainingBars
 
-            columns = TextColumn("{task.description:<7}"), TextColumn("{task.fields[status]}")
-            bar, err = BarColumn(bar_width=None), console(stderr=True)
-            self.bars = Progress(columns[0], bar, columns[1], console=err, transient=True)
+            self.bars = TrainingBars(console(stderr=True))
             self.context.enter_context(self.bars)
         return self
 
@@ -125,6 +135,10 @@ class ProgressDisplay:
             self._move(ALL, 0.0, 1.0, "")
         elif isinstance(event, Training):
             self._move(event.name, event.fraction, 1.0, self._status(event))
+            if not self.time_left:
+                self.bars.add_to_curve(event)
+        elif isinstance(event, SampleText):
+            self.bars.print_sample(event)
         elif isinstance(event, Finished) and event.name in self.tasks:
             self._move(event.name, 1.0, 1.0, f"{self.bits.get(event.name, '')}  done".strip())
         if self.time_left and isinstance(event, Training | Finished):

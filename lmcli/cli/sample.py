@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lmcli import api
 from lmcli.cli import options as o
+from lmcli.errors import UsageError
+from lmcli.report.charset import OBEYED
 
 if TYPE_CHECKING:
     from lmcli.generation.generate import Samples
@@ -22,7 +22,7 @@ FLUSH_SECONDS = 0.03
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A trained run.")],
+    run: Annotated[Path, o.argument("RUN", "A trained run.")],
     prompt: Annotated[
         str, o.option("--prompt", "-p", about="Text to continue; - reads standard input.")
     ] = DEFAULT.prompt,
@@ -86,6 +86,8 @@ def sample(
 
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if as_json and not length and not stop:
+        raise UsageError("--length 0 --json never ends: JSON comes whole", "give a --length")
     samples = api.sample(
         run,
         prompt,
@@ -132,6 +134,7 @@ class _Page:
     def __init__(self) -> None:
         sys.stdout.flush()
         self.out, self.encoding = sys.stdout.buffer, sys.stdout.encoding or "utf-8"
+        self.shown = sys.stdout.isatty()
         self.held: list[str] = []
         self.ends = ""
         self.written = 0.0
@@ -162,5 +165,7 @@ class _Page:
     def flush(self) -> None:
         """Write everything held."""
         text, self.held = "".join(self.held), []
+        if self.shown:
+            text = text.translate(OBEYED)
         self.out.write(text.encode(self.encoding, "replace"))
         self.out.flush()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def serve(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Trained runs, or folders of them."),
+        o.argument("RUN...", "Trained runs, or folders of them."),
     ] = None,
     port: Annotated[
         int, o.option("--port", about="0 takes a free one.", min=0, max=65535, metavar="N")

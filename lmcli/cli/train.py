@@ -46,6 +46,16 @@ Rotation = Annotated[
 ]
 Resume = Annotated[bool, o.option("--resume", about="Go on with the run where it stopped.")]
 Slim = Annotated[bool, o.option("--slim", about="Delete what only --resume needs when done.")]
+Samples = Annotated[
+    bool,
+    o.option("--samples", about="Show a line of text by the model now and then (on a terminal)."),
+]
+TensorBoard = Annotated[
+    Path | None,
+    o.option(
+        "--tensorboard", about="Also write losses for TensorBoard to this folder.", metavar="DIR"
+    ),
+]
 
 
 def train(
@@ -72,6 +82,8 @@ def train(
     resume: Resume = False,
     force: o.Force = False,
     slim: Slim = False,
+    samples: Samples = False,
+    tensorboard: TensorBoard = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -86,6 +98,8 @@ def train(
       lmcli train my.txt --arch gru --tokenizer word --minutes 10
 
       lmcli train names.txt --documents line --steps 2000
+
+      lmcli train my.txt --samples
 
       lmcli train --resume -o runs/mine
 
@@ -105,16 +119,18 @@ def train(
     main = os.environ.get("RANK", "0") == "0"
     with ProgressDisplay(main and not quiet and not as_json, stoppable=True) as display:
         if resume:
-            run = api.resume(output or "", **o.given(ctx, api.train), on_progress=display)
+            given = o.given(ctx, api.train) | {"samples": samples and display.draws}
+            run = api.resume(output or "", **given, on_progress=display)
         else:
-            run = api.train(**o.values(ctx, api.train), on_progress=display)
+            values = o.values(ctx, api.train) | {"samples": samples and display.draws}
+            run = api.train(**values, on_progress=display)
     stop = display.stop.exit_code if display.stop else 128 + signal.SIGTERM
     if isinstance(run, ReadOnlyRun):  # the main process of torchrun reports
         raise typer.Exit(stop if display.stop else 0)
-    values = run.result("train")
-    if values is None:
+    result = run.result("train")
+    if result is None:
         step = read_json(run.path / TRAINING_COPY)["step"]
         again = shlex.join(["lmcli", "train", "--resume", "-o", str(run.path)])
         note(f"stopped at step {step}; go on with: {again}")
         raise typer.Exit(stop)
-    emit(train_result(values), as_json, quiet)
+    emit(train_result(result), as_json, quiet)

@@ -11,12 +11,15 @@ The cache is keyed by content, never by path: edit a text, and its ids are made 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
 import time
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +31,7 @@ from typing import Any
 import numpy as np
 
 import lmcli
+import lmcli.tokenizers
 from lmcli.data.corpus import Corpus
 from lmcli.data.text import Limits
 from lmcli.registry import TOKENIZERS
@@ -40,6 +44,8 @@ COUNTED = 1 << 20
 """tokens counted at once: of a memory-mapped array no more need be in memory"""
 _STEP = 1 << 20  # bytes checked at a time
 _STALE = 86_400  # seconds after which a half-written entry was left by a process that was killed
+MOST_CACHED = 8 << 30
+"""bytes of all entries; the ones used longest ago are removed"""
 
 
 @dataclass(frozen=True)
@@ -179,14 +185,25 @@ def _hold(parts: Iterator[Ids], dtype: np.dtype[Any], memory: int) -> Ids:
 
 def _key(corpus: Corpus, tokenizer_name: str, settings: Settings) -> str:
     text, chosen = corpus.spec.identity(), dataclasses.asdict(settings)
-    parts = [FORMAT, lmcli.__version__, text, tokenizer_name, chosen]
+    made_by = [lmcli.__version__, unicodedata.unidata_version, _tokenizers_digest()]
+    parts = [FORMAT, made_by, text, tokenizer_name, chosen]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _tokenizers_digest() -> str:
+    """Of the code of lmcli's tokenizers, and of the library that some use."""
+    digest = hashlib.sha256(importlib.metadata.version("tokenizers").encode())
+    for file in sorted(Path(lmcli.tokenizers.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _save(entry: Path, corpus: Corpus, tokenizer: Tokenizer, counter: ProgressCounter) -> bool:
     """Write a cache entry whole or not at all; whether it is there now."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.parent.chmod(0o700)  # the ids are the text
         _sweep(entry.parent)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder:
             new = Path(folder) / "entry"
@@ -198,11 +215,43 @@ def _save(entry: Path, corpus: Corpus, tokenizer: Tokenizer, counter: ProgressCo
             about = {"tokenizer": text, "tokenizer_checksum": zlib.crc32(text.encode())}
             about |= {"checksums": checksums}
             (new / "about.json").write_text(json.dumps(about), encoding="utf-8")
-            shutil.rmtree(entry, ignore_errors=True)  # a damaged one
-            new.rename(entry)
+            _put(new, entry, tokenizer.name, Path(folder) / "damaged")
+        _evict(entry)
     except OSError:
         return False
     return True
+
+
+def _put(new: Path, entry: Path, tokenizer_name: str, aside: Path) -> None:
+    """Give a whole entry its name; a whole one that another process has put there meanwhile stays.
+
+    Other processes may be reading that one.
+    """
+    try:
+        new.rename(entry)
+    except OSError:
+        if _load(entry, tokenizer_name):
+            return
+        with suppress(FileNotFoundError):
+            entry.rename(aside)  # a damaged one
+        with suppress(OSError):  # unless another process has been quicker
+            new.rename(entry)
+
+
+def _evict(kept: Path) -> None:
+    """Remove the entries used longest ago, as long as all together are too large."""
+    used = dict[Path, tuple[float, int]]()
+    for entry in kept.parent.glob("[!.]*"):
+        with suppress(OSError):
+            size = sum(file.stat().st_size for file in entry.iterdir())
+            used[entry] = entry.stat().st_mtime, size
+    total = sum(size for _, size in used.values())
+    for entry in sorted(used, key=lambda entry: used[entry][0]):
+        if total <= MOST_CACHED:
+            return
+        if entry != kept:
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= used[entry][1]
 
 
 def _sweep(folder: Path) -> None:
@@ -234,6 +283,8 @@ def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
             name: _map(entry / f"{name}.ids", smallest_dtype(tokenizer), checksum)
             for name, checksum in about["checksums"].items()
         }
+        with suppress(OSError):
+            os.utime(entry)  # it was used
         return TokenizedCorpus(tokenizer, ids["train"], ids["valid"], ids.get("test"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

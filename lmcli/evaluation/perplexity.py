@@ -20,7 +20,7 @@ import numpy as np
 from lmcli.data.corpus import find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.text import TextOptions
-from lmcli.errors import TextError
+from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
     ROWS,
@@ -263,6 +263,10 @@ def evaluate_run(
     if split is None and not texts:
         split = default_part(run, on_progress)
     if split is not None:
+        for name, value in reading.items():
+            if value != getattr(TextOptions(), name) and not (name == "documents" and not value):
+                problem = f"--{name} {value}: the run's own text is read as it was in training"
+                raise UsageError(problem, "name a text, or leave it out")
         names, documents = _recorded_split(run, texts, split, on_progress)
     else:
         unit = reading["documents"] or run.record.corpus["options"]["documents"]

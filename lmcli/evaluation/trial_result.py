@@ -178,9 +178,9 @@ def _path_name(path: Path, taken: Sequence[str]) -> str:
 
 def _fingerprint(run: Run) -> str:
     """All that makes a run, except its seed and which blocks of the text it held out."""
-    left_out = ("seed", "command", "versions")
+    left_out = ("seed", "command", "versions", "id")
     record = {k: v for k, v in vars(run.record).items() if k not in left_out}
-    record["corpus"] = {**record["corpus"], "rotation": 0}
+    record["corpus"] = {**record["corpus"], "rotation": 0, "folders": None}
     if (run.result("train") or {}).get("race"):  # each seed has searched for its own
         record["training"] = {**record["training"], "learning_rate": None}
         record["settings"] = {**record["settings"], "order": None}

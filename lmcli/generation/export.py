@@ -1,10 +1,10 @@
-"""A run for others: a folder from which text can be sampled without torch.
+"""A run for others: without torch, as ONNX, or in the layout of the Hugging Face Hub.
 
-**In:** a trained run whose architecture has a NumPy model.
-**Out:** a run of its own, weights only, with a page that says how to use it.
-
-The output is a run like any other, so every command reads it; those that need only the NumPy model
-(`lmcli sample`) also run on a machine without torch.
+**In:** a trained run.
+**Out:** a folder, and what was written (`Export`). That of ``--to numpy`` is a run of its own,
+weights only, so every command reads it; those that need only the NumPy model (`lmcli sample`) also
+run on a machine without torch. The others: onnx_export.py, hf_export.py; they are read by
+`load_tokenizer` and `load_hf`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lmcli.errors import RunError, UnknownNameError, UsageError, did_you_mean
+from lmcli.generation.export_folder import load_tokenizer as load_tokenizer
+from lmcli.generation.hf_export import export_hf
+from lmcli.generation.hf_export import load_hf as load_hf
+from lmcli.generation.onnx_export import export_onnx
 from lmcli.registry import NUMPY_MODELS
 from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
@@ -38,12 +42,13 @@ class Export(Reportable):
         columns = [Column(name, text(name)) for name in ("output", "arch", "to")]
         columns.append(Column("bytes", COUNT, "bytes"))
         values = asdict(self)
-        command = f"lmcli sample {shlex.quote(self.output)}"
+        path = shlex.quote(self.output)
+        command = f"lmcli sample {path}" if self.to == "numpy" else f"cat {path}/README.md"
         return Result("export", values, [Facts(columns, values)], [command])
 
 
 def export_run(run: Run, to: str, output: Path | None, force: bool) -> Export:
-    """Write the run in a form that others can use; `output` is RUN-numpy if not given."""
+    """Write the run in a form that others can use; `output` is RUN-KIND if not given."""
     if to not in WRITERS:
         raise UsageError(f"--to {to}: no such choice", did_you_mean(to, WRITERS))
     source = run.path if run.path.name not in ("", "..") else run.path.resolve()
@@ -109,5 +114,5 @@ From Python, in this folder:
 """
 
 
-WRITERS = {"numpy": export_numpy}
+WRITERS = {"numpy": export_numpy, "onnx": export_onnx, "hf": export_hf}
 """writers by the name of the form"""

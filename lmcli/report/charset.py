@@ -8,8 +8,10 @@ or a line end.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ASCII = str.maketrans(
     {"±": "~", "–": "-", "…": "...", "×": "x", "█": "#", "┄": "-", "│": "|", "└": "+", "─": "-"}

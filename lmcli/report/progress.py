@@ -50,6 +50,17 @@ class Training:
     """on the validation part, None between validations"""
     tokens: int
     seconds: float
+    valid: float | None = None
+    """validation loss in nats a token, None between validations"""
+
+
+@dataclass(frozen=True)
+class SampleText:
+    """A text by a model that is being trained."""
+
+    name: str
+    step: int
+    text: str
 
 
 @dataclass(frozen=True)

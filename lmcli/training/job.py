@@ -45,6 +45,7 @@ from lmcli.training.defaults import (
 )
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.trainer import Progress, Trainer
+from lmcli.training.watch import Watch
 
 REPORT_INTERVAL = 0.1
 """seconds between two progress events that a child process sends"""
@@ -157,7 +158,7 @@ class Job:
         if progress.valid is not None:
             bits = progress.valid * valid.targets / max(1, valid.part.chars) / math.log(2)
         spent = progress.tokens, progress.seconds
-        return Training(name, progress.fraction, progress.loss, bits, *spent)
+        return Training(name, progress.fraction, progress.loss, bits, *spent, progress.valid)
 
     def description(self, verbose: bool = False) -> list[str]:
         """What was chosen, in lines for the user."""
@@ -371,18 +372,28 @@ def throttled(send: Callable[[object], object]) -> Callable[[object], None]:
 
 
 def train_run(
-    run: Run, job: Job, group: SingleProcess, going_on: bool, on_progress: OnProgress
+    run: Run,
+    job: Job,
+    trainer: Trainer | None,
+    going_on: bool,
+    on_progress: OnProgress,
+    watch: Watch,
 ) -> Trained | None:
-    """Train to the end of the budget; None if the callback has stopped it before."""
-    if job.is_count_based:
+    """Train to the end of the budget; None if the callback has stopped it before.
+
+    A model that counts has no trainer.
+    """
+    if trainer is None:
         return job.count_into(run)
-    trainer = job.trainer(group)
+    group = trainer.group
     lines = resume(run, trainer) if going_on else 0
     group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)
-    for progress in steps:
-        if group.should_stop(bool(on_progress(job.event(job.arch, progress)))):
-            break
+    with watch.watching(trainer.model, run.tokenizer, job.arch, on_progress) as see:
+        for progress in steps:
+            see(progress)
+            if group.should_stop(bool(on_progress(job.event(job.arch, progress)))):
+                break
     steps.close()
     group.finish()
     return Trained.by(trainer) if trainer.reason_to_stop() else None

@@ -41,6 +41,8 @@ def train(options: Mapping[str, Any], on_progress: OnProgress) -> Run:
     With `resume` the options hold only what the caller has given.
     """
     path, on_progress = Path(options["output"]), SlowdownWatch(on_progress)
+    if options["resume"] and options.get("force"):
+        raise UsageError("--resume goes on with a run, --force replaces it", "leave one out")
     count = _workers(options.get("workers"), path if options["resume"] else None)
     if count > 1 and "-" in (options.get("texts") or ()):
         raise UsageError("several workers cannot share standard input", "name a file")
@@ -107,9 +109,11 @@ def _train(
     from lmcli.training.checkpoint import save_result
     from lmcli.training.distributed import joined
     from lmcli.training.job import new_job, resumed_job, train_run
+    from lmcli.training.watch import Watch
 
     path, going_on = Path(options["output"]), bool(options["resume"])
     with joined(rendezvous, lambda: _resume_hint(path)) as group, _writing(path, group.is_main):
+        watch = Watch.of(options, group.is_main)
         report = on_progress if group.is_main else _only_training(on_progress)
         with group.local_main_first():
             if going_on:
@@ -124,11 +128,12 @@ def _train(
             group.check_same(job.fingerprint)
         if not group.is_main:
             run = ReadOnlyRun(path, job.record(), job.dataset.tokenized.tokenizer)
-        elif not going_on:
+        trainer = None if job.is_count_based else job.trainer(group)  # it shows if memory lacks
+        if group.is_main and not going_on:
             run = job.create(path, options["force"])
         for line in job.description(options.get("verbose", False)):
             report(Message(line))
-        trained = train_run(run, job, group, going_on, report)
+        trained = train_run(run, job, trainer, going_on, report, watch)
     if trained is not None and group.is_main:
         model = run.model()
         valid, test = score_parts(model, run.tokenizer, job.dataset)

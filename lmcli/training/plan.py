@@ -65,13 +65,20 @@ def _text_words(dataset: Dataset) -> list[str]:
     """The texts, how they are read and split, and the tokenizer with its settings."""
     spec = dataset.spec
     options = {**changed(spec.options), "documents": spec.options.documents}
-    words = [*spec.texts, "--tokenizer", dataset.tokenizer]
+    words = [*map(_as_argument, spec.texts), "--tokenizer", dataset.tokenizer]
     words += [w for name, value in options.items() for w in (f"--{name}", str(value))]
     words += ["--split", spec.split] if spec.split != "interleaved" else []
     words += [w for text in spec.valid for w in ("--valid", text)]
     words += [w for text in spec.test for w in ("--test", text)]
     tokenizer = TOKENIZERS.load(dataset.tokenizer).Settings(**dataset.tokenizer_settings)
     return words + _set_words(tokenizer)
+
+
+def _as_argument(text: str) -> str:
+    """The name of a text that the command line does not take for an option."""
+    if "\n" in text:
+        raise UsageError(f"a plan has a line a command: {text!r} has two lines", "rename the file")
+    return f"./{text}" if text.startswith("-") else text
 
 
 def _set_words(settings: Any) -> list[str]:

@@ -78,9 +78,8 @@ def _trials(
     A width given for all is the LSTM's where others are matched to it; a row's own is as it is.
     """
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
-    width = None
-    if match != "width" and "hidden" in pairs:
-        width = update(LSTMSettings(), pairs).hidden
+    width = lstm_width(options)
+    if width:
         pairs = {name: value for name, value in pairs.items() if name != "hidden"}
     made = []
     for spec in specs:
@@ -102,6 +101,14 @@ def _trials(
     return made
 
 
+def lstm_width(options: Mapping[str, Any]) -> int | None:
+    """The width that is given for all, where it is an LSTM's and the others are matched to it."""
+    pairs = options["settings"] or {}
+    if options["match"] == "width" or "hidden" not in pairs:
+        return None
+    return update(LSTMSettings(), pairs).hidden
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The trainings of a comparison, prepared."""
@@ -120,6 +127,8 @@ class Sweep:
     match: str
     minutes_needed: float | None = None
     """by this machine for each training, where that was measured"""
+    width: int | None = None
+    """given for all: an LSTM's, to which the others are matched"""
 
     @property
     def dataset(self) -> Dataset:
@@ -139,6 +148,14 @@ class Sweep:
         for trial in self.trials:
             rows.setdefault(trial.row, trial.job)
         lines += [describe_defaults(j.arch, j.settings, j.training) for j in rows.values()]
+        if self.width and any(
+            getattr(j.settings, "hidden", 0) != self.width for j in rows.values()
+        ):
+            what = "parameters" if self.match == "params" else self.match
+            lines.append(
+                f"hidden={self.width} is the width of an LSTM; the others have as many {what} "
+                "(--match width: the same width)"
+            )
         count = sum(not trial.job.is_count_based for trial in self.trials)
         if count and (minutes := self.trials[0].job.budget.minutes):
             each = f"{count} training{'s' * (count > 1)} of {minutes:g} min"
@@ -205,7 +222,8 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     loaded = load_datasets(spec, rotations, options["tokenizer"], pairs, on_progress)
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
-    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match)
+    width = lstm_width(options)
+    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width)
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:

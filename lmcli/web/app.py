@@ -32,20 +32,29 @@ from lmcli.web.workers import BusyError
 
 KINDS = {".js": "text/javascript", ".css": "text/css"}
 """the types of the page's files"""
+SAID = {
+    400: "The body is no text in UTF-8.",
+    403: "The Host or the Origin is not this server.",
+    404: "No such run or text.",
+    409: "The request does not fit the run or its text.",
+    413: "The body is too long.",
+    422: "A value is missing, too long, too large or of another kind.",
+    503: "Too many requests at once, or too much asked of one: try again.",
+}
+"""what each status of an error means"""
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Error, "description": said}
-    for status, said in {
-        403: "The Host or the Origin is not this server.",
-        404: "No such run or text.",
-        409: "The request does not fit the run or its text.",
-        413: "The body is too long.",
-        422: "A value is missing, too long, too large or of another kind.",
-        503: "Too many requests at once, or too much asked of one: try again.",
-    }.items()
+    status: {"model": schemas.Error, "description": said} for status, said in SAID.items()
 }
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+JSON_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": said,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    for status, said in SAID.items()
 }
+"""the same where the answer itself is no JSON"""
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENTS: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
 
 
 def create_app(models: Models, port: int) -> Guard:
@@ -179,14 +188,18 @@ def _add_measures(app: FastAPI, service: Service) -> None:
 
 def _add_texts(app: FastAPI, service: Service) -> None:
     """What is streamed."""
-    post = partial(app.post, responses={**ERRORS, **EVENTS})
+    only_events = {**JSON_ERRORS, 200: {"description": "Pieces of texts.", "content": EVENTS}}
+    post = partial(app.post, summary="A text of each run, as events", responses=only_events)
 
-    @post("/v1/sample", summary="A text of each run, as events", response_class=EventStream)
+    @post("/v1/sample", response_class=EventStream)
     async def sample(body: schemas.SampleRequest) -> EventStream:
         chosen = _chosen(service.models, body.models)
         return await EventStream.begin(service.texts_lane, partial(service.sample, body, chosen))
 
-    @post("/v1/completions", summary="OpenAI's completions", response_model=Completion)
+    also_events = {**ERRORS, 200: {"description": "Texts.", "content": EVENTS}}
+    post = partial(app.post, summary="OpenAI's completions", responses=also_events)
+
+    @post("/v1/completions", response_model=Completion)
     async def complete(body: CompletionRequest, request: Request) -> Response:
         (model,) = _chosen(service.models, [body.model])
         seed = random.SystemRandom().randrange(2**31) if body.seed is None else body.seed

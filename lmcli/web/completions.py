@@ -135,6 +135,7 @@ class _Choice:
         self.reason: Literal["stop", "length"] | None = None
         self._ids = list(before[-CONTEXT:])
         self._listed = self._place = 0  # tokens that were given, and where the next one begins
+        self._held: str | None = None  # what the next token has written
         self._decoder = stats.reader.tokenizer.decoder()
         for token in before:
             self._decoder.push(token)  # so that the first token is written as after the prompt
@@ -154,21 +155,24 @@ class _Choice:
     def _logprobs(self, top: int) -> Logprobs:
         found, reader = Logprobs(tokens=[], token_logprobs=[], text_offset=[]), self.stats.reader
         tops: list[dict[str, float]] = []
-        while self._listed < len(self.stats.ids) and self._is_shown():
+        while (text := self._next_text()) is not None:
             token, logs = self.stats.ids[self._listed], self.stats.logs.pop(0)
-            text = self._decoder.push(token)
             found.add(text, float(logs[token]), self.offset + self._place)
             best = reader.likeliest(logs, self._ids, top) if top else []
             tops.append({t.text or t.symbol: t.log_probability for t in best})
             self._ids = [*self._ids, token][-CONTEXT:]
             self._place += len(text)
-            self._listed += 1
+            self._listed, self._held = self._listed + 1, None
         found.top_logprobs = tops if top else None
         return found
 
-    def _is_shown(self) -> bool:
-        """Whether the next token is part of the text so far: one after a stop string is not."""
-        return self._place < len(self.text) or self.reason == "length"
+    def _next_text(self) -> str | None:
+        """What the next token has written, if all of it is in the text; a stop string is not."""
+        if self._listed == len(self.stats.ids):
+            return None
+        if self._held is None:
+            self._held = self._decoder.push(self.stats.ids[self._listed])
+        return self._held if self._place + len(self._held) <= len(self.text) else None
 
 
 class Completions:
@@ -272,6 +276,8 @@ def _of_prompt(reading: Reading) -> Logprobs:
     """The tokens of a text that was read."""
     scored = reading.scored
     found = Logprobs(tokens=[], token_logprobs=[], text_offset=[])
+    if not scored.text:
+        return found
     for (begin, end), nats in zip(scored.spans(), scored.nats.tolist(), strict=True):
         found.add(scored.text[begin:end], -nats, begin)
     return found

@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmcli.data.corpus import read_documents
+from lmcli.data.corpus import read_documents, recorded_spec
 from lmcli.data.text import TextOptions
 from lmcli.errors import LmcliError
 from lmcli.grammars.base import Item, find_companions, read_items
-from lmcli.web.models import Models
+from lmcli.web.models import Model, Models
 
 PLACE, BLANK = "...", "___"
 EXAMPLE = f"I grew up in France. {PLACE} I speak fluent {BLANK}"
@@ -71,27 +71,31 @@ def own_texts(models: Models) -> dict[str, OwnText]:
     """The texts of the runs by file name; of a text that facts were put into the one before."""
     found: dict[str, OwnText] = {}
     for model in models.values():
-        corpus = model.run.record.corpus
-        for path in [*_before_planting(corpus), *corpus["texts"]]:
+        texts = _texts_of(model)
+        for path in [*_before_planting(texts), *texts]:
             with suppress(OSError, ValueError):
                 if Path(path).is_file():
                     found.setdefault(Path(path).name, OwnText(str(path)))
     return found
 
 
-def _before_planting(corpus: Mapping[str, Any]) -> list[str]:
+def _texts_of(model: Model) -> Sequence[str]:
+    """What the run was trained on, where it lies now."""
+    return recorded_spec(model.run.record.corpus, model.run.path).texts
+
+
+def _before_planting(texts: Sequence[str]) -> list[str]:
     """The user's own texts that ``make france --filler`` was given."""
     with suppress(LmcliError):
-        about = find_companions(corpus["texts"], lambda event: None).about or {}
-        texts = (about.get("filler") or {}).get("texts") or []
-        return [str(text) for text in texts]
+        about = find_companions(texts, lambda event: None).about or {}
+        return [str(text) for text in (about.get("filler") or {}).get("texts") or []]
     return []
 
 
 def known_question(models: Models) -> KnownQuestion | None:
     """From the items beside the text of the first run that has some."""
     for model in models.values():
-        beside = find_companions(model.run.record.corpus["texts"], lambda event: None)
+        beside = find_companions(_texts_of(model), lambda event: None)
         facts = ((beside.about or {}).get("facts") or {}).get("pairs")
         if beside.items is None or not facts:
             continue

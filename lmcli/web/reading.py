@@ -114,7 +114,7 @@ class PrefixReader:
             encoded = self.tokenizer.encode_with_ends(text)
             if encoded.ids[-1] == self.tokenizer.unknown:
                 return text[: int(encoded.ends[-2])] if len(encoded.ends) > 1 else ""
-        if text.endswith(" "):
+        if text.endswith(" ") and not text.endswith("  "):
             before, after = (self.tokenizer.encode(t) for t in (text[:-1], f"{text}a"))
             if len(after) == len(before) + 1:  # the blank and the next word are one token
                 return text[:-1]

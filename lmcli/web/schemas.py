@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_CHARACTERS = 20_000
 """of a text"""
@@ -31,6 +31,20 @@ class Request(BaseModel):
     """A body; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_whole_numbers(cls, body: Any) -> Any:
+        """The body with 17 in the place of 17.0, which JSON holds to be the same."""
+        return _whole_numbers(body)
+
+
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class OfModels(Request):
@@ -197,13 +211,13 @@ class InspectResponse(BaseModel):
     """One unit of one gate along a text."""
 
     model: str
-    gates: list[Gate]
-    gate: str
-    unit: int
-    low: float
-    high: float
-    most_varying: list[int]
-    tokens: list[InspectToken]
+    gates: list[Gate] = Field(description="None for a run that has neither gates nor units.")
+    gate: str | None = None
+    unit: int | None = None
+    low: float = 0.0
+    high: float = 1.0
+    most_varying: list[int] = Field(default_factory=list)
+    tokens: list[InspectToken] = Field(default_factory=list)
 
 
 class ModelCard(BaseModel):

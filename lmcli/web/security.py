@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 1 << 18
@@ -38,10 +39,6 @@ HEADERS = {
 }
 
 
-class _TooLongError(Exception):
-    """A body of more than `MOST_BYTES`."""
-
-
 class Guard:
     """The application, guarded."""
 
@@ -56,12 +53,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
 
         async def sending(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -70,12 +64,8 @@ class Guard:
         refusal = self._refusal(Headers(scope=scope))
         if refusal is not None:
             await _answer(sending, *refusal)
-            return
-        try:
+        else:
             await self.app(scope, _counting(receive), sending)
-        except _TooLongError:
-            if not started:
-                await _answer(sending, 413, _too_long())
 
     def _refusal(self, headers: Headers) -> tuple[int, str] | None:
         if headers.getlist("host") and headers.getlist("host") != [headers["host"]]:
@@ -100,7 +90,7 @@ def _too_long() -> str:
 
 
 def _counting(receive: Receive) -> Receive:
-    """The same body; _TooLongError once it is."""
+    """The same body; an error that the application answers with 413 once it is too long."""
     size = 0
 
     async def counted() -> Message:
@@ -108,7 +98,7 @@ def _counting(receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > MOST_BYTES:
-            raise _TooLongError
+            raise HTTPException(413, _too_long())
         return message
 
     return counted

@@ -24,6 +24,17 @@ QUEUE = 512
 GOODBYE = 1
 """seconds that running requests have at the end"""
 
+CONFIG: dict[str, Any] = {
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "lifespan": "on",
+    "ws": "none",
+    "timeout_graceful_shutdown": GOODBYE,
+}
+"""for uvicorn"""
+
 
 @dataclass(frozen=True)
 class Address:
@@ -66,20 +77,17 @@ def serve(
     from lmcli.web.models import open_models
 
     models = open_models(runs, on_progress)
-    with _listen(port) as listening:
+    with listen(port) as listening:
         address = Address(listening.getsockname()[1], list(models))
-        config = uvicorn.Config(
-            create_app(models, address.port), log_level="warning", access_log=False,
-            server_header=False, lifespan="on", ws="none", proxy_headers=False,
-            timeout_graceful_shutdown=GOODBYE,
-        )  # fmt: skip
+        config = uvicorn.Config(create_app(models, address.port), **CONFIG)
         on_start(address)
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
     """An open port; 0 takes any that is free."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # with the protocol named, asyncio sends each part of an answer at once (TCP_NODELAY)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # a port that was closed a moment ago is free
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

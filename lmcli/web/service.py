@@ -73,7 +73,7 @@ class Service:
     async def read(
         self, model: Model, text: str, deadline: Deadline, typing: bool = False
     ) -> Reading:
-        """The text as the model reads it, in slices; of one that is being typed what can be read."""
+        """The text as the model reads it, in slices, as far as it can be read while typed."""
 
         def read() -> Reading | None:
             return model.reader.read(model.reader.typed(text) if typing else text, SLICE)
@@ -150,16 +150,10 @@ class Service:
         return schemas.ClozeResponse(rows=rows, example=example, command=line, warnings=warnings)
 
     def inspect(self, model: Model, body: schemas.InspectRequest) -> schemas.InspectResponse:
-        """One unit along a text; the readings of a few texts are kept."""
-        from lmcli.evaluation.activations import read_inside
-
-        key = (model.name, body.text)
-        if key not in self._inside:
-            while len(self._inside) >= GATES_KEPT:
-                self._inside.popitem(last=False)
-            self._inside[key] = read_inside(model.run.model(), model.run.tokenizer, [body.text])
-        read = self._inside[key]
-        self._inside.move_to_end(key)
+        """One unit along a text; for a run that has no gates none."""
+        read = self._read_inside(model, body.text)
+        if read is None:
+            return schemas.InspectResponse(model=model.name, gates=[])
         names = read.matching(body.gate)
         first = next((name for name in names if name.endswith("cell")), names[0])
         gate = body.gate if body.gate in names else first
@@ -179,6 +173,20 @@ class Service:
             most_varying=varying,
             tokens=[schemas.InspectToken(text=t, nats=n, value=v, mean=m) for t, n, v, m in rows],
         )
+
+    def _read_inside(self, model: Model, text: str) -> Activations | None:
+        """The readings of the latest texts are kept."""
+        from lmcli.evaluation.activations import read_inside, record
+
+        tokenizer, key = model.run.tokenizer, (model.name, text)
+        if key not in self._inside:
+            while len(self._inside) >= GATES_KEPT:
+                self._inside.popitem(last=False)
+            if not record(model.run.model(), [tokenizer.encode(text[:1]).tolist()]):
+                return None
+            self._inside[key] = read_inside(model.run.model(), tokenizer, [text])
+        self._inside.move_to_end(key)
+        return self._inside[key]
 
     # -------------------------------------------------------------- about
 
@@ -251,6 +259,8 @@ def _next_token(token: Token, unread: str) -> schemas.NextToken:
 def token_scores(reading: Reading) -> list[schemas.TokenScore]:
     """The tokens of a text with their surprisal."""
     scored = reading.scored
+    if not scored.text:
+        return []
     columns = zip(scored.spans(), scored.ids.tolist(), scored.nats.tolist(), strict=True)
     return [
         schemas.TokenScore(

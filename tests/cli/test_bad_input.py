@@ -439,3 +439,62 @@ def test_the_best_weights_survive_an_explosion(lmcli, my_text):
     done.failed("learning_rate=2")
     if "best weights" in done.err:
         assert lmcli("sample", "run", "--length", "5").code == 0
+
+
+# --- what the system refuses
+
+
+def test_a_model_too_large_for_the_memory_is_said_and_leaves_nothing(lmcli, my_text, snapshot):
+    before = snapshot()
+    lmcli("train", "my.txt", "--steps", "2", "--set", "hidden=20000000", "-o", "big", "-q").failed(
+        "out of memory", "hidden"
+    )
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "x" * 300),
+        ("train", "my.txt", "--steps", "2", "-q", "-o", "x" * 300),
+        ("make", "france", "--size", "small", "-o", "x" * 300 + ".txt"),
+        ("eval", "x" * 300, "my.txt"),
+    ],
+)
+def test_a_name_that_is_too_long_is_two_lines(lmcli, my_text, words):
+    lmcli(*words).failed("too long")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device")  # noqa: PTH110
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_on_a_full_disk_is_two_lines(process, option):
+    done = process(option, wrap=("sh", "-c", 'exec "$0" "$@" > /dev/full'))
+    done.failed("no space left")
+
+
+def test_a_config_that_no_parser_takes_is_two_lines(lmcli, my_text, tmp_path):
+    for content in ("[" * 5000, "a = " + "9" * 5000, "a = " + "[" * 5000, "\0"):
+        (tmp_path / "c.toml").write_text(content)
+        lmcli("train", "my.txt", "--config", "c.toml").failed("config 'c.toml'", code=2)
+
+
+def test_control_characters_are_shown_and_not_obeyed(lmcli):
+    done = lmcli("sample", "\x1b[2Jx").failed("no run at")
+    assert "\x1b" not in done.err
+    assert "\N{SYMBOL FOR ESCAPE}[2Jx" in done.err
+
+
+def test_options_that_contradict_each_other_are_refused(lmcli, copied):
+    copied("char")
+    lmcli("train", "--resume", "--force", "-o", "char").failed("--resume", "--force", code=2)
+    for option in ("--encoding=latin-1", "--errors=replace", "--newlines=lf", "--documents=line"):
+        lmcli("eval", "char", "--split", "test", option).failed(option.partition("=")[0], code=2)
+    lmcli("sample", "char", "--length", "0", "--json").failed("--length 0", code=2)
+
+
+def test_a_variable_of_another_commands_option_is_not_read(lmcli, my_text, copied, monkeypatch):
+    copied("char")
+    monkeypatch.setenv("LMCLI_SPLIT", "tail")  # which train reads
+    assert lmcli("eval", "char", "my.txt", "-q").code == 0
+    monkeypatch.setenv("LMCLI_EVAL_SPLIT", "nonsense")
+    lmcli("eval", "char", "-q").failed("--split nonsense", code=2)

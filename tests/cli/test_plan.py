@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmcli.run import Run
+from lmcli.storage import read_tensors
 
 TINY = ("--steps", "6", "--set", "hidden=8", "--set", "validations=1")
 RATE = ("--set", "learning_rate=0.003")
@@ -63,11 +65,14 @@ def test_the_runs_of_a_plan_are_those_of_the_comparison(planned, lmcli, tmp_path
     for name in ("lstm", "gru", "window", "ngram"):
         one, other = (vars(Run.open(tmp_path / f / name).record) for f in ("planned", "compared"))
         trained = name != "ngram"
-        left_out = ("command",) if trained else ("command", "training")
+        left_out = ("command",) if trained else ("command", "training", "id")
         for key in one:
             assert one[key] == other[key] or key in left_out, (name, key)
         weights = [tmp_path / f / name / "weights.safetensors" for f in ("planned", "compared")]
-        assert weights[0].read_bytes() == weights[1].read_bytes(), name
+        if trained:
+            assert weights[0].read_bytes() == weights[1].read_bytes(), name
+        (tensors, _), (others, _) = map(read_tensors, weights)
+        assert all(torch.equal(tensors[k], others[k]) for k in tensors | others), name
 
 
 def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmcli, tmp_path):
@@ -164,3 +169,25 @@ def test_beside_a_run_the_usual_names_are_trained_if_they_are_given(planned, lmc
     lmcli("compare", "my.txt", "--run", "one", "--plan").failed("nothing to plan", code=2)
     usual = "ngram,window,rnn,gru,lstm"
     assert len(planned("--run", "one", "--arch", usual, "-o", "all", *TINY)) == 5
+
+
+def test_a_text_whose_name_looks_like_an_option_is_a_path_in_a_plan(lmcli, my_text, tmp_path):
+    (tmp_path / "-dash.txt").write_text(my_text.read_text())
+    done = lmcli("compare", "--plan", "--arch", "ngram", "-o", "p", "--", "-dash.txt")
+    assert " ./-dash.txt " in done.out
+    (tmp_path / "two\nlines.txt").write_text(my_text.read_text())
+    lmcli("compare", "--plan", "--arch", "ngram", "-o", "p", "two\nlines.txt").failed(
+        "a plan has a line a command", code=2
+    )
+
+
+def test_a_width_that_the_others_are_matched_to_is_said(lmcli, my_text):
+    done = lmcli(
+        *("compare", "my.txt", "--arch", "rnn", "--steps", "2", "--set", "hidden=16", "-o", "c")
+    )
+    assert "hidden=16 is the width of an LSTM" in done.err
+    done = lmcli(
+        *("compare", "my.txt", "--arch", "rnn", "--steps", "2", "--set", "hidden=16", "-o", "d"),
+        *("--match", "width"),
+    )
+    assert "width of an LSTM" not in done.err

@@ -56,7 +56,9 @@ def assert_same(run, unbroken):
         assert (run / name).read_bytes() == (unbroken / "run" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_stopped_training_is_saved_and_goes_on_exactly(
     begun, unbroken, process, tmp_path, number, code
 ):
@@ -227,3 +229,31 @@ def test_ctrl_c_while_a_text_is_read_leaves_nothing(start, my_text, tmp_path):
     assert b"Traceback" not in err
     assert not (tmp_path / "run").exists()
     assert not cache.exists()
+
+
+def test_a_second_training_of_a_run_is_told_who_trains_it(start, process, tmp_path, unbroken):
+    run, text = tmp_path / "run", str(unbroken / "my.txt")
+    more = ("--steps", "1000000", "--set", "hidden=8", "-o", run)
+    begun = start("train", text, *more, stderr=subprocess.DEVNULL)
+    wait_for(lambda: lines(run / "log.jsonl") >= 1, begun)
+    for more in (("--resume",), ("--force", *LONG)):
+        done = process("train", text, "-o", run, "-q", *more)
+        done.failed(f"'{run}' is being written by process {begun.pid} on ")
+    assert begun.poll() is None
+    begun.terminate()
+    assert begun.wait(60) == 143
+    assert process("sample", run, "--length", "5").code == 0
+
+
+def test_nohup_is_obeyed(unbroken, start, tmp_path):
+    ignoring = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    more = ("--steps", "100000", "--set", "hidden=8", "-o", tmp_path / "run")
+    run = start(
+        *("train", str(unbroken / "my.txt"), *more), stderr=subprocess.PIPE, preexec_fn=ignoring
+    )
+    wait_for(lambda: lines(tmp_path / "run" / "log.jsonl") >= 1, run)
+    run.send_signal(signal.SIGHUP)
+    before = lines(tmp_path / "run" / "log.jsonl")
+    wait_for(lambda: lines(tmp_path / "run" / "log.jsonl") > before + 1, run)
+    run.kill()
+    run.communicate()

@@ -95,6 +95,22 @@ def test_a_bar_with_speed_and_time_left_appears_on_a_terminal(start, my_text, tm
     assert max(map(len, visible(screen)[-12:])) <= 80
 
 
+def test_samples_and_a_learning_curve_appear_on_a_terminal_alone(start, process, my_text, tmp_path):
+    sizes = ("--set", "hidden=8", "--set", "validations=2")
+    more = ("--steps", "60", *sizes, "--samples", "-o", "run")
+    env = {"LINES": "30"}
+    screen, code = on_a_terminal(start, "train", "my.txt", *more, cwd=tmp_path, env=env)
+    assert code == 0
+    shown = visible(screen.replace("\r", "\n"))
+    assert any(re.match(r"step 60: \S", line) for line in shown)
+    assert any("nats/token: · training, ● validation" in line for line in shown)
+    assert max(map(len, shown)) <= 80
+    done = process("train", "my.txt", *more[:-1], "again")
+    assert done.code == 0
+    assert "step 60" not in done.err + done.out
+    assert "nats/token: " not in done.err
+
+
 @pytest.mark.parametrize("flag", ["--quiet", "--json"])
 def test_quiet_and_json_draw_no_bar_on_a_terminal(start, my_text, tmp_path, flag):
     screen, code = on_a_terminal(start, "train", "my.txt", *TINY, "-o", "run", flag, cwd=tmp_path)

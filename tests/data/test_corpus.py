@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcli.data.corpus import Corpus, CorpusSpec, load_corpus, reopen_corpus
+from lmcli.data.corpus import (
+    Corpus,
+    CorpusSpec,
+    folders,
+    load_corpus,
+    recorded_spec,
+    reopen_corpus,
+)
 from lmcli.data.documents import BLOCK
 from lmcli.data.split import CYCLE, HELD_OUT, MINIMUM_CHARACTERS
 from lmcli.data.text import Limits, TextOptions
@@ -337,3 +344,58 @@ def test_reading_reports_how_far_it_is(folder: Path) -> None:
     write("b.txt.gz", gzip.compress(text.encode()))
     load_corpus(CorpusSpec(("b.txt.gz",)), stages.append)
     assert Stage("fetching", 0, 0, "MB") in stages
+
+
+# --- opened again, for a run
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/a.txt", "memory://a.txt", "reference://k::file:///a.json"]
+)
+@pytest.mark.parametrize("part", ["texts", "valid", "test"])
+def test_an_address_that_a_run_records_is_opened_only_if_it_is_named(
+    folder: Path, address: str, part: str
+) -> None:
+    write("a.txt", numbered_lines(50))
+    recorded = CorpusSpec(("a.txt",)).to_json() | {part: [address]}
+    with pytest.raises(TextError, match="opened only if you name it") as caught:
+        reopen_corpus(recorded, Path("run"))
+    assert address in caught.value.hint
+    with pytest.raises(TextError, match=r"cannot read|not opened") as caught:  # it was tried
+        reopen_corpus(recorded, Path("run"), named=[address])
+    assert "name it" not in caught.value.problem
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_recorded_text_that_is_no_file_is_not_opened(folder: Path) -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(TextError, match="which is no file"):
+        reopen_corpus(CorpusSpec(("pipe",)).to_json(), Path("run"))
+
+
+def test_recorded_texts_are_found_from_anywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("work/texts/a.txt", numbered_lines(50))
+    write("work/texts/b.txt", "b")
+    monkeypatch.chdir("work")
+    recorded = CorpusSpec(("texts/a.txt", "texts/*.txt")).to_json()
+    recorded["folders"] = folders(Path("runs/a"))
+    Path("runs/a").mkdir(parents=True)
+    assert recorded_spec(recorded, Path("runs/a")).texts == ("texts/a.txt", "texts/*.txt")
+    monkeypatch.chdir(folder)  # from another folder
+    names = recorded_spec(recorded, Path("work/runs/a")).texts
+    assert [Path(name).resolve() for name in names] == [
+        folder / "work/texts/a.txt",
+        folder / "work/texts/*.txt",
+    ]
+    Path("work").rename("moved")  # with its texts
+    names = recorded_spec(recorded, Path("moved/runs/a")).texts
+    assert Path(names[0]).resolve() == folder / "moved/texts/a.txt"
+    Path("moved/runs/a").rename("alone")  # the run alone
+    Path("moved").rename("work")
+    names = recorded_spec(recorded, Path("alone")).texts
+    assert Path(names[0]).resolve() == folder / "work/texts/a.txt"
+    Path("work").rename("gone")
+    write("texts/a.txt", numbered_lines(50))
+    assert recorded_spec(recorded, Path("alone")).texts[0] == "texts/a.txt"  # as it was typed

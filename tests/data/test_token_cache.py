@@ -340,3 +340,67 @@ def test_targets_are_all_ids_but_the_start_ids(
     monkeypatch.setattr(token_cache, "COUNTED", together)
     assert count_targets(np.array([9, 1, 2, 9, 9, 3, 4, 5]), 9) == 5
     assert count_targets(np.array([], int), 9) == 0
+
+
+def test_a_whole_entry_of_another_process_stays_in_place(file: Path, cache: Path) -> None:
+    before = encode(file, cache)
+    [entry] = entries(cache)
+    inode = entry.stat().st_ino
+    again = cache / "again"
+    encode(file, again)
+    [late] = entries(again)
+    token_cache._put(late, entry, "char", cache / "aside")
+    assert entry.stat().st_ino == inode  # which others may be reading
+    assert same(encode(file, cache), before)
+
+
+def test_a_damaged_entry_makes_place_for_a_whole_one(file: Path, cache: Path) -> None:
+    before = encode(file, cache)
+    [entry] = entries(cache)
+    (entry / "train.ids").unlink()  # which is mapped: shortening it would end this process
+    (entry / "train.ids").write_bytes(b"?")
+    again = cache / "again"
+    encode(file, again)
+    [late] = entries(again)
+    token_cache._put(late, entry, "char", cache / "aside")
+    assert not late.exists()
+    assert same(encode(file, cache), before)
+
+
+def test_the_entries_used_longest_ago_go_when_all_are_too_large(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{name}.txt" for name in "abc"]
+    for age, file in enumerate(files):
+        file.write_text(TEXT + file.name, encoding="utf-8")
+        encode(file, cache)
+        os.utime(max(entries(cache), key=lambda e: e.stat().st_mtime), (age, age))
+    size = sum(f.stat().st_size for f in entries(cache)[0].iterdir())
+    encode(files[0], cache)  # used again: now b is the oldest
+    monkeypatch.setattr(token_cache, "MOST_CACHED", 3 * size + 100)
+    fourth = tmp_path / "d.txt"
+    fourth.write_text(TEXT + "d", encoding="utf-8")
+    encode(fourth, cache)
+    assert len(entries(cache)) == 3
+    times = {entry: entry.stat().st_mtime_ns for entry in entries(cache)}
+    for file in (files[0], files[2], fourth):
+        encode(file, cache)
+    assert set(entries(cache)) == set(times)  # nothing had to be made again
+    assert min(times.values()) == 2 * 10**9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_only_the_owner_can_read_the_cache(file: Path, cache: Path) -> None:
+    encode(file, cache)
+    assert (cache / "encoded").stat().st_mode & 0o077 == 0
+
+
+def test_another_table_of_characters_has_an_entry_of_its_own(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(file, cache)
+    monkeypatch.setattr(token_cache.unicodedata, "unidata_version", "99")
+    encode(file, cache)
+    monkeypatch.setattr(token_cache, "_tokenizers_digest", lambda: "another library")
+    encode(file, cache)
+    assert len(entries(cache)) == 3

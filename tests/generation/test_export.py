@@ -16,18 +16,6 @@ from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
 from lmcli.storage import read_tensors, write_json
 
 
-@pytest.fixture
-def trained(make_run, build, tmp_path):
-    """``trained("gru")``: a run with weights of its own."""
-
-    def make(name):
-        run = make_run(tmp_path / name, name)
-        run.save_weights(build(name, run.record.vocabulary).tensors(), 7)
-        return run
-
-    return make
-
-
 @pytest.mark.parametrize("name", NUMPY_MODELS.names())
 def test_an_exported_run_is_the_same_model_with_and_without_torch(trained, tmp_path, name):
     run = trained(name)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -195,6 +196,62 @@ def test_a_training_left_before_it_validated_leaves_weights_to_open(trainer, mak
     assert about == {"step": 1, "run": run.record.id}
     for name, tensor in one.model.tensors().items():
         assert torch.equal(tensors[name], tensor)
+
+
+def test_weights_that_were_lost_are_those_of_the_checkpoint_or_an_error(
+    trainer, make_run, tmp_path
+):
+    run, one = make_run(tmp_path / "run"), trainer()
+    for _ in train_into(run, one):
+        if one.step == one.early_stopping.best_step:
+            saved = (run.path / WEIGHTS).read_bytes()
+            break
+    else:
+        pytest.fail("no validation was the best")
+    at_best = {f.name: f.read_bytes() for f in run.path.iterdir() if f.is_file()}
+    (run.path / WEIGHTS).unlink()
+    resume(run, trainer())
+    assert (run.path / WEIGHTS).read_bytes() == saved
+    for name, content in at_best.items():
+        (run.path / name).write_bytes(content)
+    again = trainer()
+    loop = train_into(run, again, resume(run, again))
+    while again.step == again.early_stopping.best_step or again.step < 2:
+        next(loop)
+    loop.close()
+    (run.path / WEIGHTS).unlink()
+    with pytest.raises(RunError, match="the weights of step"):
+        resume(run, trainer())
+
+
+def test_a_log_that_lost_lines_is_damaged(trainer, make_run, tmp_path):
+    run = make_run(tmp_path / "run")
+    finish(train_into(run, trainer()))
+    log = run.path / "log.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    one = trainer()
+    with pytest.raises(RunError, match=r"it has \d+ lines, the checkpoint counts \d+"):
+        finish(train_into(run, one, resume(run, one)))
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_counts_its_lines(
+    trainer, make_run, tmp_path, monkeypatch
+):
+    run, order = make_run(tmp_path / "run"), []
+    log, replace, fsync = run.path / "log.jsonl", os.replace, os.fsync
+
+    def note(name, call, what):
+        def noted(*arguments):
+            order.append(what(*arguments))
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+
+    note("replace", replace, lambda source, target: Path(target).name)
+    note("fsync", fsync, lambda fd: os.path.samestat(os.fstat(fd), log.stat()) and "log synced")
+    run.append_log({"step": 1})
+    run.save_training({}, {})
+    assert order.index("log synced") < order.index("training.safetensors")
 
 
 def test_a_checkpoint_of_another_model_is_refused(trainer, make_run, tmp_path):

@@ -48,18 +48,17 @@ export async function request(path, body, signal) {
 
 export const post = async (path, body) => (await request(path, body)).json();
 
-// Calls `work` with the latest value; values that come while it runs replace one another.
+// Calls `work`; calls that come while it runs become one, when it has ended.
 export function latest(work) {
   let running = false;
-  let waiting = null;
-  return async (value) => {
-    waiting = { value };
+  let waiting = false;
+  return async () => {
+    waiting = true;
     if (running) return;
     running = true;
     while (waiting) {
-      const next = waiting;
-      waiting = null;
-      await work(next.value);
+      waiting = false;
+      await work();
     }
     running = false;
   };

@@ -30,7 +30,7 @@ export function inside(state) {
 
   function pick(number) {
     unit.value = number;
-    ask(null);
+    ask();
   }
 
   const ask = latest(() =>
@@ -43,6 +43,7 @@ export function inside(state) {
       if (unit.value !== "") body.unit = Number(unit.value);
       try {
         const found = await post("/v1/inspect", body);
+        if (!found.gates.length) throw new Error(`${model.id} has neither gates nor units to show`);
         const names = found.gates.map((one) => el("option", { value: one.name }, one.name));
         gate.replaceChildren(...names);
         gate.value = found.gate;
@@ -63,16 +64,16 @@ export function inside(state) {
   choice.addEventListener("change", () => {
     gate.replaceChildren();
     unit.value = "";
-    ask(null);
+    ask();
   });
   gate.addEventListener("change", () => {
     unit.value = "";
-    ask(null);
+    ask();
   });
-  unit.addEventListener("change", () => ask(null));
+  unit.addEventListener("change", () => ask());
   new IntersectionObserver((entries) => {
     visible = entries.some((entry) => entry.isIntersecting);
-    if (visible) ask(null);
+    if (visible) ask();
   }).observe(section);
 
   return {
@@ -82,11 +83,11 @@ export function inside(state) {
       choice.replaceChildren(...options);
       const gated = state.models().find((one) => ["lstm", "gru"].includes(one.arch));
       choice.value = state.names().includes(before) ? before : (gated?.id ?? state.names()[0] ?? "");
-      ask(null);
+      ask();
     },
     text: () => {
       clearTimeout(timer);
-      timer = setTimeout(() => ask(null), PAUSE);
+      timer = setTimeout(() => ask(), PAUSE);
     },
   };
 }

@@ -92,7 +92,7 @@ export function memory(state) {
 
   function moved() {
     draw();
-    ask(null);
+    ask();
   }
 
   function changed() {

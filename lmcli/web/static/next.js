@@ -58,6 +58,7 @@ function card(model, append) {
 export function next(state) {
   const prompt = byId("prompt");
   let cards = new Map();
+  let keys = []; // when the keys were pressed that no answer has shown yet
 
   function append(text) {
     prompt.value += text;
@@ -65,17 +66,19 @@ export function next(state) {
     prompt.focus();
   }
 
-  const ask = latest((since) =>
+  const ask = latest(() =>
     shown(byId("next-status"), async () => {
       const models = state.names();
       if (!models.length) return;
       const body = { models, prompt: prompt.value, top: TOP, score: true, typing: true };
+      const pressed = keys;
+      keys = [];
       const found = await post("/v1/next", body);
       for (const one of found.models) cards.get(one.model)?.show(one);
       byId("next").dataset.shown = body.prompt;
       requestAnimationFrame((now) => {
         const end = Math.max(now, performance.now());
-        if (since) performance.measure("keystroke", { start: since, end });
+        for (const start of pressed) performance.measure("keystroke", { start, end });
       });
     }),
   );
@@ -84,8 +87,11 @@ export function next(state) {
     models: () => {
       cards = new Map(state.models().map((model) => [model.id, card(model, append)]));
       byId("next-cards").replaceChildren(...[...cards.values()].map((one) => one.node));
-      ask(null);
+      ask();
     },
-    text: (since) => ask(since),
+    text: (since) => {
+      keys.push(since);
+      ask();
+    },
   };
 }

@@ -185,3 +185,19 @@ def test_a_numpy_model_needs_settings_that_its_architecture_has(name):
     assert set(NUMPY_MODELS.load(name).required_settings) <= set(
         MODELS.load(name).Settings.__dataclass_fields__
     )
+
+
+@pytest.mark.parametrize("name", [*NUMPY_MODELS.names(), "lstm attend=5", "gru block=true"])
+def test_a_restored_snapshot_goes_on_as_if_nothing_had_been_read_since(pair, name):
+    arch, *settings = name.split()
+    changes = {"attend": {"attend": 5}, "block": {"block": True}}
+    model, numpy_model = pair(arch, **changes[settings[0].split("=")[0]] if settings else {})
+    streams, other = ids(), ids(rows=1, seed=2)
+    for one in (numpy_model, TorchAdapter(model)):
+        stepped(one, streams[:, : T // 2])
+        kept, wanted = one.snapshot(), one.logits().copy()
+        for _ in range(2):  # the snapshot itself stays as it is
+            stepped(one, other)
+            one.restore(kept)
+            assert np.array_equal(one.logits(), wanted)
+            one.read(streams[:, T // 2].tolist())
