@@ -351,10 +351,7 @@ def report(
     force: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Report:
-    """Write the page of a run or of a comparison's folder; SOURCE.html if no name is given.
-
-    With `probes` the memory curves that were not saved are measured, which takes some minutes.
-    """
+    """Write the page of a run or a comparison; with `probes` its memory curves are measured."""
     from lmcli.pages.report import write_report
 
     return write_report(source, output, png, csv, probes, force, on_progress)

@@ -107,11 +107,12 @@ def _contrasted(subject: Subject, names: Sequence[str], documents: Sequence[str]
 
 
 def telling_passages(documents: Sequence[Sequence[TokenSpan]]) -> list[Sequence[TokenSpan]]:
-    """Stretches of about equal length, those with the largest gain, in the order of the text."""
+    """Stretches of about equal length, those with the largest gains, in the order of the text."""
     stretches = [stretch for spans in documents for stretch in _stretches(spans)]
     long = [s for s in stretches if sum(len(span.text) for span in s) >= LEAST_TEXT]
     gains = [sum(span.difference for span in s) for s in long]
-    chosen = sorted(range(len(long)), key=lambda place: gains[place])[:PASSAGES]
+    ahead = [place for place, gain in enumerate(gains) if gain < 0]  # fewer nats than the second
+    chosen = sorted(ahead, key=lambda place: gains[place])[:PASSAGES]
     return [long[place] for place in sorted(chosen)]
 
 

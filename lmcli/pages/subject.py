@@ -23,7 +23,7 @@ from lmcli.report.progress import Message, OnProgress, Stage
 from lmcli.run import RECORD, Run
 from lmcli.storage import read_json
 from lmcli.training.comparison_folder import RESULT
-from lmcli.training.demo import TEXT, DemoText
+from lmcli.training.demo import LEAST, TEXT, DemoText
 
 ORDER = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm")
 """of architectures in a page: from those that see little to those that may see all"""
@@ -115,7 +115,8 @@ class Subject:
         minutes = self.first.record.budget.get("minutes") or 0.0
         if self.is_france:
             text = Path(self.first.record.corpus["texts"][0])
-            return DemoText(text, self.text_name, self.about).task(minutes)
+            needed = ((self.values or {}).get("protocol") or {}).get("minutes_needed") or 0.0
+            return DemoText(text, self.text_name, self.about).task(minutes, LEAST * needed)
         kind = main_kind([one["kind"] for one in self.recalled[0]["recall"]])
         unit = QUESTIONS.get(kind, ("", "words"))[1]
         return MemoryTask(self.text_name, minutes, "answer", unit)

@@ -16,7 +16,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +265,7 @@ def demo(options: Mapping[str, Any], on_progress: OnProgress) -> Demo:
     if more or minutes != options["minutes"]:
         arch = ",".join(filter(None, [trained["arch"], more]))
         sweep = prepare(trained | {"minutes": minutes, "arch": arch}, without_notes(on_progress))
+    sweep = replace(sweep, minutes_needed=needed)
     made = time.monotonic()
     try:
         comparison = run_sweep(sweep, options["seed"], False, on_progress)

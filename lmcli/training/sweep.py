@@ -125,6 +125,8 @@ class Sweep:
     """trainings side by side"""
     folder: Path
     match: str
+    minutes_needed: float | None = None
+    """by this machine for each training, where that was measured"""
     width: int | None = None
     """given for all: an LSTM's, to which the others are matched"""
 
@@ -172,6 +174,7 @@ class Sweep:
         searched = any(t.search and not t.job.is_count_based for t in self.trials)
         return {
             **vars(job.budget),
+            "minutes_needed": self.minutes_needed,
             "match": self.match,
             "seeds": len(self.datasets),
             "rotations": [dataset.spec.rotation for dataset in self.datasets.values()],
@@ -220,7 +223,7 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
     width = lstm_width(options)
-    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width)
+    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width=width)
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:

@@ -103,6 +103,7 @@ def test_json_has_rows_sentences_paths_and_timings(own, shown, here):
         "items": "out/text.items.jsonl",
         "about": "out/text.about.json",
         "comparison": "json/comparison.json",
+        "page": "json/demo.html",
     }
     assert {*found["timings"]} == {"making", "training", "total"}
     assert (found["protocol"]["minutes"], found["corpus"]["tokenizer"]) == (4.8, "word")

@@ -17,6 +17,10 @@ def test_the_passages_with_the_largest_gains_come_in_the_order_of_the_text():
     assert [passage[0].versus for passage in chosen] == pytest.approx([1.9, 1.8, 1.7])
 
 
+def test_where_the_first_model_gains_nothing_no_passage_is_shown():
+    assert telling_passages([spans(-0.5, 20), spans(0.0, 20)]) == []
+
+
 def test_a_passage_is_cut_between_words_and_is_of_one_document():
     found = telling_passages([spans(0.5, 200), [TokenSpan("x", 1.0, 2.0)]])
     lengths = [sum(len(span.text) for span in passage) for passage in found]
