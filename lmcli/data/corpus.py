@@ -163,9 +163,9 @@ def recorded_spec(recorded: Mapping[str, Any], run: Path) -> CorpusSpec:
     from the working folder.
     """
     spec, folders = CorpusSpec.from_json(recorded), recorded.get("folders")
-    if not isinstance(folders, Mapping):  # runs of before 0.2 have none
+    if not folders:  # runs of before 0.2 have none
         return spec
-    places = [run / str(folders["from_run"]), Path(str(folders["absolute"]))]
+    places = [run / folders.get("from_run", ""), Path(folders.get("absolute", ""))]
 
     def found(text: str) -> str:
         for place in [] if is_special(text) else places:

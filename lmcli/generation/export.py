@@ -22,7 +22,8 @@ from lmcli.generation.onnx_export import export_onnx
 from lmcli.registry import NUMPY_MODELS
 from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
-from lmcli.storage import read_tensors, remove, replacing, storage, write_bytes
+from lmcli.storage import remove, replacing, storage, write_bytes
+from lmcli.tensor_files import read_tensors
 
 README, TITLE = "README.txt", "A language model made by lmcli"
 

@@ -13,7 +13,8 @@ from lmcli.generation.export import README, export_numpy
 from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.registry import MODELS, NUMPY_MODELS
 from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
-from lmcli.storage import read_tensors, write_json
+from lmcli.storage import write_json
+from lmcli.tensor_files import read_tensors
 
 
 @pytest.mark.parametrize("name", NUMPY_MODELS.names())
