@@ -263,10 +263,7 @@ def evaluate(
     device: str = "auto",
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
-    """Score a text, or the `split` of the run's own: every token exactly once.
-
-    Without both it is the held-out test part.
-    """
+    """Score a text, or the `split` of the run's own, its test part by default: each token once."""
     from lmcli.evaluation.perplexity import evaluate_run
     from lmcli.system import pick_device
 

@@ -24,6 +24,8 @@ from lmcli.tokenizers.char import CharTokenizer
 
 SHOWS = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
 """environment variables that decide how rich and typer show a text"""
+SCREENSHOTS = os.environ.get("LMCLI_SCREENSHOTS")
+"""a folder for pictures of pages, if they are wanted"""
 for _name in [n for n in os.environ if n in SHOWS or n.startswith("LMCLI_")]:
     del os.environ[_name]  # no test depends on the shell that runs it
 os.environ["TERM"] = "xterm"
@@ -182,6 +184,17 @@ def random_stream(length, vocabulary, seed=0, start_every=0):
 def stream():
     """``stream(length, vocabulary, seed, start_every)`` -> ids of a text with some rule in it."""
     return random_stream
+
+
+@pytest.fixture(scope="session")
+def keep_picture():
+    """``keep_picture(view, "phone")`` saves what a browser shows in the folder LMCLI_SCREENSHOTS."""
+
+    def keep(view, name):
+        if SCREENSHOTS:
+            view.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+    return keep
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 With LMCLI_SCREENSHOTS=FOLDER pictures of it are kept there, to be looked at.
 """
 
-import os
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -35,7 +33,7 @@ def browser():
 
 
 @pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids=str)
-def shown(request, browser, made):
+def shown(request, browser, made, keep_picture):
     """The page of the demo, and what the browser asked for and said."""
     size, scheme = request.param
     width, height = SIZES[size]
@@ -46,14 +44,8 @@ def shown(request, browser, made):
     view.on("request", lambda asking: asked.append(asking.url))
     view.goto(made.page.as_uri())
     yield view, said, asked
-    keep(view, f"{size}-{scheme}")
+    keep_picture(view, f"demo-{size}-{scheme}")
     view.close()
-
-
-def keep(view, name):
-    """A picture, where they are wanted."""
-    if folder := os.environ.get("LMCLI_SCREENSHOTS"):
-        view.screenshot(path=Path(folder) / f"demo-{name}.png", full_page=True)
 
 
 def test_the_page_is_whole_quiet_and_accessible(shown):
@@ -77,14 +69,14 @@ def test_the_page_is_whole_quiet_and_accessible(shown):
     assert "<img src=x onerror=alert(1)>" in view.locator("h1").inner_text()
 
 
-def test_paper_is_white_and_nothing_is_cut_off(browser, made):
+def test_paper_is_white_and_nothing_is_cut_off(browser, made, keep_picture):
     view = browser.new_page(viewport={"width": 720, "height": 1018}, color_scheme="dark")
     view.emulate_media(media="print")
     view.goto(made.page.as_uri())
     background = view.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == "rgb(255, 255, 255)"
     assert view.evaluate("document.documentElement.scrollWidth") <= 720
-    keep(view, "print")
+    keep_picture(view, "demo-print")
     view.close()
 
 
