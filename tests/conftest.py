@@ -188,7 +188,7 @@ def stream():
 
 @pytest.fixture(scope="session")
 def keep_picture():
-    """``keep_picture(view, "phone")`` saves what a browser shows in the folder LMCLI_SCREENSHOTS."""
+    """``keep_picture(view, "phone")``: what a browser shows, in the folder LMCLI_SCREENSHOTS."""
 
     def keep(view, name):
         if SCREENSHOTS:
