@@ -110,7 +110,8 @@ def test_every_option_that_is_shown_exists(page):
     group = typer.main.get_command(app)
     for call in calls(page):
         _, name, *words = shlex.split(call, comments=True)
-        known = {flag for p in group.commands[name].params for flag in p.opts}
+        options = group.commands[name].params
+        known = {flag for p in options for flag in (*p.opts, *p.secondary_opts)}
         used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
         assert used <= known | {"--help"}, call
 
