@@ -37,11 +37,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmcli.arguments import (
+    ARCHS,
+    RunLike,
+    Settings,
+    Texts,
+    open_runs,
+    plain_options,
+)
 from lmcli.errors import UsageError
 from lmcli.report.progress import OnProgress, Stage, warnings_only
 from lmcli.run import Run, free_name
-from lmcli.settings import ARCHS as ARCHS
-from lmcli.settings import call_options, check_known, text_names, update
+from lmcli.settings import check_known, text_names, update
 from lmcli.storage import check_output
 from lmcli.system import preloaded_context
 
@@ -62,17 +69,11 @@ if TYPE_CHECKING:
 
 IF_TIME = "rnn:activation=relu"
 """what `demo` trains by default where there is time for it"""
-Texts = str | Path | Sequence[str | Path]
-"""a path, an address, or a list of them"""
-RunLike = Run | str | Path
-"""a run or the path of one"""
-Settings = Mapping[str, Any] | None
-"""what ``--set`` takes, by name"""
 
 
 def load(path: RunLike) -> Run:
     """An existing run. What is no run, or a damaged one, is a RunError."""
-    return path if isinstance(path, Run) else Run.open(Path(path))
+    return open_runs(path)[0]
 
 
 def list_runs(folder: str | Path = "runs") -> RunList:
@@ -80,10 +81,6 @@ def list_runs(folder: str | Path = "runs") -> RunList:
     from lmcli.run_list import list_runs
 
     return list_runs(Path(folder))
-
-
-def _runs(runs: RunLike | Sequence[RunLike]) -> list[Run]:
-    return [load(r) for r in ([runs] if isinstance(runs, Run | str | Path) else runs)]
 
 
 # ------------------------------------------------------------------ training
@@ -123,7 +120,7 @@ def train(
     `resume` continues it. `output` is runs/ARCH if not given, or the first such name that is free.
     With `samples` a `SampleText` follows each validation; `tensorboard` is a folder for its files.
     """
-    options = call_options(locals())
+    options = plain_options(locals())
     from lmcli.training.launch import train
 
     options["output"] = Path(output) if output else free_name(Path("runs"), arch)
@@ -146,7 +143,7 @@ def resume(
     from lmcli.training.launch import train
 
     path = run.path if isinstance(run, Run) else Path(run)
-    given = call_options({"texts": texts, **options})
+    given = plain_options({"texts": texts, **options})
     return train(given | {"output": path, "resume": True}, on_progress)
 
 
@@ -184,7 +181,7 @@ def compare(
     is given nothing is trained beside them. A callback that stops it makes it a TrainingError.
     The page `html`, if it is given, shows what `report` would, with the probes that `probe` runs.
     """
-    options = call_options(locals()) | {"plan": False}
+    options = plain_options(locals()) | {"plan": False}
     on_progress(Stage("loading torch", 0, 0, ""))
     if jobs != 1 and device in ("auto", "cpu") and options["arch"]:
         preloaded_context("lmcli.training.trials")  # it loads torch while this process does
@@ -220,7 +217,7 @@ def demo(
     A training ends early once it answers items that no table reports. `settings` are those of the
     trainings, and `words` and `longest` of the text that is made; `html` names the page.
     """
-    options = call_options(locals())
+    options = plain_options(locals())
     on_progress(Stage("loading torch", 0, 0, ""))
     if device in ("auto", "cpu"):
         preloaded_context("lmcli.training.trials")
@@ -241,7 +238,10 @@ def plan(texts: Texts, *, on_progress: OnProgress = warnings_only, **options: An
 
     defaults = {name: p.default for name, p in signature(compare).parameters.items()}
     folder = options.get("output") or free_name(Path("runs"), "compare")
-    given = call_options({**defaults, **options, "texts": texts}) | {"plan": True, "output": folder}
+    given = plain_options({**defaults, **options, "texts": texts}) | {
+        "plan": True,
+        "output": folder,
+    }
     return plan(given, on_progress)
 
 
@@ -289,7 +289,7 @@ def cloze(
     from lmcli.evaluation.cloze import fill_blank, whole_numbers
     from lmcli.evaluation.item_answers import answer_items
 
-    opened, numbers = _runs(runs), whole_numbers(gaps)
+    opened, numbers = open_runs(runs), whole_numbers(gaps)
     if text is not None:
         return fill_blank(
             opened, text, candidates=candidates, swap=swap, gaps=numbers, filler=filler, top=top,
@@ -316,7 +316,7 @@ def probe(
     from lmcli.registry import PROBES
 
     probes = load_probes([name] if name else PROBES.names(), settings or {})
-    opened = _runs(runs)
+    opened = open_runs(runs)
     data = ProbeData.of_runs(opened, text_names(texts), on_progress)
     subjects = [ProbedModel.of(run) for run in opened]
     results = run_probes(probes, subjects, data, seed, on_progress)
@@ -383,15 +383,9 @@ def sample(
 
     settings = SamplingSettings(temperature, top_k, top_p, min_p)
     return Samples(
-        load(run),
-        prompt,
-        settings,
-        length=length,
-        stops=stop,
-        count=count,
-        seed=seed,
+        load(run), prompt, settings, length=length, stops=stop, count=count, seed=seed,
         on_progress=on_progress,
-    )
+    )  # fmt: skip
 
 
 def make(

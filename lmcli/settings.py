@@ -25,8 +25,6 @@ class Settings(Protocol):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
-ARCHS = "ngram,window,rnn,gru,lstm"
-"""what `compare` trains by default"""
 S = TypeVar("S", bound=Settings)
 
 
@@ -93,24 +91,6 @@ def text_names(texts: str | Path | Sequence[str | Path] | None) -> list[str]:
     if texts is None:
         return []
     return [str(texts)] if isinstance(texts, str | Path) else [str(text) for text in texts]
-
-
-def call_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a function of the api as options of a stage.
-
-    Texts are lists, runs are paths as `runs`, the callback is left out; beside runs the default of
-    `arch` names nothing.
-    """
-    options = {name: value for name, value in arguments.items() if name != "on_progress"}
-    if "run" in options:
-        runs = options.pop("run")
-        alone = isinstance(runs, str | Path) or hasattr(runs, "path")  # or a Run
-        runs = [runs] if alone else runs or ()
-        options["runs"] = [str(getattr(run, "path", run)) for run in runs]
-        if runs and options["arch"] is ARCHS:  # the very default, not the same names given
-            options["arch"] = ""
-    named = ("texts", "valid", "test")
-    return options | {name: text_names(options[name]) for name in named if name in options}
 
 
 def split_pairs(pairs: Sequence[str]) -> dict[str, str]:

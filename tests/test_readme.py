@@ -96,7 +96,8 @@ def test_every_command_runs_in_order(page, folder):
 def test_every_command_is_in_the_readme():
     known = set(COMMANDS)
     shown = {command.split()[1] for command in commands(README)}
-    assert known == shown
+    assert known == shown | {"serve"}  # which runs until it is stopped
+    assert "lmcli serve" in code(README)
 
 
 @every_page
@@ -110,8 +111,8 @@ def test_every_option_that_is_shown_exists(page):
     group = typer.main.get_command(app)
     for call in calls(page):
         _, name, *words = shlex.split(call, comments=True)
-        options = group.commands[name].params
-        known = {flag for p in options for flag in (*p.opts, *p.secondary_opts)}
+        params = group.commands[name].params
+        known = {flag for p in params for flag in (*p.opts, *p.secondary_opts)}
         used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
         assert used <= known | {"--help"}, call
 
@@ -220,6 +221,7 @@ def test_the_second_python_block_plots_the_reach_of_each_architecture(folder, dr
     assert (folder / "reach.png").stat().st_size > 0
 
 
-def test_the_python_blocks_are_those_two_and_the_longer_one_is_a_script_of_15_lines():
-    assert len(PYTHON) == 2
+def test_the_python_blocks_are_those_three_and_the_longest_is_a_script_of_15_lines():
+    assert len(PYTHON) == 3
+    assert "from openai import OpenAI" in PYTHON[2]  # what it does, tests/web tests
     assert sum(bool(line) for line in PYTHON[1].splitlines()) <= 15

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lmcli import api
+from lmcli.arguments import ARCHS
 from lmcli.cli import options as o
 from lmcli.cli.compare import Seeds
 from lmcli.errors import TrainingError
@@ -111,7 +112,7 @@ def demo(
     from lmcli.cli.progress import ProgressDisplay
     from lmcli.report.progress import Message
 
-    names = arch or api.ARCHS
+    names = arch or ARCHS
     with ProgressDisplay(not quiet and not as_json, stoppable=True) as display:
         display(
             Message(f"makes a text, trains {names.replace(',', ', ')} on it, asks what they know")

@@ -14,7 +14,10 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 MISSING = "-"
@@ -289,6 +292,12 @@ class Reportable(abc.ABC):
     def to_json(self) -> dict[str, Any]:
         """The object that the command prints with ``--json``."""
         return self.result().to_json()
+
+    def to_pandas(self) -> dict[str, pd.DataFrame]:
+        """Raw numbers as data frames by title, where pandas is installed."""
+        from lmcli.report.frames import data_frames
+
+        return data_frames(self.result())
 
     def _repr_html_(self) -> str:
         """The display of a notebook."""

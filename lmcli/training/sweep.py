@@ -223,7 +223,7 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
     width = lstm_width(options)
-    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width)
+    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width=width)
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:

@@ -26,7 +26,7 @@ from lmcli.web import schemas
 from lmcli.web.completions import Completion, CompletionRequest, Completions
 from lmcli.web.events import EventStream
 from lmcli.web.models import Model, Models
-from lmcli.web.security import Guard, error_json
+from lmcli.web.security import REPORT_POLICY, Guard, error_json
 from lmcli.web.service import Service, colors_css, next_of, score_of
 from lmcli.web.workers import BusyError
 
@@ -137,6 +137,15 @@ def _add_page(app: FastAPI, service: Service) -> None:
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
         return Response(status_code=204)
+
+    @app.get("/comparison", include_in_schema=False)
+    async def comparison() -> Response:
+        if service.models.comparison is None:
+            raise HTTPException(404, "no comparison is served")
+        async with service.figures_lane.request():
+            shown = await service.figures_lane.run(partial(getattr, service, "figures"))
+        policy = {"content-security-policy": REPORT_POLICY}
+        return Response(shown, media_type="text/html; charset=utf-8", headers=policy)
 
     @app.get("/page.json", include_in_schema=False)
     async def page_data() -> JSONResponse:

@@ -114,8 +114,10 @@ class Models(Mapping[str, Model]):
 def open_models(paths: Sequence[Path], on_progress: OnProgress = warnings_only) -> Models:
     """The runs at `paths`, and those in folders of runs; without paths all below ``runs``."""
     given = list(paths) or [FOLDER]
-    folders = [folder for path in given for folder in _run_folders(path, is_given=bool(paths))]
-    folders = list(dict.fromkeys(folders))
+    by_place: dict[Path, Path] = {}
+    for folder in (f for path in given for f in _run_folders(path, is_given=bool(paths))):
+        by_place.setdefault(folder.resolve(), folder)
+    folders = list(by_place.values())
     if not folders:
         raise RunError(f"no trained runs in '{given[0]}'", "lmcli train my.txt -o RUN makes one")
     if len(folders) > MOST:
@@ -139,10 +141,20 @@ def _run_folders(path: Path, is_given: bool) -> list[Path]:
             Run.open(path).weights_file()  # says what is wrong
         return [path] if (path / RECORD).is_file() else []
     inside = sorted(file.parent for deep in ("*", "*/*") for file in path.glob(f"{deep}/{RECORD}"))
-    found = [folder for folder in inside if (folder / WEIGHTS).is_file()]
+    found = [folder for folder in [*_compared(path), *inside] if (folder / WEIGHTS).is_file()]
     if is_given and not found:
         raise RunError(f"'{path}' is no run, and has none in it", "give a folder that train made")
     return found
+
+
+def _compared(folder: Path) -> list[Path]:
+    """The runs of a comparison, which may lie elsewhere, the best first; none if it is no such."""
+    if not (folder / COMPARISON).is_file():
+        return []
+    rows = read_json(folder / COMPARISON).get("rows") or ()
+    named = [Path(seed["run"]) for row in rows for seed in row.get("seeds") or ()]
+    places = [(path, folder / path.name) for path in named]
+    return [next((p for p in two if (p / RECORD).is_file()), two[0]) for two in places]
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -156,8 +168,3 @@ def _names(runs: Sequence[Run]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unique
-
-
-def comparison_of(folder: Path) -> dict[str, Any]:
-    """The results of a comparison."""
-    return read_json(folder / COMPARISON)

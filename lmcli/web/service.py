@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmcli.errors import RunError
 from lmcli.evaluation.score import Score
 from lmcli.report.colors import css_variables
 from lmcli.report.progress import Message
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from lmcli.evaluation.activations import Activations
 
 LN2 = math.log(2)
-READ_SECONDS, TEXT_SECONDS, TORCH_SECONDS = 30.0, 120.0, 60.0
+READ_SECONDS, TEXT_SECONDS, TORCH_SECONDS, FIGURE_SECONDS = 30.0, 120.0, 60.0, 300.0
 """that a request may take"""
 GATES_KEPT = 8
 VARYING = 8
@@ -48,9 +50,11 @@ class Service:
         self.texts = own_texts(models)
         self.question = known_question(models)
         self._numpy, self._torch = one_thread("numpy"), one_thread("torch")
+        self._figures = one_thread("figures")  # they may take half a minute
         self.fast = Lane(self._numpy, active=8, most=256, seconds=READ_SECONDS)
         self.texts_lane = Lane(self._numpy, active=16, most=128, seconds=TEXT_SECONDS)
         self.slow = Lane(self._torch, active=4, most=64, seconds=TORCH_SECONDS)
+        self.figures_lane = Lane(self._figures, active=1, most=4, seconds=FIGURE_SECONDS)
         self._inside: OrderedDict[tuple[str, str], Activations] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -61,7 +65,7 @@ class Service:
 
     def close(self) -> None:
         """Drop what waits."""
-        for thread in (self._numpy, self._torch):
+        for thread in (self._numpy, self._torch, self._figures):
             thread.shutdown(wait=False, cancel_futures=True)
 
     # -------------------------------------------------------------- reading
@@ -187,6 +191,21 @@ class Service:
             self._inside[key] = read_inside(model.run.model(), tokenizer, [text])
         self._inside.move_to_end(key)
         return self._inside[key]
+
+    @cached_property
+    def figures(self) -> str:
+        """The page of the comparison, from what was saved: that of ``lmcli report``."""
+        from lmcli.pages.report import lead, page_sections, page_title
+        from lmcli.pages.subject import Subject
+        from lmcli.report.html import page
+
+        folder = self.models.comparison
+        if folder is None:
+            raise RunError("no comparison is served", "lmcli serve runs/compare")
+        subject = Subject.open(folder, lambda event: None)
+        line = shlex.join(["lmcli", "report", str(folder)])
+        sections = page_sections(subject, False, line, lambda event: None)
+        return page(page_title(subject), sections, lead(subject))
 
     # -------------------------------------------------------------- about
 

@@ -32,7 +32,8 @@ def _write_text(folder, documents):
         "candidates": [answer for _, answer in PAIRS], "kind": "country", "rest": " .",
     }  # fmt: skip
     text.with_suffix(".items.jsonl").write_text(json.dumps(item) + "\n", encoding="utf-8")
-    about = {"format": 1, "facts": {"pairs": PAIRS}}
+    recipe = {"grammar": "france", "filler": []}
+    about = {"format": 1, "recipe": recipe, "facts": {"pairs": PAIRS}}
     text.with_suffix(".about.json").write_text(json.dumps(about), encoding="utf-8")
     return text
 

@@ -1,11 +1,11 @@
 """Which runs are served, and under which names."""
 
-import json
 import shutil
 
 import pytest
 
 from lmcli.errors import RunError
+from lmcli.storage import write_json
 from lmcli.web.models import open_models
 
 
@@ -17,7 +17,8 @@ def here(folder, tmp_path, monkeypatch):
         source = folder / name.rpartition("/")[2] if name != "half" else folder / "lstm"
         shutil.copytree(source, tmp_path / "runs" / name)
     (tmp_path / "runs/half/weights.safetensors").unlink()
-    (tmp_path / "runs/demo/comparison.json").write_text(json.dumps({"rows": []}))
+    seeds = [{"run": f"runs/demo/{name}"} for name in ("ngram", "lstm")]
+    write_json(tmp_path / "runs/demo/comparison.json", {"rows": [{"seeds": seeds}]})
     return tmp_path
 
 
@@ -25,9 +26,9 @@ def test_without_names_all_finished_runs_below_runs_are_served(here):
     assert list(open_models([])) == ["demo/lstm", "demo/ngram", "runs/lstm"]
 
 
-def test_a_folder_stands_for_the_runs_in_it(here):
+def test_a_comparison_stands_for_its_runs_the_best_first(here):
     models = open_models([here / "runs/demo"])
-    assert list(models) == ["lstm", "ngram"]
+    assert list(models) == ["ngram", "lstm"]
     assert models.comparison == here / "runs/demo"
 
 

@@ -52,7 +52,7 @@ export function inside(state) {
         byId("varying").replaceChildren("vary most: ", ...suggested(found));
         const columns = found.tokens.map((token) => column(token, found.low, found.high));
         paint(byId("strip"), model).replaceChildren(...columns);
-        section.dataset.shown = text;
+        section.dataset.gate = found.gate;
       } catch (error) {
         byId("strip").replaceChildren();
         byId("varying").replaceChildren();

@@ -1,0 +1,44 @@
+"""The wheel: every file that the package reads, the manual page, the command."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def names(project, tmp_path_factory):
+    """What lies in the wheel, which is built from a copy."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    copy = tmp_path_factory.mktemp("copy")
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(project / "lmcli", copy / "lmcli", ignore=unwanted)
+    shutil.copytree(project / "docs", copy / "docs")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(project / name, copy)
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(copy / "dist")], cwd=copy, check=True, capture_output=True
+    )
+    (wheel,) = (copy / "dist").glob("lmcli-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        points = next(n for n in file.namelist() if n.endswith("entry_points.txt"))
+        return {*file.namelist(), file.read(points).decode()}
+
+
+def test_every_file_of_the_package_is_in_it(project, names):
+    files = (p for p in (project / "lmcli").rglob("*") if p.is_file())
+    wanted = {str(p.relative_to(project)) for p in files if "__pycache__" not in p.parts}
+    assert wanted <= names
+    assert {"lmcli/py.typed", "lmcli/report/templates/page.html.j2"} <= wanted
+
+
+def test_it_installs_the_manual_page_and_the_command(names):
+    assert any(name.endswith("/share/man/man1/lmcli.1") for name in names)
+    assert any("lmcli = lmcli.__main__:main" in name for name in names)
+    assert not any(name.startswith(("tests/", "docs/")) for name in names)
