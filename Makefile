@@ -34,6 +34,7 @@ lint: $(VENV)/tools
 
 bench: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/page.py
 
 bench-big: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/big_text.py
