@@ -153,6 +153,8 @@ def _lock_opened(opened: int) -> None:
     try:
         import fcntl
     except ImportError:
+        if os.name != "nt":
+            return  # a system without locks
         import msvcrt
 
         os.lseek(opened, 1 << 20, os.SEEK_SET)  # away from what is to be read
