@@ -272,7 +272,7 @@ class Run:
         entries = []
         with suppress(OSError, ValueError, RecursionError, RunError):
             check_regular(self.path / LOG)
-            for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
+            for line in (self.path / LOG).read_bytes().splitlines():
                 check_log_entry(entry := json.loads(line))
                 entries.append(entry)
         return entries

@@ -7,6 +7,7 @@ ValueError. A run may come from a stranger: nothing is used before it has passed
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -135,9 +136,11 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """The record in a run.json; the settings of its architecture are checked with it."""
-        _record(data, "")
-        check_budget(data["budget"])
+        """The record in a run.json; the settings of its tokenizer are checked with it."""
+        check_record(data)
+        strange = data.keys() - {f.name for f in dataclasses.fields(cls)}
+        if strange:
+            raise ValueError(f"'{min(strange)}' is no field of it")
         kind = TOKENIZERS.load(data["tokenizer"]).Settings
         check_known(data["tokenizer_settings"], kind)
         update(kind(), data["tokenizer_settings"])
@@ -156,9 +159,10 @@ class Record:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_budget(budget: Mapping[str, Any]) -> None:
-    """A ValueError unless one of the three is given."""
-    if sum(budget[name] is not None for name in _budget) != 1:
+def check_record(data: Any) -> None:
+    """A ValueError if a field of a record is missing, or is what it cannot be."""
+    _record(data, "")
+    if sum(data["budget"][name] is not None for name in _budget) != 1:
         raise ValueError("'budget' is not one of minutes, steps and epochs")
 
 
