@@ -115,13 +115,24 @@ def list_of(check: Check, least: int = 0) -> Check:
     return check_all
 
 
-def mapping_of(check: Check) -> Check:
+def pair(value: Any, place: str) -> None:
+    """A list of two texts."""
+    list_of(text)(value, place)
+    _expect(len(value) == 2, place, "a list of two")
+
+
+def whole_text(value: Any, place: str) -> None:
+    """A whole number as a text, as the names in an object are."""
+    _expect(value.isascii() and value.isdigit() and len(value) < 10, place, "a whole number")
+
+
+def mapping_of(check: Check, keys: Check = name) -> Check:
     """An object with any names, whose values are all of one kind."""
 
     def check_all(value: Any, place: str) -> None:
         _expect(isinstance(value, dict), place, "an object")
         for key, one in value.items():
-            name(key, f"a name in {place}")
+            keys(key, f"a name in {place}")
             check(one, f"{place}.{key}")
 
     return check_all
