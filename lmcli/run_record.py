@@ -89,7 +89,7 @@ _trained = fields(
         "parameters": whole(),
         "valid": _score,
         **dict.fromkeys(("arch", "tokenizer", "device", "precision"), name),
-        **dict.fromkeys(("tokens_seen", "train_tokens", "vocabulary", "steps"), whole()),
+        **dict.fromkeys(("tokens_seen", "train_tokens", "vocabulary", "steps", "skipped"), whole()),
         **dict.fromkeys(("seconds", "epochs", "tokens_per_second"), _positive),
         "run": file_name,
         "test": optional(_score),

@@ -35,6 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
 hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
+hypothesis_settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)
 hypothesis_settings.load_profile("lmcli")
 
 

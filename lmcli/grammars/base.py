@@ -25,18 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
-from lmcli.json_checks import (
-    fields,
-    file_name,
-    list_of,
-    mapping_of,
-    name,
-    number,
-    optional,
-    pair,
-    whole,
-    whole_text,
-)
+from lmcli.grammars.about_checks import check_about
 from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
@@ -321,38 +310,12 @@ def read_about(path: Path) -> dict[str, Any]:
         problem = f"'{path}' has format {about['format']}, this lmcli reads up to {FORMAT}"
         raise TextError(problem, "install a newer lmcli")
     try:
-        _ABOUT(about, "")
+        check_about(about)
     except ValueError as error:
         raise TextError(f"'{path}': {error}", _AGAIN) from None
     return about
 
 
-_figures = fields(
-    {},
-    dict.fromkeys(("nats_per_document", "bits_per_char"), number(0))
-    | {
-        "perplexity": number(1),
-        "tokens_per_document": number(0),
-        "characters_per_document": number(0),
-    },
-)
-_ABOUT = fields(
-    {"recipe": fields({"grammar": name})},
-    {
-        "sha256": optional(name),
-        "unit": name,
-        "tokenizer": name,
-        "min_count": optional(whole(1)),
-        "gaps": list_of(whole()),
-        "order_free": mapping_of(number(0, 1), keys=whole_text),
-        "facts": fields({}, {"pairs": list_of(pair)}),
-        "optimum": _figures,
-        "amnesic": _figures,
-        "items": mapping_of(whole()),
-        "filler": fields({}, {"texts": list_of(file_name), "times_used": number(0)}),
-    },
-)
-"""what is read of an about file; a grammar may add more"""
 _AGAIN = "make it again with 'lmcli make'"
 EXAMPLE_ITEM = (
     '{"text": "Anna grew up in France. Now she speaks fluent ", "answer": "French", '

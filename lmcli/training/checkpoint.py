@@ -178,6 +178,7 @@ def save_result(
         "parameters": model.parameter_count(),
         "vocabulary": record.vocabulary,
         "train_tokens": dataset.targets(),
+        "skipped": dataset.corpus.skipped,
         **vars(trained),
         "tokens_per_second": trained.tokens_seen / max(trained.seconds, 1e-9),
         "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},

@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from lmcli.cli import app
 
 SCALE = settings().max_examples // 100
-GROUP = None
-SAFE = ["", " ", "-1", "0", "1", "2", "nan", "inf", "1e-320", "1e400", "x", "-", "--", "é", "\x1b[2J",
-        "a=b", "=", "a,b", ",", "hidden=8", "hidden=1e9", "hidden=\ud800", "none", "France=Germany",
-        "'", "[", "%s", "{}", "0,1", "auto", "line", "\u0663", "lstm", "rnn,rnn", "y" * 300, "true",
-        "t.txt", "nothing.txt", "word", "0.5", "[red]", "gru layers=0", "utf-16", "base64"]  # fmt: skip
+SAFE = [
+    *("", " ", "-1", "0", "1", "2", "nan", "inf", "1e-320", "1e400", "0.5", "\u0663", "0,1"),
+    *("x", "-", "--", "é", "\x1b[2J", "=", "a=b", "a,b", ",", "'", "[", "%s", "{}", "[red]"),
+    *("hidden=8", "hidden=1e9", "hidden=\ud800", "none", "auto", "France=Germany", "line", "true"),
+    *("lstm", "rnn,rnn", "gru layers=0", "word", "utf-16", "base64", "y" * 300),
+    *("t.txt", "nothing.txt"),
+]
 LARGE = [str(2**31), str(2**63), "9" * 400, "1e18"]
 MANY = {"workers", "jobs", "count", "length", "seeds", "steps", "minutes", "epochs", "gaps", "top"}
 """options of which a large number is work, not a mistake"""
@@ -109,10 +111,9 @@ def commands(draw):
             own = option.envvar if isinstance(option.envvar, str) else option.envvar[-1]
             variables[own] = os.fsdecode(with_surrogates)
         elif way == "toml":
-            kind = draw(st.sampled_from(["text", "bare", "list", "table"]))
             quoted = json.dumps(value)
-            lines.append(f"{long[2:]} = " + {"text": quoted, "bare": value, "list": f"[{quoted}, 1]",
-                                              "table": f"{{x = {quoted}}}"}[kind])  # fmt: skip
+            written = (quoted, value, f"[{quoted}, 1]", f"{{x = {quoted}}}")
+            lines.append(f"{long[2:]} = {draw(st.sampled_from(written))}")
         else:
             arguments += [long] if option.is_flag else [f"{long}={value}"]
     if draw(st.booleans()):
