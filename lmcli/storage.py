@@ -177,11 +177,17 @@ _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left half-written."""
+    """Remove what processes that were killed have left: files half-written, locks on nothing."""
     for file in folder.iterdir():
         if _HALF_WRITTEN.fullmatch(file.name):
             with suppress(OSError):
                 file.unlink()
+        elif file.name.startswith(".") and file.suffix == ".lock":
+            name = file.name.removeprefix(".").removesuffix(".lock")
+            with suppress(RunError, OSError):  # unless another process holds it
+                opened = _lock(folder / name, file)
+                file.unlink()
+                os.close(opened)
 
 
 # ------------------------------------------------------------------ folders
