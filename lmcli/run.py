@@ -45,7 +45,7 @@ from lmcli.storage import (
     write_bytes,
     write_json,
 )
-from lmcli.tensor_files import check_finite, read_tensors, tensor_shapes, write_tensors
+from lmcli.tensor_files import check_finite, read_tensors, read_header, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +161,8 @@ class Run:
             return
         with torch.device("meta"):
             wanted = {name: tuple(t.shape) for name, t in self.new_model().tensors().items()}
-        shapes = tensor_shapes(file)
+        shapes, about = read_header(file)
+        self.check_own(file, about)
         own = {n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)}
         found = current_names(own)
         for name in sorted(wanted.keys() | found.keys()):

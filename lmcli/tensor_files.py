@@ -60,15 +60,18 @@ def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return tensors, about
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The sizes of the tensors in a file, none of which is read."""
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """The sizes of the tensors in a file, and what is said about them; the checksum waits."""
     from safetensors import safe_open
 
     with reading(path):
         check_regular(path)
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            header = json.loads((file.metadata() or {})["lmcli"])
+        check_format(path, int(header["format"]))
+        return shapes, dict(json.loads(header["about"]))
 
 
 def check_finite(tensors: Mapping[str, Any]) -> None:

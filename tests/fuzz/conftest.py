@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lmcli.errors import LmcliError
 
+collect_ignore = ["with_atheris.py"]  # a script that needs what is not installed
 MOST_MEMORY = 1 << 30
 SCALARS = st.one_of(
     st.none(),

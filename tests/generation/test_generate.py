@@ -13,7 +13,7 @@ from lmcli.report.progress import Message
 def run(make_run, build, tmp_path):
     """A run of characters a to f in which a line is a document."""
     run = make_run(tmp_path / "run", "gru")
-    run.record.corpus["options"] = {"documents": "line"}
+    run.record.corpus["options"]["documents"] = "line"
     run.save_weights(build("gru", run.record.vocabulary).tensors(), 1)
     return run
 

@@ -34,7 +34,6 @@ def test_what_is_read_back_is_the_model(trained, tmp_path, name):
 def test_the_numpy_and_the_hub_export_score_a_text_alike(trained, tmp_path, name):
     run = trained(name)
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    run.record.corpus["options"] = {"documents": "file"}
     export_numpy(run, tmp_path / "numpy")
     export_hf(run, tmp_path / "hf")
     exported = (api.load(tmp_path / "numpy"), load_hf(tmp_path / "hf"))
@@ -60,7 +59,6 @@ def without_torch(run, ids):
 
 def test_a_model_that_was_read_back_can_be_sampled(trained, tmp_path):
     run = trained("gru")
-    run.record.corpus["options"] = {"documents": "file"}
     export_hf(run, tmp_path / "out")
     texts = [
         "".join(api.sample(r, "ab", length=30, seed=1)) for r in (run, load_hf(tmp_path / "out"))
