@@ -45,7 +45,7 @@ from lmcli.storage import (
     write_bytes,
     write_json,
 )
-from lmcli.tensor_files import check_finite, read_tensors, read_header, write_tensors
+from lmcli.tensor_files import check_finite, read_header, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,7 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.report.result import Result
-from lmcli.run import TRAINING, Run, checking
+from lmcli.run import TRAINING, Run
 from lmcli.run_record import check_checkpoint
 from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
@@ -68,14 +68,21 @@ def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     run.save_training(tensors, values | {"log_lines": log_lines}, clock)
 
 
-def load_checkpoint(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The run's checkpoint, if it fits its settings; else a RunError, and nothing is allocated."""
+def check_sizes(run: Run) -> None:
+    """A RunError if the checkpoint does not fit the run's settings; no model is made for it."""
     file = run.path / TRAINING
     if file.is_file():
         run.check_sizes(file, "model.")
+
+
+def load_checkpoint(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The run's checkpoint; values that it cannot have are a RunError."""
     tensors, values = run.load_training()
-    with checking(file):
+    try:
         check_checkpoint(values)
+    except ValueError as error:
+        problem = f"'{run.path}' cannot be resumed: {error}"
+        raise RunError(problem, "train it again with --force") from None
     return tensors, values
 
 

@@ -33,7 +33,14 @@ from lmcli.run import Run
 from lmcli.run_record import Record
 from lmcli.settings import check_known, one_of, update
 from lmcli.system import LoadMeter, available_cores, pick_device, pick_precision
-from lmcli.training.checkpoint import Trained, count_into, load_checkpoint, resume, train_into
+from lmcli.training.checkpoint import (
+    Trained,
+    check_sizes,
+    count_into,
+    load_checkpoint,
+    resume,
+    train_into,
+)
 from lmcli.training.defaults import (
     BATCH,
     BUDGETS,
@@ -323,6 +330,7 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
         )
         on_progress(Message(warning, "warning"))
     if not job.is_count_based:
+        check_sizes(run)
         load_checkpoint(run)  # a checkpoint that is missing or damaged shows before anything else
     return job
 

@@ -24,7 +24,7 @@ from lmcli.run_list import describe
 from lmcli.run_record import Record
 from lmcli.storage import read_json, write_json
 from lmcli.tensor_files import read_tensors, write_tensors
-from lmcli.training.checkpoint import load_checkpoint
+from lmcli.training.checkpoint import check_sizes, load_checkpoint
 
 SCALE = settings().max_examples // 100
 ARCHS = ("lstm", "gru", "rnn", "minlstm", "mingru", "window", "ngram", "attention")
@@ -211,6 +211,7 @@ def test_any_checkpoint(copy, refused, mutations):
     def look(mutant):
         about = mutant if isinstance(mutant, dict) else {"it": mutant}
         write_tensors(path / TRAINING, tensors, {**about, "run": run.record.id})
+        refused(lambda: check_sizes(run))
         if not refused(lambda: load_checkpoint(run)):
             assert isinstance(load_checkpoint(run)[1]["step"], int)
 
