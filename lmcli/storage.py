@@ -55,7 +55,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """The same for several files, of which none is replaced before all are on the disk."""
+    """The same for several files, of which none is replaced before all are on the disk.
+
+    They are replaced in their order: the last is the new one only if the others are.
+    """
     temporary = dict[Path, Path]()
     try:
         for path, content in contents.items():
@@ -64,8 +67,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for path in contents:
             with storage(path):
                 temporary[path].replace(path)
-        for folder in {path.parent for path in contents}:
-            sync_folder(folder)
+            sync_folder(path.parent)
     finally:
         for file in temporary.values():
             with suppress(OSError):
@@ -121,7 +123,7 @@ def locked(path: Path) -> Iterator[None]:
             opened = _lock(path, file)
         try:
             if place.is_dir():
-                _sweep(place)
+                sweep(place)
             yield
         finally:
             with suppress(OSError):
@@ -172,13 +174,23 @@ def is_locked(path: Path) -> bool:
     return path.with_name(f".{path.name}.lock").exists()
 
 
-_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_HALF_WRITTEN = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left half-written."""
+def half_written(file: Path) -> str:
+    """The name that a file was to get if it is the temporary one of a write; else ""."""
+    found = _HALF_WRITTEN.fullmatch(file.name)
+    return found[1] if found else ""
+
+
+def sweep(folder: Path, names: Collection[str] = ()) -> None:
+    """Remove what killed processes have left half-written in a folder, of all names or of these.
+
+    The caller holds the lock: nobody else is writing them.
+    """
     for file in folder.iterdir():
-        if _HALF_WRITTEN.fullmatch(file.name):
+        name = half_written(file)
+        if name and (not names or name in names):
             with suppress(OSError):
                 file.unlink()
 
@@ -256,34 +268,36 @@ def new_folder(path: Path) -> Iterator[None]:
 def replacing(path: Path, names: Collection[str]) -> Iterator[Path]:
     """A folder to write to, which is at `path` when the block has ended without an error.
 
-    A folder that is new or empty is written to as it is. One that is not stays as it was until
-    then, or for good if anything fails; what it holds beside these names moves to the new one.
+    A folder that exists and is empty is written to as it is. Any other stays as it was until then,
+    or for good if anything fails; what it holds beside these names moves to the new one.
     """
     restore(path)
     given, path = path, path.resolve()
-    if not path.exists() or not any(path.iterdir()):
-        with new_folder(given):
-            yield path
+    if path.exists() and not any(path.iterdir()):
+        yield path
         return
     new, old = _beside(path)
-    with storage(given):
-        if old.exists():
-            _settle(path, old, names)
-        if new.exists():  # of a process that was killed
-            shutil.rmtree(new)
-        new.mkdir()
-    try:
+    with new_folder(path.parent):
         with storage(given):
-            shutil.copymode(path, new)
-        yield new
-        with storage(given):
-            _swap(path, new, old, names)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    with suppress(OSError):
-        remove(old, names)
-        old.rmdir()
+            if old.exists():
+                _settle(path, old, names)
+            if new.exists():  # of a process that was killed
+                shutil.rmtree(new)
+            new.mkdir()
+        try:
+            with storage(given):
+                if path.exists():
+                    shutil.copymode(path, new)
+            yield new
+            with storage(given):
+                _swap(path, new, old, names)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    if old.exists():
+        with suppress(OSError):
+            remove(old, names)
+            old.rmdir()
 
 
 def restore(path: Path) -> None:
@@ -308,9 +322,10 @@ def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
         sync_folder(target.parent)
 
     try:
-        move(path, old)
+        if path.exists():
+            move(path, old)
         move(new, path)
-        for file in _others(old, names):
+        for file in _others(old, names) if old.exists() else ():
             move(file, path / file.name)
     except BaseException:
         for source, target in reversed(done):

@@ -29,7 +29,7 @@ from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
 from lmcli.settings import Settings, update
-from lmcli.storage import locked, storage, write_files
+from lmcli.storage import locked, storage, sweep, write_files
 
 FORMAT = 1
 T = TypeVar("T")
@@ -238,7 +238,8 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     with storage(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output):  # three renames are not one
+    with locked(output):  # three renames are not one: the about file, which tells, is the last
+        sweep(output.parent, [path.name for path in paths])
         write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
     return MadeText(output, about)
 
