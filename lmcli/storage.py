@@ -67,7 +67,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for path in contents:
             with storage(path):
                 temporary[path].replace(path)
-            sync_folder(path.parent)
+                sync_folder(path.parent)
     finally:
         for file in temporary.values():
             with suppress(OSError):
@@ -98,12 +98,20 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the system can."""
-    with suppress(OSError):  # Windows opens no folders; some network disks flush none
+    try:
         opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:  # some network disks flush none
+        if error.errno in _OF_THE_DISK:
+            raise
+    finally:
+        os.close(opened)
+
+
+_OF_THE_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 # ------------------------------------------------------------------ one writer at a time
@@ -138,8 +146,9 @@ def _lock(path: Path, file: Path) -> int:
         try:
             _lock_opened(opened)
             if os.path.samestat(os.fstat(opened), file.stat()):
-                os.truncate(opened, 0)
-                os.write(opened, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                with suppress(OSError):  # a full disk: it is locked all the same
+                    os.truncate(opened, 0)
+                    os.write(opened, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return opened
             os.close(opened)  # its owner has ended, and removed it
         except FileNotFoundError:
@@ -167,6 +176,14 @@ def _lock_opened(opened: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
+
+
+def check_unlocked(path: Path) -> None:
+    """A RunError if a process writes what is at `path`."""
+    place = path.resolve()
+    if is_locked(place):
+        with locked(place):
+            pass
 
 
 def is_locked(path: Path) -> bool:

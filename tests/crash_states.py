@@ -202,7 +202,7 @@ class Recording:
         if inside.startswith(".."):
             return None
         folder = ROOT
-        for part in () if inside == "." else inside.split(os.sep):
+        for part in Path(inside).parts:
             folder = self.disk.folders[folder].get(part)
             if folder not in self.disk.folders:
                 return None  # it does not exist: the call fails
@@ -237,9 +237,7 @@ class Recording:
     def _of_prefix(self, length):
         steps = self.steps[:length]
         synced = {step.node: i for i, step in enumerate(steps) if step.kind == "sync"}
-        loose = [
-            i for i, s in enumerate(steps) if s.is_of_names and synced.get(s.place, -1) < i
-        ]
+        loose = [i for i, s in enumerate(steps) if s.is_of_names and synced.get(s.place, -1) < i]
         lasting, latest = dict(self.before.files), dict(self.before.files)
         for i, step in enumerate(steps):
             if step.kind == "data":

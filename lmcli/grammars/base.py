@@ -227,9 +227,7 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     Raises StorageError if one of the three exists without `force`, or cannot be written.
     """
     paths = (output, *companions(output))
-    for path in paths:
-        if path.exists() and not force:
-            raise StorageError(f"'{path}' exists", "--force overwrites it")
+    _check_free(paths, force)
     text = "".join(document + "\n" for document in grammar.documents())
     items = list(grammar.items())
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -239,9 +237,16 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     with storage(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     with locked(output):  # three renames are not one: the about file, which tells, is the last
+        _check_free(paths, force)  # once more: another process may have written it meanwhile
         sweep(output.parent, [path.name for path in paths])
         write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
     return MadeText(output, about)
+
+
+def _check_free(paths: Iterable[Path], force: bool) -> None:
+    for path in paths:
+        if path.exists() and not force:
+            raise StorageError(f"'{path}' exists", "--force overwrites it")
 
 
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:
