@@ -19,6 +19,8 @@ from lmcli.errors import RunError, StorageError
 from lmcli.run import OURS, RECORD, check_free
 from lmcli.storage import (
     check_unlocked,
+    half_written,
+    half_written,
     new_folder,
     read_json,
     remove,
@@ -40,7 +42,7 @@ def check_folder(folder: Path, force: bool, taken: Collection[Path], plan: bool)
         return
     if not folder.is_dir():
         raise RunError(f"'{folder}' exists and is not a folder", "choose another name with -o")
-    inside = list(folder.iterdir())
+    inside = [path for path in folder.iterdir() if half_written(path) != UNFINISHED]
     compared = _check_compared(folder, force)
     planned = plan and force and all((path / RECORD).is_file() for path in inside)
     if compared or planned or {path.resolve() for path in inside} <= _resolved(taken):

@@ -100,9 +100,13 @@ def train_result(values: Mapping[str, Any]) -> result.Result:
 
 
 def _train(
-    options: Mapping[str, Any], count: int, rendezvous: str | None, on_progress: OnProgress
+    options: Mapping[str, Any],
+    count: int,
+    rendezvous: str | None,
+    on_progress: OnProgress,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> Run:
-    """The part of this process."""
+    """The part of this process; `on_ready` is called when it has met the others and all is read."""
     from lmcli.evaluation.probes.ceiling.one_line import ceiling_of_corpus
     from lmcli.evaluation.score import warn_of_unknown
     from lmcli.evaluation.trial_result import score_parts
@@ -135,6 +139,7 @@ def _train(
                 run = job.create(path, options["force"])
             for line in job.description(options.get("verbose", False)):
                 report(Message(line))
+            on_ready()
             trained = train_run(run, job, trainer, going_on, report, watch)
         if trained is not None and group.is_main:
             model = run.model()
@@ -231,7 +236,6 @@ def _work(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(available_cores()) // count))
     stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     send_some = throttled(send)
 
     def report(event: object) -> bool:
@@ -239,4 +243,7 @@ def _work(
             send_some(event)
         return bool(stop)
 
-    _train(options, count, rendezvous, report)
+    def stop_at_a_step() -> None:  # until then SIGTERM ends it: it may wait for one that never comes
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+
+    _train(options, count, rendezvous, report, stop_at_a_step)
