@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint bench bench-big install clean
+.PHONY: demo test test-all lint audit bench bench-big install clean
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli demo data/france.txt --output $(DEMO) --force
@@ -32,8 +32,14 @@ lint: $(VENV)/tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: $(VENV)/tools
+	$(BIN)/ruff check --select S lmcli
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
+
 bench: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/page.py
 
 bench-big: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/big_text.py

@@ -165,6 +165,8 @@ def _lock_opened(opened: int) -> None:
     try:
         import fcntl
     except ImportError:
+        if os.name != "nt":
+            return  # a system without locks
         import msvcrt
 
         os.lseek(opened, 1 << 20, os.SEEK_SET)  # away from what is to be read
@@ -201,15 +203,22 @@ def half_written(file: Path) -> str:
 
 
 def sweep(folder: Path, names: Collection[str] = ()) -> None:
-    """Remove what killed processes have left half-written in a folder, of all names or of these.
+    """Remove what killed processes have left: files half-written, locks on nothing.
 
-    The caller holds the lock: nobody else is writing them.
+    With `names` only what was to get one of these. The caller holds the lock on what is swept:
+    nobody else is writing it.
     """
     for file in folder.iterdir():
         name = half_written(file)
         if name and (not names or name in names):
             with suppress(OSError):
                 file.unlink()
+        elif not names and file.name.startswith(".") and file.suffix == ".lock":
+            name = file.name.removeprefix(".").removesuffix(".lock")
+            with suppress(RunError, OSError):  # unless another process holds it
+                opened = _lock(folder / name, file)
+                file.unlink()
+                os.close(opened)
 
 
 # ------------------------------------------------------------------ folders

@@ -29,7 +29,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 SAME = ("weights.safetensors", "training.safetensors", "log.jsonl")
-WORDS = "the a cat dog bird sees hears chases old small tree".split()
+WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "chases", "old", "small", "tree"]
 TINY = ("--steps", "60", "--set", "hidden=8", "--set", "batch=4", "--set", "truncation=8")
 TINY += ("--set", "validations=8", "--set", "patience=0", "--set", "threads=1", "-q")
 ARCHS = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm")

@@ -169,10 +169,13 @@ def test_a_lock_goes_with_a_process_that_is_killed(tmp_path):
 def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    for name in (".run.json.0123abcd.tmp", ".notes.tmp", "a.0123abcd.tmp"):
+    for name in (".run.json.0123abcd.tmp", ".lstm.lock", ".notes.tmp", "a.0123abcd.tmp"):
         (run / name).touch()
-    with locked(run):
-        assert sorted(f.name for f in run.iterdir()) == [".notes.tmp", "a.0123abcd.tmp"]
+    with holding(run / "gru") as other:
+        with locked(run):
+            left = [".gru.lock", ".notes.tmp", "a.0123abcd.tmp"]
+            assert sorted(f.name for f in run.iterdir()) == left
+        other.stdin.close()
 
 
 def test_a_lock_that_fails_leaves_no_folder(tmp_path):

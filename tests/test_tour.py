@@ -28,7 +28,7 @@ def test_it_runs_and_every_result_is_displayed(tour, project, tmp_path, monkeypa
     for cell in done.cells:
         if cell.get("outputs") and "data" in cell.outputs[-1]:
             shown.setdefault(cell.source.split("(")[0], cell.outputs[-1].data)
-    said = {"lmcli.evaluate": "bits/char", "lmcli.cloze": "French", "lmcli.probe": "halflife"}
+    said = {"lmcli.evaluate": "bits/char", "lmcli.cloze": "French", "lmcli.probe": "half-lives"}
     for call, words in said.items():
         assert words in shown[call]["text/html"], call
 

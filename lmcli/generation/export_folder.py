@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def export_folder(run: Run, path: Path, weights: str, force: bool) -> Iterator[P
 
 def write_config(folder: Path, run: Run, model: LanguageModel) -> Record:
     """What the model is, for programs: the usual keys, and the record of the run."""
-    record = Record(**{**asdict(run.record), "settings": asdict(model.settings)})
+    record = replace(run.record, settings=asdict(model.settings))
+    record = replace(record, id=record.identity(run.tokenizer.to_json()))
     config = {
         "model_type": f"lmcli-{record.arch}",
         "library_name": "lmcli",

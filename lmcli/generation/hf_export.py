@@ -50,8 +50,8 @@ def export_hf(run: Run, path: Path, force: bool = False) -> Run:
     """Write the folder; one that exists is an error, or with `force` replaced."""
     model = run.model()
     with export_folder(run, path, FILE, force) as folder:
-        write_tensors(folder / FILE, model.tensors(), {})
         record = write_config(folder, run, model)
+        write_tensors(folder / FILE, model.tensors(), {"run": record.id})
         write_bytes(folder / CARD, model_card(run, model).encode("utf-8", "replace"))
     return ExportedRun(path, record, run.tokenizer)
 

@@ -88,7 +88,7 @@ class Draws:
     """
 
     def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed).random
+        self._random = random.Random(seed).random  # noqa: S311 - no secrets here
 
     def index(self, count: int) -> int:
         """A number from 0 to count - 1, all equally likely."""

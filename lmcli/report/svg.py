@@ -100,6 +100,7 @@ def _settings(more: dict[str, Any]) -> Iterator[None]:
     chosen: Any = RC | more
     with ONE_AT_A_TIME, matplotlib.rc_context(chosen), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # a long legend
         yield
 
 
@@ -329,7 +330,7 @@ def _legend(drawing: Drawing, axes: Axes, figure: Figure, size: Size) -> None:
 def _inline(written: bytes, figure: Figure, key: str) -> str:
     """The file as an element: with a name and a description, ids of its own, colours by name."""
     ElementTree.register_namespace("", SVG)
-    root = ElementTree.fromstring(written)
+    root = ElementTree.fromstring(written)  # noqa: S314 - what matplotlib has just written
     for child in [c for c in root if c.tag == f"{{{SVG}}}metadata"]:
         root.remove(child)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", written.decode()))

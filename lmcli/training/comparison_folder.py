@@ -20,7 +20,6 @@ from lmcli.run import OURS, RECORD, check_free
 from lmcli.storage import (
     check_unlocked,
     half_written,
-    half_written,
     new_folder,
     read_json,
     remove,

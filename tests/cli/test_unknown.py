@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcli.run import TOKENIZER
+from lmcli.run import RECORD, TOKENIZER
 from lmcli.storage import read_json, write_json
 
 
@@ -28,6 +28,8 @@ def as_saved_before(name):
     file = Path(name) / TOKENIZER
     saved = {k: v for k, v in read_json(file).items() if k != "unknown_rate"}
     write_json(file, saved)
+    record = Path(name) / RECORD
+    write_json(record, read_json(record) | {"id": ""})
 
 
 def warnings(done):

@@ -93,7 +93,7 @@ def test_a_stream_may_go_on_from_a_state() -> None:
 
 
 @pytest.mark.parametrize("segment", [200, 1 << 20])
-def test_a_counter_is_told_of_every_token_once_and_never_more_than_all(segment: int) -> None:
+def test_a_counter_is_told_of_every_token_and_of_those_read_again(segment: int) -> None:
     seen: list[tuple[int, int]] = []
 
     class Noted(ProgressCounter):
@@ -105,11 +105,12 @@ def test_a_counter_is_told_of_every_token_once_and_never_more_than_all(segment: 
     tokens = sum(len(tokenizer.encode(piece)) for piece in PIECES) + len(PIECES) - 1  # start ids
     counter = Noted()
     score_long(model, tokenizer, PIECES, "document", rows=2, segment=segment, counter=counter)
-    assert (counter.stage, counter.unit, counter.done) == ("scoring", "M tokens", tokens)
+    assert (counter.stage, counter.unit) == ("scoring", "M tokens")
+    assert counter.done == counter.total > tokens
     assert all(done <= total for done, total in seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     score_documents(model, tokenizer, PIECES, "document", rows=2, counter=counter)
-    assert (counter.done, counter.total) == (tokens, tokens)
+    assert counter.done == counter.total >= tokens
 
 
 @pytest.mark.parametrize("arch", ["gru", "ngram"])

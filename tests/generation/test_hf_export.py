@@ -92,6 +92,15 @@ def test_the_card_of_a_run_of_a_comparison_states_its_reach(trained, tmp_path):
     assert "helped at least 64 tokens on" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_weights_of_another_model_are_not_read(trained, tmp_path):
+    for name in ("rnn", "gru"):
+        export_hf(trained(name), tmp_path / f"{name}-hf")
+    weights = (tmp_path / "gru-hf" / "model.safetensors").read_bytes()
+    (tmp_path / "rnn-hf" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(RunError, match="put together from two runs"):
+        load_hf(tmp_path / "rnn-hf").model()
+
+
 def test_what_is_no_export_is_said_to_be_none(trained, tmp_path):
     with pytest.raises(RunError, match=r"has no config.json"):
         load_hf(tmp_path)

@@ -25,6 +25,8 @@ class Counting(NumpyModel):
     '''Likes the token after the one that was read; may die in a process that is not the first.'''
     def reset(self, streams): self.last = np.zeros(streams, int)
     def select(self, streams): self.last = self.last[list(streams)]
+    def snapshot(self): return [self.last.copy()]
+    def restore(self, snapshot): self.last = snapshot[0].copy()
     def read(self, tokens):
         self.last = np.array(tokens) % 4
         if {deadly} and os.getpid() != parent: os.kill(os.getpid(), signal.SIGKILL)

@@ -53,7 +53,8 @@ def test_a_run_with_them_is_opened_without_torch(make_run, build, tmp_path, name
     tensors = build(name, run.record.vocabulary).tensors()
     run.save_weights(tensors, 1)
     expected = open_numpy_model(Run.open(run.path))
-    write_tensors(run.weights_file(), old_names(tensors), {"step": 1})
+    about = {"step": 1, "run": run.record.id}
+    write_tensors(run.weights_file(), old_names(tensors), about)
     opened = open_numpy_model(Run.open(run.path))
     for model in (expected, opened):
         model.reset(1)

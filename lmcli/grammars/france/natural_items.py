@@ -105,7 +105,7 @@ class NaturalItems:
 
     def _made(self, kind: str, gap: int, frame: Frame, filler: str, cut: bool) -> NaturalItem:
         between = frame.between(filler)
-        assert self.script.gap(between) == gap
+        assert self.script.gap(between) == gap  # noqa: S101 - a law of `fillers`
         answers = tuple(pair.answer for pair in self.grammar.facts.pairs)
         text, answer, rest = frame.text(filler), frame.query.word, frame.query.after
         end = len(text) - len(frame.query.before)

@@ -63,7 +63,7 @@ class GrammarRecall(Probe):
 
     def applies(self, subject: ProbedModel, data: ProbeData, settings: Any) -> str | None:
         """Only a run with all candidates in its vocabulary."""
-        assert data.items is not None
+        assert data.items is not None  # noqa: S101 - `applies` has looked
         groups = group_items(read_items(data.items))
         words = {word for items in groups.values() for item in items for word in item.candidates}
         word = first_unknown(subject.tokenizer, sorted(words))
@@ -71,7 +71,7 @@ class GrammarRecall(Probe):
 
     def run(self, subjects: Subjects, data: ProbeData, settings: Any, seed: int = 0) -> ProbeResult:
         """A row a run, kind and gap; the curve is that of the main kind."""
-        assert data.items is not None
+        assert data.items is not None  # noqa: S101 - `applies` has looked
         groups = group_items(read_items(data.items), settings.items)
         kind = main_kind([kind for kind, _ in groups])
         best = best_perplexity(data)
