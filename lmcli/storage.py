@@ -148,7 +148,7 @@ def _lock(path: Path, file: Path) -> int:
             if os.path.samestat(os.fstat(opened), file.stat()):
                 with suppress(OSError):  # a full disk: it is locked all the same
                     os.truncate(opened, 0)
-                    os.write(opened, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    os.write(opened, _name_of_this_process().encode())
                 return opened
             os.close(opened)  # its owner has ended, and removed it
         except FileNotFoundError:
@@ -186,6 +186,18 @@ def check_unlocked(path: Path) -> None:
     if is_locked(place):
         with locked(place):
             pass
+
+
+def _is_own(place: Path) -> bool:
+    """Whether this process has locked what is at a place."""
+    file = place.with_name(f".{place.name}.lock")
+    with suppress(OSError):
+        return file.read_text(errors="replace") == _name_of_this_process()
+    return False
+
+
+def _name_of_this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def is_locked(path: Path) -> bool:
@@ -327,10 +339,21 @@ def replacing(path: Path, names: Collection[str]) -> Iterator[Path]:
 
 
 def restore(path: Path) -> None:
-    """Bring back the old folder where a process was killed between the two renames."""
-    with suppress(OSError):
-        if not path.exists() and (old := _beside(path.resolve())[1]).is_dir():
-            old.replace(path.resolve())
+    """Bring back the old folder where a process was killed between the two renames.
+
+    A RunError where that process still runs: it is about to make the second one.
+    """
+    place = path.resolve()
+    old = _beside(place)[1]
+    with suppress(OSError, StorageError):
+        if path.exists() or not old.is_dir():
+            return
+        if _is_own(place):
+            old.replace(place)
+        else:
+            with locked(place):
+                if not place.exists():
+                    old.replace(place)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

@@ -58,7 +58,8 @@ class FullDisk:
         return self.calls >= self.number
 
     def __enter__(self):
-        names = ("fsync", "replace", "rename", "mkdir", "write")
+        names = ["fsync", "replace", "rename", "mkdir"]
+        names += ["write"] * self.folders  # of a lock, which locks without it
         for name in (*names, *(("unlink", "rmdir") if self.killed else ())):
             self.patch.setattr(os, name, self._failing(getattr(os, name)))
         read, write = Path.open, self._failing(Path.open)

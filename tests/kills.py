@@ -44,7 +44,8 @@ def command(name):
         return (*words, *rate, "--jobs", "2" if "jobs" in name else "1")
     arch, _, workers = name.partition(", ")
     more = ("--set", "dropout=0.2") if arch != "ngram" else ()
-    words = ("train", "my.txt", "--arch", arch, *TINY, *more, "-o", "run")
+    settings = TINY if arch != "ngram" else ("-q",)
+    words = ("train", "my.txt", "--arch", arch, *settings, *more, "-o", "run")
     return (*words, "--workers", "2") if workers else words
 
 

@@ -71,7 +71,7 @@ class Subject:
                 if recorded.name not in values.get("members", ()):
                     places.reverse()
                 place = next((p for p in places if (p / RECORD).is_file()), None)
-                run = place and _compared(Run.open(place), seed)
+                run = None if place is None else _compared(Run.open(place), seed)
                 if run is None:
                     what = "is gone" if place is None else "has changed since it was compared"
                     said = f"'{seed['run']}' {what}: the page shows only what was saved of it"
