@@ -178,6 +178,47 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
         other.stdin.close()
 
 
+def test_a_folder_is_not_brought_back_under_a_process_that_is_replacing_it(tmp_path):
+    with holding(tmp_path / "run") as first:
+        (tmp_path / ".run.old").mkdir()
+        with pytest.raises(RunError, match=f"being written by process {first.pid}"):
+            restore(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        first.stdin.close()
+    restore(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == [tmp_path / "run"]
+    (tmp_path / "run").rename(tmp_path / ".run.old")
+    with locked(tmp_path / "run"):  # by this process itself
+        restore(tmp_path / "run")
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_lock_on_a_full_disk_is_one_all_the_same(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(RunError, match="written by another process"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_fails_while_it_flushes_names_is_an_error(tmp_path, monkeypatch):
+    def fail(opened):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    number = errno.EINVAL  # what network disks answer that flush no folders
+    storage.sync_folder(tmp_path)
+    number = errno.EIO
+    with pytest.raises(OSError, match="error"):
+        storage.sync_folder(tmp_path)
+
+
 def test_a_lock_that_fails_leaves_no_folder(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "deep" / "deeper" / "run"):
         raise ZeroDivisionError
