@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 
 from lmcli import storage
 from lmcli.errors import RunError, StorageError
-from lmcli.storage import (
-    locked,
-    new_folder,
-    read_arrays,
-    read_json,
-    read_tensors,
-    replacing,
-    restore,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
+from lmcli.storage import locked, new_folder, read_json, replacing, restore, write_bytes, write_json
+from lmcli.tensor_files import read_arrays, read_tensors, write_tensors
 
 
 @pytest.mark.parametrize(
@@ -125,7 +115,7 @@ def test_a_temporary_file_follows_no_link_and_is_nobody_elses(tmp_path, monkeypa
 HOLD = """
 import sys
 from pathlib import Path
-from lmcli.storage import locked
+from lmcli.storage import (locked)
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
