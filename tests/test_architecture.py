@@ -17,6 +17,7 @@ FILES = sorted(f for f in PACKAGE.rglob("*.py"))
 MOST_LINES = 450
 LONGER = {"api.py": 500, "storage.py": 480}
 """one subject each: every command as a function; files that a crash leaves whole"""
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 
 
 def parsed(file):
