@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from crash_states import Recording
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from lmcli.storage import (
     replacing,
     restore,
     write_bytes,
+    write_files,
     write_json,
     write_tensors,
 )
@@ -117,6 +119,16 @@ def test_a_temporary_file_follows_no_link_and_is_nobody_elses(tmp_path, monkeypa
     with pytest.raises(StorageError, match="file exists"):
         write_bytes(tmp_path / "file", b"new")
     assert mine.read_bytes() == b"mine"
+
+
+def test_of_files_written_together_the_last_is_new_only_if_all_are(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"old")
+    with Recording(tmp_path) as recording:
+        write_files(dict.fromkeys(paths, b"new"))
+    found = {tuple(state[name] for name in "abc") for state in recording.states()}
+    assert found == {(b"new",) * n + (b"old",) * (3 - n) for n in range(4)}
 
 
 # ------------------------------------------------------------------ one writer at a time
