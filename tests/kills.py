@@ -213,6 +213,8 @@ def main():
     import lmcli.training.sweep  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
     names = [n for n in (*ARCHS * 3, *SLOW) if options.only in n]
     counts, wrong = Counter(), 0
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:

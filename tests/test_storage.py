@@ -9,12 +9,22 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from crash_states import Recording
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli import storage
 from lmcli.errors import RunError, StorageError
-from lmcli.storage import locked, new_folder, read_json, replacing, restore, write_bytes, write_json
+from lmcli.storage import (
+    locked,
+    new_folder,
+    read_json,
+    replacing,
+    restore,
+    write_bytes,
+    write_files,
+    write_json,
+)
 from lmcli.tensor_files import read_arrays, read_tensors, write_tensors
 
 
@@ -107,6 +117,16 @@ def test_a_temporary_file_follows_no_link_and_is_nobody_elses(tmp_path, monkeypa
     with pytest.raises(StorageError, match="file exists"):
         write_bytes(tmp_path / "file", b"new")
     assert mine.read_bytes() == b"mine"
+
+
+def test_of_files_written_together_the_last_is_new_only_if_all_are(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"old")
+    with Recording(tmp_path) as recording:
+        write_files(dict.fromkeys(paths, b"new"))
+    found = {tuple(state[name] for name in "abc") for state in recording.states()}
+    assert found == {(b"new",) * n + (b"old",) * (3 - n) for n in range(4)}
 
 
 # ------------------------------------------------------------------ one writer at a time

@@ -299,6 +299,26 @@ def test_a_comparison_that_is_cut_off_names_no_run_that_is_not_its_own(bench, am
         assert os.listdir(folder) == ["both"]  # noqa: PTH208
 
 
+def test_a_run_trained_anew_is_not_taken_for_the_one_that_was_compared(bench):
+    bench.run(*compare(1))
+    both, said = bench.work / "both", []
+    bench.run("train", "../my.txt", *TINY, "-o", "both/rnn", "--force", "--seed", "7")
+    subject = Subject.open(both, said.append)
+    assert list(subject.runs) == ["ngram"]
+    assert "both/rnn' has changed since it was compared" in said[0].text
+
+
+def test_half_a_result_of_a_training_that_was_killed_goes_when_it_is_resumed(bench):
+    bench.train()
+    left = bench.work / "run" / "results" / ".train.json.0123abcd.tmp"
+    others = left.with_name(".eval.json.0123abcd.tmp")  # which may be being written
+    for file in (left, others):
+        file.write_text("{")
+    bench.run("train", "--resume", "-o", "run", "-q")
+    assert not left.exists()
+    assert others.exists()
+
+
 # ------------------------------------------------------------------ the cache
 
 
