@@ -57,7 +57,8 @@ def naive_text(data: bytes, options: TextOptions, name: str) -> str:
         ) from None
     text = text.removeprefix("\ufeff")
     if not text or text.isspace():
-        raise TextError(f"'{name}' is empty", "")
+        what = "holds nothing but blanks and line ends" if text else "is empty"
+        raise TextError(f"'{name}' {what}", "")
     if options.newlines == "lf":
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text

@@ -40,7 +40,7 @@ def text(tmp_path_factory):
 def test_any_items(text, mutations, refused):
     path = text.with_name("other.items.jsonl")
 
-    @settings(max_examples=200 * SCALE, deadline=None)
+    @settings(max_examples=50 * SCALE, deadline=None)
     @given(st.lists(mutations(ITEM) | st.just(ITEM), min_size=1, max_size=3), st.binary(max_size=3))
     def look(items, tail):
         path.write_bytes("\n".join(map(json.dumps, items)).encode() + tail)
@@ -53,7 +53,7 @@ def test_any_items(text, mutations, refused):
 def test_any_about(text, mutations, refused):
     path = text.with_suffix(".about.json")
 
-    @settings(max_examples=200 * SCALE, deadline=None)
+    @settings(max_examples=50 * SCALE, deadline=None)
     @given(mutations(ABOUT))
     def look(mutant):
         path.write_text(json.dumps(mutant))
@@ -90,7 +90,7 @@ KNOWN = st.sampled_from(
 
 
 @given(st.dictionaries(KNOWN | PRINTED, NUMBERS | PRINTED | st.text(max_size=5), max_size=3))
-@settings(max_examples=300 * SCALE, deadline=None)
+@settings(max_examples=100 * SCALE, deadline=None)
 def test_any_settings(pairs):
     cls = MODELS.load("lstm").Settings
     with suppress(UsageError):
@@ -101,7 +101,7 @@ def test_any_settings(pairs):
 
 
 @given(NUMBERS | st.text(max_size=8), st.sampled_from([int, float, bool, str]))
-@settings(max_examples=300 * SCALE, deadline=None)
+@settings(max_examples=100 * SCALE, deadline=None)
 def test_any_value(value, kind):
     with suppress(UsageError):
         assert isinstance(parse("it", value, kind), kind)

@@ -122,7 +122,7 @@ def commands(draw):
 
 
 @given(commands())
-@settings(max_examples=90 * SCALE, deadline=None)
+@settings(max_examples=24 * SCALE, deadline=None)
 @example((["train", *BASES["train"], "--config=c.toml"], {}, 'output = "a\\u0000b"'))
 @example((["sample", "run", "--temperature", "1e-320"], {}, ""))
 @example((["sample", "run", "--prompt=\ud800"], {}, ""))
@@ -137,7 +137,7 @@ def test_any_option(place, command):
 
 
 @given(st.binary(max_size=60) | st.text("[]{}=\"'.,#\n a1tso-_", max_size=40).map(str.encode))
-@settings(max_examples=60 * SCALE, deadline=None)
+@settings(max_examples=25 * SCALE, deadline=None)
 @example(b"a = " + b"[" * 5000)
 @example(b"a = " + b"1" * 5000)
 @example(b"steps = 1e999")

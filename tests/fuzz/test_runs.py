@@ -92,7 +92,7 @@ def test_any_field_of_the_record(copy, runs, mutations, refused, name):
     record, tokenizer = read_json(runs[name] / RECORD), read_json(runs[name] / TOKENIZER)
     path = copy(name)
 
-    @settings(max_examples=12 * SCALE, deadline=None)
+    @settings(max_examples=6 * SCALE, deadline=None)
     @given(mutations(record))
     def look(mutant):
         rewrite(path, mutant, tokenizer)
@@ -102,7 +102,7 @@ def test_any_field_of_the_record(copy, runs, mutations, refused, name):
 
 
 def test_any_record_alone(runs, mutations, refused):
-    @settings(max_examples=200 * SCALE, deadline=None)
+    @settings(max_examples=30 * SCALE, deadline=None)
     @given(mutations(read_json(runs["lstm"] / RECORD)))
     def look(mutant):
         def read():
@@ -148,7 +148,7 @@ def test_any_tensors(copy, refused, name):
     path = copy(name)
     tensors, about = read_tensors(path / WEIGHTS)
 
-    @settings(max_examples=12 * SCALE, deadline=None)
+    @settings(max_examples=6 * SCALE, deadline=None)
     @given(st.sampled_from(sorted(tensors)), st.sampled_from(range(6)), SIZES, KINDS, NUMBERS)
     def look(which, how, sizes, kind, number):
         mutant = dict(tensors)
@@ -175,7 +175,7 @@ def test_any_header(copy, refused, mutations):
     path = copy("gru")
     tensors, about = read_tensors(path / WEIGHTS)
 
-    @settings(max_examples=40 * SCALE, deadline=None)
+    @settings(max_examples=20 * SCALE, deadline=None)
     @given(mutations(about))
     def look(mutant):
         write_tensors(path / WEIGHTS, tensors, mutant)
@@ -190,7 +190,7 @@ def test_any_bytes(copy, refused, name):
     path = copy("rnn")
     data = (path / name).read_bytes()
 
-    @settings(max_examples=60 * SCALE, deadline=None)
+    @settings(max_examples=30 * SCALE, deadline=None)
     @given(st.integers(0, len(data)), st.integers(0, len(data)), st.binary(max_size=20))
     def look(begin, end, new):
         (path / name).write_bytes(data[:begin] + new + data[end:])
@@ -206,7 +206,7 @@ def test_any_checkpoint(copy, refused, mutations):
     values |= {"loss_steps": 1, "best": None, "best_step": 3, "bad_validations": 0, "log_lines": 1}
     tensors = {f"model.{name}": tensor for name, tensor in run.new_model().tensors().items()}
 
-    @settings(max_examples=40 * SCALE, deadline=None)
+    @settings(max_examples=20 * SCALE, deadline=None)
     @given(mutations(values))
     def look(mutant):
         about = mutant if isinstance(mutant, dict) else {"it": mutant}
@@ -233,7 +233,7 @@ def test_any_result(copy, refused, mutations):
     whole = {"parameters": 9, "valid": {"bits_per_char": 2.5, "perplexity": 4.5}, "test": None}
     whole |= {"seconds": 1.5, "stopped": "budget", "race": [{"rate": 0.1, "loss": 2.5}], "steps": 3}
 
-    @settings(max_examples=100 * SCALE, deadline=None)
+    @settings(max_examples=20 * SCALE, deadline=None)
     @given(mutations(whole))
     def look(mutant):
         write_json(path / RESULTS / "train.json", mutant if isinstance(mutant, dict) else {})

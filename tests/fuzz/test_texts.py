@@ -66,7 +66,7 @@ def file(tmp_path_factory):
 
 
 @given(HEADS, BYTES, OPTIONS, st.booleans())
-@settings(max_examples=250 * SCALE, deadline=None)
+@settings(max_examples=120 * SCALE, deadline=None)
 def test_any_bytes_are_a_text_or_a_text_error(file, refused, head, parts, options, packed):
     data = head + b"".join(parts)
     path = file.with_suffix(".txt.gz") if packed else file
@@ -83,7 +83,7 @@ def test_any_bytes_are_a_text_or_a_text_error(file, refused, head, parts, option
 
 
 @given(TEXTS.filter(str.strip))
-@settings(max_examples=100 * SCALE, deadline=None)
+@settings(max_examples=50 * SCALE, deadline=None)
 def test_any_text_comes_back_as_documents(file, text):
     file.write_bytes(text.encode())
     joined = "".join(read_documents([str(file)], TextOptions()))

@@ -1,6 +1,4 @@
-"""Mutated bytes, led by the branches they reach.
-
-    python tests/fuzz/with_atheris.py TARGET SECONDS
+"""Mutated bytes, led by the branches they reach: ``python with_atheris.py TARGET SECONDS``.
 
 Needs ``pip install atheris``. The bytes pass as the content of a file whose checksum is right. An
 exception that is not for the user ends it with a traceback and the bytes that cause it.
