@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint audit bench bench-big install clean
+.PHONY: demo test test-all lint audit fuzz bench bench-big install clean
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli demo data/france.txt --output $(DEMO) --force
@@ -36,6 +36,9 @@ audit: $(VENV)/tools
 	$(BIN)/ruff check --select S lmcli
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --skip-editable
+
+fuzz: $(VENV)/tools
+	$(BIN)/python -m pytest -n auto --hypothesis-profile nightly -q tests/fuzz
 
 bench: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/bench.py

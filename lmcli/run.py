@@ -19,21 +19,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmcli.errors import LmcliError, RunError
+from lmcli.errors import RunError, UnknownNameError
+from lmcli.models import current_names
 from lmcli.registry import MODELS, TOKENIZERS
+from lmcli.run_record import Record, check_log_entry, check_trained
+from lmcli.settings import check_known, update
 from lmcli.storage import (
+    check_regular,
     damaged,
     half_written,
     is_locked,
     new_folder,
     read_json,
-    read_tensors,
     remove,
     replacing,
     restore,
@@ -41,8 +46,8 @@ from lmcli.storage import (
     sync_file,
     write_bytes,
     write_json,
-    write_tensors,
 )
+from lmcli.tensor_files import check_finite, read_tensors, tensor_shapes, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,40 +64,6 @@ OURS = (WEIGHTS, TRAINING, TRAINING_COPY, LOG, RESULTS, TOKENIZER, RECORD)
 
 NAMED = 6
 """runs of a folder that a hint names"""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What run.json holds. All values are plain JSON."""
-
-    arch: str
-    settings: dict[str, Any]
-    tokenizer: str
-    tokenizer_settings: dict[str, Any]
-    vocabulary: int
-    corpus: dict[str, Any]
-    """texts, sha256, options, split, valid, test; where the texts are"""
-    training: dict[str, Any]
-    budget: dict[str, Any]
-    seed: int
-    device: str
-    versions: dict[str, str] = field(default_factory=dict)
-    command: str = ""
-    workers: int = 1
-    id: str = ""
-    """binds the files of a run together; "" in runs of before 0.2"""
-
-    def identity(self, tokenizer: Mapping[str, Any]) -> str:
-        """What `id` must be: equal trainings have equal ones, wherever and whenever they are made.
-
-        The names of texts, versions and the command are left out.
-        """
-        names = ("texts", "valid", "test", "folders")
-        corpus = {name: value for name, value in self.corpus.items() if name not in names}
-        parts = vars(self) | {"corpus": corpus, "vocabulary": [self.vocabulary, tokenizer]}
-        for name in ("versions", "command", "id"):
-            del parts[name]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Run:
@@ -159,24 +130,48 @@ class Run:
         if not (path / RECORD).is_file():
             raise RunError(f"'{path}' is not a run", _hint_for_folder(path))
         record_json, tokenizer_json = read_json(path / RECORD), read_json(path / TOKENIZER)
-        try:
-            record = Record(**record_json)
+        with checking(path / RECORD):
+            record = Record.from_json(record_json)
+        with checking(path / TOKENIZER):
             tokenizer = TOKENIZERS.load(record.tokenizer).from_json(tokenizer_json)
             identity = record.identity(tokenizer_json)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise damaged(path / RECORD, error) from None
         if tokenizer.size != record.vocabulary or (record.id and record.id != identity):
             raise _mixed(path, TOKENIZER)
         return cls(path, record, tokenizer)
 
     def new_model(self) -> LanguageModel:
         """An untrained model with the run's settings."""
-        cls = MODELS.load(self.record.arch)
-        try:
-            model: LanguageModel = cls(self.record.vocabulary, cls.Settings(**self.record.settings))
-        except (TypeError, LmcliError) as error:
-            raise damaged(self.path / RECORD, error) from None
+        settings = self.settings()
+        with checking(self.path / RECORD):
+            cls = MODELS.load(self.record.arch)
+            model: LanguageModel = cls(self.record.vocabulary, settings)
         return model
+
+    def settings(self) -> Any:
+        """Those of its architecture; unknown names, types and ranges are a RunError."""
+        cls = MODELS.load(self.record.arch).Settings
+        with checking(self.path / RECORD):
+            check_known(self.record.settings, cls)
+            return update(cls(), self.record.settings)
+
+    def check_sizes(self, file: Path, prefix: str = "") -> None:
+        """A RunError if tensors in a file do not have the sizes that the settings ask for.
+
+        Those with a prefix are looked at; nothing of that size is allocated.
+        """
+        import torch
+
+        if MODELS.load(self.record.arch).is_count_based:  # its sizes are the text's
+            return
+        with torch.device("meta"):
+            wanted = {name: tuple(t.shape) for name, t in self.new_model().tensors().items()}
+        shapes = tensor_shapes(file)
+        own = {n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)}
+        found = current_names(own)
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                place = f"tensor {prefix}{name} has the shape {found.get(name, 'of none')}"
+                raise damaged(file, f"{place}, {wanted.get(name, 'none')} is right")
 
     def model(self, device: str = "cpu") -> LanguageModel:
         """The model with its best weights; the process holds freed memory from now on."""
@@ -184,14 +179,20 @@ class Run:
 
         hold_freed_memory()
         file = self.weights_file()
+        self.check_sizes(file)
+        tensors = self.weights(read_tensors)
         model = self.new_model()
-        tensors, about = read_tensors(file)
-        self.check_own(file, about)
-        try:
+        with checking(file):
             model.load_tensors(tensors)
-        except (ValueError, KeyError) as error:
-            raise damaged(file, error) from None
         return model.to(device).eval()
+
+    def weights(self, read: Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]) -> Any:
+        """The tensors of the best weights, as torch's or as NumPy's; all of them are finite."""
+        tensors, about = read(file := self.weights_file())
+        self.check_own(file, about)
+        with checking(file):
+            check_finite(tensors)
+        return tensors
 
     def weights_file(self) -> Path:
         """Where the best weights are; a run without them is a RunError."""
@@ -222,7 +223,8 @@ class Run:
             return 0
         _, about = read_tensors(self.path / WEIGHTS)
         self.check_own(self.path / WEIGHTS, about)
-        return int(about["step"])
+        with checking(self.path / WEIGHTS):
+            return int(about["step"])
 
     def save_training(
         self,
@@ -260,7 +262,7 @@ class Run:
     def cut_log(self, lines: int) -> None:
         """Keep the first N lines: steps after the last checkpoint are taken, and logged, again."""
         with self._folder() as folder:
-            file = folder / LOG
+            file = self._log_file(folder)
             logged = file.read_bytes().splitlines(keepends=True) if file.exists() else []
             if len(logged) < lines:
                 raise damaged(file, f"it has {len(logged)} lines, the checkpoint counts {lines}")
@@ -269,16 +271,30 @@ class Run:
     def append_log(self, entry: Mapping[str, Any]) -> None:
         """One line of progress."""
         line = json.dumps(entry) + "\n"
-        with self._folder() as at, storage(at), (at / LOG).open("a", encoding="utf-8") as file:
-            file.write(line)
+        with self._folder() as at, storage(at):
+            file = self._log_file(at)
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(line)
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of progress, as far as they are whole."""
         entries = []
-        with suppress(OSError, ValueError):
-            for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
-                entries.append(json.loads(line))
+        with suppress(OSError, ValueError, RecursionError, RunError):
+            check_regular(self.path / LOG)
+            for line in (self.path / LOG).read_bytes().splitlines():
+                check_log_entry(entry := json.loads(line))
+                entries.append(entry)
         return entries
+
+    def _log_file(self, folder: Path) -> Path:
+        """Where the log is; a link, or anything else that is no file, is a RunError.
+
+        What it links to would be copied into the run, or written to.
+        """
+        file = folder / LOG
+        if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+            raise damaged(file, "it is no regular file")
+        return file
 
     def save_result(self, name: str, values: dict[str, Any]) -> None:
         """A Result as JSON under results/."""
@@ -290,7 +306,13 @@ class Run:
     def result(self, name: str) -> dict[str, Any] | None:
         """A saved result, None if there is none."""
         file = self.path / RESULTS / f"{name}.json"
-        return read_json(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        values = read_json(file)
+        if name == "train":
+            with checking(file):
+                check_trained(values)
+        return values
 
 
 class ReadOnlyRun(Run):
@@ -300,6 +322,19 @@ class ReadOnlyRun(Run):
         """Writes nothing."""
 
     save_weights = save_training = cut_log = append_log = _drop
+
+
+@contextmanager
+def checking(file: Path) -> Iterator[None]:
+    """Within, whatever fails is due to what a file says, and a RunError that names it."""
+    try:
+        yield
+    except UnknownNameError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise damaged(file, error) from None
 
 
 def _mixed(path: Path, name: str) -> RunError:

@@ -16,6 +16,7 @@ from typing import Any
 from lmcli.errors import LmcliError, RunError
 from lmcli.report.result import PARAMETERS, Column, Metric, Reportable, Result, Table, text
 from lmcli.run import RECORD, RESULTS, TRAINING_COPY
+from lmcli.run_record import check_record, check_trained
 from lmcli.storage import read_json
 
 DEEPEST = 4
@@ -76,14 +77,14 @@ def describe(path: Path) -> dict[str, Any]:
     """The row of one run."""
     row: dict[str, Any] = {"run": str(path), "state": DAMAGED}
     try:
-        record = read_json(path / RECORD)
+        check_record(record := read_json(path / RECORD))
         row |= {"arch": record["arch"], "tokenizer": record["tokenizer"]}
         row |= {"texts": record["corpus"]["texts"], "sha256": record["corpus"]["sha256"]}
         row["text"] = ", ".join(Path(name).name or name for name in row["texts"])
         file = path / RESULTS / "train.json"
         if not file.is_file():
             return row | {"state": UNFINISHED, "step": _last_step(path)}
-        result = read_json(file)
+        check_trained(result := read_json(file))
         score = result.get("test") or result["valid"]
         row |= {"bits_per_char": score["bits_per_char"], "part": "valid"}
         row |= {"standard_error": score.get("standard_error")}
@@ -91,7 +92,7 @@ def describe(path: Path) -> dict[str, Any]:
         return row | {"parameters": result["parameters"], "state": FINISHED}
     except LmcliError as error:
         return row | {"problem": error.problem}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         return row | {"problem": f"{type(error).__name__}: {error}"}
 
 

@@ -10,6 +10,7 @@ each help text exists once; ``lmcli list NAME`` prints them.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -192,7 +193,7 @@ def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
         return
     least, most = field.metadata.get("least"), field.metadata.get("most")
     if (
-        value != value
+        not abs(value) < math.inf
         or (least is not None and value < least)
         or (most is not None and value > most)
     ):

@@ -1,6 +1,6 @@
-"""JSON, tensors and folders that a crash leaves whole, and that say so when they are damaged.
+"""JSON and folders that a crash leaves whole, and that say so when they are damaged.
 
-**In:** plain values, tensors; the names of the files that may be replaced in a folder.
+**In:** plain values; the names of the files that may be replaced in a folder.
 **Out:** the same, later; a file that is damaged or newer is a RunError, a disk that refuses is a
 StorageError.
 
@@ -22,18 +22,17 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmcli.errors import RunError, StorageError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from torch import Tensor
-
 FORMAT = 1
+LARGEST_JSON = 1 << 28
+"""bytes"""
 
 
 @contextmanager
@@ -407,9 +406,12 @@ def _json_checksum(body: Mapping[str, Any]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote; anything else is a RunError."""
-    with _reading(path):
+    with reading(path):
+        check_regular(path)
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
         body: dict[str, Any] = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-        _check_format(path, body["format"])
+        check_format(path, body["format"])
         if body.pop("checksum") != _json_checksum(body):
             raise ValueError("its checksum does not match")
         del body["format"]
@@ -417,7 +419,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Within, whatever is wrong with a file is a RunError that names it."""
     try:
         yield
@@ -425,11 +427,19 @@ def _reading(path: Path) -> Iterator[None]:
         raise RunError(f"'{path.parent}' has no {path.name}", "train the run again") from None
     except OSError as error:
         raise RunError(f"cannot read '{path}': {error.strerror}", "check its permissions") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (RunError, MemoryError):
+        raise
+    except Exception as error:  # a file from elsewhere can hold anything
         raise damaged(path, error) from None
 
 
-def _check_format(path: Path, number: Any) -> None:
+def check_regular(path: Path) -> None:
+    """A RunError for a pipe or a device, which would be read for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise damaged(path, "it is no regular file")
+
+
+def check_format(path: Path, number: Any) -> None:
     """A RunError for a file from a newer lmcli."""
     if not isinstance(number, int):
         raise TypeError("format is not a number")
@@ -443,54 +453,3 @@ def damaged(path: Path, why: object) -> RunError:
     reason = str(why).partition("\n")[0].strip()[:120] or type(why).__name__
     hint = "restore it from a copy, or train the run again"
     return RunError(f"'{path}' is damaged: {reason}", hint)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    """Tensors as safetensors, with `about` and a checksum in the header."""
-    from safetensors.torch import save
-
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    written = json.dumps(about)
-    header = {"about": written, "format": FORMAT, "checksum": _digest(plain, written)}
-    # one entry only: safetensors writes several in random order, and equal runs are equal files
-    write_bytes(path, save(plain, metadata={"lmcli": json.dumps(header)}))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote; anything else is a RunError."""
-    return _read(path, "pt")
-
-
-def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The same as NumPy arrays, without torch; bfloat16, which NumPy lacks, is a RunError."""
-    return _read(path, "numpy")
-
-
-def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    with _reading(path):
-        try:
-            with safe_open(path, framework=framework) as file:
-                header = json.loads((file.metadata() or {})["lmcli"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(error) from None
-        _check_format(path, int(header["format"]))
-        about: dict[str, Any] = json.loads(header["about"])
-        if header["checksum"] != _digest(tensors, header["about"]):
-            raise ValueError("its checksum does not match")
-    return tensors, about
-
-
-def _digest(tensors: Mapping[str, Any], about: str) -> str:
-    """A checksum of tensors, whether they are torch's or NumPy's."""
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        kind = str(tensor.dtype).removeprefix("torch.")
-        digest.update(f"{name} torch.{kind} {tuple(tensor.shape)}".encode())
-        if kind == "bfloat16":  # numpy has no such type; float32 holds all its values
-            tensor = tensor.float()
-        digest.update(tensor.tobytes() if hasattr(tensor, "tobytes") else tensor.numpy().tobytes())
-    return digest.hexdigest()

@@ -13,12 +13,14 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
+from lmcli.data.corpus import CorpusSpec
 from lmcli.errors import StorageError
 from lmcli.grammars.france.grammar import France
 from lmcli.grammars.france.sentences import COUNTRIES
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
-from lmcli.run import Record, Run
+from lmcli.run import Run
+from lmcli.run_record import Record
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
@@ -33,6 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
 hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
+hypothesis_settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)
 hypothesis_settings.load_profile("lmcli")
 
 
@@ -256,7 +259,7 @@ def make_run(small_settings):
             tokenizer="char",
             tokenizer_settings={"min_count": 1},
             vocabulary=tokenizer.size,
-            corpus={"texts": ["a.txt"], "sha256": "0" * 64},
+            corpus=CorpusSpec(("a.txt",), sha256="0" * 64).to_json(),
             training={"learning_rate": 0.002},
             budget={"minutes": None, "steps": 24, "epochs": None},
             seed=0,

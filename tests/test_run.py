@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcli import storage
+from lmcli import storage, tensor_files
 from lmcli.errors import RunError, StorageError, UnknownNameError
 from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.registry import NUMPY_MODELS
@@ -28,7 +28,8 @@ from lmcli.run import (
     Run,
     check_free,
 )
-from lmcli.storage import read_json, read_tensors, write_json, write_tensors
+from lmcli.storage import read_json, write_json
+from lmcli.tensor_files import read_tensors, write_tensors
 
 JSON_FILES, TENSOR_FILES = (RECORD, TOKENIZER), (WEIGHTS, TRAINING)
 
@@ -255,6 +256,7 @@ def test_equal_trainings_have_equal_ids_wherever_they_are_made(whole, tmp_path):
 @pytest.mark.parametrize("name", [*JSON_FILES, *TENSOR_FILES])
 def test_a_file_of_a_newer_format_says_to_upgrade(copy, name, monkeypatch):
     monkeypatch.setattr(storage, "FORMAT", 2)
+    monkeypatch.setattr(tensor_files, "FORMAT", 2)
     if name in JSON_FILES:
         write_json(copy / name, read_json(copy / name))
     else:

@@ -18,16 +18,14 @@ from lmcli.errors import RunError, StorageError
 from lmcli.storage import (
     locked,
     new_folder,
-    read_arrays,
     read_json,
-    read_tensors,
     replacing,
     restore,
     write_bytes,
     write_files,
     write_json,
-    write_tensors,
 )
+from lmcli.tensor_files import read_arrays, read_tensors, write_tensors
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_of_files_written_together_the_last_is_new_only_if_all_are(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from lmcli.storage import locked
+from lmcli.storage import (locked)
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

@@ -190,6 +190,10 @@ def crash(send):
     send(bytes(10))
     os.kill(os.getpid(), 9)
 
+def half(send):
+    os.write(send.__self__.fileno(), (1 << 20).to_bytes(4, "big") + bytes(100))
+    os.kill(os.getpid(), 9)
+
 def sleep(send):
     send("asleep")
     time.sleep(100)
@@ -321,3 +325,9 @@ def test_a_busy_loop_is_seen() -> None:
     finally:
         loop.kill()
         loop.wait()
+
+
+def test_a_process_killed_within_an_event_blocks_nobody(children):
+    """As one that the kernel kills for its memory while it sends its result."""
+    out, err = children(f"{WITHIN}processes.start('a', half); print(all_of(processes))")
+    assert (out, err) == ("{'a': [Ended(code=-9)]}\n", "")

@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
@@ -105,6 +106,7 @@ class LmcliGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command and answer for what it raises."""
         try:
+            _check_working_folder()
             warn_of_unknown_variables(self.commands, next(iter(ctx._protected_args), ""))
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -129,6 +131,15 @@ class LmcliGroup(TyperGroup):
                 raise
             raise typer.Exit(code) from None
         return result
+
+
+def _check_working_folder() -> None:
+    """A StorageError if it has been deleted: torch, for one, cannot be loaded there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        problem = "the working folder has been deleted"
+        raise StorageError(problem, "change to another one: cd ~") from None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

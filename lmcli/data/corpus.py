@@ -87,6 +87,8 @@ class Corpus:
     test: Split | None
     texts: tuple[Text, ...] = ()
     """of all parts"""
+    skipped: int = 0
+    """empty lines that are no documents, where each line is one"""
 
     def parts(self) -> dict[str, Split]:
         """Those that there are, by name."""
@@ -139,6 +141,9 @@ def load_rotations(
             texts[name] = tuple(f.text for f in files[name])
             checksums[field_name] = digest.hexdigest()
     _check_apart(texts)
+    skipped = sum(offsets.skipped for offsets in chain.from_iterable(files.values()))
+    if skipped:
+        counter.note(f"{skipped:,} empty lines are left out: they are no documents")
     own = () if spec.valid else ("valid",) if spec.test else ("valid", "test")
     names = tuple(text.name for text in texts["train"])
     opened = tuple(chain.from_iterable(texts.values()))
@@ -152,7 +157,7 @@ def load_rotations(
         parts = given | split_documents(whole_text, blocks, *split)
         own_spec = replace(spec, **checksums, rotation=rotation)
         held_out = parts["valid"], parts.get("test")
-        corpora.append(Corpus(own_spec, names, parts["train"], *held_out, opened))
+        corpora.append(Corpus(own_spec, names, parts["train"], *held_out, opened, skipped))
     return corpora
 
 
@@ -163,9 +168,9 @@ def recorded_spec(recorded: Mapping[str, Any], run: Path) -> CorpusSpec:
     from the working folder.
     """
     spec, folders = CorpusSpec.from_json(recorded), recorded.get("folders")
-    if not isinstance(folders, Mapping):  # runs of before 0.2 have none
+    if not folders:  # runs of before 0.2 have none
         return spec
-    places = [run / str(folders["from_run"]), Path(str(folders["absolute"]))]
+    places = [run / folders.get("from_run", ""), Path(folders.get("absolute", ""))]
 
     def found(text: str) -> str:
         for place in [] if is_special(text) else places:

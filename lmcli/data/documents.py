@@ -51,6 +51,8 @@ class DocumentOffsets:
     lengths: Ids
     chars: Ids
     ending: str = ""
+    skipped: int = 0
+    """empty lines that are no documents, where each line is one"""
 
     def select(self, which: Flags) -> DocumentOffsets:
         """Some of them."""
@@ -253,14 +255,16 @@ def find_offsets(
     is empty or not UTF-8 is a TextError.
     """
     windows = _read(text, counter, digest if unit == "file" else None)
+    lines = _Counted(windows) if unit == "line" else None
     if unit == "file":
         lengths, chars = _joined(_block_sizes(windows, block))
         return DocumentOffsets(text, np.cumsum(lengths, dtype=np.int64) - lengths, lengths, chars)
-    parts = _find_lines(text, windows)
+    parts = _find_lines(text, lines or windows)
     if unit == "paragraph":
         parts = map(_merge_lines, parts)
     begins, lengths, chars = _joined((p.begins, p.lengths, p.chars) for p in parts)
-    offsets = DocumentOffsets(text, begins, lengths, chars, ENDINGS[unit])
+    skipped = lines.count() - len(begins) if lines else 0
+    offsets = DocumentOffsets(text, begins, lengths, chars, ENDINGS[unit], skipped)
     if unit == "paragraph":  # it may go on in the next window, and ends in a blank line
         offsets = _merge_lines(offsets)
         offsets = replace(offsets, chars=offsets.chars + 1)
@@ -268,6 +272,23 @@ def find_offsets(
         for _, data, starts in offsets.byte_chunks():
             digest.update(data, starts)
     return offsets
+
+
+class _Counted:
+    """Windows of a text whose lines are counted as they pass."""
+
+    def __init__(self, windows: Iterable[tuple[bytes, str]]) -> None:
+        self._windows, self._ends, self._last = windows, 0, b"\n"
+
+    def __iter__(self) -> Iterator[tuple[bytes, str]]:
+        for data, decoded in self._windows:
+            self._ends += data.count(b"\n")
+            self._last = data[-1:] or self._last
+            yield data, decoded
+
+    def count(self) -> int:
+        """The lines so far; the last one needs no end."""
+        return self._ends + (self._last != b"\n")
 
 
 def _read(
@@ -284,7 +305,8 @@ def _read(
         yield data, decoded
         counter.add(len(data))
     if blank:
-        raise TextError(f"'{text.name}' is empty", "a text needs words in it")
+        what = "holds nothing but blanks and line ends" if text.size else "is empty"
+        raise TextError(f"'{text.name}' {what}", "a text needs words in it")
 
 
 def _block_sizes(windows: Iterable[tuple[bytes, str]], size: int) -> Iterator[tuple[Ids, Ids]]:

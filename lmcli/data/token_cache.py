@@ -71,11 +71,14 @@ def _opened(tokenizer: Tokenizer, *arrays: Any) -> TokenizedCorpus:
     return TokenizedCorpus(tokenizer, *opened)
 
 
-def cache_folder() -> Path:
-    """$LMCLI_CACHE, else $XDG_CACHE_HOME/lmcli, else ~/.cache/lmcli."""
+def cache_folder() -> Path | None:
+    """$LMCLI_CACHE, else $XDG_CACHE_HOME/lmcli, else ~/.cache/lmcli; None without a home."""
     if own := os.environ.get("LMCLI_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmcli"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmcli"
+    except RuntimeError:  # a container whose user is in no list of users
+        return None
 
 
 def tokenize_corpus(

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcli import __version__
-from lmcli.errors import LmcliError, RunError
+from lmcli.errors import LmcliError, RunError, UsageError
 from lmcli.registry import TOKENIZERS
-from lmcli.run import Record, Run
+from lmcli.run import Run
+from lmcli.run_record import Record
 from lmcli.storage import (
     damaged,
     locked,
@@ -92,8 +93,8 @@ def read_config(folder: Path) -> Record:
         raise RunError(f"'{folder}' is no exported model: it has no {CONFIG}", hint)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes().decode("utf-8"))
-        return Record(**config["lmcli"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Record.from_json(config["lmcli"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise damaged(folder / CONFIG, error) from None
 
 

@@ -22,7 +22,8 @@ from lmcli.generation.export_folder import (
 from lmcli.registry import MODELS
 from lmcli.report.result import BITS_PER_CHAR, PARAMETERS, PERPLEXITY, Metric
 from lmcli.run import Run
-from lmcli.storage import read_json, write_bytes, write_tensors
+from lmcli.storage import read_json, write_bytes
+from lmcli.tensor_files import write_tensors
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel

@@ -38,6 +38,8 @@ MAX_BATCH = 64
 """Texts made together, at most: more make no text cheaper."""
 MAX_LOGITS = 1 << 23
 """Numbers in the logits of texts made together, at most (64 MiB)."""
+LEAST_TEMPERATURE = 1e-200
+"""Below it logits divided by it would be too large for a float: the most likely token is taken."""
 RANDOM_BLOCK = 256
 """Random numbers taken from a generator in one call."""
 
@@ -80,11 +82,11 @@ class GenerationStats:
 
 
 def sample_tokens(logits: Floats, settings: SamplingSettings, numbers: Floats) -> list[int]:
-    """One token per row by its number from 0 to 1; at temperature 0 the most likely.
+    """One token per row by its number from 0 to 1; at a temperature of about 0 the most likely.
 
     `logits` are overwritten. Shapes: logits (K, V), numbers (K,) -> K tokens.
     """
-    if settings.temperature == 0:
+    if settings.temperature < LEAST_TEMPERATURE:
         most_likely: list[int] = logits.argmax(1).tolist()
         return most_likely
     if len(logits) == 1:  # with arrays of one axis, which is faster

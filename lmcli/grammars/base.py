@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmcli.errors import StorageError, TextError
+from lmcli.grammars.about_checks import check_about
 from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
@@ -278,9 +279,9 @@ def most_named(named: Iterable[str], item: Item) -> float:
 
 def grammar_of(about: dict[str, Any] | None) -> Any:
     """The grammar that made a text and knows the optimum of a document; None without one."""
-    if about is None or "filler" in about["recipe"]:  # the text of a user has no known optimum
+    recipe = dict(about["recipe"]) if about else {}
+    if not recipe or "filler" in recipe:  # the text of a user has no known optimum
         return None
-    recipe = dict(about["recipe"])
     cls = GRAMMARS.load(recipe.pop("grammar"))
     grammar = cls(update(cls.Settings(), recipe))
     return grammar if hasattr(grammar, "token_log_probabilities") else None
@@ -314,6 +315,10 @@ def read_about(path: Path) -> dict[str, Any]:
     if about["format"] > FORMAT:
         problem = f"'{path}' has format {about['format']}, this lmcli reads up to {FORMAT}"
         raise TextError(problem, "install a newer lmcli")
+    try:
+        check_about(about)
+    except ValueError as error:
+        raise TextError(f"'{path}': {error}", _AGAIN) from None
     return about
 
 

@@ -39,9 +39,11 @@ STEEPEST, FLATTEST = 2.0**-1, 2.0**-8
 class AttentionSettings:
     """Settings of the Transformer; None is chosen from text and budget."""
 
-    hidden: int | None = setting(None, "width H of the model", least=1)
-    layers: int = setting(2, "number of layers L", least=1)
-    heads: int = setting(4, "heads per layer, each of size H / heads rounded up", least=1)
+    hidden: int | None = setting(None, "width H of the model", least=1, most=1 << 25)
+    layers: int = setting(2, "number of layers L", least=1, most=1000)
+    heads: int = setting(
+        4, "heads per layer, each of size H / heads rounded up", least=1, most=1024
+    )
     window: int = setting(128, "tokens W that a layer sees", least=2, most=4096)
     dropout: float | None = setting(
         None, "dropout on what a layer adds to its input", least=0, most=0.9

@@ -32,7 +32,7 @@ from lmcli.settings import setting
 class GRUSettings(RecurrentSettings):
     """Settings of the GRU."""
 
-    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, unset="none")
+    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, most=1e9, unset="none")
 
 
 class GRULayer(Layer):

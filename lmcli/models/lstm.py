@@ -43,12 +43,12 @@ class LSTMSettings(RecurrentSettings):
     """Settings of the LSTM."""
 
     forget_bias: float = setting(1.0, "initial bias of the forget gate", least=-20, most=20)
-    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, unset="none")
+    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, most=1e9, unset="none")
     peepholes: bool = setting(False, "the gates also read the cell")
     coupled: bool = setting(False, "one gate to write and keep: f = 1 - i")
     forget: bool = setting(True, "have a forget gate; false is the cell of 1997")
     attend: int = setting(
-        0, "one attention head over this many outputs before the present one", least=0
+        0, "one attention head over this many outputs before the present one", least=0, most=4096
     )
 
 

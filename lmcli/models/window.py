@@ -31,8 +31,8 @@ class WindowSettings:
     """Settings of the window; None is chosen from text and budget."""
 
     window: int = setting(8, "tokens N that are read together", least=1, most=1024)
-    hidden: int | None = setting(None, "width H of the hidden layer", least=1)
-    embedding: int | None = setting(None, "size E of a token's embedding", least=1)
+    hidden: int | None = setting(None, "width H of the hidden layer", least=1, most=1 << 25)
+    embedding: int | None = setting(None, "size E of a token's embedding", least=1, most=1 << 25)
     dropout: float | None = setting(None, "dropout on the hidden layer", least=0, most=0.9)
     direct: bool = setting(False, "also connect embeddings and output directly")
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)

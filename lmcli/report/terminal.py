@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -29,8 +29,17 @@ STYLES = ("", *WARM)
 """how surprising a stretch is, from not at all to very"""
 
 
+NARROWEST = 20
+"""columns; in fewer a table would be blank, so that its lines are left to the window to break"""
+
+
 class Terminal(Console):
     """A console that leaves a closed pipe to its caller, where rich would exit with 1."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.width < NARROWEST:
+            self.width = NARROWEST
 
     def on_broken_pipe(self) -> None:
         """The pipe is closed."""

@@ -97,6 +97,7 @@ class CharTokenizer(Tokenizer):
         characters = data["characters"]
         if not isinstance(characters, str) or len(set(characters)) < len(characters):
             raise ValueError("characters must be a text in which none comes twice")
+        characters.encode()  # a lone surrogate is a ValueError
         return cls(characters, saved_rate(data))
 
 

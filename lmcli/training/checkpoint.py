@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lmcli.data.dataset import Dataset
 from lmcli.data.token_cache import count_targets
@@ -23,7 +24,8 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.report.result import Result
-from lmcli.run import RESULTS, Run
+from lmcli.run import RESULTS, TRAINING, Run, checking
+from lmcli.run_record import check_checkpoint
 from lmcli.storage import sweep
 from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
@@ -68,14 +70,27 @@ def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     run.save_training(tensors, values | {"log_lines": log_lines}, clock)
 
 
+def load_checkpoint(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The run's checkpoint, if it fits its settings; else a RunError, and nothing is allocated."""
+    file = run.path / TRAINING
+    if file.is_file():
+        run.check_sizes(file, "model.")
+    tensors, values = run.load_training()
+    with checking(file):
+        check_checkpoint(values)
+    return tensors, values
+
+
 def resume(run: Run, trainer: Trainer) -> int:
     """Bring a new trainer to the run's checkpoint; the number of lines that the log had then."""
-    tensors, values = run.load_training()
+    tensors, values = load_checkpoint(run)
     try:
         trainer.load_state_dict(tensors, values)
         lines, best = int(values["log_lines"]), trainer.early_stopping.best_step
-    except (KeyError, ValueError, RuntimeError) as error:
-        problem = f"'{run.path}' cannot be resumed: {error}"
+    except MemoryError:
+        raise
+    except Exception as error:  # a checkpoint from elsewhere can hold anything
+        problem = f"'{run.path}' cannot be resumed: {error}".partition("\n")[0]
         raise RunError(problem, "train it again with --force") from None
     if (saved := run.weights_step()) < best:  # they are saved first: the file was lost
         if trainer.step != best:
@@ -165,6 +180,7 @@ def save_result(
         "parameters": model.parameter_count(),
         "vocabulary": record.vocabulary,
         "train_tokens": dataset.targets(),
+        "skipped": dataset.corpus.skipped,
         **vars(trained),
         "tokens_per_second": trained.tokens_seen / max(trained.seconds, 1e-9),
         "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},

@@ -63,8 +63,10 @@ FEW_EPOCHS = 8
 class TrainingSettings:
     """How to train; None is chosen from text, budget and architecture."""
 
-    batch: int | None = setting(None, "parallel streams B", least=1)
-    truncation: int | None = setting(None, "steps T through which gradients flow", least=1)
+    batch: int | None = setting(None, "parallel streams B", least=1, most=1 << 20)
+    truncation: int | None = setting(
+        None, "steps T through which gradients flow", least=1, most=1 << 20
+    )
     learning_rate: float | None = setting(None, "peak learning rate", least=0)
     weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
     clip: float = setting(1.0, "largest norm of the gradient", least=0)
@@ -75,7 +77,7 @@ class TrainingSettings:
     curriculum: float | None = setting(
         None, "share of the budget for short documents first, then longer ones", least=0, most=1
     )
-    validations: int = setting(12, "how often to validate within the budget", least=1)
+    validations: int = setting(12, "how often to validate within the budget", least=1, most=10**6)
     most_epochs: float | None = setting(
         None, "a budget in minutes ends after this many passes; 0 = never", least=0
     )
@@ -84,7 +86,7 @@ class TrainingSettings:
         "auto", "arithmetic of the matrix products"
     )
     threads: int | None = setting(
-        None, "threads on the CPU", least=1, unset="1 for a small model, else one a core"
+        None, "threads on the CPU", least=1, most=1024, unset="1 for a small model, else one a core"
     )
 
     @property

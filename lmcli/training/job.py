@@ -29,10 +29,11 @@ from lmcli.grammars.base import is_made
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Training, warnings_only
-from lmcli.run import Record, Run
+from lmcli.run import Run
+from lmcli.run_record import Record
 from lmcli.settings import check_known, one_of, update
 from lmcli.system import LoadMeter, available_cores, pick_device, pick_precision
-from lmcli.training.checkpoint import Trained, count_into, resume, train_into
+from lmcli.training.checkpoint import Trained, count_into, load_checkpoint, resume, train_into
 from lmcli.training.defaults import (
     BATCH,
     BUDGETS,
@@ -243,11 +244,11 @@ def reopen(
     how = record.tokenizer, record.tokenizer_settings, texts, on_progress, named
     dataset = reopen_dataset(record.corpus, run.path, run.tokenizer, *how)
     try:
-        settings = MODELS.load(record.arch).Settings(**record.settings)
-        training = TrainingSettings(**record.training)
-        budget = Budget(**record.budget)
-    except TypeError as error:
+        check_known(record.training, TrainingSettings)
+        training = update(TrainingSettings(), record.training)
+    except UsageError as error:
         raise RunError(f"'{run.path}': {error}", "it was made by another lmcli") from None
+    settings, budget = run.settings(), Budget(**record.budget)
     seed, device, workers = record.seed, record.device, record.workers
     return Job(record.arch, settings, training, budget, seed, device, dataset, workers=workers)
 
@@ -322,7 +323,7 @@ def resumed_job(run: Run, options: Mapping[str, Any], on_progress: OnProgress) -
         )
         on_progress(Message(warning, "warning"))
     if not job.is_count_based:
-        run.load_training()  # a checkpoint that is missing or damaged shows before anything else
+        load_checkpoint(run)  # a checkpoint that is missing or damaged shows before anything else
     return job
 
 

@@ -31,6 +31,8 @@ from lmcli.system import ChildProcesses, Ended, available_cores, world_size
 
 GRACE = 5.0
 """seconds that the others have to end when a worker has failed"""
+MOST_UNASKED = 16
+"""processes that a run, which may be a stranger's, starts on fewer cores without being told to"""
 POLL = 0.2
 """seconds after which the callback is called again, so that it can stop"""
 
@@ -67,6 +69,9 @@ def _workers(wanted: int | None, resumed: Path | None) -> int:
             f"it is trained by {recorded}",
             f"--workers {recorded}, or as many processes by torchrun",
         )
+    if count is None and recorded > max(MOST_UNASKED, cores := len(available_cores())):
+        problem = f"'{resumed}' is trained by {recorded} processes, and there are {cores} cores"
+        raise RunError(problem, f"--workers {recorded} starts as many")
     return recorded
 
 
@@ -128,6 +133,9 @@ def _train(
                 else:
                     if group.is_main:
                         check_free(path, options["force"])
+                        if path.is_symlink():
+                            what = f"'{path}' is a link: the run at '{path.resolve()}' is replaced"
+                            report(Message(what, "warning"))
                     job = new_job(options, count, report)
             if not going_on:
                 group.local_device(job.device)

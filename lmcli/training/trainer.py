@@ -324,7 +324,10 @@ class Trainer:
         self.model.load_tensors(groups["model"])
         self.optimizer.load_tensors(groups.get("optimizer", {}))
         shard, parts = self.group.shard, groups.get("state", {})
-        self.state = tuple(shard(parts[str(i)]).to(self.device) for i in range(len(parts)))
+        state = tuple(shard(parts[str(i)]).to(self.device) for i in range(len(parts)))
+        if [part.shape for part in state] != [part.shape for part in self.state]:
+            raise ValueError("its state is of another size")
+        self.state = state
         torch.set_rng_state(shard(groups["random"]["torch"]).clone())
         kind = self.device.partition(":")[0]
         if kind in groups["random"]:

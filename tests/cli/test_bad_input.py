@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lmcli.run import RECORD, Run
+from lmcli.run_record import Record
+from lmcli.storage import read_json, write_json
+
 TINY = ("--steps", "2", "--set", "hidden=4", "--quiet")
 
 
@@ -35,7 +39,7 @@ def refused(lmcli, snapshot):
     [
         (None, ["no file named 'a.txt'"]),
         (b"", ["'a.txt' is empty"]),
-        (b" \n\t\r\n  ", ["'a.txt' is empty"]),
+        (b" \n\t\r\n  ", ["'a.txt' holds nothing but blanks and line ends"]),
         (b"too short", ["too short: 9 characters", "400"]),
         (b"good words " * 60 + b"\xff\xfe bad", ["'a.txt'", "0xff", "offset 660"]),
     ],
@@ -71,8 +75,8 @@ def test_an_empty_file_of_a_folder_is_left_out_with_a_warning(lmcli, tmp_path, s
     done = lmcli("train", "texts", *TINY, "--json", "-o", "both")
     assert done.err == "warning: 'texts/b.txt' is empty and left out\n"
     assert done.json["valid"] == alone["valid"]
-    lmcli("train", "texts/a.txt", "texts/b.txt", *TINY).failed("'texts/b.txt' is empty")
-    lmcli("train", "texts/b*", *TINY).failed("'texts/b.txt' is empty")
+    lmcli("train", "texts/a.txt", "texts/b.txt", *TINY).failed("'texts/b.txt' holds nothing")
+    lmcli("train", "texts/b*", *TINY).failed("'texts/b.txt' holds nothing")
 
 
 def test_bytes_of_windows_are_met_with_the_encoding_that_reads_its_quotes(lmcli, tmp_path):
@@ -498,3 +502,49 @@ def test_a_variable_of_another_commands_option_is_not_read(lmcli, my_text, copie
     assert lmcli("eval", "char", "my.txt", "-q").code == 0
     monkeypatch.setenv("LMCLI_EVAL_SPLIT", "nonsense")
     lmcli("eval", "char", "-q").failed("--split nonsense", code=2)
+
+
+def test_a_working_folder_that_is_gone_is_said(start, tmp_path):
+    (tmp_path / "gone").mkdir()
+    began = start("list", cwd=tmp_path / "gone", stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                  preexec_fn=lambda: (tmp_path / "gone").rmdir())  # fmt: skip
+    _, err = began.communicate()
+    assert began.returncode == 1
+    assert err.decode().splitlines() == [
+        "error: the working folder has been deleted",
+        "hint: change to another one: cd ~",
+    ]
+
+
+def test_what_a_link_names_is_replaced_with_a_warning(lmcli, my_text, copied, tmp_path):
+    run = copied("char")
+    (tmp_path / "link").symlink_to(run)
+    done = lmcli("train", "my.txt", *TINY, "--steps", "1", "-o", "link", "--force")
+    assert done.err.startswith(f"warning: 'link' is a link: the run at '{run}' is replaced\n")
+    assert Run.open(run).record.budget["steps"] == 1
+
+
+def test_empty_lines_are_counted_and_said(lmcli, tmp_path):
+    lines = [f"line {n} has words\n" for n in range(600)]
+    (tmp_path / "a.txt").write_text("\n" + "".join(lines) + " \n\n" + "".join(lines) + "\t")
+    arguments = ("--documents", "line", *TINY[:-1], "--steps", "1", "-o")
+    done = lmcli("train", "a.txt", *arguments, "a", "--json")
+    assert done.json["skipped"] == 4
+    assert (
+        "4 empty lines are left out: they are no documents"
+        in lmcli(
+            "train", "a.txt", *arguments[:2], "--steps", "1", "--set", "hidden=8", "-o", "b"
+        ).err
+    )
+    done = lmcli("train", "a.txt", "--set", "hidden=8", "--steps", "1", "-o", "c", "--json")
+    assert done.json["skipped"] == 0
+
+
+def test_a_run_of_many_processes_is_not_started_unasked(lmcli, copied):
+    path = copied("char")
+    record = read_json(path / RECORD)
+    run = Run.open(path)
+    record["workers"] = 4000
+    record["id"] = Record(**record).identity(run.tokenizer.to_json())
+    write_json(path / RECORD, record)
+    lmcli("train", "--resume", "-o", path).failed("4000 processes", "--workers 4000 starts")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmcli.run import Run
-from lmcli.storage import read_tensors
+from lmcli.tensor_files import read_tensors
 
 SMALL = ("--set", "hidden=16", "--set", "precision=float32", "--set", "patience=0", "--quiet")
 SHORT = (*SMALL, "--steps", "40", "--set", "dropout=0", "--set", "validations=4")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lmcli.run import Run
-from lmcli.storage import read_tensors
+from lmcli.tensor_files import read_tensors
 
 TINY = ("--steps", "6", "--set", "hidden=8", "--set", "validations=1")
 RATE = ("--set", "learning_rate=0.003")

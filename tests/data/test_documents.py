@@ -261,7 +261,10 @@ def test_a_paragraph_is_a_document_that_ends_in_one_blank_line(folder: Path) -> 
 
 @pytest.mark.parametrize("text", ["", "  \n\t\n", b"\xef\xbb\xbf"])
 def test_an_empty_text_is_an_error(folder: Path, text: str | bytes) -> None:
-    assert problem(write("a.txt", text)).problem == "'a.txt' is empty"
+    what = (
+        "holds nothing but blanks and line ends" if isinstance(text, str) and text else "is empty"
+    )
+    assert problem(write("a.txt", text)).problem == f"'a.txt' {what}"
 
 
 def blocks_of(content: str, size: int, window: int) -> DocumentOffsets:

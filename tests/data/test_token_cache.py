@@ -404,3 +404,11 @@ def test_another_table_of_characters_has_an_entry_of_its_own(
     monkeypatch.setattr(token_cache, "_tokenizers_digest", lambda: "another library")
     encode(file, cache)
     assert len(entries(cache)) == 3
+
+
+def test_without_a_home_there_is_no_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run as a user without a line in /etc/passwd."""
+    for name in ("LMCLI_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert cache_folder() is None

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from lmcli.errors import LmcliError, RunError, StorageError
-from lmcli.generation.export import README, export_numpy
+from lmcli.generation.export import README, START_RULES, export_numpy
 from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.registry import MODELS, NUMPY_MODELS
 from lmcli.run import RECORD, RESULTS, TOKENIZER, TRAINING, WEIGHTS, Run
-from lmcli.storage import read_tensors, write_json
+from lmcli.storage import write_json
+from lmcli.tensor_files import read_tensors
 
 
 @pytest.mark.parametrize("name", NUMPY_MODELS.names())
@@ -133,3 +134,12 @@ def test_a_page_of_an_earlier_export_is_replaced_and_one_of_the_users_is_kept(tr
     (tmp_path / "out" / README).write_text("mine")
     export_numpy(run, tmp_path / "out", force=True)
     assert (tmp_path / "out" / README).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", NUMPY_MODELS.names())
+def test_the_card_says_how_a_document_begins(trained, tmp_path, name):
+    run = trained(name)
+    export_numpy(run, tmp_path / "out")
+    card = (tmp_path / "out" / README).read_text()
+    assert f"A document begins with the token {run.tokenizer.start}, which is read" in card
+    assert START_RULES[name] in card

@@ -478,3 +478,11 @@ def test_a_setting_out_of_range_is_named_with_its_bounds(values, option, bounds)
         SamplingSettings(**values)
     assert caught.value.problem == f"{option} is out of range"
     assert caught.value.hint == f"it must be {bounds}"
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-201, 1e-199, 1e-10])
+def test_the_coldest_temperatures_take_the_likeliest(temperature):
+    settings = SamplingSettings(temperature)
+    for rows in (1, 3):
+        logits = np.tile([-3e38, 1.0, 2.5, -np.inf], (rows, 1))
+        assert sample_tokens(logits, settings, np.full(rows, 0.999)) == [2] * rows

@@ -10,7 +10,7 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import ActivationRecorder
 from lmcli.registry import MODELS
 from lmcli.settings import names
-from lmcli.storage import read_tensors, write_tensors
+from lmcli.tensor_files import read_tensors, write_tensors
 from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.trainer import Trainer
 

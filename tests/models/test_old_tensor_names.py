@@ -8,7 +8,7 @@ from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.models import RENAMED, current_names
 from lmcli.registry import MODELS
 from lmcli.run import Run
-from lmcli.storage import write_tensors
+from lmcli.tensor_files import write_tensors
 
 OLD = {new: old for old, new in RENAMED.items()}
 V = 7

@@ -256,3 +256,10 @@ def test_cloze_over_items_shows_what_its_json_holds(both, tmp_path):
     line = next(line for line in page.splitlines() if line.strip().startswith("ngram"))
     for row in values["rows"]:
         assert WHOLE_PERCENT.show(row["accuracy"]) in line
+
+
+@pytest.mark.parametrize("columns", range(1, 20))
+def test_a_table_is_never_blank(columns):
+    narrow = shown(columns=columns)
+    assert narrow == shown(columns=20)
+    assert "犬" in narrow

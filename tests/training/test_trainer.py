@@ -22,8 +22,8 @@ from lmcli.data.token_cache import count_targets
 from lmcli.errors import RunError, TrainingError
 from lmcli.registry import MODELS
 from lmcli.run import LOG, TRAINING, WEIGHTS, Run
-from lmcli.storage import read_tensors, write_tensors
 from lmcli.system import hold_freed_memory, move, pick_device, pick_precision
+from lmcli.tensor_files import read_tensors, write_tensors
 from lmcli.training import trainer as trainer_module
 from lmcli.training.checkpoint import count_into, resume, train_into
 from lmcli.training.defaults import Budget, TrainingSettings

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.json_checks import flag, text, whole
 from lmcli.models import current_names
 from lmcli.registry import NUMPY_MODELS
-from lmcli.storage import damaged, read_arrays
+from lmcli.storage import damaged
+from lmcli.tensor_files import read_arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,9 @@ Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 TABLE = 1 << 23
 """Numbers in a table of values computed for each token in advance, at most (32 MiB)."""
+COUNTED = ("layers", "attend", "window")
+"""settings that are numbers"""
+MOST = 1 << 20
 CHUNK = 512
 """Tokens of a long prompt that a torch model reads together."""
 
@@ -126,14 +131,26 @@ def open_numpy_model(run: Run) -> NumpyModel | None:
     cls = NUMPY_MODELS.load(run.record.arch)
     if not run.record.settings.keys() >= set(cls.required_settings):
         return None
-    arrays, about = read_arrays(file := run.weights_file())
-    run.check_own(file, about)
+    arrays = run.weights(read_arrays)
     try:
-        settings = SimpleNamespace(**run.record.settings)
+        settings = _settings(cls, run.record.settings, len(arrays))
         model: NumpyModel = cls(run.record.vocabulary, settings, current_names(arrays))
-    except (ValueError, TypeError) as error:
-        raise damaged(file, error) from None
+    except Exception as error:  # a run from elsewhere can hold anything
+        raise damaged(run.weights_file(), error) from None
     return model
+
+
+def _settings(cls: type[ArrayModel], recorded: Mapping[str, Any], tensors: int) -> Any:
+    """The settings that the model reads, each of its type; a ValueError if one is not.
+
+    The class of all settings, which knows their ranges, is in a module that loads torch.
+    """
+    chosen = {name: recorded[name] for name in cls.required_settings}
+    for name, value in chosen.items():
+        most = tensors if name == "layers" else MOST
+        check = {"activation": text}.get(name, whole(0, most) if name in COUNTED else flag)
+        check(value, f"settings.{name}")
+    return SimpleNamespace(**chosen)
 
 
 class Weights:
@@ -151,6 +168,8 @@ class Weights:
         sizes = zip(shape, tensor.shape, strict=False)
         if tensor.ndim != len(shape) or any(wanted not in (None, size) for wanted, size in sizes):
             raise ValueError(f"tensor {self.prefix}{name} has the shape {tensor.shape}")
+        if tensor.dtype != np.float32:
+            raise ValueError(f"tensor {self.prefix}{name} is {tensor.dtype}")
         return np.ascontiguousarray(tensor, np.float32)
 
     def transposed(self, name: str, *shape: int | None) -> Floats32:

@@ -38,9 +38,9 @@ from lmcli.settings import setting
 class MinimalSettings(RecurrentSettings):
     """Settings of the recurrences without recurrent weights."""
 
-    layers: int = setting(2, "number of layers L", least=1)
+    layers: int = setting(2, "number of layers L", least=1, most=1000)
     block: bool = setting(True, BLOCK_ABOUT)
-    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, unset="none")
+    chrono: float | None = setting(None, CHRONO_ABOUT, least=3, most=1e9, unset="none")
 
 
 class MinimalLayer(Layer):

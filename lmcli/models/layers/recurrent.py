@@ -34,9 +34,9 @@ BLOCK_ABOUT = "a norm before each layer, a feed-forward net after it, a residual
 class RecurrentSettings:
     """Settings of all recurrent architectures; None is chosen from text and budget."""
 
-    hidden: int | None = setting(None, "width H of a layer", least=1)
-    embedding: int | None = setting(None, "size E of the input embedding", least=1)
-    layers: int = setting(1, "number of layers L", least=1)
+    hidden: int | None = setting(None, "width H of a layer", least=1, most=1 << 25)
+    embedding: int | None = setting(None, "size E of the input embedding", least=1, most=1 << 25)
+    layers: int = setting(1, "number of layers L", least=1, most=1000)
     dropout: float | None = setting(
         None, "dropout between layers and on the output", least=0, most=0.9
     )

@@ -242,4 +242,5 @@ def _texts(data: dict[str, Any], key: str) -> list[str]:
     values = data[key]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{key} must be a list of texts")
+    "".join(values).encode()  # a lone surrogate is a ValueError
     return values
