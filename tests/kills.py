@@ -167,7 +167,7 @@ class Kills:
             return how, f"{len(left)} processes run on"
         if code is None:
             return how, "it does not end"
-        if "Traceback" in said:
+        if "Traceback" in said and number != signal.SIGKILL:  # then a child may speak of its pipe
             return how, f"it says: {said[-300:]}"
         found, wrong = self.go_on(name)
         return f"{how}, {found}", wrong

@@ -22,7 +22,7 @@ from lmcli.run import Run
 from lmcli.storage import read_json
 from lmcli.tokenizers.char import CharTokenizer
 
-SOME, REPEATED = 8, 250
+SOME, REPEATED = 5, 250
 """states of each command that are opened unless all are; those in which it is repeated at most"""
 SMALL = {"hidden": 4, "embedding": 4, "batch": 2, "truncation": 8, "threads": 1}
 SETTINGS = SMALL | {"validations": 3, "patience": 0, "dropout": 0.2, "learning_rate": 0.01}
@@ -31,6 +31,10 @@ SAME = ("weights.safetensors", "training.safetensors", "log.jsonl")
 WHOLE = (*SAME, "run.json", "tokenizer.json", "results/train.json")
 
 amount = pytest.mark.parametrize("amount", ["some", pytest.param("all", marks=pytest.mark.slow)])
+amounts = pytest.mark.parametrize(
+    ("amount", "force"),
+    [("some", True), *(pytest.param("all", f, marks=pytest.mark.slow) for f in (False, True))],
+)
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +232,7 @@ def test_an_export_that_is_cut_off_is_whole_or_says_so_and_can_be_made_again(ben
         assert sorted(os.listdir(folder)) == ["out", "run"]  # noqa: PTH208
 
 
-@amount
-@pytest.mark.parametrize("force", [False, True])
+@amounts
 def test_a_made_text_is_never_read_with_the_companions_of_another(bench, amount, force):
     make = ("make", "addition", "--size", "small", "-q", "-o", "a.txt")
     text = Path("a.txt")
@@ -267,8 +270,7 @@ def compare(seed):
     return (*words, "--seed", str(seed), "--set", "order=2")
 
 
-@amount
-@pytest.mark.parametrize("force", [False, True])
+@amounts
 def test_a_comparison_that_is_cut_off_names_no_run_that_is_not_its_own(bench, amount, force):
     bench.run(*compare(1))
     both = Path("both")
