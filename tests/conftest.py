@@ -24,6 +24,7 @@ from lmcli.run_record import Record
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
+collect_ignore = ["fuzz/with_atheris.py"]  # a script, which needs atheris
 SHOWS = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
 """environment variables that decide how rich and typer show a text"""
 SCREENSHOTS = os.environ.get("LMCLI_SCREENSHOTS")
