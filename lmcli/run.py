@@ -17,6 +17,7 @@ training.safetensors because two files cannot be renamed in one go.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -34,6 +35,7 @@ from lmcli.settings import check_known, update
 from lmcli.storage import (
     check_regular,
     damaged,
+    half_written,
     is_locked,
     new_folder,
     read_json,
@@ -90,6 +92,8 @@ class Run:
         run = cls(path, record, tokenizer)
         run._replaces = (path / RECORD).exists()
         if not run._replaces:
+            with suppress(OSError):  # of a process that was killed before it wrote run.json
+                (path / RESULTS).rmdir()
             with new_folder(path):
                 run._begin(path)
         return run
@@ -198,6 +202,11 @@ class Run:
             problem = f"'{self.path}' is unfinished: it has no {WEIGHTS}"
             raise RunError(problem, f"lmcli train --resume -o {self.path} goes on with it")
         return file
+
+    def weights_checksum(self) -> str:
+        """The sha256 of the file of weights."""
+        with self.weights_file().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def check_own(self, file: Path, about: Mapping[str, Any]) -> None:
         """A RunError if tensors, by what their header says of them, are those of another run."""
@@ -352,7 +361,7 @@ def check_free(path: Path, force: bool) -> None:
         return
     if not path.is_dir():
         raise RunError(f"'{path}' exists and is not a folder", "choose another name with -o")
-    if not any(path.iterdir()):
+    if all(map(_is_half_begun, path.iterdir())):
         return
     if not (path / RECORD).is_file():
         raise RunError(f"'{path}' exists and is not a run", "choose another name with -o")
@@ -360,6 +369,12 @@ def check_free(path: Path, force: bool) -> None:
         raise RunError(f"'{path}' exists", "--resume goes on with it, --force replaces it")
     if Path.cwd().is_relative_to(path.resolve()):
         raise RunError(f"the working folder is in '{path}'", "replace it from another folder")
+
+
+def _is_half_begun(path: Path) -> bool:
+    """Whether this is what a process that was killed at the beginning of a run leaves in it."""
+    empty = path.name == RESULTS and path.is_dir() and not any(path.iterdir())
+    return empty or half_written(path) == RECORD
 
 
 def free_name(folder: Path, name: str) -> Path:

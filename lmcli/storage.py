@@ -54,7 +54,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """The same for several files, of which none is replaced before all are on the disk."""
+    """The same for several files, of which none is replaced before all are on the disk.
+
+    They are replaced in their order: the last is the new one only if the others are.
+    """
     temporary = dict[Path, Path]()
     try:
         for path, content in contents.items():
@@ -63,8 +66,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for path in contents:
             with storage(path):
                 temporary[path].replace(path)
-        for folder in {path.parent for path in contents}:
-            sync_folder(folder)
+                sync_folder(path.parent)
     finally:
         for file in temporary.values():
             with suppress(OSError):
@@ -95,12 +97,20 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the system can."""
-    with suppress(OSError):  # Windows opens no folders; some network disks flush none
+    try:
         opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:  # some network disks flush none
+        if error.errno in _OF_THE_DISK:
+            raise
+    finally:
+        os.close(opened)
+
+
+_OF_THE_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 # ------------------------------------------------------------------ one writer at a time
@@ -120,7 +130,7 @@ def locked(path: Path) -> Iterator[None]:
             opened = _lock(path, file)
         try:
             if place.is_dir():
-                _sweep(place)
+                sweep(place)
             yield
         finally:
             with suppress(OSError):
@@ -135,8 +145,9 @@ def _lock(path: Path, file: Path) -> int:
         try:
             _lock_opened(opened)
             if os.path.samestat(os.fstat(opened), file.stat()):
-                os.truncate(opened, 0)
-                os.write(opened, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                with suppress(OSError):  # a full disk: it is locked all the same
+                    os.truncate(opened, 0)
+                    os.write(opened, _name_of_this_process().encode())
                 return opened
             os.close(opened)  # its owner has ended, and removed it
         except FileNotFoundError:
@@ -168,21 +179,52 @@ def _lock_opened(opened: int) -> None:
             raise
 
 
+def check_unlocked(path: Path) -> None:
+    """A RunError if a process writes what is at `path`."""
+    place = path.resolve()
+    if is_locked(place):
+        with locked(place):
+            pass
+
+
+def _is_own(place: Path) -> bool:
+    """Whether this process has locked what is at a place."""
+    file = place.with_name(f".{place.name}.lock")
+    with suppress(OSError):
+        return file.read_text(errors="replace") == _name_of_this_process()
+    return False
+
+
+def _name_of_this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process may be writing what is at `path`; it can have ended since."""
     return path.with_name(f".{path.name}.lock").exists()
 
 
-_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_HALF_WRITTEN = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left: files half-written, locks on nothing."""
+def half_written(file: Path) -> str:
+    """The name that a file was to get if it is the temporary one of a write; else ""."""
+    found = _HALF_WRITTEN.fullmatch(file.name)
+    return found[1] if found else ""
+
+
+def sweep(folder: Path, names: Collection[str] = ()) -> None:
+    """Remove what killed processes have left: files half-written, locks on nothing.
+
+    With `names` only what was to get one of these. The caller holds the lock on what is swept:
+    nobody else is writing it.
+    """
     for file in folder.iterdir():
-        if _HALF_WRITTEN.fullmatch(file.name):
+        name = half_written(file)
+        if name and (not names or name in names):
             with suppress(OSError):
                 file.unlink()
-        elif file.name.startswith(".") and file.suffix == ".lock":
+        elif not names and file.name.startswith(".") and file.suffix == ".lock":
             name = file.name.removeprefix(".").removesuffix(".lock")
             with suppress(RunError, OSError):  # unless another process holds it
                 opened = _lock(folder / name, file)
@@ -263,41 +305,54 @@ def new_folder(path: Path) -> Iterator[None]:
 def replacing(path: Path, names: Collection[str]) -> Iterator[Path]:
     """A folder to write to, which is at `path` when the block has ended without an error.
 
-    A folder that is new or empty is written to as it is. One that is not stays as it was until
-    then, or for good if anything fails; what it holds beside these names moves to the new one.
+    A folder that exists and is empty is written to as it is. Any other stays as it was until then,
+    or for good if anything fails; what it holds beside these names moves to the new one.
     """
     restore(path)
     given, path = path, path.resolve()
-    if not path.exists() or not any(path.iterdir()):
-        with new_folder(given):
-            yield path
+    if path.exists() and not any(path.iterdir()):
+        yield path
         return
     new, old = _beside(path)
-    with storage(given):
-        if old.exists():
-            _settle(path, old, names)
-        if new.exists():  # of a process that was killed
-            shutil.rmtree(new)
-        new.mkdir()
-    try:
+    with new_folder(path.parent):
         with storage(given):
-            shutil.copymode(path, new)
-        yield new
-        with storage(given):
-            _swap(path, new, old, names)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    with suppress(OSError):
-        remove(old, names)
-        old.rmdir()
+            if old.exists():
+                _settle(path, old, names)
+            if new.exists():  # of a process that was killed
+                shutil.rmtree(new)
+            new.mkdir()
+        try:
+            with storage(given):
+                if path.exists():
+                    shutil.copymode(path, new)
+            yield new
+            with storage(given):
+                _swap(path, new, old, names)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    if old.exists():
+        with suppress(OSError):
+            remove(old, names)
+            old.rmdir()
 
 
 def restore(path: Path) -> None:
-    """Bring back the old folder where a process was killed between the two renames."""
-    with suppress(OSError):
-        if not path.exists() and (old := _beside(path.resolve())[1]).is_dir():
-            old.replace(path.resolve())
+    """Bring back the old folder where a process was killed between the two renames.
+
+    A RunError where that process still runs: it is about to make the second one.
+    """
+    place = path.resolve()
+    old = _beside(place)[1]
+    with suppress(OSError, StorageError):
+        if path.exists() or not old.is_dir():
+            return
+        if _is_own(place):
+            old.replace(place)
+        else:
+            with locked(place):
+                if not place.exists():
+                    old.replace(place)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -315,9 +370,10 @@ def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
         sync_folder(target.parent)
 
     try:
-        move(path, old)
+        if path.exists():
+            move(path, old)
         move(new, path)
-        for file in _others(old, names):
+        for file in _others(old, names) if old.exists() else ():
             move(file, path / file.name)
     except BaseException:
         for source, target in reversed(done):

@@ -24,6 +24,7 @@ from lmcli.run_record import Record
 from lmcli.settings import names, split_pairs, update
 from lmcli.tokenizers.char import CharTokenizer
 
+collect_ignore = ["fuzz/with_atheris.py"]  # a script, which needs atheris
 SHOWS = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERMINAL_WIDTH")
 """environment variables that decide how rich and typer show a text"""
 SCREENSHOTS = os.environ.get("LMCLI_SCREENSHOTS")
@@ -44,13 +45,15 @@ class Killed(BaseException):
 
 
 class FullDisk:
-    """Within, the call of this number that changes the disk finds it full, and it alone.
+    """Within, the call of this number that changes the disk fails, and it alone.
 
-    With `killed` the process is killed at it instead: the calls that follow do not happen either.
+    By default it finds the disk full. With `killed` the process is killed at it instead: the calls
+    that follow do not happen either. With `folders` the flushing of a folder may be the one.
     """
 
-    def __init__(self, number, killed):
-        self.number, self.killed, self.calls = number, killed, 0
+    def __init__(self, number, killed=False, error=errno.ENOSPC, folders=False):
+        self.number, self.killed, self.error, self.calls = number, killed, error, 0
+        self.folders = folders or killed
         self.patch = pytest.MonkeyPatch()
 
     @property
@@ -59,55 +62,85 @@ class FullDisk:
         return self.calls >= self.number
 
     def __enter__(self):
-        for name in ("fsync", "replace", "mkdir", *(("unlink", "rmdir") if self.killed else ())):
+        names = ["fsync", "replace", "rename", "mkdir"]
+        names += ["write"] * self.folders  # of a lock, which locks without it
+        for name in (*names, *(("unlink", "rmdir") if self.killed else ())):
             self.patch.setattr(os, name, self._failing(getattr(os, name)))
         read, write = Path.open, self._failing(Path.open)
 
         def choose(path, mode="r", **options):
-            return (read if "r" in mode else write)(path, mode, **options)
+            if "r" in mode:
+                return read(path, mode, **options)
+            return FullFile(write(path, mode, **options), self._failing)
 
         self.patch.setattr(Path, "open", choose)
-        plain, creating = os.open, self._failing(os.open)
+        plain, creating, fdopen = os.open, self._failing(os.open), os.fdopen
 
         def open_or_create(path, flags, *mode, **options):
             return (creating if flags & os.O_CREAT else plain)(path, flags, *mode, **options)
 
         self.patch.setattr(os, "open", open_or_create)
+        self.patch.setattr(os, "fdopen", lambda *all_: FullFile(fdopen(*all_), self._failing))
 
     def __exit__(self, kind, error, traceback):
         self.patch.undo()
-        full = isinstance(error, StorageError) and error.problem.startswith("no space left")
-        return full or isinstance(error, Killed)
+        return isinstance(error, StorageError | Killed)
 
     def _failing(self, call):
         def fail(*arguments, **options):
-            if call.__name__ == "mkdir" and Path(arguments[0]).is_dir():
+            name = call.__name__
+            if name == "mkdir" and Path(arguments[0]).is_dir():
                 return call(*arguments, **options)  # which needs no space
-            is_folder = call.__name__ == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
-            if is_folder and not self.killed:
+            is_folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            if is_folder and not self.folders:
                 return call(*arguments, **options)  # its names have their space already
+            if name == "write" and arguments[0] in (1, 2):
+                return call(*arguments, **options)  # to the terminal
             self.calls += 1
             if self.killed and self.failed:
                 raise Killed
             if self.calls == self.number:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                place = arguments[0] if isinstance(arguments[0], str | Path) else None
+                raise OSError(self.error, os.strerror(self.error), place)
             return call(*arguments, **options)
 
         return fail
+
+
+class FullFile:
+    """A file on such a disk."""
+
+    def __init__(self, file, failing):
+        self._file, self.write = file, failing(file.write)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
 
 
 @pytest.fixture(scope="session")
 def full_disks():
     """``for disk in full_disks():`` one that fails at its first call, its second, ... at none."""
 
-    def make(killed=False):
+    def make(killed=False, **options):
         for number in itertools.count(1):
-            disk = FullDisk(number, killed)
+            disk = FullDisk(number, killed, **options)
             yield disk
             if not disk.failed:
                 return
 
     return make
+
+
+@pytest.fixture(scope="session")
+def failing_disk():
+    """The class of a disk on which one call fails."""
+    return FullDisk
 
 
 @pytest.fixture

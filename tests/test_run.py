@@ -399,6 +399,18 @@ def test_a_folder_whose_making_was_cut_short_can_be_replaced(make_run, tmp_path)
     check_free(tmp_path / "cut", force=True)
 
 
+def test_what_a_process_killed_at_the_beginning_of_a_run_leaves_is_in_nobodys_way(
+    make_run, tmp_path
+):
+    for name in ("begun", "used"):
+        (tmp_path / name / RESULTS).mkdir(parents=True)
+        (tmp_path / name / f".{RECORD}.0123abcd.tmp").touch()
+    assert Run.open(make_run(tmp_path / "begun").path).name == "begun"
+    (tmp_path / "used" / RESULTS / "mine.json").touch()
+    with pytest.raises(RunError, match="is not a run"):
+        make_run(tmp_path / "used", force=True)
+
+
 def save_weights(run):
     run.save_weights(run.new_model().tensors(), 1)
 

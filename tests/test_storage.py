@@ -9,12 +9,22 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from crash_states import Recording
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcli import storage
 from lmcli.errors import RunError, StorageError
-from lmcli.storage import locked, new_folder, read_json, replacing, restore, write_bytes, write_json
+from lmcli.storage import (
+    locked,
+    new_folder,
+    read_json,
+    replacing,
+    restore,
+    write_bytes,
+    write_files,
+    write_json,
+)
 from lmcli.tensor_files import read_arrays, read_tensors, write_tensors
 
 
@@ -109,6 +119,16 @@ def test_a_temporary_file_follows_no_link_and_is_nobody_elses(tmp_path, monkeypa
     assert mine.read_bytes() == b"mine"
 
 
+def test_of_files_written_together_the_last_is_new_only_if_all_are(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"old")
+    with Recording(tmp_path) as recording:
+        write_files(dict.fromkeys(paths, b"new"))
+    found = {tuple(state[name] for name in "abc") for state in recording.states()}
+    assert found == {(b"new",) * n + (b"old",) * (3 - n) for n in range(4)}
+
+
 # ------------------------------------------------------------------ one writer at a time
 
 
@@ -166,6 +186,47 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
             left = [".gru.lock", ".notes.tmp", "a.0123abcd.tmp"]
             assert sorted(f.name for f in run.iterdir()) == left
         other.stdin.close()
+
+
+def test_a_folder_is_not_brought_back_under_a_process_that_is_replacing_it(tmp_path):
+    with holding(tmp_path / "run") as first:
+        (tmp_path / ".run.old").mkdir()
+        with pytest.raises(RunError, match=f"being written by process {first.pid}"):
+            restore(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        first.stdin.close()
+    restore(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == [tmp_path / "run"]
+    (tmp_path / "run").rename(tmp_path / ".run.old")
+    with locked(tmp_path / "run"):  # by this process itself
+        restore(tmp_path / "run")
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_lock_on_a_full_disk_is_one_all_the_same(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(RunError, match="written by another process"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_fails_while_it_flushes_names_is_an_error(tmp_path, monkeypatch):
+    def fail(opened):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    number = errno.EINVAL  # what network disks answer that flush no folders
+    storage.sync_folder(tmp_path)
+    number = errno.EIO
+    with pytest.raises(OSError, match="error"):
+        storage.sync_folder(tmp_path)
 
 
 def test_a_lock_that_fails_leaves_no_folder(tmp_path):

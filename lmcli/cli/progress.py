@@ -74,7 +74,8 @@ ALL = "all"
 class ProgressDisplay:
     """The callback of a command: draws bars, says remarks and warnings, answers whether to stop.
 
-    If `stoppable`, Ctrl-C and SIGTERM stop a training at its next step, once it has begun.
+    If `stoppable`, Ctrl-C and SIGTERM stop a training at its next step, once it has begun. In a
+    stage after the trainings, where nobody asks whether to stop, they end the command as usual.
     """
 
     def __init__(self, shown: bool, stoppable: bool = False) -> None:
@@ -88,7 +89,7 @@ class ProgressDisplay:
         self.trained_from = self.began
         self.tasks: dict[str, Any] = {}
         self.bits: dict[str, str] = {}
-        self.context = ExitStack()
+        self.context, self.stopping = ExitStack(), ExitStack()
 
     def __enter__(self) -> ProgressDisplay:
         if self.draws:
@@ -99,12 +100,15 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.stopping.close()
         self.context.__exit__(*error)
 
     def __call__(self, event: object) -> bool:
         """Show an event."""
         if self.stoppable and isinstance(event, Training | Trainings):
-            self.stop, self.stoppable = self.context.enter_context(graceful_stop()), False
+            self.stop, self.stoppable = self.stopping.enter_context(graceful_stop()), False
+        elif isinstance(event, Stage) and not self.stop:
+            self.stopping.close()
         if isinstance(event, Message):
             if event.level == "warning":
                 warn(event.text)

@@ -111,6 +111,7 @@ def _seed_json(result: TrialResult) -> dict[str, Any]:
     return {
         "seed": result.seed,
         "run": result.run,
+        "weights": result.weights,
         "rotation": result.rotation,
         "bits_per_char": score.bits_per_char,
         "stretches": {"bits": bits.tolist(), "chars": chars.tolist()},

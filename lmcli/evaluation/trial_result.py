@@ -59,6 +59,8 @@ class TrialResult:
     """floats that are carried from token to token"""
     context_length: int | None = None
     """tokens that can change a prediction, the present one included; None: no limit"""
+    weights: str | None = None
+    """a checksum of what was scored"""
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class TrialResult:
             race=tuple(trained.get("race") or ()),
             state=model.state_size,
             context_length=model.context_length,
+            weights=run.weights_checksum(),
         )
 
     @property

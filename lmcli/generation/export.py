@@ -22,7 +22,7 @@ from lmcli.generation.onnx_export import export_onnx
 from lmcli.registry import NUMPY_MODELS
 from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
-from lmcli.storage import remove, replacing, storage, write_bytes
+from lmcli.storage import locked, remove, replacing, storage, write_bytes
 from lmcli.tensor_files import read_tensors
 
 README, TITLE = "README.txt", "A language model made by lmcli"
@@ -61,6 +61,11 @@ def export_run(run: Run, to: str, output: Path | None, force: bool) -> Export:
 
 def export_numpy(run: Run, path: Path, force: bool = False) -> Run:
     """Write the run to a new folder; one that exists is an error, or with `force` replaced."""
+    with locked(path):
+        return _export_numpy(run, path, force)
+
+
+def _export_numpy(run: Run, path: Path, force: bool) -> Run:
     if run.record.arch not in NUMPY_MODELS.names():
         raise UnknownNameError(
             f"'{run.record.arch}' cannot run without torch yet",

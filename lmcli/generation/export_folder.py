@@ -18,7 +18,16 @@ from lmcli.errors import LmcliError, RunError, UsageError
 from lmcli.registry import TOKENIZERS
 from lmcli.run import Run
 from lmcli.run_record import Record
-from lmcli.storage import damaged, read_json, remove, replacing, restore, write_bytes, write_json
+from lmcli.storage import (
+    damaged,
+    locked,
+    read_json,
+    remove,
+    replacing,
+    restore,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel
@@ -45,16 +54,17 @@ def check_target(run: Run, path: Path, force: bool) -> None:
 @contextmanager
 def export_folder(run: Run, path: Path, weights: str, force: bool) -> Iterator[Path]:
     """A folder to write the file of weights and the card to; a failure leaves what was there."""
-    check_target(run, path, force)
     names = (weights, CARD, CONFIG, TOKENIZER)
-    with replacing(path, names) as folder:
-        try:
-            yield folder
-            write_json(folder / TOKENIZER, run.tokenizer.to_json())
-        except BaseException:  # an incomplete export is removed
-            with suppress(OSError):
-                remove(folder, names)
-            raise
+    with locked(path):
+        check_target(run, path, force)
+        with replacing(path, names) as folder:
+            try:
+                yield folder
+                write_json(folder / TOKENIZER, run.tokenizer.to_json())
+            except BaseException:  # an incomplete export is removed
+                with suppress(OSError):
+                    remove(folder, names)
+                raise
 
 
 def write_config(folder: Path, run: Run, model: LanguageModel) -> Record:

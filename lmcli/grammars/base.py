@@ -30,7 +30,7 @@ from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
 from lmcli.settings import Settings, update
-from lmcli.storage import locked, storage, write_files
+from lmcli.storage import locked, storage, sweep, write_files
 
 FORMAT = 1
 T = TypeVar("T")
@@ -228,9 +228,7 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     Raises StorageError if one of the three exists without `force`, or cannot be written.
     """
     paths = (output, *companions(output))
-    for path in paths:
-        if path.exists() and not force:
-            raise StorageError(f"'{path}' exists", "--force overwrites it")
+    _check_free(paths, force)
     text = "".join(document + "\n" for document in grammar.documents())
     items = list(grammar.items())
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -239,9 +237,17 @@ def write_grammar(grammar: Grammar, output: Path, force: bool = False) -> MadeTe
     contents = (text, lines, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     with storage(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    with locked(output):  # three renames are not one
+    with locked(output):  # three renames are not one: the about file, which tells, is the last
+        _check_free(paths, force)  # once more: another process may have written it meanwhile
+        sweep(output.parent, [path.name for path in paths])
         write_files({path: content.encode() for path, content in zip(paths, contents, strict=True)})
     return MadeText(output, about)
+
+
+def _check_free(paths: Iterable[Path], force: bool) -> None:
+    for path in paths:
+        if path.exists() and not force:
+            raise StorageError(f"'{path}' exists", "--force overwrites it")
 
 
 def _about(grammar: Grammar, text: str, items: Sequence[Item]) -> dict[str, Any]:

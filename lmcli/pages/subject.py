@@ -20,7 +20,7 @@ from lmcli.evaluation.ranking_table import ranked
 from lmcli.grammars.base import find_companions
 from lmcli.grammars.france.grammar import France
 from lmcli.report.progress import Message, OnProgress, Stage
-from lmcli.run import RECORD, Run
+from lmcli.run import RECORD, WEIGHTS, Run
 from lmcli.storage import read_json
 from lmcli.training.comparison_folder import RESULT
 from lmcli.training.demo import LEAST, TEXT, DemoText
@@ -71,11 +71,13 @@ class Subject:
                 if recorded.name not in values.get("members", ()):
                     places.reverse()
                 place = next((p for p in places if (p / RECORD).is_file()), None)
-                if place is None:
-                    gone = f"'{seed['run']}' is gone: the page shows only what was saved of it"
-                    on_progress(Message(gone, "warning"))
+                run = None if place is None else _compared(Run.open(place), seed)
+                if run is None:
+                    what = "is gone" if place is None else "has changed since it was compared"
+                    said = f"'{seed['run']}' {what}: the page shows only what was saved of it"
+                    on_progress(Message(said, "warning"))
                 else:
-                    runs.setdefault(row["name"], []).append(Run.open(place))
+                    runs.setdefault(row["name"], []).append(run)
         if not runs:
             raise RunError(f"the runs of '{path}' are gone", "lmcli compare makes them again")
         items, about = _companions(next(iter(runs.values()))[0], on_progress)
@@ -120,6 +122,13 @@ class Subject:
         kind = main_kind([one["kind"] for one in self.recalled[0]["recall"]])
         unit = QUESTIONS.get(kind, ("", "words"))[1]
         return MemoryTask(self.text_name, minutes, "answer", unit)
+
+
+def _compared(run: Run, seed: Mapping[str, Any]) -> Run | None:
+    """The run if its weights are those that were compared."""
+    known = seed.get("weights")
+    is_same = known is None or ((run.path / WEIGHTS).is_file() and run.weights_checksum() == known)
+    return run if is_same else None
 
 
 def _place(row: Row) -> tuple[float, str]:

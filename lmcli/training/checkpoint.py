@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
 from lmcli.report.result import Result
-from lmcli.run import TRAINING, Run
+from lmcli.run import RESULTS, TRAINING, Run
 from lmcli.run_record import check_checkpoint
+from lmcli.storage import sweep
 from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Progress, Trainer
@@ -197,4 +199,6 @@ def save_result(
     }
     if test and dataset.test:
         values["test"] = {n: getattr(test, n) for n in figures} | {"share": dataset.test.share}
+    with suppress(OSError):  # of a training that was killed at this point
+        sweep(run.path / RESULTS, ["train.json"])
     run.save_result("train", Result("train", values).to_json())

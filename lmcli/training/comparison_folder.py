@@ -17,7 +17,16 @@ from typing import Any
 
 from lmcli.errors import RunError, StorageError
 from lmcli.run import OURS, RECORD, check_free
-from lmcli.storage import new_folder, read_json, remove, storage, write_bytes, write_json
+from lmcli.storage import (
+    check_unlocked,
+    half_written,
+    new_folder,
+    read_json,
+    remove,
+    storage,
+    write_bytes,
+    write_json,
+)
 
 RESULT, UNFINISHED = "comparison.json", ".unfinished.json"
 
@@ -32,25 +41,32 @@ def check_folder(folder: Path, force: bool, taken: Collection[Path], plan: bool)
         return
     if not folder.is_dir():
         raise RunError(f"'{folder}' exists and is not a folder", "choose another name with -o")
-    inside = list(folder.iterdir())
-    compared = (folder / RESULT).is_file() or (folder / UNFINISHED).is_file()
-    if compared and not force:
-        raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
+    inside = [path for path in folder.iterdir() if half_written(path) != UNFINISHED]
+    compared = _check_compared(folder, force)
     planned = plan and force and all((path / RECORD).is_file() for path in inside)
     if compared or planned or {path.resolve() for path in inside} <= _resolved(taken):
         return
     raise RunError(f"'{folder}' exists and is not a comparison", "-o takes another folder")
 
 
+def _check_compared(folder: Path, force: bool) -> bool:
+    """Whether a comparison is there, finished or not; a RunError if it must not be replaced."""
+    compared = (folder / RESULT).is_file() or (folder / UNFINISHED).is_file()
+    if compared and not force:
+        raise RunError(f"'{folder}' exists", "--force replaces it, -o takes another folder")
+    return compared
+
+
 @contextmanager
 def claimed(
-    folder: Path, members: Sequence[Path], taken: Collection[Path]
+    folder: Path, members: Sequence[Path], taken: Collection[Path], force: bool
 ) -> Iterator[dict[str, Any]]:
     """Within, the folder is marked as an unfinished comparison of these members.
 
     Yields what comparison.json is to say of its runs. When the block ends, the runs of a comparison
     that is replaced are deleted; when it fails before a member was written, nothing has changed.
     """
+    _check_compared(folder, force)  # once more: another process may have made it meanwhile
     own, others, marker = _own(folder), _resolved(taken), folder / UNFINISHED
     _check_members(folder, members, own, others)
     files = [path / RECORD for path in members]
@@ -83,6 +99,7 @@ def _check_members(
     """A RunError for a member whose place is taken by something that is not the comparison's."""
     for path in members:
         check_free(path, force=True)
+        check_unlocked(path)
         if path.resolve() in others:
             raise RunError(f"'{path}' is taken by --run", "-o takes another folder")
         if (path / RECORD).exists() and path.name not in own:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
 from lmcli.report import result
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
 from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
-from lmcli.storage import locked
+from lmcli.storage import check_unlocked, locked
 from lmcli.system import ChildProcesses, Ended, available_cores, world_size
 
 GRACE = 5.0
@@ -105,9 +105,13 @@ def train_result(values: Mapping[str, Any]) -> result.Result:
 
 
 def _train(
-    options: Mapping[str, Any], count: int, rendezvous: str | None, on_progress: OnProgress
+    options: Mapping[str, Any],
+    count: int,
+    rendezvous: str | None,
+    on_progress: OnProgress,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> Run:
-    """The part of this process."""
+    """The part of this process; `on_ready` is called when it has met the others and all is read."""
     from lmcli.evaluation.probes.ceiling.one_line import ceiling_of_corpus
     from lmcli.evaluation.score import warn_of_unknown
     from lmcli.evaluation.trial_result import score_parts
@@ -117,44 +121,49 @@ def _train(
     from lmcli.training.watch import Watch
 
     path, going_on = Path(options["output"]), bool(options["resume"])
-    with joined(rendezvous, lambda: _resume_hint(path)) as group, _writing(path, group.is_main):
-        watch = Watch.of(options, group.is_main)
-        report = on_progress if group.is_main else _only_training(on_progress)
-        with group.local_main_first():
-            if going_on:
-                run = Run.open(path)
-                job = resumed_job(run, options, report)
-            else:
-                if group.is_main:
-                    check_free(path, options["force"])
-                    if path.is_symlink():
-                        problem = f"'{path}' is a link: the run at '{path.resolve()}' is replaced"
-                        report(Message(problem, "warning"))
-                job = new_job(options, count, report)
-        if not going_on:
-            group.local_device(job.device)
-            group.check_same(job.fingerprint)
-        if not group.is_main:
-            run = ReadOnlyRun(path, job.record(), job.dataset.tokenized.tokenizer)
-        trainer = None if job.is_count_based else job.trainer(group)  # it shows if memory lacks
-        if group.is_main and not going_on:
-            run = job.create(path, options["force"])
-        for line in job.description(options.get("verbose", False)):
-            report(Message(line))
-        trained = train_run(run, job, trainer, going_on, report, watch)
-    if trained is not None and group.is_main:
-        model = run.model()
-        valid, test = score_parts(model, run.tokenizer, job.dataset)
-        warn_of_unknown(valid, path, report)
-        ceiling = ceiling_of_corpus(job.dataset.corpus, trained.seconds, job.seed)
-        save_result(run, model, job.dataset, trained, valid, test, ceiling)
-        if options.get("slim"):
-            run.drop_checkpoint()
+    with ExitStack() as held:
+        with joined(rendezvous, lambda: _resume_hint(path)) as group:
+            held.enter_context(_writing(path, group.is_main))
+            watch = Watch.of(options, group.is_main)
+            report = on_progress if group.is_main else _only_training(on_progress)
+            with group.local_main_first():
+                if going_on:
+                    run = Run.open(path)
+                    job = resumed_job(run, options, report)
+                else:
+                    if group.is_main:
+                        check_free(path, options["force"])
+                        if path.is_symlink():
+                            what = f"'{path}' is a link: the run at '{path.resolve()}' is replaced"
+                            report(Message(what, "warning"))
+                    job = new_job(options, count, report)
+            if not going_on:
+                group.local_device(job.device)
+                group.check_same(job.fingerprint)
+            if not group.is_main:
+                run = ReadOnlyRun(path, job.record(), job.dataset.tokenized.tokenizer)
+            trainer = None if job.is_count_based else job.trainer(group)  # it shows if memory lacks
+            if group.is_main and not going_on:
+                run = job.create(path, options["force"])
+            for line in job.description(options.get("verbose", False)):
+                report(Message(line))
+            on_ready()
+            trained = train_run(run, job, trainer, going_on, report, watch)
+        if trained is not None and group.is_main:
+            model = run.model()
+            valid, test = score_parts(model, run.tokenizer, job.dataset)
+            warn_of_unknown(valid, path, report)
+            ceiling = ceiling_of_corpus(job.dataset.corpus, trained.seconds, job.seed)
+            save_result(run, model, job.dataset, trained, valid, test, ceiling)
+            if options.get("slim"):
+                run.drop_checkpoint()
     return run
 
 
 def _writing(path: Path, is_main: bool) -> AbstractContextManager[None]:
     """Within, the main process is the only one that writes the run."""
+    if is_main:
+        check_unlocked(path.resolve().parent)  # a comparison reads its runs until it ends
     return locked(path) if is_main else nullcontext()
 
 
@@ -235,7 +244,6 @@ def _work(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(available_cores()) // count))
     stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     send_some = throttled(send)
 
     def report(event: object) -> bool:
@@ -243,4 +251,9 @@ def _work(
             send_some(event)
         return bool(stop)
 
-    _train(options, count, rendezvous, report)
+    def stop_at_a_step() -> (
+        None
+    ):  # until then SIGTERM ends it: it may wait for one that never comes
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+
+    _train(options, count, rendezvous, report, stop_at_a_step)

@@ -129,6 +129,8 @@ class Sweep:
     """by this machine for each training, where that was measured"""
     width: int | None = None
     """given for all: an LSTM's, to which the others are matched"""
+    force: bool = False
+    """whether a comparison in the folder is replaced"""
 
     @property
     def dataset(self) -> Dataset:
@@ -223,7 +225,10 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
     width = lstm_width(options)
-    return Sweep(datasets, loaded, specs, runs, trials, jobs, folder, match, width=width)
+    force = options["force"]
+    return Sweep(
+        datasets, loaded, specs, runs, trials, jobs, folder, match, width=width, force=force
+    )
 
 
 def compare(options: Mapping[str, Any], on_progress: OnProgress) -> Comparison:
@@ -236,8 +241,9 @@ def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> 
     """What `compare` does after it has prepared."""
     on_progress = SlowdownWatch(on_progress)
     taken = [run.path for run, _ in sweep.runs]
-    members_of = claimed(sweep.folder, [trial.path for trial in sweep.trials], taken)
-    with locked(sweep.folder), members_of as members:
+    members = [trial.path for trial in sweep.trials]
+    members_of = claimed(sweep.folder, members, taken, sweep.force)
+    with locked(sweep.folder), members_of as named:
         for line in sweep.description():
             on_progress(Message(line))
         results = run_trials(sweep.trials, sweep.jobs, on_progress)
@@ -255,5 +261,5 @@ def run_sweep(sweep: Sweep, seed: int, probe: bool, on_progress: OnProgress) -> 
             probe=probe,
             on_progress=on_progress,
         )
-        write_json(sweep.folder / RESULT, comparison.to_json() | members)
+        write_json(sweep.folder / RESULT, comparison.to_json() | named)
     return comparison

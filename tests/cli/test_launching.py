@@ -341,3 +341,39 @@ def test_ctrl_c_in_torchrun_saves_and_the_run_goes_on_exactly(torchrun, unbroken
     assert f"lmcli train --resume -o {run}".encode() in err
     go_on(run)
     assert_same(run, unbroken)
+
+
+ALONE = """
+import sys, time
+
+from lmcli.system import ChildProcesses
+from lmcli.training.launch import _work
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    with ChildProcesses("lmcli.training.job") as workers:
+        options = {"output": f"{folder}/run", "resume": False}
+        workers.start(0, _work, 0, 2, f"{folder}/rendezvous", options)
+        ((_, process),) = workers.running.values()
+        print(process.pid, flush=True)
+        time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_a_worker_whose_starter_is_killed_does_not_wait_for_the_others(tmp_path):
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    command = [sys.executable, script, tmp_path]
+    starter = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    worker = int(starter.stdout.readline())
+    meeting = tmp_path / "rendezvous"
+    wait_for(lambda: meeting.exists() and meeting.stat().st_size > 0)
+    assert alive(worker)
+    starter.kill()
+    starter.communicate()
+    wait_for(lambda: not alive(worker), seconds=10)

@@ -1,5 +1,8 @@
 """What long commands show while they work: a bar a training, and one of all together."""
 
+import os
+import signal
+
 import pytest
 
 from lmcli.cli.progress import ProgressDisplay
@@ -52,3 +55,20 @@ def test_one_training_alone_needs_no_bar_of_all(display):
     display(Trainings(["rnn"], 1, 60.0))
     display(training("rnn", 0.5, 30.0))
     assert [*statuses(display)] == ["rnn"]
+
+
+def test_signals_stop_a_training_at_its_next_step_and_a_stage_after_it_as_usual():
+    usual = signal.getsignal(signal.SIGTERM)
+    with ProgressDisplay(False, stoppable=True) as shown:
+        assert not shown(Stage("reading", 0, 0, ""))
+        assert signal.getsignal(signal.SIGTERM) == usual
+        assert not shown(Training("lstm", 0.5, 2.0, None, 1, 1.0))
+        assert signal.getsignal(signal.SIGTERM) != usual
+        shown(Stage("measuring memory", 0, 0, ""))
+        assert signal.getsignal(signal.SIGTERM) == usual
+    with ProgressDisplay(False, stoppable=True) as shown:
+        shown(Training("lstm", 0.5, 2.0, None, 1, 1.0))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert shown(Training("lstm", 0.6, 2.0, None, 1, 1.0))
+        assert shown.stop.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == usual

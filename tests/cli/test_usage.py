@@ -139,7 +139,7 @@ def test_a_long_help_has_its_options_in_groups_of_twelve_at_most(lmcli, command)
         (("compare", "my.txt", "--set", "hiden=4"), ["'hiden'", "did you mean 'hidden'?"]),
         (("train", "my.txt", "--set", "hidden"), ["no '='"]),
         (("train", "my.txt", "--set", "hidden=many"), ["hidden=many", "whole number"]),
-        (("train", "my.txt", "--set", "hidden=0"), ["hidden=0", "at least 1"]),
+        (("train", "my.txt", "--set", "hidden=0"), ["hidden=0", "from 1 to"]),
         (("train", "my.txt", "--set", "clip=nan"), ["clip=nan"]),
         (("train", "my.txt", "--minutes", "soon"), ["--minutes"]),
         (("train", "my.txt", "--minutes", "0"), ["--minutes"]),

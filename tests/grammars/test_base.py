@@ -90,6 +90,25 @@ def test_nothing_is_written_when_one_of_the_three_exists(tmp_path: Path, existin
     assert [p.read_text() for p in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_text_that_another_process_writes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    class Slow(Coin):
+        def items(self) -> Iterator[Item]:
+            (tmp_path / "coin.txt").write_text("theirs")
+            return super().items()
+
+    with pytest.raises(StorageError, match="exists"):
+        write_grammar(Slow(), tmp_path / "coin.txt")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_what_a_killed_process_left_half_written_beside_it_goes(text: Path) -> None:
+    others = text.with_name(".notes.txt.0123abcd.tmp")
+    for name in (".coin.txt.0123abcd.tmp", ".coin.items.jsonl.0123abcd.tmp", others.name):
+        text.with_name(name).touch()
+    write_grammar(Coin(), text, force=True)
+    assert [p for p in text.parent.iterdir() if p.name.startswith(".")] == [others]
+
+
 def test_force_overwrites(text: Path) -> None:
     text.write_text("mine")
     write_grammar(Coin(), text, force=True)

@@ -21,7 +21,7 @@ def run(tmp_path):
         if items:
             text.with_suffix(".items.jsonl").write_text("\n".join(lines), encoding="utf-8")
         if about:
-            said = json.dumps({"format": 1, **about})
+            said = json.dumps({"format": 1, "recipe": {"grammar": "france"}, **about})
             text.with_suffix(".about.json").write_text(said, encoding="utf-8")
         lmcli.train(text, arch="ngram", tokenizer="word", output=tmp_path / "ngram")
         return open_models([tmp_path / "ngram"])
