@@ -30,10 +30,11 @@ from lmcli.web.security import REPORT_POLICY, Guard, error_json
 from lmcli.web.service import Service, colors_css, next_of, score_of
 from lmcli.web.workers import BusyError
 
+COMPLETIONS = "/v1/completions"
 KINDS = {".js": "text/javascript", ".css": "text/css"}
 """the types of the page's files"""
 SAID = {
-    400: "The body is no text in UTF-8.",
+    400: "The body is no text in UTF-8, or a value of /v1/completions is wrong.",
     403: "The Host or the Origin is not this server.",
     404: "No such run or text.",
     409: "The request does not fit the run or its text.",
@@ -86,7 +87,8 @@ def _handle_errors(app: FastAPI, models: Models) -> None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:]) or None
         message = f"{place}: {first['msg']}" if place else str(first["msg"])
-        return JSONResponse(error_json(message, 422, param=place), 422)
+        status = 400 if request.url.path == COMPLETIONS else 422  # 400 is what OpenAI answers
+        return JSONResponse(error_json(message, status, param=place), status)
 
     @app.exception_handler(LmcliError)
     async def unfit(request: Request, error: LmcliError) -> JSONResponse:
@@ -208,7 +210,7 @@ def _add_texts(app: FastAPI, service: Service) -> None:
     also_events = {**ERRORS, 200: {"description": "Texts.", "content": EVENTS}}
     post = partial(app.post, summary="OpenAI's completions", responses=also_events)
 
-    @post("/v1/completions", response_model=Completion)
+    @post(COMPLETIONS, response_model=Completion)
     async def complete(body: CompletionRequest, request: Request) -> Response:
         (model,) = _chosen(service.models, [body.model])
         seed = random.SystemRandom().randrange(2**31) if body.seed is None else body.seed
