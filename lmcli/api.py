@@ -255,6 +255,9 @@ def evaluate(
     split: str | None = None,
     level: str = "summary",
     reset: str = "document",
+    mix: RunLike | Sequence[RunLike] = (),
+    cache: bool = False,
+    adapt: bool = False,
     batch: int = 32,
     documents: str | None = None,
     newlines: str = "keep",
@@ -263,13 +266,18 @@ def evaluate(
     device: str = "auto",
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
-    """Score a text, or the `split` of the run's own, its test part by default: each token once."""
+    """Score a text, or the `split` of the run's own, its test part by default: each token once.
+
+    `mix` are runs to be mixed with this one, by weights fitted on its validation part. `cache`
+    counts the text read so far, `adapt` trains on it: each token is scored, then learnt from.
+    """
     from lmcli.evaluation.perplexity import evaluate_run
     from lmcli.system import pick_device
 
     how = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
     run, names, device = load(run), text_names(texts), pick_device(device)
-    return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress)
+    more: dict[str, Any] = {"mix": open_runs(mix), "cache": cache, "adapt": adapt}
+    return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress, **more)
 
 
 def cloze(
