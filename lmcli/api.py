@@ -380,19 +380,28 @@ def sample(
     stop: Sequence[str] = (),
     count: int = 1,
     seed: int | None = None,
+    mix: RunLike | Sequence[RunLike] = (),
+    novelty: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Samples:
     """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
 
-    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    `length` is in tokens, 0 without end. Without a seed each call gives another text. Tokens are
+    drawn from the mixture with the runs `mix`; `novelty` finds what stands in the training text.
     """
     from lmcli.generation.generate import Samples
     from lmcli.generation.sampling import SamplingSettings
 
-    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    settings, mixed, opened = SamplingSettings(temperature, top_k, top_p, min_p), None, load(run)
+    if others := open_runs(mix):
+        from lmcli.evaluation.ensemble import open_ensemble
+        from lmcli.generation.mixed_model import Mixed
+
+        ensemble = open_ensemble(opened, others, on_progress=on_progress)
+        mixed = Mixed(ensemble.runs, *ensemble.weights())
     return Samples(
-        load(run), prompt, settings, length=length, stops=stop, count=count, seed=seed,
-        on_progress=on_progress,
+        opened, prompt, settings, length=length, stops=stop, count=count, seed=seed,
+        on_progress=on_progress, mixed=mixed, novelty=novelty,
     )  # fmt: skip
 
 

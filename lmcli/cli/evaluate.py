@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -36,7 +38,9 @@ def evaluate(
     ] = None,
     cache: Annotated[
         bool,
-        o.option("--cache", about="Count the text read so far: tokens are scored, then counted."),
+        typer.Option(  # LMCLI_CACHE is a folder
+            "--cache", help="Count the text read so far: tokens are scored, then counted."
+        ),
     ] = DEFAULT.cache,
     adapt: Annotated[
         bool,

@@ -99,5 +99,5 @@ def _step(
         square += gradient * gradient
         scale = (square / steps).sqrt_()
         floor = scale.mean().clamp_min(1e-12)
-        weight -= settings.rate * gradient / (scale + floor)
-        weight += settings.decay * (start - weight)
+        weight.sub_(settings.rate * gradient / (scale + floor))
+        weight.add_(settings.decay * (start - weight))

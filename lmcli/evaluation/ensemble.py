@@ -90,6 +90,11 @@ class Ensemble:
         found = (found_lengths(model, ids) for model in self.models)
         return next((lengths for lengths in found if lengths is not None), None)
 
+    def weights(self) -> tuple[Floats, int | None]:
+        """Of the mixture, by context length, and the id that has no share in it."""
+        weights = np.ones((1, 1)) if self.mixture is None else self.mixture.weights
+        return weights, UnknownWords(self.runs[0].tokenizer).excluded
+
     # -------------------------------------------------------------- what is said of it
 
     @property

@@ -23,6 +23,7 @@ from lmcli.models.base import LanguageModel
 from lmcli.models.ngram.model import NGram
 
 Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 Ids = npt.NDArray[np.integer[Any]]
 
 ITERATIONS = 200
@@ -55,12 +56,12 @@ class Mixture:
         rows: Floats = self.weights[np.minimum(lengths, len(self.weights) - 1)]
         return rows
 
-    def nats(self, nats: Sequence[Floats] | Floats, lengths: Ids | None = None) -> Floats:
+    def nats(self, nats: Array, lengths: Ids | None = None) -> Floats:
         """-ln p of each token under the mixture. Shapes: (M, N) -> (N,)."""
         given = np.asarray(nats, np.float64)
         return -self.log_probabilities(-given[..., None], lengths)[:, 0]
 
-    def log_probabilities(self, logs: Sequence[Floats] | Floats, lengths: Ids | None) -> Floats:
+    def log_probabilities(self, logs: Sequence[Array] | Array, lengths: Ids | None) -> Floats:
         """ln p of all tokens under the mixture. Shapes: (M, N, V) -> (N, V)."""
         given = np.asarray(logs, np.float64)
         with np.errstate(divide="ignore"):
