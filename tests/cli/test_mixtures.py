@@ -1,4 +1,4 @@
-"""``--mix``, ``--cache`` and ``--adapt``: what they say, what they refuse, what they leave alone."""
+"""``--mix``, ``--cache``, ``--adapt``: what they say, what they refuse, what they do not change."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_a_mixture_costs_no_more_than_its_better_member(lmcli, trained):
     valid = ("--split", "valid", "--json")  # what its weights are fitted on
     alone = [lmcli("eval", run, *valid).json["nats"] for run in runs]
     mixed = lmcli("eval", runs[0], "--mix", runs[1], "--mix", runs[2], *valid).json
-    assert mixed["nats"] < min(alone)
+    assert mixed["nats"] < min(alone) * (1 + 1e-6)
     assert [member["arch"] for member in mixed["mix"]] == ["lstm", "gru", "ngram"]
     for weights in zip(*(member["weights"] for member in mixed["mix"]), strict=True):
         assert sum(weights) == pytest.approx(1)

@@ -32,16 +32,16 @@ def test_a_rate_of_zero_is_the_model_as_it_was_trained(build, stream):
     assert read(build("gru"), ids, AdaptSettings(rate=0)) == pytest.approx(plain, abs=1e-5)
 
 
-def test_the_weights_follow_the_text_and_full_decay_brings_them_back(build, stream):
-    ids = stream(1001, 7, 0)
+def test_the_weights_follow_the_text_and_full_decay_brings_them_back(build):
+    ids = np.concatenate([[7], np.tile([0, 1, 2, 3], 200)])
     cost = {}
     for decay in (0.0, 1.0):
         logs = read(build("gru"), ids, AdaptSettings(rate=0.01, decay=decay, chunk=10))
-        cost[decay] = -logs[np.arange(500, 1000), ids[501:]].mean()
+        cost[decay] = -logs[np.arange(400, 800), ids[401:]].mean()
     plain = np.concatenate([*stream_log_probabilities(build("gru"), ids)])
-    untouched = -plain[np.arange(500, 1000), ids[501:]].mean()
-    assert cost[0.0] < untouched - 0.1
-    assert abs(cost[1.0] - untouched) < 0.1
+    untouched = -plain[np.arange(400, 800), ids[401:]].mean()
+    assert cost[0.0] < untouched / 2
+    assert cost[1.0] == pytest.approx(untouched, abs=0.05)
 
 
 def test_an_excluded_token_has_no_chance(build, stream):
