@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.data.corpus import reopen_corpus
-from lmcli.data.split import Split
 from lmcli.errors import RunError, UsageError
 from lmcli.evaluation.caching import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
@@ -164,17 +163,28 @@ def fit_mixture(
     runs: Sequence[Run], models: Sequence[LanguageModel], rows: int, on_progress: OnProgress
 ) -> Mixture:
     """Weights fitted on the validation part of the first run's own text."""
-    run, tokenizer = runs[0], runs[0].tokenizer
+    run = runs[0]
     corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
-    documents = Split(corpus.valid.documents).sample(MOST_FITTED).documents
+    documents = corpus.valid.sample(MOST_FITTED).documents
+    return fit_documents(runs, models, documents, rows, on_progress)
+
+
+def fit_documents(
+    runs: Sequence[Run],
+    models: Sequence[LanguageModel],
+    documents: Sequence[str],
+    rows: int,
+    on_progress: OnProgress,
+) -> Mixture:
+    """Weights fitted on some documents."""
+    tokenizer = runs[0].tokenizer
     parts = [part for text in documents for part in ([tokenizer.start], tokenizer.encode(text))]
     ids, excluded = np.concatenate(parts), UnknownWords(tokenizer).excluded
     counter = ProgressCounter(on_progress)
     counter.begin("fitting the mixture", len(models) * (len(ids) - 1), "M tokens")
     how: Any = {"counter": counter, "excluded": excluded}
     nats = np.stack([stream_nats(model, ids, rows, **how) for model in models]).astype(np.float64)
-    plain = Ensemble(runs, models)
-    lengths, targets = plain.lengths(ids), ids[1:]
+    lengths, targets = Ensemble(runs, models).lengths(ids), ids[1:]
     real = (targets != tokenizer.start) & (targets != (-1 if excluded is None else excluded))
     return Mixture.fit(nats[:, real], None if lengths is None else lengths[real])
 
