@@ -10,28 +10,32 @@ validation part of the first run's own text, by the models as they were trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lmcli.data.corpus import reopen_corpus
-from lmcli.errors import RunError, UsageError
+from lmcli.errors import RunError, TextError, UsageError
 from lmcli.evaluation.caching import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import ROWS, Nats, stream_log_probabilities, stream_nats
 from lmcli.evaluation.mixing import Mixture, found_lengths
 from lmcli.evaluation.unknown_words import UnknownWords
 from lmcli.models.base import LanguageModel
-from lmcli.report.progress import OnProgress, ProgressCounter
+from lmcli.report.progress import Message, OnProgress, ProgressCounter
 from lmcli.run import Run
+from lmcli.tokenizers.base import Tokenizer
 
 Ids = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 
 MOST_FITTED = 1 << 20
 """characters of the validation part that weights are fitted on: of a longer one a sample"""
+
+MOST_BEFORE = 1 << 18
+"""characters of it that a cache reads before the text"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Ensemble:
     mixture: Mixture | None = None
     cache: CacheSettings | None = None
     adapt: AdaptSettings | None = None
+    before: Ids | None = None
+    """a stream that the cache has read before the text: the validation part"""
     rows: int = field(default=ROWS, compare=False)
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
@@ -59,6 +65,11 @@ class Ensemble:
         vocabulary = self.models[0].vocabulary
         if self.cache is not None:
             cache = CountCache(vocabulary, self.cache, excluded)
+            if self.before is not None:
+                counter.expect(len(self.models) * len(self.before))
+                trained = replace(self, adapt=None)
+                earlier = trained.log_probabilities(self.before, excluded, counter)
+                cache.nats(earlier, self.before)
             return cache.nats(parts, ids).astype(np.float32)
         return _chosen(parts, ids, vocabulary)
 
@@ -106,7 +117,8 @@ class Ensemble:
         names = [str(run.path) for run in self.runs[1:]]
         said = [f"mixed with {' and '.join(names)}"] if names else []
         if self.cache:
-            said.append("with a cache of the held-out text read so far")
+            begun = "" if self.before is None else ", begun on the validation part"
+            said.append(f"with a cache of the held-out text read so far{begun}")
         if self.adapt:
             said.append("with weights adapted to the held-out text read so far")
         return ", ".join(said)
@@ -123,6 +135,8 @@ class Ensemble:
             values["mix_weights_by"] = "found context length" if len(weights) > 1 else None
         for name in self.adaptive:
             values[name] = getattr(self, name).to_json()
+        if self.cache is not None:
+            values["cache"]["begun_on"] = None if self.before is None else "valid"
         return values
 
 
@@ -134,8 +148,12 @@ def open_ensemble(
     device: str = "cpu",
     rows: int = ROWS,
     on_progress: OnProgress = lambda event: None,
+    begin: bool = True,
 ) -> Ensemble:
-    """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError."""
+    """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError.
+
+    With `begin` a cache first reads the validation part of the run's own text, if it is there.
+    """
     runs = [run, *mix]
     check_vocabularies(runs)
     models = [one.model(device) for one in runs]
@@ -144,7 +162,25 @@ def open_ensemble(
         raise UsageError(what, "--cache counts the text that was read, over any model")
     mixture = fit_mixture(runs, models, rows, on_progress) if mix else None
     settings = CacheSettings.of(models[0].vocabulary) if cache else None
-    return Ensemble(runs, models, mixture, settings, AdaptSettings() if adapt else None, rows)
+    before = validation_stream(run, on_progress) if cache and begin else None
+    adapting = AdaptSettings() if adapt else None
+    return Ensemble(runs, models, mixture, settings, adapting, before, rows)
+
+
+def validation_stream(run: Run, on_progress: OnProgress) -> Ids | None:
+    """The ids of the validation part of a run's own text; None, with a remark, where it is gone."""
+    try:
+        corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
+    except TextError as error:
+        on_progress(Message(f"the cache begins empty: {error.problem}"))
+        return None
+    return stream_of(run.tokenizer, corpus.valid.sample(MOST_BEFORE).documents)
+
+
+def stream_of(tokenizer: Tokenizer, documents: Sequence[str]) -> Ids:
+    """The ids of documents end to end, the start id before each."""
+    start = np.array([tokenizer.start], np.int32)
+    return np.concatenate([part for text in documents for part in (start, tokenizer.encode(text))])
 
 
 def check_vocabularies(runs: Sequence[Run]) -> None:
@@ -178,8 +214,7 @@ def fit_documents(
 ) -> Mixture:
     """Weights fitted on some documents."""
     tokenizer = runs[0].tokenizer
-    parts = [part for text in documents for part in ([tokenizer.start], tokenizer.encode(text))]
-    ids, excluded = np.concatenate(parts), UnknownWords(tokenizer).excluded
+    ids, excluded = stream_of(tokenizer, documents), UnknownWords(tokenizer).excluded
     counter = ProgressCounter(on_progress)
     counter.begin("fitting the mixture", len(models) * (len(ids) - 1), "M tokens")
     how: Any = {"counter": counter, "excluded": excluded}

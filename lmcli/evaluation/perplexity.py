@@ -275,12 +275,13 @@ def evaluate_run(
     """
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
-    ensemble = None
-    if mix or cache or adapt:
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress)
-    model = ensemble.models[0] if ensemble else run.model(device)
     if split is None and not texts:
         split = default_part(run, on_progress)
+    ensemble = None
+    if mix or cache or adapt:
+        unseen = split != "valid"  # the part that a cache may read first
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, unseen)
+    model = ensemble.models[0] if ensemble else run.model(device)
     if split is not None:
         for name, value in reading.items():
             if value != getattr(TextOptions(), name) and not (name == "documents" and not value):

@@ -26,6 +26,23 @@ def test_a_cache_is_named_and_scores_every_token_once(lmcli, trained, run):
     assert sum(i["nats"] for i in items) == pytest.approx(cached["nats"], rel=1e-6)
 
 
+def test_a_cache_is_begun_on_the_validation_part_and_never_on_what_is_scored(
+    lmcli, trained, copied, tmp_path
+):
+    def begun(*args):
+        return lmcli("eval", *args, "--cache", "--json").json["cache"]["begun_on"]
+
+    assert begun(trained / "char") == "valid"
+    assert begun(trained / "char", "--split", "valid") is None
+    run = copied("char")
+    record = run / "run.json"
+    there = str(trained / "text.txt")
+    record.write_text(record.read_text().replace(there, str(tmp_path / "gone.txt")))
+    (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
+    assert begun(run, "other.txt") is None
+    assert "the cache begins empty" in lmcli("eval", run, "other.txt", "--cache").err
+
+
 def test_a_mixture_costs_no_more_than_its_better_member(lmcli, trained):
     runs = [trained / name for name in ("char", "gru", "ngram")]
     valid = ("--split", "valid", "--json")  # what its weights are fitted on
