@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import runpy
 import signal
 import stat
 from dataclasses import asdict, replace
@@ -34,6 +35,9 @@ for _name in [n for n in os.environ if n in SHOWS or n.startswith("LMCLI_")]:
 os.environ["TERM"] = "xterm"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
+NO_NETWORK = Path(__file__).parent / "no_network"
+runpy.run_path(str(NO_NETWORK / "sitecustomize.py"))  # for this process, and for those it starts:
+os.environ["PYTHONPATH"] = f"{NO_NETWORK}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 torch.set_num_threads(1)  # several processes on few cores make tiny products 50 times slower
 hypothesis_settings.register_profile("lmcli", deadline=None, derandomize=True)
 hypothesis_settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)

@@ -183,7 +183,15 @@ def width(scale: ProblemSize) -> int:
 
 
 def dropout(scale: ProblemSize) -> float:
-    """More, the more often the text will be read."""
+    """More, the more often the text will be read.
+
+    More again where short documents come first, which are read many times as often as the whole.
+    data/france.txt read 28 times (3,000 steps, one run each): an LSTM lost 0.280 bits/char with
+    0.3, 0.275 with 0.5, 0.273 with 0.6; read 14 times 0.274, 0.273, 0.273, a GRU 0.277, 0.275,
+    0.275.
+    """
+    if scale.has_varied_lengths:
+        return _step(scale.expected_epochs, [(12, 0.0), (24, 0.3), (60, 0.5)], 0.6)
     return _step(scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4)
 
 

@@ -66,7 +66,8 @@ def run_here(*args, stdin=None):
 def environment(**extra):
     """What a process of the command gets: one thread, no colours but those asked for."""
     plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    return plain | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)} | extra
+    modules = f"{PROJECT}{os.pathsep}{PROJECT / 'tests' / 'no_network'}"
+    return plain | {"OMP_NUM_THREADS": "1", "PYTHONPATH": modules} | extra
 
 
 PROJECT = Path(__file__).parent.parent.parent

@@ -285,6 +285,13 @@ def test_documents_of_different_lengths_are_read_by_a_narrower_net_in_longer_chu
     assert rates[1] == pytest.approx(0.45 * rates[0])
 
 
+@pytest.mark.parametrize(("seconds", "least"), [(2, 0.0), (20, 0.5), (600, 0.6)])
+def test_short_documents_that_are_read_often_are_not_learnt_by_heart(seconds, least):
+    alike = ProblemSize(100_000, 1000, seconds)
+    varied = replace(alike, length_ratio=LARGE_LENGTH_RATIO)
+    assert chosen("lstm", varied)[0].dropout == least >= chosen("lstm", alike)[0].dropout
+
+
 def test_a_width_that_was_given_is_the_one_to_be_matched():
     scale = replace(SCALES[-1], given_width=64)
     reference = size("lstm", chosen("lstm", scale)[0], 65)
