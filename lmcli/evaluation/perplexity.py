@@ -275,13 +275,14 @@ def evaluate_run(
     """
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
-    if split is None and not texts:
-        split = default_part(run, on_progress)
-    ensemble = None
+    ensemble, told = None, split is not None or len(texts) > 0
     if mix or cache or adapt:
-        unseen = split != "valid"  # the part that a cache may read first
+        part = split if told else default_part(run, lambda event: None)
+        unseen = part != "valid"  # the part that a cache may read first
         ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, unseen)
     model = ensemble.models[0] if ensemble else run.model(device)
+    if not told:
+        split = default_part(run, on_progress)
     if split is not None:
         for name, value in reading.items():
             if value != getattr(TextOptions(), name) and not (name == "documents" and not value):

@@ -27,17 +27,16 @@ def test_a_cache_is_named_and_scores_every_token_once(lmcli, trained, run):
 
 
 def test_a_cache_is_begun_on_the_validation_part_and_never_on_what_is_scored(
-    lmcli, trained, copied, tmp_path
+    lmcli, trained, my_text, tmp_path
 ):
     def begun(*args):
         return lmcli("eval", *args, "--cache", "--json").json["cache"]["begun_on"]
 
     assert begun(trained / "char") == "valid"
     assert begun(trained / "char", "--split", "valid") is None
-    run = copied("char")
-    record = run / "run.json"
-    there = str(trained / "text.txt")
-    record.write_text(record.read_text().replace(there, str(tmp_path / "gone.txt")))
+    run = "counted"
+    assert lmcli("train", my_text, "--arch", "ngram", "-o", run, "--quiet").code == 0
+    my_text.unlink()
     (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
     assert begun(run, "other.txt") is None
     assert "the cache begins empty" in lmcli("eval", run, "other.txt", "--cache").err
@@ -99,12 +98,10 @@ def test_novelty_is_told_of_each_text(lmcli, trained):
     assert f"{100 * found['share']:.0f} % of the characters (marked) are in spans of 8" in shown
 
 
-def test_novelty_needs_the_text(lmcli, copied, trained, monkeypatch, tmp_path):
-    run = copied("char")
-    record = run / "run.json"
-    there = str(trained / "text.txt")
-    record.write_text(record.read_text().replace(there, str(tmp_path / "gone.txt")))
-    lmcli("sample", run, "--novelty").failed()
+def test_novelty_needs_the_text(lmcli, my_text):
+    assert lmcli("train", my_text, "--arch", "ngram", "-o", "counted", "--quiet").code == 0
+    my_text.unlink()
+    lmcli("sample", "counted", "--novelty").failed("my.txt")
 
 
 def test_novelty_needs_an_end(lmcli, trained):
