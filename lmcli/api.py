@@ -255,6 +255,9 @@ def evaluate(
     split: str | None = None,
     level: str = "summary",
     reset: str = "document",
+    mix: RunLike | Sequence[RunLike] = (),
+    cache: bool = False,
+    adapt: bool = False,
     batch: int = 32,
     documents: str | None = None,
     newlines: str = "keep",
@@ -263,13 +266,18 @@ def evaluate(
     device: str = "auto",
     on_progress: OnProgress = warnings_only,
 ) -> Evaluation:
-    """Score a text, or the `split` of the run's own, its test part by default: each token once."""
+    """Score a text, or the `split` of the run's own, its test part by default: each token once.
+
+    `mix` are runs to be mixed with this one, by weights fitted on its validation part. `cache`
+    counts the text read so far, `adapt` trains on it: each token is scored, then learnt from.
+    """
     from lmcli.evaluation.perplexity import evaluate_run
     from lmcli.system import pick_device
 
     how = {"encoding": encoding, "errors": errors, "newlines": newlines, "documents": documents}
     run, names, device = load(run), text_names(texts), pick_device(device)
-    return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress)
+    more: dict[str, Any] = {"mix": open_runs(mix), "cache": cache, "adapt": adapt}
+    return evaluate_run(run, names, split, level, reset, batch, how, device, on_progress, **more)
 
 
 def cloze(
@@ -372,19 +380,28 @@ def sample(
     stop: Sequence[str] = (),
     count: int = 1,
     seed: int | None = None,
+    mix: RunLike | Sequence[RunLike] = (),
+    novelty: bool = False,
     on_progress: OnProgress = warnings_only,
 ) -> Samples:
     """Text that continues the prompt, as an iterator of chunks; needs no torch for most runs.
 
-    `length` is in tokens, 0 without end. Without a seed each call gives another text.
+    `length` is in tokens, 0 without end. Without a seed each call gives another text. Tokens are
+    drawn from the mixture with the runs `mix`; `novelty` finds what stands in the training text.
     """
     from lmcli.generation.generate import Samples
     from lmcli.generation.sampling import SamplingSettings
 
-    settings = SamplingSettings(temperature, top_k, top_p, min_p)
+    settings, mixed, opened = SamplingSettings(temperature, top_k, top_p, min_p), None, load(run)
+    if others := open_runs(mix):
+        from lmcli.evaluation.ensemble import open_ensemble
+        from lmcli.generation.mixed_model import Mixed
+
+        ensemble = open_ensemble(opened, others, on_progress=on_progress)
+        mixed = Mixed(ensemble.runs, *ensemble.weights())
     return Samples(
-        load(run), prompt, settings, length=length, stops=stop, count=count, seed=seed,
-        on_progress=on_progress,
+        opened, prompt, settings, length=length, stops=stop, count=count, seed=seed,
+        on_progress=on_progress, mixed=mixed, novelty=novelty,
     )  # fmt: skip
 
 

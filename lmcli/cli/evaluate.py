@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from lmcli import api
 from lmcli.cli import options as o
 
@@ -26,6 +28,24 @@ def evaluate(
     reset: Annotated[
         str, o.option("--reset", about="Forget at each: never, line or document.")
     ] = DEFAULT.reset,
+    mix: Annotated[
+        list[Path] | None,
+        o.option(
+            "--mix",
+            about="Mix with this run, by weights fitted on RUN's validation part; repeatable.",
+            metavar="RUN",
+        ),
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(  # LMCLI_CACHE is a folder
+            "--cache", help="Count the text read so far: tokens are scored, then counted."
+        ),
+    ] = DEFAULT.cache,
+    adapt: Annotated[
+        bool,
+        o.option("--adapt", about="Train on the text read so far: tokens are scored, then learnt."),
+    ] = DEFAULT.adapt,
     batch: Annotated[
         int, o.option("--batch", about="Places read side by side; changes no number.", min=1)
     ] = DEFAULT.batch,
@@ -55,6 +75,8 @@ def evaluate(
 
       lmcli eval runs/mine --split valid
 
+      lmcli eval runs/lstm --mix runs/ngram --cache
+
       echo "To be or not to be" | lmcli eval runs/mine - --level token
     """
     from lmcli.cli.console import emit
@@ -66,8 +88,8 @@ def evaluate(
         o.one_of("documents", documents, ("file", "line", "paragraph"))
     with ProgressDisplay(not quiet and not as_json) as on_progress:
         found = api.evaluate(
-            run, texts, split=split, level=level, reset=reset, batch=batch, documents=documents,
-            newlines=newlines, encoding=encoding, errors=errors, device=device,
-            on_progress=on_progress,
+            run, texts, split=split, level=level, reset=reset, mix=mix or (), cache=cache,
+            adapt=adapt, batch=batch, documents=documents, newlines=newlines, encoding=encoding,
+            errors=errors, device=device, on_progress=on_progress,
         )  # fmt: skip
     emit(found.result(), as_json, quiet, html)

@@ -66,6 +66,21 @@ def sample(
             metavar="N",
         ),
     ] = None,
+    mix: Annotated[
+        list[Path] | None,
+        o.option(
+            "--mix",
+            about="Draw from the mixture with this run, fitted on validation; repeatable.",
+            metavar="RUN",
+        ),
+    ] = None,
+    novelty: Annotated[
+        bool,
+        o.option(
+            "--novelty",
+            about="Mark spans of 8 or more tokens that stand in the training text.",
+        ),
+    ] = DEFAULT.novelty,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     config: o.Config = None,
@@ -79,15 +94,19 @@ def sample(
       lmcli sample runs/mine --length 0 | head -c 1000
 
       lmcli sample runs/names --count 5 --length 30 --temperature 1
+
+      lmcli sample runs/lstm --mix runs/ngram --novelty
     """
     if "numpy" not in sys.modules:  # NumPy reads it when it is loaded; more threads cost more
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # than they save in products this small
-    from lmcli.cli.console import emit_json, show_message
+    from lmcli.cli.console import emit, show_message
 
     if prompt == "-":
         prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     if as_json and not length and not stop:
         raise UsageError("--length 0 --json never ends: JSON comes whole", "give a --length")
+    if novelty and not length and not stop:
+        raise UsageError("--length 0 --novelty never ends: it needs whole texts", "give a --length")
     samples = api.sample(
         run,
         prompt,
@@ -99,11 +118,13 @@ def sample(
         stop=stop or (),
         count=count,
         seed=seed,
+        mix=mix or (),
+        novelty=novelty,
         on_progress=show_message,
     )
-    if as_json:
+    if as_json or novelty:
         for text in samples.texts():
-            emit_json(text.to_json())
+            emit(text.result(), as_json)
     else:
         _print(samples)
 

@@ -19,6 +19,7 @@ from typing import Any
 from lmcli.data.dataset import Dataset
 from lmcli.evaluation.differences import Difference, Member
 from lmcli.evaluation.filler_cost import cost_tables
+from lmcli.evaluation.mixed_row import mixed_row
 from lmcli.evaluation.probes.base import ProbeResult
 from lmcli.evaluation.probes.ceiling.one_line import describe_ceiling
 from lmcli.evaluation.probes.data import ProbeData
@@ -162,6 +163,8 @@ class Comparison(Reportable):
     """of what the text has too little to show memory, in one line"""
     ceiling: Mapping[str, Any] | None = None
     """what memory the text rewards"""
+    mix: Mapping[str, Any] | None = None
+    """the mixture of the rows, which is no row of the ranking"""
     page: Path | None = None
     """that shows all of it"""
 
@@ -186,6 +189,7 @@ class Comparison(Reportable):
             "differences": [d.to_json() for d in self.ranking.differences],
             "too_little": self.too_little or None,
             "ceiling": self.ceiling,
+            "mix": self.mix,
         }
         if self.probes is not None:
             values["probes"] = [r.to_json() for r in self.probes]
@@ -235,7 +239,15 @@ def compare_results(
     }
     shown = probes if probe else None
     ceiling = describe_ceiling(texts[dataset.spec.rotation], sum(r.seconds for r in results), seed)
-    return Comparison(ranking, rows, corpus, protocol, folder, shown, too_little, ceiling)
+    mix = None
+    if optimum is None and not texts[dataset.spec.rotation].items:  # made to measure memory
+        own = (
+            next((r for r in row.results if r.rotation == dataset.spec.rotation), None)
+            for row in ranking.rows
+        )
+        mix = mixed_row([result for result in own if result], dataset, on_progress)
+    about = corpus, protocol, folder, shown, too_little, ceiling, mix
+    return Comparison(ranking, rows, *about)
 
 
 def _times_used(dataset: Dataset) -> float | None:

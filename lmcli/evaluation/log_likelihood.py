@@ -13,6 +13,7 @@ changes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class _Reading:
         state: State | None,
         counter: ProgressCounter | None,
         excluded: int | None,
+        whole: bool = False,
     ) -> None:
         self.model, self.excluded = model, excluded
         self.counter = counter or ProgressCounter()
@@ -62,6 +64,8 @@ class _Reading:
         targets[targets == start] = IGNORED
         self.inputs, self.targets = torch.from_numpy(inputs), torch.from_numpy(targets)
         self.nats = torch.zeros(shape)
+        self.is_whole = whole
+        self.logs = torch.zeros(*shape, model.vocabulary if whole else 0)
         self.after: list[State] = []  # per chunk, the states of all rows after it
 
     @torch.inference_mode()
@@ -82,6 +86,11 @@ class _Reading:
         nats: Nats = self.nats.flatten().numpy()[: self.length]
         return nats
 
+    def all_logs(self) -> Nats:
+        """ln p of all tokens in the order of the stream, once it is read. Shapes: -> (N - 1, V)."""
+        logs: Nats = self.logs.flatten(0, 2).numpy()[: self.length]
+        return logs
+
     def read_again(self, rows: Tensor) -> int:
         """Tokens of rows that are read again, at most: as far as a model can look back."""
         chunk, reach = self.inputs.shape[2], self.model.context_length
@@ -91,6 +100,12 @@ class _Reading:
     def read(self, rows: Tensor, chunk: int, state: State) -> State:
         """Score one chunk of some rows from a state."""
         inputs = self.inputs[rows, chunk].to(self.device)
+        if self.is_whole:
+            logits, state = self.model(inputs, state)
+            if self.excluded is not None:
+                logits[..., self.excluded] = -torch.inf
+            self.logs[rows, chunk] = logits.log_softmax(-1).float().cpu()
+            return state
         targets = self.targets[rows, chunk].to(self.device)
         logs, state = self.model.log_probabilities(inputs, targets, state, self.excluded)
         self.nats[rows, chunk] = -logs.float().cpu()
@@ -176,3 +191,26 @@ def carried_nats(
     """
     reading = _Reading(model, ids, rows, chunk, state, counter, excluded)
     return reading.token_nll(), tuple(part[-1:] for part in reading.after[-1])
+
+
+def stream_log_probabilities(
+    model: LanguageModel,
+    ids: Integers,
+    rows: int = ROWS,
+    counter: ProgressCounter | None = None,
+    excluded: int | None = None,
+) -> Iterator[Nats]:
+    """ln p of all tokens after every id but the last, in the order of the stream, in parts.
+
+    Shapes: (N,) -> parts (n, V), together (N - 1, V), in nats.
+    """
+    rows = min(rows, max(1, len(ids) // (4 * CHUNK)))
+    chunk = max(8, min(CHUNK, LOGITS // (rows * model.vocabulary)))
+    size = rows * chunk * max(1, LOGITS // (2 * rows * chunk * model.vocabulary))
+    state: State | None = None
+    for begin in range(0, len(ids) - 1, size):
+        part = ids[begin : begin + size + 1]
+        reading = _Reading(model, part, rows, chunk, state, counter, excluded, whole=True)
+        reading.token_nll()
+        state = tuple(one[-1:] for one in reading.after[-1])
+        yield reading.all_logs()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from lmcli.data.corpus import find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
+from lmcli.evaluation.ensemble import Ensemble, open_ensemble
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
     ROWS,
@@ -67,8 +68,12 @@ def score_documents(
     reset: Reset = "document",
     rows: int = ROWS,
     counter: ProgressCounter | None = None,
+    ensemble: Ensemble | None = None,
 ) -> list[ScoredText]:
-    """Score documents; with reset="never" the state is carried from one to the next."""
+    """Score documents; with reset="never" the state is carried from one to the next.
+
+    With an `ensemble` it is that which is scored, in one pass over the text from its beginning.
+    """
     if reset == "line":
         documents = [line for text in documents for line in text.splitlines(keepends=True)]
     encoded = [tokenizer.encode_with_ends(text) for text in documents]
@@ -80,7 +85,11 @@ def score_documents(
     counter = counter or ProgressCounter()
     counter.begin("scoring", len(stream) - 1, "M tokens")
     unknown, real = UnknownWords(tokenizer), stream[1:] != tokenizer.start
-    nats = stream_nats(model, stream, rows, counter=counter, excluded=unknown.excluded)[real]
+    if ensemble is None:
+        all_nats = stream_nats(model, stream, rows, counter=counter, excluded=unknown.excluded)
+    else:
+        all_nats = ensemble.nats(stream, unknown.excluded, counter)
+    nats = all_nats[real]
     nats = unknown.token_nats(stream[1:][real], nats)
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     spelling = [unknown.spelling_nats(text, e) for text, e in zip(documents, encoded, strict=True)]
@@ -203,13 +212,15 @@ class Evaluation(Reportable):
     level: str = "summary"
     items: Sequence[Mapping[str, Any]] = ()
     """one a line or token; their nats, and nats of spelling, add up to the total"""
+    method: Mapping[str, Any] = field(default_factory=dict)
+    """with what it was mixed, what it learnt from the text while it was scored"""
 
     def result(self) -> Result:
         """Lines or tokens, and the sums."""
         values: dict[str, Any] = {"run": self.run, "texts": self.texts, **self.score.to_json()}
         values |= {"tokenizer": self.tokenizer, "arch": self.arch, "reset": self.reset}
-        values |= {"seconds": self.seconds}
-        blocks: list[Block] = [Facts(SUMMARY, values)]
+        values |= {"seconds": self.seconds, "adaptive": [], **self.method}
+        blocks: list[Block] = [Facts((*METHOD, *SUMMARY) if self.method else SUMMARY, values)]
         if self.level != "summary":
             values["items"] = self.items
         if self.level == "line":
@@ -221,6 +232,7 @@ class Evaluation(Reportable):
         return Result("eval", values, blocks)
 
 
+METHOD = (Column("method", text_column("scored")),)
 SUMMARY = (
     Column("tokens", COUNT, "tokens"),
     Column("chars", COUNT, "characters"),
@@ -252,6 +264,10 @@ def evaluate_run(
     reading: Mapping[str, str | None],
     device: str = "cpu",
     on_progress: OnProgress = warnings_only,
+    *,
+    mix: Sequence[Run] = (),
+    cache: bool = False,
+    adapt: bool = False,
 ) -> Evaluation:
     """Score texts, or the `split` of the run's own; warns where many tokens are unknown.
 
@@ -259,8 +275,13 @@ def evaluate_run(
     """
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
-    model = run.model(device)
-    if split is None and not texts:
+    ensemble, told = None, split is not None or len(texts) > 0
+    if mix or cache or adapt:
+        part = split if told else default_part(run, lambda event: None)
+        unseen = part != "valid"  # the part that a cache may read first
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, unseen)
+    model = ensemble.models[0] if ensemble else run.model(device)
+    if not told:
         split = default_part(run, on_progress)
     if split is not None:
         for name, value in reading.items():
@@ -275,16 +296,18 @@ def evaluate_run(
         names = list(islice(all_names, 100))
     began, items = time.perf_counter(), list[dict[str, Any]]()
     how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
-    if level == "summary" and Split(documents).chars > SEGMENT:  # no need to keep every token
+    long = level == "summary" and Split(documents).chars > SEGMENT
+    if long and ensemble is None:  # no need to keep every token
         score = score_long(model, run.tokenizer, documents, **how)
     else:
-        scored = score_documents(model, run.tokenizer, documents, **how)
+        scored = score_documents(model, run.tokenizer, documents, **how, ensemble=ensemble)
         score = Score.of(scored)
         items = {"summary": lambda _: [], "line": _lines, "token": _tokens_of}[level](scored)
     warn_of_unknown(score, run.path, on_progress)
     seconds, record = time.perf_counter() - began, run.record
     about = record.tokenizer, record.arch, reset, seconds
-    return Evaluation(str(run.path), list(names), score, *about, level, items)
+    method = {} if ensemble is None else ensemble.to_json()
+    return Evaluation(str(run.path), list(names), score, *about, level, items, method)
 
 
 def default_part(run: Run, on_progress: OnProgress) -> str:

@@ -139,4 +139,8 @@ def _table_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         millions = None if row["tokens_seen"] is None else row["tokens_seen"] / 1e6
         reach = reach_text(row["reach"])
         table.append({**row, "verdict": verdict, "million": millions, "reached": reach})
+    if mix := values.get("mix"):
+        verdict = Difference.from_json(mix["difference"]).in_words()
+        table.append({"name": "mix of these", "test": mix["test"], "verdict": verdict})
+        table.sort(key=lambda row: (row["test"] or row["valid"])["bits_per_char"])
     return table

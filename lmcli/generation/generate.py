@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import UsageError
@@ -27,6 +27,8 @@ from lmcli.report.result import Passage, Reportable, Result
 from lmcli.tokenizers.base import warn_unknown
 
 if TYPE_CHECKING:
+    from lmcli.generation.mixed_model import Mixed
+    from lmcli.generation.novelty import Novelty
     from lmcli.run import Run
 
 DOCUMENT_ENDS = {"line": "\n", "paragraph": "\n\n"}
@@ -47,10 +49,23 @@ class Sample(Reportable):
     seconds: float
     """since the first token of the texts that were made together with this one"""
     seed: int
+    mix: Sequence[str] = ()
+    """runs that the text was drawn from together with `run`"""
+    novelty: Novelty | None = None
+    """how much of the text stands in the training text, where that was looked for"""
 
     def result(self) -> Result:
         """The values, and the text after its prompt."""
-        return Result("sample", asdict(self), [Passage(self.prompt + self.text)])
+        values = {name: getattr(self, name) for name in VALUES}
+        if self.mix:
+            values["mix"] = list(self.mix)
+        if self.novelty is None:
+            return Result("sample", values, [Passage(self.prompt + self.text)])
+        values["novelty"] = self.novelty.to_json()
+        return Result("sample", values, [self.novelty.passages(self.prompt, self.text)])
+
+
+VALUES = ("run", "prompt", "text", "tokens", "nats", "seconds", "seed")
 
 
 class Samples(Iterator[str]):
@@ -71,6 +86,8 @@ class Samples(Iterator[str]):
         count: int,
         seed: int | None,
         on_progress: OnProgress,
+        mixed: Mixed | None = None,
+        novelty: bool = False,
     ) -> None:
         for name, value, least in (("length", length, 0), ("count", count, 1)):
             if value < least:
@@ -79,7 +96,13 @@ class Samples(Iterator[str]):
         self.run, self.prompt, self.settings = run, prompt, settings
         self.length, self.stops, self.count = length, tuple(stops), count
         self.seed = time.time_ns() % 2**31 if seed is None else seed
-        self.model = open_numpy_model(run) or run.model()
+        self.mix = tuple(str(other.path) for other in mixed.runs[1:]) if mixed else ()
+        self.model = mixed.open() if mixed else open_numpy_model(run) or run.model()
+        self.training = None
+        if novelty:
+            from lmcli.generation.novelty import TrainingTokens
+
+            self.training = TrainingTokens.of(run, on_progress)
         warn_unknown(run.tokenizer, prompt, on_progress)
         documents = run.record.corpus["options"]["documents"]
         self.document_end = DOCUMENT_ENDS.get(documents, "")
@@ -103,7 +126,9 @@ class Samples(Iterator[str]):
                 if last:
                     seed, own = next(ended)
                     figures = own.tokens, own.nats, time.perf_counter() - began, seed
-                    yield Sample(str(self.run.path), self.prompt, text, *figures)
+                    novelty = self.training.novelty(text) if self.training else None
+                    about = self.mix, novelty
+                    yield Sample(str(self.run.path), self.prompt, text, *figures, *about)
                     text = ""
 
     def _batches(self) -> Iterator[Sequence[int]]:

@@ -1,0 +1,250 @@
+"""Quality at evaluation time: several runs as one model, a cache of what was read, adaptation.
+
+**In:** a run, others to be mixed with it, which methods to use.
+**Out:** an `Ensemble`, which gives the nats of a stream of ids, and says what it is made of.
+
+Each token is scored before anything is learnt from it. Weights of a mixture are fitted on the
+validation part of the first run's own text, by the models as they were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmcli.data.corpus import reopen_corpus
+from lmcli.errors import RunError, TextError, UsageError
+from lmcli.evaluation.caching import CacheSettings, CountCache
+from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
+from lmcli.evaluation.log_likelihood import ROWS, Nats, stream_log_probabilities, stream_nats
+from lmcli.evaluation.mixing import Mixture, found_lengths
+from lmcli.evaluation.unknown_words import UnknownWords
+from lmcli.models.base import LanguageModel
+from lmcli.report.progress import Message, OnProgress, ProgressCounter
+from lmcli.run import Run
+from lmcli.tokenizers.base import Tokenizer
+
+Ids = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
+
+MOST_FITTED = 1 << 20
+"""characters of the validation part that weights are fitted on: of a longer one a sample"""
+
+MOST_BEFORE = 1 << 18
+"""characters of it that a cache reads before the text"""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One or several models over one vocabulary, and what they learn while they read."""
+
+    runs: Sequence[Run]
+    models: Sequence[LanguageModel]
+    mixture: Mixture | None = None
+    cache: CacheSettings | None = None
+    adapt: AdaptSettings | None = None
+    before: Ids | None = None
+    """a stream that the cache has read before the text: the validation part"""
+    rows: int = field(default=ROWS, compare=False)
+    """places of a stream read side by side by models that do not adapt: a matter of speed only"""
+
+    def nats(self, ids: Ids, excluded: int | None, counter: ProgressCounter) -> Nats:
+        """-ln p of every id but the first; 0 for start ids. The counter is begun by the caller."""
+        counter.expect((len(self.models) - 1) * (len(ids) - 1))
+        how: Any = {"counter": counter, "excluded": excluded}
+        if self.cache is None and self.adapt is None:
+            each = [stream_nats(model, ids, self.rows, **how) for model in self.models]
+            if self.mixture is None:
+                return each[0]
+            return self.mixture.nats(np.stack(each), self.lengths(ids)).astype(np.float32)
+        parts = self.log_probabilities(ids, excluded, counter)
+        vocabulary = self.models[0].vocabulary
+        if self.cache is not None:
+            cache = CountCache(vocabulary, self.cache, excluded)
+            if self.before is not None:
+                counter.expect(len(self.models) * len(self.before))
+                trained = replace(self, adapt=None)
+                earlier = trained.log_probabilities(self.before, excluded, counter)
+                cache.nats(earlier, self.before)
+            return cache.nats(parts, ids).astype(np.float32)
+        return _chosen(parts, ids, vocabulary)
+
+    def log_probabilities(
+        self, ids: Ids, excluded: int | None, counter: ProgressCounter
+    ) -> Iterator[npt.NDArray[np.floating[Any]]]:
+        """ln p of all tokens after each id but the last, before the cache. Shapes: parts (n, V)."""
+        each = [self._member(model, ids, excluded, counter) for model in self.models]
+        if self.mixture is None:
+            yield from each[0]
+            return
+        lengths, place = self.lengths(ids), 0
+        for parts in _aligned(each):
+            end = place + len(parts[0])
+            some = None if lengths is None else lengths[place:end]
+            yield self.mixture.log_probabilities(parts, some)
+            place = end
+
+    def _member(
+        self, model: LanguageModel, ids: Ids, excluded: int | None, counter: ProgressCounter
+    ) -> Iterator[Nats]:
+        if self.adapt is not None and not model.is_count_based:
+            return adapted_log_probabilities(model, ids, self.adapt, excluded, counter)
+        return stream_log_probabilities(model, ids, self.rows, counter, excluded)
+
+    def lengths(self, ids: Ids) -> Ids | None:
+        """Of the context that the first n-gram model has found before each id but the first."""
+        found = (found_lengths(model, ids) for model in self.models)
+        return next((lengths for lengths in found if lengths is not None), None)
+
+    def weights(self) -> tuple[Floats, int | None]:
+        """Of the mixture, by context length, and the id that has no share in it."""
+        weights = np.ones((1, 1)) if self.mixture is None else self.mixture.weights
+        return weights, UnknownWords(self.runs[0].tokenizer).excluded
+
+    # -------------------------------------------------------------- what is said of it
+
+    @property
+    def adaptive(self) -> list[str]:
+        """What it learns from the text that it is scored on."""
+        return [name for name in ("cache", "adapt") if getattr(self, name) is not None]
+
+    def describe(self) -> str:
+        """All of it in words."""
+        names = [str(run.path) for run in self.runs[1:]]
+        said = [f"mixed with {' and '.join(names)}"] if names else []
+        if self.cache:
+            begun = "" if self.before is None else ", begun on the validation part"
+            said.append(f"with a cache of the held-out text read so far{begun}")
+        if self.adapt:
+            said.append("with weights adapted to the held-out text read so far")
+        return ", ".join(said)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys of ``eval --json``."""
+        values: dict[str, Any] = {"method": self.describe(), "adaptive": self.adaptive}
+        if self.mixture is not None:
+            weights = self.mixture.to_json()
+            values["mix"] = [
+                {"run": str(run.path), "arch": run.record.arch, "weights": [w[m] for w in weights]}
+                for m, run in enumerate(self.runs)
+            ]
+            values["mix_weights_by"] = "found context length" if len(weights) > 1 else None
+        for name in self.adaptive:
+            values[name] = getattr(self, name).to_json()
+        if self.cache is not None:
+            values["cache"]["begun_on"] = None if self.before is None else "valid"
+        return values
+
+
+def open_ensemble(
+    run: Run,
+    mix: Sequence[Run] = (),
+    cache: bool = False,
+    adapt: bool = False,
+    device: str = "cpu",
+    rows: int = ROWS,
+    on_progress: OnProgress = lambda event: None,
+    begin: bool = True,
+) -> Ensemble:
+    """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError.
+
+    With `begin` a cache first reads the validation part of the run's own text, if it is there.
+    """
+    runs = [run, *mix]
+    check_vocabularies(runs)
+    models = [one.model(device) for one in runs]
+    if adapt and all(model.is_count_based for model in models):
+        what = f"--adapt: '{run.path}' learns by counting and has no weights to adapt"
+        raise UsageError(what, "--cache counts the text that was read, over any model")
+    mixture = fit_mixture(runs, models, rows, on_progress) if mix else None
+    settings = CacheSettings.of(models[0].vocabulary) if cache else None
+    before = validation_stream(run, on_progress) if cache and begin else None
+    adapting = AdaptSettings() if adapt else None
+    return Ensemble(runs, models, mixture, settings, adapting, before, rows)
+
+
+def validation_stream(run: Run, on_progress: OnProgress) -> Ids | None:
+    """The ids of the validation part of a run's own text; None, with a remark, where it is gone."""
+    try:
+        corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
+    except TextError as error:
+        on_progress(Message(f"the cache begins empty: {error.problem}"))
+        return None
+    return stream_of(run.tokenizer, corpus.valid.sample(MOST_BEFORE).documents)
+
+
+def stream_of(tokenizer: Tokenizer, documents: Sequence[str]) -> Ids:
+    """The ids of documents end to end, the start id before each."""
+    start = np.array([tokenizer.start], np.int32)
+    return np.concatenate([part for text in documents for part in (start, tokenizer.encode(text))])
+
+
+def check_vocabularies(runs: Sequence[Run]) -> None:
+    """A RunError if runs do not share one tokenizer."""
+    first = runs[0]
+    for other in runs[1:]:
+        if other.tokenizer.to_json() != first.tokenizer.to_json():
+            raise RunError(
+                f"'{other.path}' and '{first.path}' have different vocabularies: "
+                "their probabilities cannot be mixed",
+                "train both on the same text with the same --tokenizer",
+            )
+
+
+def fit_mixture(
+    runs: Sequence[Run], models: Sequence[LanguageModel], rows: int, on_progress: OnProgress
+) -> Mixture:
+    """Weights fitted on the validation part of the first run's own text."""
+    run = runs[0]
+    corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
+    documents = corpus.valid.sample(MOST_FITTED).documents
+    return fit_documents(runs, models, documents, rows, on_progress)
+
+
+def fit_documents(
+    runs: Sequence[Run],
+    models: Sequence[LanguageModel],
+    documents: Sequence[str],
+    rows: int,
+    on_progress: OnProgress,
+) -> Mixture:
+    """Weights fitted on some documents."""
+    tokenizer = runs[0].tokenizer
+    ids, excluded = stream_of(tokenizer, documents), UnknownWords(tokenizer).excluded
+    counter = ProgressCounter(on_progress)
+    counter.begin("fitting the mixture", len(models) * (len(ids) - 1), "M tokens")
+    how: Any = {"counter": counter, "excluded": excluded}
+    nats = np.stack([stream_nats(model, ids, rows, **how) for model in models]).astype(np.float64)
+    lengths, targets = Ensemble(runs, models).lengths(ids), ids[1:]
+    real = (targets != tokenizer.start) & (targets != (-1 if excluded is None else excluded))
+    return Mixture.fit(nats[:, real], None if lengths is None else lengths[real])
+
+
+def _aligned(streams: Sequence[Iterator[Nats]]) -> Iterator[list[Nats]]:
+    """Parts of several streams cut at the same places."""
+    held = [np.zeros((0, 0), np.float32) for _ in streams]
+    while True:
+        for m, stream in enumerate(streams):
+            if not len(held[m]):
+                following = next(stream, None)
+                if following is None:
+                    return
+                held[m] = following
+        size = min(map(len, held))
+        yield [part[:size] for part in held]
+        held = [part[size:] for part in held]
+
+
+def _chosen(parts: Iterator[npt.NDArray[Any]], ids: Ids, vocabulary: int) -> Nats:
+    """-ln p of each id but the first; 0 for start ids."""
+    nats, place = np.zeros(len(ids) - 1, np.float32), 0
+    for part in parts:
+        targets = ids[place + 1 : place + 1 + len(part)]
+        some = np.flatnonzero(targets < vocabulary)
+        nats[place + some] = -part[some, targets[some]]
+        place += len(part)
+    return nats

@@ -1,0 +1,108 @@
+"""``--mix``, ``--cache``, ``--adapt``: what they say, what they refuse, what they do not change."""
+
+import pytest
+
+
+def test_without_them_the_numbers_are_as_before(lmcli, trained):
+    plain = lmcli("eval", trained / "char", "--json").json
+    assert plain["adaptive"] == []
+    assert "mix" not in plain
+    again = lmcli("eval", trained / "char", "--json").json
+    assert again["nats"] == plain["nats"]
+    assert "scored" not in lmcli("eval", trained / "char").out
+
+
+@pytest.mark.parametrize("run", ["char", "word", "ngram"])
+def test_a_cache_is_named_and_scores_every_token_once(lmcli, trained, run):
+    plain = lmcli("eval", trained / run, "--json").json
+    cached = lmcli("eval", trained / run, "--cache", "--json").json
+    assert cached["adaptive"] == ["cache"]
+    assert cached["cache"]["orders"][0] == 1
+    assert cached["tokens"] == plain["tokens"]
+    assert cached["nats"] != plain["nats"]
+    shown = lmcli("eval", trained / run, "--cache").out
+    assert "with a cache of the held-out text read so far" in " ".join(shown.split())
+    items = lmcli("eval", trained / run, "--cache", "--level", "line", "--json").json["items"]
+    assert sum(i["nats"] for i in items) == pytest.approx(cached["nats"], rel=1e-6)
+
+
+def test_a_cache_is_begun_on_the_validation_part_and_never_on_what_is_scored(
+    lmcli, trained, my_text, tmp_path
+):
+    def begun(*args):
+        return lmcli("eval", *args, "--cache", "--json").json["cache"]["begun_on"]
+
+    assert begun(trained / "char") == "valid"
+    assert begun(trained / "char", "--split", "valid") is None
+    run = "counted"
+    assert lmcli("train", my_text, "--arch", "ngram", "-o", run, "--quiet").code == 0
+    my_text.unlink()
+    (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
+    assert begun(run, "other.txt") is None
+    assert "the cache begins empty" in lmcli("eval", run, "other.txt", "--cache").err
+
+
+def test_a_mixture_costs_no_more_than_its_better_member(lmcli, trained):
+    runs = [trained / name for name in ("char", "gru", "ngram")]
+    valid = ("--split", "valid", "--json")  # what its weights are fitted on
+    alone = [lmcli("eval", run, *valid).json["nats"] for run in runs]
+    mixed = lmcli("eval", runs[0], "--mix", runs[1], "--mix", runs[2], *valid).json
+    assert mixed["nats"] < min(alone) * (1 + 1e-6)
+    assert [member["arch"] for member in mixed["mix"]] == ["lstm", "gru", "ngram"]
+    for weights in zip(*(member["weights"] for member in mixed["mix"]), strict=True):
+        assert sum(weights) == pytest.approx(1)
+    assert mixed["mix_weights_by"] == "found context length"
+    networks = lmcli("eval", runs[0], "--mix", runs[1], *valid).json
+    assert networks["mix_weights_by"] is None
+    assert len(networks["mix"][0]["weights"]) == 1
+
+
+def test_all_together_are_named(lmcli, trained):
+    every = ("--mix", trained / "ngram", "--cache", "--adapt")
+    found = lmcli("eval", trained / "char", *every, "--json").json
+    assert found["adaptive"] == ["cache", "adapt"]
+    assert len(found["mix"]) == 2
+    assert found["adapt"]["chunk"] == 20
+
+
+def test_another_vocabulary_is_refused(lmcli, trained):
+    lmcli("eval", trained / "char", "--mix", trained / "word").failed("vocabular", "--tokenizer")
+    lmcli("sample", trained / "char", "--mix", trained / "word").failed("vocabular")
+
+
+def test_counts_cannot_adapt(lmcli, trained):
+    lmcli("eval", trained / "ngram", "--adapt").failed("counting", "--cache", code=2)
+
+
+def test_the_folder_of_the_token_cache_is_no_switch(lmcli, trained, monkeypatch):
+    monkeypatch.setenv("LMCLI_CACHE", str(trained / "cache"))
+    assert lmcli("eval", trained / "char", "--json").json["adaptive"] == []
+
+
+def test_a_mixture_is_sampled(lmcli, trained):
+    draw = ("sample", trained / "char", "--mix", trained / "ngram", "--length", "60", "--seed", "1")
+    found = lmcli(*draw, "--json").json
+    assert found["tokens"] == 60
+    assert found["mix"] == [str(trained / "ngram")]
+    alone = lmcli("sample", trained / "char", "--length", "60", "--seed", "1", "--json").json
+    assert "mix" not in alone
+    assert found["nats"] < alone["nats"]
+
+
+def test_novelty_is_told_of_each_text(lmcli, trained):
+    draw = ("sample", trained / "ngram", "--length", "80", "--seed", "3", "--novelty")
+    found = lmcli(*draw, "--json").json["novelty"]
+    assert found["least"] == 8
+    assert 0 < found["share"] <= 1
+    shown = " ".join(lmcli(*draw).out.split())
+    assert f"{100 * found['share']:.0f} % of the characters (marked) are in spans of 8" in shown
+
+
+def test_novelty_needs_the_text(lmcli, my_text):
+    assert lmcli("train", my_text, "--arch", "ngram", "-o", "counted", "--quiet").code == 0
+    my_text.unlink()
+    lmcli("sample", "counted", "--novelty").failed("my.txt")
+
+
+def test_novelty_needs_an_end(lmcli, trained):
+    lmcli("sample", trained / "char", "--novelty", "--length", "0").failed("--length", code=2)

@@ -1,0 +1,138 @@
+"""The count cache: a distribution, of what came before, as a naive loop computes it."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+
+from lmcli.evaluation.caching import CacheSettings, CountCache
+
+SMALL = CacheSettings(orders=(1, 2, 4), block=7)
+
+
+def text(length, vocabulary, seed=0):
+    """Ids with repeats, after a start id, with two more in between; ln p of some model."""
+    rng = np.random.default_rng(seed)
+    phrase = rng.integers(vocabulary, size=9)
+    parts = [phrase if rng.random() < 0.5 else rng.integers(vocabulary, size=5) for _ in range(99)]
+    ids = np.concatenate([[vocabulary], *parts])[: length + 1]
+    ids[[length // 3, length // 2]] = vocabulary
+    logits = 2 * rng.standard_normal((length, vocabulary))
+    return ids, logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def naive(ids, log_p, settings, excluded):
+    """One token at a time, one exponent at a time; the exponents step after each block."""
+    orders, V = settings.orders, log_p.shape[1]
+    share = (1 - settings.own_weight) / len(orders)
+    exponents = {"depth": {}, "sure": {}}
+    counts = {order: {} for order in orders}
+    nats, pending = [], []
+
+    def group(kind, key):
+        first = [settings.own_weight] + [share] * len(orders) if kind == "depth" else None
+        fresh = [[v, 0.01] for v in first or [0.0] * (len(orders) + 1)]
+        return exponents[kind].setdefault(key, fresh)
+
+    for i, target in enumerate(ids[1:].tolist()):
+        if i and i % settings.block == 0:
+            for kind in exponents:
+                sums = {}
+                for keys, gradient in pending:
+                    old = sums.get(keys[kind], [0.0] * len(gradient))
+                    sums[keys[kind]] = [a + b for a, b in zip(old, gradient, strict=True)]
+                for key, gradient in sums.items():
+                    for entry, g in zip(group(kind, key), gradient, strict=True):
+                        entry[1] += g * g
+                        entry[0] -= settings.rate * g / math.sqrt(entry[1])
+            pending = []
+        if target >= V or target == excluded:
+            nats.append(0.0)
+            continue
+        tokens = [w for w in range(V) if w != excluded]
+        total = sum(math.exp(log_p[i, w]) for w in tokens)
+        p = {w: math.exp(log_p[i, w]) / total for w in tokens}
+        features, depth, sure = [p], 0, False
+        for order in orders:
+            context = tuple(ids[i + 1 - order : i + 1].tolist()) if order <= i + 1 else None
+            seen = counts[order].get(context, {})
+            n, t = sum(seen.values()), len(seen)
+            if n:
+                depth, sure = depth + 1, t == 1
+            d, theta = settings.discount, settings.strength
+            p = {
+                w: (max(seen.get(w, 0) - d, 0) + (theta + d * t) * p[w]) / (n + theta)
+                for w in tokens
+            }
+            features.append(p)
+            if context is not None:
+                counts[order].setdefault(context, {})
+                counts[order][context][target] = counts[order][context].get(target, 0) + 1
+        top = math.exp(max(log_p[i]))
+        keys = {
+            "depth": (depth, sure),
+            "sure": min(7, int(-2 * math.log(min(1, max(1e-4, 1 - top))))),
+        }
+        pairs = zip(group("depth", keys["depth"]), group("sure", keys["sure"]), strict=True)
+        powers = [a[0] + b[0] for a, b in pairs]
+        weights = {
+            w: math.prod(f[w] ** a for f, a in zip(features, powers, strict=True)) for w in tokens
+        }
+        z = sum(weights.values())
+        nats.append(-math.log(weights[target] / z))
+        gradient = [
+            sum(weights[w] / z * math.log(f[w]) for w in tokens) - math.log(f[target])
+            for f in features
+        ]
+        pending.append((keys, gradient))
+    return nats
+
+
+@pytest.mark.parametrize("excluded", [None, 0])
+def test_the_nats_are_those_of_a_naive_loop(excluded):
+    ids, log_p = text(120, 6)
+    found = CountCache(6, SMALL, excluded).nats([log_p], ids)
+    assert found == pytest.approx(naive(ids, log_p, SMALL, excluded), abs=1e-9)
+    assert found[ids[1:] == 6].tolist() == [0.0] * 2
+
+
+@pytest.mark.parametrize(("vocabulary", "length", "places"), [(9, 300, 200), (530, 200, 6)])
+def test_at_random_places_all_tokens_sum_to_one(vocabulary, length, places):
+    ids, log_p = text(length, vocabulary)
+    settings = CacheSettings(orders=(1, 2, 3), block=16)
+    cache, before = CountCache(vocabulary, settings), []
+    for begin in range(0, length, 16):
+        before.append(copy.deepcopy(cache))
+        cache.nats([log_p[begin : begin + 16]], ids[begin : begin + 17])
+    for i in np.random.default_rng(1).choice(length, places, replace=False):
+        begin, sums = i // 16 * 16, 0.0
+        for token in range(vocabulary):
+            changed = np.append(ids[begin : i + 1], token)
+            one = copy.deepcopy(before[i // 16])
+            sums += math.exp(-one.nats([log_p[begin : i + 1]], changed)[-1])
+        assert sums == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [9, 530])
+def test_another_next_token_changes_nothing_before_it(vocabulary):
+    ids, log_p = text(150, vocabulary)
+    settings = CacheSettings(orders=(1, 2, 3), block=16)
+    nats = CountCache(vocabulary, settings).nats([log_p], ids)
+    for i in (20, 70, 140):
+        changed = ids.copy()
+        changed[i] = (ids[i] + 1) % vocabulary
+        found = CountCache(vocabulary, settings).nats([log_p], changed)
+        assert found[: i - 1] == pytest.approx(nats[: i - 1], abs=0)
+        assert found[i - 1] != nats[i - 1]
+
+
+@pytest.mark.parametrize("vocabulary", [9, 530])
+def test_a_text_that_repeats_costs_less_the_second_time(vocabulary):
+    rng = np.random.default_rng(0)
+    once = rng.integers(vocabulary, size=100)
+    ids = np.concatenate([[vocabulary], once, once])
+    log_p = np.full((200, vocabulary), -math.log(vocabulary))
+    nats = CountCache(vocabulary, CacheSettings.of(vocabulary)).nats([log_p], ids)
+    assert nats[:100].mean() < 1.1 * math.log(vocabulary)
+    assert nats[105:].mean() < 0.6 * math.log(vocabulary)
