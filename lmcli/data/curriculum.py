@@ -39,7 +39,9 @@ class LengthCurriculum:
         ids = np.asarray(whole.ids[: lengths.sum()])
         bounds = stage_bounds(lengths, whole.batch * whole.truncation)
         kept = (np.flatnonzero(np.repeat(lengths <= b, lengths)) for b in bounds)
-        short = [replace(whole, ids=ids[k], places=k if whole.places is not None else None) for k in kept]
+        short = [
+            replace(whole, ids=ids[k], places=k if whole.places is not None else None) for k in kept
+        ]
         self.stages = [*[whole] * (begin > 0), *short, whole]
         ends = [begin + (1 - begin) * end for end in stage_ends(len(short), share)]
         self.ends = [begin, *ends] if begin > 0 else ends

@@ -301,7 +301,9 @@ CONTEXT = {
 }
 
 
-@pytest.mark.parametrize("name", [*CONTEXT, "lstm attend=2", "hybrid", "rnn", "gru", "mingru", "minlstm"])
+@pytest.mark.parametrize(
+    "name", [*CONTEXT, "lstm attend=2", "hybrid", "rnn", "gru", "mingru", "minlstm"]
+)
 @torch.no_grad()
 def test_the_context_length_is_what_a_prediction_can_see(build, small_settings, name):
     model = build(name.split()[0], V, **vars(small_settings(name)))

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -233,9 +233,7 @@ class Hybrid(LSTM):
 class Contexts:
     """The contexts of some places, in tables that may differ from place to place."""
 
-    def __init__(
-        self, tables: Tables, ranks: list[Ids], fold: Ids, device: torch.device
-    ) -> None:
+    def __init__(self, tables: Tables, ranks: list[Ids], fold: Ids, device: torch.device) -> None:
         self.tables, self.ranks, self.fold, self.device = tables, ranks, fold, device
 
     @cached_property
