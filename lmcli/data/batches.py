@@ -35,7 +35,8 @@ IGNORED = -1
 class Batch:
     """One chunk of all streams.
 
-    Shapes: inputs, targets, places (B, T); reset_mask (B,), true where a stream forgets what it carries.
+    Shapes: inputs, targets, places (B, T); reset_mask (B,), true where a stream forgets what it
+    carries.
     """
 
     inputs: Tensor

@@ -1,4 +1,4 @@
-"""The hybrid: it begins as its n-gram, learns beside counts of the rest, and has two ways to mix."""
+"""The hybrid: it begins as its n-gram, learns beside counts of the rest, mixes in two ways."""
 
 import numpy as np
 import pytest
