@@ -53,7 +53,8 @@ class Hybrid(LSTM):
         own -= np.logaddexp.reduce(own, axis=1, keepdims=True)
         own -= np.logaddexp(0, -gate)
         counted -= np.logaddexp(0, gate)
-        return np.logaddexp(own, counted, out=own)
+        joined: Floats = np.logaddexp(own, counted, out=own)
+        return joined
 
     def _known(self) -> Floats:
         """The share of mass of each context that was counted. Shapes: -> (K, order - 1)."""

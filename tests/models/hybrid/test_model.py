@@ -108,6 +108,11 @@ def test_a_linear_mixture_scores_targets_as_its_logits_do(hybrid, text, excluded
     assert torch.allclose(quick, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("vocabulary", "order"), [(65, 8), (256, 8), (400, 5), (20_000, 5)])
+def test_the_order_follows_the_vocabulary(small_settings, vocabulary, order):
+    assert Hybrid(vocabulary, small_settings("hybrid")).ngram.order == order
+
+
 def test_stored_n_grams_count_as_parameters(hybrid, small_settings):
     model = hybrid()
     gate = 12 + 3 + 1
