@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # exactly this spelling gets the small CPU build; for a GPU install your build of torch first
 TORCH := torch==2.13.0
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint audit fuzz bench bench-big install clean
+.PHONY: demo test test-all test-oldest lint audit dist locked lock fuzz bench bench-big install clean
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli demo data/france.txt --output $(DEMO) --force
@@ -23,8 +24,16 @@ test: $(VENV)/tools
 
 test-all: $(VENV)/tools
 	$(MAKE) lint
-	-$(BIN)/python -m pip install --quiet kenlm
+	-$(PIP) install kenlm
 	$(BIN)/python -m pytest -n auto -q
+
+# with the lowest versions that pyproject.toml allows, in an environment of its own
+test-oldest: $(VENV)/bin/python
+	$(PIP) install uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
+	$(BIN)/uv pip install --quiet --python $(VENV)/oldest/bin/python --resolution lowest-direct \
+	    --editable ".[dev]"
+	$(VENV)/oldest/bin/python -m pytest -n auto -m "not slow" -q
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .
@@ -34,8 +43,28 @@ lint: $(VENV)/tools
 
 audit: $(VENV)/tools
 	$(BIN)/ruff check --select S lmcli
-	$(BIN)/python -m pip install --quiet pip-audit
+	$(PIP) install --editable ".[release]"
 	$(BIN)/pip-audit --skip-editable
+
+dist: $(VENV)/tools
+	$(PIP) install --editable ".[release]"
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
+# the environment of CI: every package but torch as requirements.lock has it, hashes compared
+locked: $(VENV)/bin/python
+	$(PIP) install --no-deps "$(TORCH)"
+	$(PIP) install --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/installed $(VENV)/tools
+
+# new versions in requirements.lock; torch, whose build differs, and what only a GPU's needs stay out
+lock: $(VENV)/bin/python
+	$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-package torch --excludes .ci/not-locked.txt --no-annotate \
+	    --custom-compile-command "make lock" --upgrade --quiet --output-file requirements.lock
 
 fuzz: $(VENV)/tools
 	$(BIN)/python -m pytest -n auto --hypothesis-profile nightly -q tests/fuzz
@@ -58,13 +87,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install "$(TORCH)"
+	$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/tools: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PIP) install --editable ".[dev]"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs scratch .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) dist build runs scratch .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
