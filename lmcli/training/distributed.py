@@ -126,7 +126,9 @@ class ProcessGroup(SingleProcess):
 
     def shard_batch(self, batch: Batch) -> Batch:
         places = None if batch.places is None else self.shard(batch.places)
-        return Batch(*map(self.shard, (batch.inputs, batch.targets, batch.reset_mask)), places)
+        whole = batch.inputs, batch.targets, batch.reset_mask
+        inputs, targets, reset_mask = map(self.shard, whole)
+        return Batch(inputs, targets, reset_mask, places)
 
     def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
         """One all-reduce of everything; `targets` on the CPU, so that counting waits for no GPU."""
