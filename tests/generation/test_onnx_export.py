@@ -92,7 +92,7 @@ def test_counts_are_refused_in_words(trained, tmp_path):
 
 
 def test_a_hybrid_is_refused_for_the_table_in_it(trained, tmp_path):
-    with pytest.raises(UnknownNameError, match="one part of it is a table of counts"):
+    with pytest.raises(LmcliError, match="one part of it is a table of counts"):
         export_onnx(trained("hybrid"), tmp_path / "out")
 
 
