@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import RunError, UnknownNameError
-from lmcli.models import current_names
+from lmcli.models import COUNTS, current_names
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run_record import Record, check_log_entry, check_trained
 from lmcli.settings import check_known, update
@@ -165,10 +165,11 @@ class Run:
             return
         with torch.device("meta"):
             wanted = {name: tuple(t.shape) for name, t in self.new_model().tensors().items()}
+            wanted = {name: shape for name, shape in wanted.items() if not name.startswith(COUNTS)}
         shapes, about = read_header(file)
         self.check_own(file, about)
         own = {n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)}
-        found = current_names(own)
+        found = current_names({n: s for n, s in own.items() if not n.startswith(COUNTS)})
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 place = f"tensor {prefix}{name} has the shape {found.get(name, 'of none')}"

@@ -202,7 +202,7 @@ def build(small_settings):
     def make(name, vocabulary=7, seed=0, **changes):
         torch.manual_seed(seed)
         model = MODELS.load(name.split()[0])(vocabulary, small_settings(name, **changes)).eval()
-        if model.is_count_based:
+        if model.is_count_based or model.counts_first:
             model.fit_counts(random_stream(400, vocabulary, seed))
         return model
 

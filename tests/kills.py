@@ -32,7 +32,7 @@ SAME = ("weights.safetensors", "training.safetensors", "log.jsonl")
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "chases", "old", "small", "tree"]
 TINY = ("--steps", "60", "--set", "hidden=8", "--set", "batch=4", "--set", "truncation=8")
 TINY += ("--set", "validations=8", "--set", "patience=0", "--set", "threads=1", "-q")
-ARCHS = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm")
+ARCHS = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm", "hybrid")
 SLOW = {"lstm, 2 workers": 1, "gru, 2 workers": 1, "compare": 2, "compare, jobs": 2}
 
 

@@ -35,12 +35,15 @@ IGNORED = -1
 class Batch:
     """One chunk of all streams.
 
-    Shapes: inputs, targets (B, T); reset_mask (B,), true where a stream forgets what it carries.
+    Shapes: inputs, targets, places (B, T); reset_mask (B,), true where a stream forgets what it
+    carries.
     """
 
     inputs: Tensor
     targets: Tensor
     reset_mask: Tensor
+    places: Tensor | None = None
+    """of the inputs in the whole text, where they are wanted"""
 
 
 @dataclass(eq=False)
@@ -53,6 +56,8 @@ class ContiguousBatches:
     truncation: int
     reset_probability: float = 0.0
     seed: int = 0
+    places: Ids | None = None
+    """of the ids in the whole text, where they are wanted. Shapes: as `ids`"""
 
     def __post_init__(self) -> None:
         self.stream_length = -(-len(self.ids) // self.batch)
@@ -75,7 +80,14 @@ class ContiguousBatches:
         resets = self.resets(step // DRAWN)[step % DRAWN]
         if chunk == 0:  # the circle has turned: what a stream carries is not what comes before
             resets = torch.ones_like(resets)
-        return Batch(inputs[:, mine], targets[:, mine], resets)
+        return Batch(inputs[:, mine], targets[:, mine], resets, self._places(epoch, first, length))
+
+    def _places(self, epoch: int, first: int, length: int) -> Tensor | None:
+        """Where the inputs of a chunk are in the whole text. Shapes: (B, T)."""
+        if self.places is None:
+            return None
+        places = self.begins + (self.turn(epoch) + first + np.arange(length))
+        return torch.from_numpy(self.places.take(places, mode="wrap"))
 
     def _gathered(self, epoch: int, block: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `PREFETCH` chunks in one go. Shapes: (B, PREFETCH T) both."""

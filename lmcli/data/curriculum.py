@@ -38,7 +38,10 @@ class LengthCurriculum:
         lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
         ids = np.asarray(whole.ids[: lengths.sum()])
         bounds = stage_bounds(lengths, whole.batch * whole.truncation)
-        short = [replace(whole, ids=ids[np.repeat(lengths <= b, lengths)]) for b in bounds]
+        kept = (np.flatnonzero(np.repeat(lengths <= b, lengths)) for b in bounds)
+        short = [
+            replace(whole, ids=ids[k], places=k if whole.places is not None else None) for k in kept
+        ]
         self.stages = [*[whole] * (begin > 0), *short, whole]
         ends = [begin + (1 - begin) * end for end in stage_ends(len(short), share)]
         self.ends = [begin, *ends] if begin > 0 else ends

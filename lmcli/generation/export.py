@@ -107,6 +107,8 @@ START_RULES = {
     "mingru": _MINIMAL,
     "minlstm": _MINIMAL,
     "window": "all tokens before it are read as this token too",
+    "hybrid": "the LSTM's output is h computed from h = c = 0; the state after it is h = c = 0; "
+    "and it is the first token of every context of the n-gram",
     "ngram": "it is the first token of every context; none before it is looked at",
 }
 """for who computes a model anew: without the rule the first tokens are off by 0.6 nats and more"""

@@ -1,6 +1,6 @@
 """A run as an ONNX file that any runtime reads, checked against the run itself.
 
-**In:** a trained run of any architecture but ngram, whose table of counts is no net.
+**In:** a trained run of any architecture but ngram and hybrid, whose tables of counts are no nets.
 **Out:** a folder: model.onnx, the tokenizer, a page that says how to use them. Needs the extra
 ``[onnx]``: onnx to write the file, onnxruntime to compare its logits with the model's.
 """
@@ -38,7 +38,9 @@ def export_onnx(run: Run, path: Path, force: bool = False) -> Run:
     if record.arch not in SUPPORTED:
         known = ", ".join(name for name in MODELS.names() if name in SUPPORTED)
         problem = f"'{record.arch}' cannot be written as ONNX: it is a table of counts"
-        if record.arch != "ngram":
+        if record.arch == "hybrid":
+            problem = "'hybrid' cannot be written as ONNX: one part of it is a table of counts"
+        elif record.arch != "ngram":
             problem = f"'{record.arch}' cannot be written as ONNX yet"
         raise UnknownNameError(problem, f"these can: {known}")
     try:

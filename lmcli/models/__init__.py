@@ -7,6 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+COUNTS = "ngram."
+"""What the names of tensors begin with that hold counts, in weights of a net that has some."""
 RENAMED = {".merge.": ".out_proj.", ".between.": ".ffn_norm."}
 """Parts of tensor names in weights that older versions have saved, and what they are now."""
 

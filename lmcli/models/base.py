@@ -87,6 +87,8 @@ class LanguageModel(nn.Module, abc.ABC):
     Settings: ClassVar[type[Settings]]
     is_count_based: ClassVar[bool] = False
     """Whether the model learns by counting (`fit_counts`) instead of by gradient descent."""
+    counts_first: ClassVar[bool] = False
+    """Whether it counts the training part (`fit_counts`), and then learns by gradient descent."""
     learning_rate: ClassVar[float] = 4e-3
     """The default peak rate at the parameters of an LSTM of width 256."""
 
@@ -134,6 +136,15 @@ class LanguageModel(nn.Module, abc.ABC):
         flat = logits.transpose(0, 1).reshape(-1, logits.shape[-1])  # (T B, V)
         return F.cross_entropy(flat, targets.t().reshape(-1), ignore_index=-1), state
 
+    def training_loss(
+        self, tokens: Tensor, targets: Tensor, state: State, places: Tensor
+    ) -> tuple[Tensor, State]:
+        """The loss on tokens whose places in the training part are known (where `counts_first`).
+
+        Shapes: tokens, targets, places (B, T) -> (), state.
+        """
+        return self.loss(tokens, targets, state)
+
     @property
     def scoring_width(self) -> int:
         """Numbers held per token in `log_probabilities`; callers choose their block size by it."""
@@ -174,8 +185,12 @@ class LanguageModel(nn.Module, abc.ABC):
         return None
 
     def fit_counts(self, ids: Ids) -> None:
-        """Learn from one stream of ids that contains start ids (where `is_count_based`)."""
+        """Count one stream of ids that contains start ids (`is_count_based`, `counts_first`)."""
         raise TypeError(f"{self.name} learns by gradient descent")
+
+    def share_counts(self, other: Any) -> None:
+        """Take the counts of another model of this kind, which has counted the same stream."""
+        raise TypeError(f"{self.name} has no counts")
 
     def body_parameters(self) -> int:
         """Parameters without embedding and output layer; `--match params` makes these equal."""

@@ -19,7 +19,7 @@ from lmcli.pages.subject import Subject
 from lmcli.report.progress import OnProgress
 from lmcli.report.result import Column, Section, Strips, Table, text
 
-GATED = ("lstm", "gru", "minlstm", "mingru", "rnn")
+GATED = ("lstm", "gru", "minlstm", "mingru", "rnn", "hybrid")
 """whose inside is shown: the first of these that there is"""
 EXAMPLE = 120
 """characters of the example"""

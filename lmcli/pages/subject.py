@@ -25,7 +25,7 @@ from lmcli.storage import read_json
 from lmcli.training.comparison_folder import RESULT
 from lmcli.training.demo import LEAST, TEXT, DemoText
 
-ORDER = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm")
+ORDER = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm", "hybrid")
 """of architectures in a page: from those that see little to those that may see all"""
 Row = Mapping[str, Any]
 

@@ -28,9 +28,10 @@ COLORS = {
     "mingru": ("#2b8cbe", "#8fd0f5"),
     "minlstm": ("#857a00", "#f0e442"),
     "ngram": ("#4a515c", "#c9d0da"),
+    "hybrid": ("#6a51a3", "#b3a2e0"),
 }
 """of each architecture, on light and on dark paper"""
-MARKERS = dict(zip(COLORS, "sovDPX^d", strict=True))
+MARKERS = dict(zip(COLORS, "sovDPX^dp", strict=True))
 PLAIN = "neutral"
 """the name of what is no model, such as chance or the best possible score"""
 CONTROLS = ("order-free reader", "control", "chance", "optimum")

@@ -8,6 +8,7 @@ results/train.json, which is what ``lmcli train --json`` prints.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
@@ -56,7 +57,7 @@ def train_into(
                 saved = trainer.seconds
             yield progress
     except GeneratorExit:
-        if not trainer.early_stopping.best_step:
+        if math.isinf(trainer.early_stopping.best):
             run.save_weights(trainer.model.tensors(), trainer.step)
         save(run, trainer, lines)
         raise
@@ -156,7 +157,7 @@ class Trained:
             tokens_seen=trainer.tokens + search_tokens,
             epochs=trainer.step / trainer.streams.steps_per_epoch,
             steps=trainer.step,
-            seconds=trainer.seconds + search_seconds,
+            seconds=trainer.seconds + trainer.counting_seconds + search_seconds,
             best_step=trainer.early_stopping.best_step,
             stopped=trainer.reason_to_stop(),
             race=race,

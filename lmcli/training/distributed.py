@@ -125,7 +125,10 @@ class ProcessGroup(SingleProcess):
             torch.manual_seed(int(drawn[0]))
 
     def shard_batch(self, batch: Batch) -> Batch:
-        return Batch(*map(self.shard, (batch.inputs, batch.targets, batch.reset_mask)))
+        places = None if batch.places is None else self.shard(batch.places)
+        whole = batch.inputs, batch.targets, batch.reset_mask
+        inputs, targets, reset_mask = map(self.shard, whole)
+        return Batch(inputs, targets, reset_mask, places)
 
     def all_reduce_gradients(self, model: nn.Module, loss: Tensor, targets: Tensor) -> Tensor:
         """One all-reduce of everything; `targets` on the CPU, so that counting waits for no GPU."""

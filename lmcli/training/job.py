@@ -140,8 +140,13 @@ class Job:
         torch.manual_seed(self.seed)
         return self.model_class(self.vocabulary, self.settings)
 
-    def trainer(self, group: SingleProcess | None = None) -> Trainer:
-        """A trainer at step 0, in one of several processes or alone."""
+    def trainer(
+        self, group: SingleProcess | None = None, counted: LanguageModel | None = None
+    ) -> Trainer:
+        """A trainer at step 0, in one of several processes or alone.
+
+        Where the model begins by counting, the counts of another one may be shared.
+        """
         group = group or SingleProcess()
         return Trainer(
             self.model(),
@@ -152,6 +157,7 @@ class Job:
             self.seed,
             group.local_device(self.device),
             group,
+            counted,
         )
 
     def count_into(self, run: Run) -> Trained:

@@ -117,6 +117,7 @@ def _train(
     from lmcli.evaluation.trial_result import score_parts
     from lmcli.training.checkpoint import save_result
     from lmcli.training.distributed import joined
+    from lmcli.training.hybrid_gain import measure_gain
     from lmcli.training.job import new_job, resumed_job, train_run
     from lmcli.training.watch import Watch
 
@@ -153,6 +154,9 @@ def _train(
             model = run.model()
             valid, test = score_parts(model, run.tokenizer, job.dataset)
             warn_of_unknown(valid, path, report)
+            gain = measure_gain(job.dataset, model)
+            if gain and (sentence := gain.sentence()):
+                report(Message(sentence))
             ceiling = ceiling_of_corpus(job.dataset.corpus, trained.seconds, job.seed)
             save_result(run, model, job.dataset, trained, valid, test, ceiling)
             if options.get("slim"):

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmcli.errors import TrainingError
+from lmcli.models.base import LanguageModel
 from lmcli.report.progress import OnProgress
 from lmcli.training.job import Job
 from lmcli.training.trainer import EarlyStopping, Trainer
@@ -89,7 +90,8 @@ class LearningRateSearch:
         if trial is None:
             rate = self.job.training.peak_rate * factor
             settings = replace(self.job.training, learning_rate=rate)
-            trainer = replace(self.job, training=settings).trainer()
+            counted = self.counted() if self.job.model_class.counts_first else None
+            trainer = replace(self.job, training=settings).trainer(counted=counted)
             trainer.delay_curriculum(1.0)
             trial = self.trials[factor] = RateTrial(rate, trainer)
         trainer, begin = trial.trainer, trial.share
@@ -104,6 +106,10 @@ class LearningRateSearch:
             trial.loss = trainer.validate()
         trainer.rate_factor = 1.0
         return trial
+
+    def counted(self) -> LanguageModel | None:
+        """A model that has counted the text already: that of the first trial."""
+        return next((trial.trainer.model for trial in self.trials.values()), None)
 
     def expected_epochs(self) -> float:
         """How often the whole training will read the text, by the trials so far."""

@@ -113,7 +113,9 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
         group: SingleProcess | None = None,
+        counted: LanguageModel | None = None,
     ) -> None:
+        """`counted` is a model whose counts of the same text are shared, where it has some."""
         hold_freed_memory()
         self.group = group or SingleProcess()
         self.model = model.to(device)
@@ -129,6 +131,7 @@ class Trainer:
             settings.truncation or TRUNCATION,
             settings.reset_probability,
             seed,
+            np.arange(len(train)) if model.counts_first else None,
         )
         self.batches = LengthCurriculum(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
@@ -136,6 +139,7 @@ class Trainer:
         self.optimizer = AdamW.of(model, settings.weight_decay, device)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.early_stopping = EarlyStopping(settings.patience)
+        self.counting_seconds = self._count(train, counted)
         self.step = self.tokens = 0
         self.seconds = 0.0
         self.validated, self.validated_step = 0.0, 0  # fraction of the budget, step
@@ -148,12 +152,24 @@ class Trainer:
         self.unread: list[Tensor] = []  # losses that are still on the device
         self.sync_every = SYNC_EVERY
 
+    def _count(self, train: Ids, counted: LanguageModel | None) -> float:
+        """Count the training part, where the model begins with that; the seconds it took."""
+        began = time.perf_counter()
+        if counted is not None:
+            self.model.share_counts(counted)
+        elif self.model.counts_first:
+            self.model.fit_counts(train)
+        return time.perf_counter() - began
+
     # -------------------------------------------------------------- the loop
 
     def run(self, until: float = 1.0) -> Iterator[Progress]:
         """Train until that share of the budget is used; may be called again to go on."""
         with torch_threads(self.settings.threads):
             clock = time.perf_counter()
+            if self.model.counts_first and not self.step and until == 1.0:
+                yield self._before_the_first_step()
+                clock = time.perf_counter()
             while self.fraction < until and not self._ends_early():
                 rate = self._learning_rate()
                 self._step(rate)
@@ -184,6 +200,12 @@ class Trainer:
                 )
                 clock = time.perf_counter()  # what the caller does in between is not training time
 
+    def _before_the_first_step(self) -> Progress:
+        """What the counts alone are worth, which is the loss to beat."""
+        loss, best = self._validate_and_compare()
+        rate, spent = self._learning_rate(), (self.fraction, self.tokens, self.seconds)
+        return Progress(self.step, *spent, loss, rate, valid=loss, best=best)
+
     def validate(self) -> float:
         """Validation loss as it is now, in nats per token; leaves no trace in the training.
 
@@ -201,7 +223,7 @@ class Trainer:
             self.total_steps = max(self.step + 1, round(self.total_steps * (1 - share)))
         else:
             minutes = self.budget.total_minutes() - seconds / 60
-            used = self.seconds / 60 / (1 - MOST_VALIDATION)
+            used = (self.seconds / (1 - MOST_VALIDATION) + self.counting_seconds) / 60
             least = used + 1e-3  # so that there is a step left, and its validation
             self.budget = replace(self.budget, minutes=max(minutes, least))
 
@@ -220,8 +242,8 @@ class Trainer:
         """The share of the budget that is used."""
         if self.total_steps is not None:
             return self.step / self.total_steps
-        learning = 60 * self.budget.total_minutes() * (1 - self._validation_share())
-        used = self.seconds / learning
+        left = max(1e-3, 60 * self.budget.total_minutes() - self.counting_seconds)
+        used = self.seconds / (left * (1 - self._validation_share()))
         if last := self._last_step():
             used = max(used, self.step / last)
         return min(1.0, used)
@@ -260,7 +282,11 @@ class Trainer:
             self.state = reset_state(self.state, self.model.initial_state(len(inputs)), reset_mask)
         self.model.train()
         with self._precision():
-            loss, state = self.model.loss(inputs, targets, self.state)
+            if batch.places is None:
+                loss, state = self.model.loss(inputs, targets, self.state)
+            else:
+                read = inputs, targets, self.state, batch.places
+                loss, state = self.model.training_loss(*read)
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]

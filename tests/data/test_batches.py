@@ -34,6 +34,16 @@ sizes = {
 
 
 @given(**sizes)
+def test_places_are_where_the_inputs_are_in_the_text(length, batch, truncation, number):
+    ids = numbered(length)
+    plain = ContiguousBatches(ids, START, batch, truncation)
+    assert plain[0].places is None
+    streams = ContiguousBatches(ids, START, batch, truncation, places=np.arange(length))
+    for read in epoch(streams, number):
+        assert torch.equal(read.places, read.inputs)  # each token is its place
+
+
+@given(**sizes)
 def test_an_epoch_reads_every_token_and_repeats_only_what_fills_up_the_rows(
     length, batch, truncation, number
 ):

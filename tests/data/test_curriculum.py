@@ -79,3 +79,14 @@ def test_bounds_double_and_leave_enough_text_but_never_all_of_it(lengths, least)
     assert all(after == 2 * before for before, after in pairwise(bounds))
     for bound in bounds:
         assert least <= lengths[lengths <= bound].sum() < lengths.sum()
+
+
+def test_places_of_short_documents_are_those_in_the_whole_text():
+    ids = documents_of([3, 9, 4, 20, 3, 2])
+    whole = ContiguousBatches(ids, START, batch=2, truncation=2, places=np.arange(len(ids)))
+    stages = LengthCurriculum(whole, share=0.5).stages
+    assert len(stages) > 2
+    for stage in stages:
+        for step in range(stage.steps_per_epoch):
+            batch = stage[step]
+            assert np.array_equal(ids[batch.places.numpy()], batch.inputs.numpy())

@@ -13,7 +13,7 @@ from lmcli.generation.onnx_export import FILE, largest_difference
 from lmcli.generation.onnx_graph import onnx_model, state_names
 from lmcli.registry import MODELS
 
-NETS = [name for name in MODELS.names() if name != "ngram"]
+NETS = [name for name in MODELS.names() if name not in ("ngram", "hybrid")]
 VARIANTS = (
     *("rnn activation=relu", "rnn block=true layers=2", "gru block=true", "gru layers=2"),
     *("lstm peepholes=true", "lstm coupled=true", "lstm forget=false", "lstm attend=5 layers=2"),
@@ -89,6 +89,11 @@ def test_counts_are_refused_in_words(trained, tmp_path):
         export_onnx(trained("ngram"), tmp_path / "out")
     assert "lstm" in caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_a_hybrid_is_refused_for_the_table_in_it(trained, tmp_path):
+    with pytest.raises(LmcliError, match="one part of it is a table of counts"):
+        export_onnx(trained("hybrid"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

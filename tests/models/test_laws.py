@@ -274,6 +274,7 @@ STATE = {
     "attention": 2 * 2 * 127 * 12,  # keys and values of 127 tokens in two layers
     "mingru": 2 * 12,  # two layers
     "minlstm": 2 * 12,
+    "hybrid": 2 * 12,
     "lstm layers=3": 3 * 2 * 12,
     "lstm attend=5": 2 * 12 + 5 * 12,
     "rnn layers=2 block=true": 2 * 12,
@@ -300,7 +301,9 @@ CONTEXT = {
 }
 
 
-@pytest.mark.parametrize("name", [*CONTEXT, "lstm attend=2", "rnn", "gru", "mingru", "minlstm"])
+@pytest.mark.parametrize(
+    "name", [*CONTEXT, "lstm attend=2", "hybrid", "rnn", "gru", "mingru", "minlstm"]
+)
 @torch.no_grad()
 def test_the_context_length_is_what_a_prediction_can_see(build, small_settings, name):
     model = build(name.split()[0], V, **vars(small_settings(name)))

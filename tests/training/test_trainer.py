@@ -92,6 +92,7 @@ KINDS = {
     "lstm": ("lstm", {}),
     "window": ("window", {}),
     "lstm, adaptive": ("lstm softmax=adaptive", {}),
+    "hybrid": ("hybrid", {}),
     "lstm in bfloat16": ("lstm", {"precision": "bfloat16"}),
     "gru, impatient": ("gru", {"patience": 1, "learning_rate": 0.3}),
 }
@@ -556,6 +557,39 @@ def test_a_text_that_is_merely_hard_is_no_explosion(trainer):
 
 
 # ------------------------------------------------------------------ counting
+
+
+def test_a_model_that_counts_first_begins_with_its_validation_loss_and_may_keep_it(
+    trainer, make_run, tmp_path
+):
+    run, one = make_run(tmp_path / "run", "hybrid"), trainer("hybrid", learning_rate=0.0)
+    first, *rest = list(train_into(run, one))
+    assert (first.step, first.best, first.logged) == (0, True, False)
+    assert rest[0].step == 1
+    validated = [progress for progress in rest if progress.valid is not None]
+    assert [progress.valid for progress in validated] == [first.valid] * 6
+    assert not any(progress.best for progress in validated)
+    assert run.weights_step() == 0
+
+
+def test_a_model_that_counts_first_left_at_once_keeps_what_it_has_counted(
+    trainer, make_run, tmp_path
+):
+    run = make_run(tmp_path / "run", "hybrid")
+    loop = train_into(run, trainer("hybrid", learning_rate=0.5))
+    while next(loop).step < 1:
+        pass
+    loop.close()
+    assert run.weights_step() == 0  # those that were validated
+
+
+def test_counting_belongs_to_a_budget_in_minutes(trainer):
+    one = trainer("hybrid", Budget(minutes=1))
+    assert one.counting_seconds > 0
+    one.counting_seconds, one.seconds, one.validation_seconds = 40.0, 5.0, 1e-9
+    assert one.fraction == pytest.approx(5 / 20)
+    one.counting_seconds = 80.0  # nothing is left
+    assert one.fraction == 1.0
 
 
 def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, stream, tmp_path):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.json_checks import flag, text, whole
+from lmcli.json_checks import Check, anything, flag, text, whole
 from lmcli.models import current_names
 from lmcli.registry import NUMPY_MODELS
 from lmcli.storage import damaged
@@ -41,6 +41,8 @@ TABLE = 1 << 23
 """Numbers in a table of values computed for each token in advance, at most (32 MiB)."""
 COUNTED = ("layers", "attend", "window")
 """settings that are numbers"""
+TEXTS: dict[str, Check] = {"activation": text, "mix": anything}
+"""settings that are texts; the model that reads `mix` checks it"""
 MOST = 1 << 20
 CHUNK = 512
 """Tokens of a long prompt that a torch model reads together."""
@@ -148,7 +150,7 @@ def _settings(cls: type[ArrayModel], recorded: Mapping[str, Any], tensors: int) 
     chosen = {name: recorded[name] for name in cls.required_settings}
     for name, value in chosen.items():
         most = tensors if name == "layers" else MOST
-        check = {"activation": text}.get(name, whole(0, most) if name in COUNTED else flag)
+        check = TEXTS.get(name, whole(0, most) if name in COUNTED else flag)
         check(value, f"settings.{name}")
     return SimpleNamespace(**chosen)
 

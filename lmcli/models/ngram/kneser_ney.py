@@ -102,18 +102,13 @@ class KneserNey:
             raise ValueError(f"order {order} and vocabulary {vocabulary} must be at least 1")
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= vocabulary:
             raise ValueError(f"ids from {ids.min()} to {ids.max()}, not from 0 to {vocabulary}")
-        counted = list(_count(ids, vocabulary, order))
-        probabilities, gammas = [np.full(1, 1 / vocabulary)], []
-        for k, grams in enumerate(counted):
-            adjusted = grams.adjusted(counted[k + 1] if k + 1 < order else None)
-            probability, gamma = _smooth(grams, adjusted, probabilities[-1])
-            if k == 0:
-                probability[vocabulary] = 0.0
-            probabilities.append(probability)
-            gammas.append(gamma)
-        gammas.append(np.empty(0))
-        made = zip(counted, probabilities[1:], gammas[1:], strict=True)
-        return cls(vocabulary, tuple(_level(*one) for one in made))
+        return cls.from_counts([grams for grams, _ in count(ids, vocabulary, order)])
+
+    @classmethod
+    def from_counts(cls, grams: Sequence[Grams]) -> KneserNey:
+        """The n-grams of orders 1, 2, ... as `count` gives them, smoothed."""
+        made = zip(grams, *smooth(grams, [of_order.count for of_order in grams]), strict=True)
+        return cls(grams[0].width - 1, tuple(_level(*one) for one in made))
 
     def contexts(self, read: Ids) -> list[Ids]:
         """Of each order below the highest: the rank of the n-gram that ends at each token, or -1.
@@ -239,7 +234,7 @@ def _check(level: Level, below: Level | None, *, highest: bool) -> None:
         raise ValueError(f"{len(level.token)} n-grams with {sizes} probabilities and weights")
 
 
-def _level(grams: _Grams, probability: Floats, backoff: Floats) -> Level:
+def _level(grams: Grams, probability: Floats, backoff: Floats) -> Level:
     """A level in compact arrays."""
     return Level(
         np.bincount(grams.context, minlength=grams.contexts).astype(np.int32),
@@ -251,7 +246,7 @@ def _level(grams: _Grams, probability: Floats, backoff: Floats) -> Level:
 
 
 @dataclass(frozen=True, eq=False)
-class _Grams:
+class Grams:
     """The n-grams of one order as counted, sorted by context and token."""
 
     width: int  # number of ids
@@ -262,25 +257,23 @@ class _Grams:
     suffix: Ids  # rank of the n-gram without its first token, one order below
     starts: Array  # whether its first token is the start id
 
-    def adjusted(self, above: _Grams | None) -> Ids:
-        """Counts; below the highest order, numbers of different tokens before the n-gram."""
-        if above is None:
-            return self.count
-        preceding = np.bincount(above.suffix, minlength=len(self.token))
-        return np.where(self.starts, self.count, preceding)
 
+def count(ids: Ids, vocabulary: int, order: int) -> Iterator[tuple[Grams, Ids]]:
+    """The n-grams of orders 1, 2, ...: each is the pair of a rank one order below and a token.
 
-def _count(ids: Ids, vocabulary: int, order: int) -> Iterator[_Grams]:
-    """The n-grams of orders 1, 2, ...: each is the pair of a rank one order below and a token."""
+    With those of each order comes the rank of the n-gram that ends at each id, the first one a
+    start id before the stream; -1 where it would contain a start id that is not its first.
+    Shapes: ids (N,) -> ranks (N + 1,).
+    """
     stream = np.empty(len(ids) + 1, dtype=np.int32)
     stream[0], stream[1:] = vocabulary, ids
     width = vocabulary + 1
-    count = np.bincount(stream, minlength=width)
-    count[vocabulary] = 0  # never predicted
+    counts = np.bincount(stream, minlength=width)
+    counts[vocabulary] = 0  # never predicted
     nothing = np.zeros(width, dtype=np.int64)
     starts = np.arange(width) == vocabulary
-    yield _Grams(width, 1, nothing, np.arange(width), count, nothing, starts)
-    rank = stream  # of the n-gram that ends at each id, -1 if it contains a start id
+    rank = stream
+    yield Grams(width, 1, nothing, np.arange(width), counts, nothing, starts), rank
     for _ in range(2, order + 1):
         ends = np.flatnonzero((rank[:-1] >= 0) & (stream[1:] < vocabulary)) + 1
         keys = rank[ends - 1].astype(np.int64) * width + stream[ends]
@@ -290,14 +283,35 @@ def _count(ids: Ids, vocabulary: int, order: int) -> Iterator[_Grams]:
         heads = np.flatnonzero(new)
         context, token = np.divmod(keys[heads], width)
         contexts, starts = len(starts), starts[context]
-        count = np.diff(heads, append=len(keys))
+        counts = np.diff(heads, append=len(keys))
         suffix = rank[ends[heads]].astype(np.int64)
-        yield _Grams(width, contexts, context, token, count, suffix, starts)
         rank = np.full(len(stream), -1, dtype=np.int32)
         rank[ends] = np.cumsum(new) - 1
+        yield Grams(width, contexts, context, token, counts, suffix, starts), rank
 
 
-def _smooth(grams: _Grams, adjusted: Ids, below: Floats) -> tuple[Floats, Floats]:
+def smooth(grams: Sequence[Grams], counts: Sequence[Ids]) -> tuple[list[Floats], list[Floats]]:
+    """p of every n-gram and its back-off weight as a context, for each order; from `counts`.
+
+    An n-gram may have a count of 0: its p is then that of the order below, weighted.
+    """
+    vocabulary = grams[0].width - 1
+    probabilities, gammas = [np.full(1, 1 / vocabulary)], []
+    for k, of_order in enumerate(grams):
+        adjusted = counts[k]
+        if k + 1 < len(grams):  # numbers of different tokens before the n-gram
+            above = grams[k + 1].suffix[counts[k + 1] > 0]
+            preceding = np.bincount(above, minlength=len(adjusted))
+            adjusted = np.where(of_order.starts, adjusted, preceding)
+        probability, gamma = _smooth(of_order, adjusted, probabilities[-1])
+        if k == 0:
+            probability[vocabulary] = 0.0
+        probabilities.append(probability)
+        gammas.append(gamma)
+    return probabilities[1:], [*gammas[1:], np.empty(0)]
+
+
+def _smooth(grams: Grams, adjusted: Ids, below: Floats) -> tuple[Floats, Floats]:
     """p of every n-gram, given p one order `below`; and gamma of every context."""
     taken = np.array(discounts(adjusted))[np.minimum(adjusted, 3)]
     total = np.bincount(grams.context, adjusted, minlength=grams.contexts)

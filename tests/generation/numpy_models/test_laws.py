@@ -26,6 +26,7 @@ VARIANTS = {
     ],
     "window": [{"window": 1}, {"window": 3}, {"direct": True}, {"direct": True, "window": 20}],
     "ngram": [{"order": 1}, {"order": 2}, {"order": 9}],
+    "hybrid": [{"order": 1}, {"order": 3}, {"mix": "linear"}, {"attend": 5, "peepholes": True}],
     "mingru": [{"layers": 1}, {"chrono": None}],
     "minlstm": [{"layers": 1}, {"forget_bias": 3.0}],
 }
