@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LONG = ("--steps", "700", "--set", "hidden=16", "--set", "dropout=0.2", "--set", "validations=20")
+LONG = ("--steps", "1000", "--set", "hidden=16", "--set", "dropout=0.2", "--set", "validations=20")
 LONG += ("--set", "patience=0")
 SAME = ("weights.safetensors", "training.safetensors", "log.jsonl")
 

@@ -57,7 +57,8 @@ def copy(project, tmp_path_factory):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(project / "lmcli", folder / "lmcli", ignore=ignored)
     (folder / "lmcli" / "models" / "toy.py").write_text(TOY, encoding="utf-8")
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/models/test_laws.py"):
+    files = ["pyproject.toml", "tests/conftest.py", "tests/models/test_laws.py"]
+    for file in (*files, "tests/no_network/sitecustomize.py"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(project / file, folder / file)
     return folder

@@ -106,10 +106,10 @@ def test_errors_are_the_clients_own(client):
     with pytest.raises(openai.NotFoundError) as missing:
         create(client, model="gpt")
     assert missing.value.code == "model_not_found"
-    with pytest.raises(openai.UnprocessableEntityError) as wrong:
+    with pytest.raises(openai.BadRequestError) as wrong:
         create(client, max_tokens=-1)
     assert wrong.value.param == "max_tokens"
-    with pytest.raises(openai.UnprocessableEntityError):
+    with pytest.raises(openai.BadRequestError):
         create(client, frequency_penalty=1)
 
 

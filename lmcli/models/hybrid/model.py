@@ -22,7 +22,7 @@ generation with n-gram language model".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -184,23 +184,33 @@ class Hybrid(LSTM):
             logits, after = self(tokens, state)
             return scored(logits, targets, excluded), after
         x, after = self.hidden_vectors(tokens, state)
-        contexts = self.contexts(tokens, state)
-        nats = self.mixed(x, targets, contexts)
+        nats = self.mixed(x, targets, self.contexts(tokens, state), excluded)
         if excluded is not None:
-            other = self.mixed(x, torch.full_like(targets, excluded), contexts)
-            nats = (nats - torch.log1p(-other.exp())).masked_fill(targets == excluded, -torch.inf)
+            nats = nats.masked_fill(targets == excluded, -torch.inf)
         return nats.masked_fill(targets < 0, 0.0), after
 
-    def mixed(self, x: Tensor, targets: Tensor, contexts: Contexts) -> Tensor:
-        """ln p of the targets in a linear mixture. Shapes: (B, T, H), (B, T) -> (B, T)."""
-        wanted = targets.clamp_min(0)
-        if self.adaptive is not None:
-            own = self.adaptive.log_probabilities(x, wanted)
-        else:
-            own = scored(self.predict(x), wanted)
+    def mixed(
+        self, x: Tensor, targets: Tensor, contexts: Contexts, excluded: int | None = None
+    ) -> Tensor:
+        """ln p of the targets in a linear mixture. Shapes: (B, T, H), (B, T) -> (B, T).
+
+        An `excluded` token is left out of both distributions before they are mixed, so that what a
+        net says of it changes nothing.
+        """
+        parts = []
+        for score in (partial(self.scored_by_net, x), contexts.log_probabilities_of):
+            nats = score(targets.clamp_min(0))
+            if excluded is not None:
+                nats = nats - torch.log1p(-score(torch.full_like(targets, excluded)).exp())
+            parts.append(nats)
         gate = self.gated(x, contexts).squeeze(-1)
-        counted = contexts.log_probabilities_of(wanted)
-        return torch.logaddexp(F.logsigmoid(gate) + own, F.logsigmoid(-gate) + counted)
+        return torch.logaddexp(F.logsigmoid(gate) + parts[0], F.logsigmoid(-gate) + parts[1])
+
+    def scored_by_net(self, x: Tensor, targets: Tensor) -> Tensor:
+        """ln p of the targets by the LSTM alone. Shapes: (B, T, H), (B, T) -> (B, T)."""
+        if self.adaptive is not None:
+            return self.adaptive.log_probabilities(x, targets)
+        return scored(self.predict(x), targets)
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
         x, after = self.hidden_vectors(tokens, state)

@@ -92,20 +92,35 @@ def test_an_adaptive_softmax_cannot_be_corrected_token_by_token(small_settings):
         Hybrid(V, small_settings("hybrid", mix="log", softmax="adaptive"))
 
 
-@pytest.mark.parametrize("excluded", [None, 3])
 @torch.no_grad()
-def test_a_linear_mixture_scores_targets_as_its_logits_do(hybrid, text, excluded):
+def test_a_linear_mixture_scores_targets_as_its_logits_do(hybrid, text):
     model = hybrid(mix="linear")
     model.gate.weight.normal_()
     read = torch.from_numpy(text[:40].astype(np.int64)).view(2, 20)
     targets = torch.arange(40).view(2, 20) % V
-    quick, _ = model.log_probabilities(read, targets, model.initial_state(2), excluded)
+    quick, _ = model.log_probabilities(read, targets, model.initial_state(2))
     logits, _ = model(read, model.initial_state(2))
     assert torch.allclose(logits.exp().sum(-1), torch.ones(2, 20), atol=1e-5)
-    if excluded is not None:
-        logits[..., excluded] = -torch.inf
     expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     assert torch.allclose(quick, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_net_of_a_linear_mixture_says_of_an_excluded_token_changes_nothing(hybrid, text):
+    model = hybrid(mix="linear")
+    model.gate.weight.normal_()
+    read = torch.from_numpy(text[:20].astype(np.int64)).view(1, 20)
+    found = []
+    for bias in (0.0, 5.0):
+        model.output.bias[3] = bias
+        every = [
+            model.log_probabilities(read, torch.full_like(read, v), model.initial_state(1), 3)[0]
+            for v in range(V)
+        ]
+        found.append(torch.stack(every).exp())
+    assert (found[0][3] == 0).all()
+    assert torch.allclose(found[0].sum(0), torch.ones(1, 20), atol=1e-5)
+    assert torch.allclose(*found, atol=1e-6)
 
 
 @pytest.mark.parametrize(("vocabulary", "order"), [(65, 8), (256, 8), (400, 5), (20_000, 5)])
