@@ -47,7 +47,8 @@ class LazyCommands(dict[str, Any]):
             )
             app.command(name)(getattr(importlib.import_module(f"lmcli.cli.{file}"), function))
             command = self[name] = typer.main.get_command(app)
-            for option in command.params:
+            options: list[Any] = command.params
+            for option in options:
                 if getattr(option, "multiple", False):
                     option.value_from_envvar = _values_of_lines(option)
                 if option.envvar:  # the variable of this command goes first

@@ -37,7 +37,6 @@ from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, Recurr
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
-
 FEW_ROWS = 8
 
 
