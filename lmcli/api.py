@@ -258,7 +258,7 @@ def evaluate(
     mix: RunLike | Sequence[RunLike] = (),
     cache: bool = False,
     adapt: bool = False,
-    batch: int = 32,
+    batch: int | None = None,
     documents: str | None = None,
     newlines: str = "keep",
     encoding: str = "utf-8",

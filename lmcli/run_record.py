@@ -12,7 +12,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from lmcli.json_checks import (
     anything,
@@ -146,6 +148,13 @@ class Record:
         update(kind(), data["tokenizer_settings"])
         return cls(**data)
 
+    def for_others(self) -> Record:
+        """Without what concerns its maker alone: the command, folders, passwords in addresses."""
+        corpus = {key: value for key, value in self.corpus.items() if key != "folders"}
+        for part in ("texts", "valid", "test"):
+            corpus[part] = [_public(name) for name in corpus[part]]
+        return dataclasses.replace(self, corpus=corpus, command="")
+
     def identity(self, tokenizer: Mapping[str, Any]) -> str:
         """What `id` must be: equal trainings have equal ones, wherever and whenever they are made.
 
@@ -157,6 +166,19 @@ class Record:
         for key in ("versions", "command", "id"):
             del parts[key]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _public(name: str) -> str:
+    """The name of a text without the folders above it if it is a whole path, without a password.
+
+    >>> _public("/home/ann/my.txt"), _public("texts/a.txt"), _public("https://ann:pw@x.org/t?key=1")
+    ('my.txt', 'texts/a.txt', 'https://x.org/t')
+    """
+    if "://" in name:
+        parts = urlsplit(name)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def check_record(data: Any) -> None:

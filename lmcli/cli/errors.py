@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,7 +47,10 @@ class LazyCommands(dict[str, Any]):
             )
             app.command(name)(getattr(importlib.import_module(f"lmcli.cli.{file}"), function))
             command = self[name] = typer.main.get_command(app)
-            for option in command.params:
+            options: list[Any] = command.params
+            for option in options:
+                if getattr(option, "multiple", False):
+                    option.value_from_envvar = _values_of_lines(option)
                 if option.envvar:  # the variable of this command goes first
                     names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
                     own = names[0].replace("LMCLI_", f"LMCLI_{name.upper()}_")
@@ -62,6 +66,16 @@ class LazyCommands(dict[str, Any]):
 
     def values(self) -> Any:
         return [self[name] for name in self]
+
+
+def _values_of_lines(option: Any) -> Callable[[Any], list[str] | None]:
+    """What reads the variable of an option that may be repeated: each line of it is a value."""
+
+    def values(context: Any) -> list[str] | None:
+        text = option.resolve_envvar_value(context)
+        return text and [line for line in text.split("\n") if line]
+
+    return values
 
 
 class LmcliGroup(TyperGroup):

@@ -47,7 +47,13 @@ def evaluate(
         o.option("--adapt", about="Train on the text read so far: tokens are scored, then learnt."),
     ] = DEFAULT.adapt,
     batch: Annotated[
-        int, o.option("--batch", about="Places read side by side; changes no number.", min=1)
+        int | None,
+        o.option(
+            "--batch",
+            about="Places read side by side; changes no number.",
+            default="by architecture",
+            min=1,
+        ),
     ] = DEFAULT.batch,
     documents: Annotated[
         str | None,

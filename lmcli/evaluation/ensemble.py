@@ -20,7 +20,7 @@ from lmcli.data.corpus import reopen_corpus
 from lmcli.errors import RunError, TextError, UsageError
 from lmcli.evaluation.caching import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
-from lmcli.evaluation.log_likelihood import ROWS, Nats, stream_log_probabilities, stream_nats
+from lmcli.evaluation.log_likelihood import Nats, stream_log_probabilities, stream_nats
 from lmcli.evaluation.mixing import Mixture, found_lengths
 from lmcli.evaluation.unknown_words import UnknownWords
 from lmcli.models.base import LanguageModel
@@ -49,7 +49,7 @@ class Ensemble:
     adapt: AdaptSettings | None = None
     before: Ids | None = None
     """a stream that the cache has read before the text: the validation part"""
-    rows: int = field(default=ROWS, compare=False)
+    rows: int | None = field(default=None, compare=False)
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
     def nats(self, ids: Ids, excluded: int | None, counter: ProgressCounter) -> Nats:
@@ -146,7 +146,7 @@ def open_ensemble(
     cache: bool = False,
     adapt: bool = False,
     device: str = "cpu",
-    rows: int = ROWS,
+    rows: int | None = None,
     on_progress: OnProgress = lambda event: None,
     begin: bool = True,
 ) -> Ensemble:
@@ -196,7 +196,7 @@ def check_vocabularies(runs: Sequence[Run]) -> None:
 
 
 def fit_mixture(
-    runs: Sequence[Run], models: Sequence[LanguageModel], rows: int, on_progress: OnProgress
+    runs: Sequence[Run], models: Sequence[LanguageModel], rows: int | None, on_progress: OnProgress
 ) -> Mixture:
     """Weights fitted on the validation part of the first run's own text."""
     run = runs[0]
@@ -209,7 +209,7 @@ def fit_documents(
     runs: Sequence[Run],
     models: Sequence[LanguageModel],
     documents: Sequence[str],
-    rows: int,
+    rows: int | None,
     on_progress: OnProgress,
 ) -> Mixture:
     """Weights fitted on some documents."""

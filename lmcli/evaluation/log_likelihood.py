@@ -22,13 +22,12 @@ import torch
 from torch import Tensor
 
 from lmcli.data.batches import IGNORED
-from lmcli.models.base import LOGITS, LanguageModel, State
+from lmcli.models.base import LOGITS, ROWS, LanguageModel, State
 from lmcli.report.progress import ProgressCounter
 
 Integers = npt.NDArray[np.integer[Any]]
 Nats = npt.NDArray[np.float32]
 
-ROWS = 32
 CHUNK, LONGEST_CHUNK = 128, 1024
 STATE_TOLERANCE = 1e-5
 """States that differ by less are equal; what follows differs by far less than 1e-6 of the sum."""
@@ -155,7 +154,7 @@ def _apart(new: State, old: State, tolerance: float) -> Tensor:
 def stream_nats(
     model: LanguageModel,
     ids: Integers,
-    rows: int = ROWS,
+    rows: int | None = None,
     approximate: bool = False,
     state: State | None = None,
     counter: ProgressCounter | None = None,
@@ -170,6 +169,7 @@ def stream_nats(
     """
     if len(ids) < 2:
         return np.zeros(0, np.float32)
+    rows = rows or (ROWS if approximate else model.scoring_rows)
     wanted = max(CHUNK, min(LONGEST_CHUNK, len(ids) // (32 * rows)))
     chunk = max(8, min(wanted, LOGITS // (rows * model.scoring_width)))
     rows = min(rows, max(1, len(ids) // (4 * chunk)))
@@ -196,7 +196,7 @@ def carried_nats(
 def stream_log_probabilities(
     model: LanguageModel,
     ids: Integers,
-    rows: int = ROWS,
+    rows: int | None = None,
     counter: ProgressCounter | None = None,
     excluded: int | None = None,
 ) -> Iterator[Nats]:
@@ -204,7 +204,7 @@ def stream_log_probabilities(
 
     Shapes: (N,) -> parts (n, V), together (N - 1, V), in nats.
     """
-    rows = min(rows, max(1, len(ids) // (4 * CHUNK)))
+    rows = min(rows or model.scoring_rows, max(1, len(ids) // (4 * CHUNK)))
     chunk = max(8, min(CHUNK, LOGITS // (rows * model.vocabulary)))
     size = rows * chunk * max(1, LOGITS // (2 * rows * chunk * model.vocabulary))
     state: State | None = None

@@ -14,7 +14,6 @@ from typing import Any
 from lmcli.data.dataset import Dataset
 from lmcli.evaluation.differences import Member, differences_to_best
 from lmcli.evaluation.ensemble import Ensemble, fit_documents
-from lmcli.evaluation.log_likelihood import ROWS
 from lmcli.evaluation.perplexity import score_documents
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.trial_result import TrialResult
@@ -39,7 +38,7 @@ def mixed_row(
         return None
     runs = [opened[n] for n in kept]
     models = [run.model() for run in runs]
-    mixture = fit_documents(runs, models, dataset.valid.part.documents, ROWS, on_progress)
+    mixture = fit_documents(runs, models, dataset.valid.part.documents, None, on_progress)
     ensemble, test = Ensemble(runs, models, mixture), dataset.test.part.documents
     score = Score.of(score_documents(models[0], runs[0].tokenizer, test, ensemble=ensemble))
     best = results[0]

@@ -24,7 +24,6 @@ from lmcli.errors import TextError, UsageError
 from lmcli.evaluation.ensemble import Ensemble, open_ensemble
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
-    ROWS,
     Integers,
     carried_nats,
     stream_nats,
@@ -66,7 +65,7 @@ def score_documents(
     tokenizer: Tokenizer,
     documents: Sequence[str],
     reset: Reset = "document",
-    rows: int = ROWS,
+    rows: int | None = None,
     counter: ProgressCounter | None = None,
     ensemble: Ensemble | None = None,
 ) -> list[ScoredText]:
@@ -108,11 +107,12 @@ def score_long(
     tokenizer: Tokenizer,
     documents: Sequence[str],
     reset: Reset = "document",
-    rows: int = ROWS,
+    rows: int | None = None,
     segment: int = SEGMENT,
     counter: ProgressCounter | None = None,
 ) -> Score:
     """The same for a text of any length; the total of the counter is an estimate at first."""
+    rows = rows or model.scoring_rows
     chunk = max(8, min(LONGEST_CHUNK, LOGITS // (rows * model.scoring_width)))
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
     chars = Split(documents).chars
@@ -260,7 +260,7 @@ def evaluate_run(
     split: str | None,
     level: str,
     reset: str,
-    rows: int,
+    rows: int | None,
     reading: Mapping[str, str | None],
     device: str = "cpu",
     on_progress: OnProgress = warnings_only,

@@ -79,7 +79,7 @@ def _export_numpy(run: Run, path: Path, force: bool) -> Run:
     model = run.model()
     _, about = read_tensors(run.path / WEIGHTS)
     # an older run lacks settings that were added later; the export has all
-    record = replace(run.record, settings=asdict(model.settings))
+    record = replace(run.record, settings=asdict(model.settings)).for_others()
     with replacing(path, (*OURS, README) if _has_page(path) else OURS) as folder:
         exported = Run.create(folder, record, run.tokenizer)
         try:

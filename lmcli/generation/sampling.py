@@ -57,7 +57,7 @@ class SamplingSettings:
         for name, most in (("temperature", None), ("top_k", None), ("top_p", 1), ("min_p", 1)):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 <= value <= (most or value)):
-                bounds = "at least 0" if most is None else f"from 0 to {most}"
+                bounds = "a number from 0 on" if most is None else f"from 0 to {most}"
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} {value} is out of range", f"it must be {bounds}")
 

@@ -33,6 +33,8 @@ State = tuple[Tensor, ...]
 
 LOGITS = 1 << 25
 """Numbers in one block of logits, at most (128 MiB)."""
+ROWS = 32
+"""Places of a text that are read side by side when it is scored, if no model knows better."""
 
 
 class ActivationRecorder:
@@ -149,6 +151,14 @@ class LanguageModel(nn.Module, abc.ABC):
     def scoring_width(self) -> int:
         """Numbers held per token in `log_probabilities`; callers choose their block size by it."""
         return self.vocabulary
+
+    @property
+    def scoring_rows(self) -> int:
+        """Places of a text that are read side by side to score it exactly.
+
+        Each is read again until its state is that of the first reading: of fewer, less is.
+        """
+        return ROWS
 
     def last_logits(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens; predict after the last one only, which many models can do at less cost.

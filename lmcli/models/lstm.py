@@ -37,6 +37,8 @@ from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, Recurr
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
+FEW_ROWS = 8
+
 
 @dataclass(frozen=True)
 class LSTMSettings(RecurrentSettings):
@@ -174,6 +176,16 @@ class LSTM(Recurrent):
         """h and c of each layer, and the outputs that the head attends to."""
         attended: int = self.settings.attend * self.hidden
         return super().state_size + attended
+
+    @property
+    def scoring_rows(self) -> int:
+        """Few where torch's fused kernel runs on a CPU, which is hardly faster with more.
+
+        A cell can keep something for tens of thousands of tokens; then rows are read many times.
+        """
+        layer = self.layers[0]
+        fused = layer.plain and layer.recurrent_weight.device.type == "cpu"
+        return FEW_ROWS if fused else super().scoring_rows
 
     def retention(self, recorder: ActivationRecorder) -> Tensor | None:
         """The forget gate, or 1 - i; None in the cell of 1997, which keeps all."""

@@ -45,6 +45,8 @@ def plan(options: Mapping[str, Any], on_progress: OnProgress) -> Plan:
     more = ["--device", device] if device != "auto" else []
     more += ["--force"] if options["force"] else []
     lines = [shlex.join([*_train_words(trial), *more]) for trial in sweep.trials]
+    if any("\n" in line for line in lines):
+        raise UsageError("a plan has a line a command: a name has two lines", "rename it")
     again = ["lmcli", "compare", *_text_words(sweep.dataset), "--run", str(sweep.folder)]
     return Plan(lines, shlex.join(again))
 
@@ -76,8 +78,6 @@ def _text_words(dataset: Dataset) -> list[str]:
 
 def _as_argument(text: str) -> str:
     """The name of a text that the command line does not take for an option."""
-    if "\n" in text:
-        raise UsageError(f"a plan has a line a command: {text!r} has two lines", "rename the file")
     return f"./{text}" if text.startswith("-") else text
 
 

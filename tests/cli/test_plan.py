@@ -175,10 +175,12 @@ def test_a_text_whose_name_looks_like_an_option_is_a_path_in_a_plan(lmcli, my_te
     (tmp_path / "-dash.txt").write_text(my_text.read_text())
     done = lmcli("compare", "--plan", "--arch", "ngram", "-o", "p", "--", "-dash.txt")
     assert " ./-dash.txt " in done.out
-    (tmp_path / "two\nlines.txt").write_text(my_text.read_text())
-    lmcli("compare", "--plan", "--arch", "ngram", "-o", "p", "two\nlines.txt").failed(
-        "a plan has a line a command", code=2
-    )
+    (tmp_path / "two\nlines.txt").write_text(my_text.read_text() + "more")
+    plan = ("compare", "--plan", "--arch", "ngram", "-o")
+    lmcli(*plan, "p", "two\nlines.txt").failed("a plan has a line a command", code=2)
+    named = ("--valid", "two\nlines.txt", "--quiet")
+    lmcli(*plan, "p", "my.txt", *named).failed("two lines", code=2)
+    lmcli(*plan, "p\nq", "my.txt", "--quiet").failed("two lines", code=2)
 
 
 def test_a_width_that_the_others_are_matched_to_is_said(lmcli, my_text):

@@ -143,6 +143,14 @@ def test_a_text_that_takes_long_to_read_shows_that_it_is_read(start, my_text, tm
     assert ("fetching" in screen) == (flag == "--verbose")
 
 
+def test_control_characters_of_a_text_are_shown_on_a_terminal(start, trained, tmp_path):
+    words = ("sample", trained / "char", "--prompt", "a\x1b[2Jb", "--length", "3")
+    screen, code = on_a_terminal(start, *words, cwd=tmp_path)
+    assert code == 0
+    assert "a\N{SYMBOL FOR ESCAPE}[2Jb" in screen
+    assert "\x1b[2J" not in screen
+
+
 # ------------------------------------------------------------------ colours and width
 
 

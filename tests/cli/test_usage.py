@@ -1,5 +1,6 @@
 """The command line itself: help, names, options from three places, wrong usage (exit code 2)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,27 @@ def test_options_read_the_environment(lmcli, trained, monkeypatch, name, value, 
     done = lmcli(*[trained / "char" if a == "RUN" else a for a in arguments])
     assert done.code == 0, done.err
     assert done.json["schema"] == 1
+
+
+def test_a_variable_holds_a_value_a_line_for_what_may_be_repeated(lmcli, my_text, monkeypatch):
+    my_text.rename("my text.txt")
+    monkeypatch.setenv("LMCLI_VALID", "my text.txt")
+    shutil.copy("my text.txt", "b.txt")
+    with Path("b.txt").open("a") as file:
+        file.write("and more")
+    monkeypatch.setenv("LMCLI_SET", "hidden=5\nbatch=3")
+    done = lmcli("train", "b.txt", "--steps", "2", "-o", "run", "--quiet")
+    assert done.code == 0, done.err
+    record = Run.open(Path("run")).record
+    assert record.corpus["valid"] == ["my text.txt"]
+    assert (record.settings["hidden"], record.training["batch"]) == (5, 3)
+
+
+def test_no_variable_arms_every_command_with_force(lmcli, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained / "char", tmp_path / "run")
+    monkeypatch.setenv("LMCLI_FORCE", "1")
+    monkeypatch.setenv("LMCLI_EXPORT_FORCE", "1")
+    lmcli("export", trained / "gru", "--to", "numpy", "-o", "run").failed("exists")
 
 
 def test_a_bad_value_in_the_environment_is_wrong_usage(lmcli, my_text, monkeypatch):

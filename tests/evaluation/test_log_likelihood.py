@@ -69,6 +69,23 @@ def test_a_model_that_never_forgets_is_read_exactly(build, stream):
         assert stream_nats(model, ids, rows) == pytest.approx(right, abs=1e-4)
 
 
+def test_a_text_is_read_few_times_however_long_a_cell_keeps_what_it_holds(build, stream):
+    model, ids, work = build("lstm", V, forget_bias=20), stream(40_000, V, 3), 0
+    with torch.no_grad():
+        model.layers[0].recurrent_weight.zero_()  # the cell adds up and never comes back
+        model.layers[0].bias[:12] = -2
+    read = model.log_probabilities
+
+    def counted(tokens, *more):
+        nonlocal work
+        work += tokens.numel()
+        return read(tokens, *more)
+
+    model.log_probabilities = counted
+    stream_nats(model, ids)
+    assert 2 * len(ids) < work < 5 * len(ids)  # with 32 rows 16 times
+
+
 class Counter(LanguageModel):
     """Its state is how many tokens came before: no two places of a text share one."""
 

@@ -466,9 +466,9 @@ def test_how_many_texts_are_made_at_once():
 @pytest.mark.parametrize(
     ("values", "option", "bounds"),
     [
-        ({"temperature": math.nan}, "--temperature nan", "at least 0"),
-        ({"temperature": -1.0}, "--temperature -1.0", "at least 0"),
-        ({"temperature": math.inf}, "--temperature inf", "at least 0"),
+        ({"temperature": math.nan}, "--temperature nan", "a number from 0 on"),
+        ({"temperature": -1.0}, "--temperature -1.0", "a number from 0 on"),
+        ({"temperature": math.inf}, "--temperature inf", "a number from 0 on"),
         ({"top_p": 1.5}, "--top-p 1.5", "from 0 to 1"),
         ({"min_p": -0.1}, "--min-p -0.1", "from 0 to 1"),
     ],
