@@ -52,10 +52,7 @@ def move(tensor: Tensor, device: str) -> Tensor:
 
 
 def pick_precision(wanted: str, device: str) -> str:
-    """bfloat16 where the hardware computes in it and the kernels are faster for it.
-
-    Early versions of torch do not say what the CPU can do: then float32.
-    """
+    """bfloat16 where the hardware computes in it and the kernels are faster for it."""
     import torch
 
     if wanted != "auto":
@@ -64,7 +61,7 @@ def pick_precision(wanted: str, device: str) -> str:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if fast else "float32"
     has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities = torch.cpu.get_capabilities()
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bfloat16" if fast and has_kernels and device == "cpu" else "float32"
 

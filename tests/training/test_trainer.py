@@ -625,17 +625,12 @@ def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, st
 def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
     monkeypatch, capabilities, kernels, chosen
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: kernels)
     assert pick_precision("auto", "cpu") == chosen
     assert pick_precision("float32", "cpu") == "float32"
     assert pick_precision("bfloat16", "cpu") == "bfloat16"
     assert pick_precision("auto", "mps") == "float32"
-
-
-def test_a_torch_that_does_not_know_the_cpu_computes_in_float32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert pick_precision("auto", "cpu") == "float32"
 
 
 @pytest.mark.parametrize(("supported", "chosen"), [(True, "bfloat16"), (False, "float32")])
