@@ -69,11 +69,15 @@ class LazyCommands(dict[str, Any]):
 
 
 def _values_of_lines(option: Any) -> Callable[[Any], list[str] | None]:
-    """What reads the variable of an option that may be repeated: each line of it is a value."""
+    """What reads the variable of an option that may be repeated: each line of it is a value.
+
+    A setting has no blanks, so that those of ``LMCLI_SET`` may share a line.
+    """
+    separator = None if "--set" in option.opts else "\n"
 
     def values(context: Any) -> list[str] | None:
         text = option.resolve_envvar_value(context)
-        return text and [line for line in text.split("\n") if line]
+        return text and [value for value in text.split(separator) if value]
 
     return values
 

@@ -247,12 +247,13 @@ def test_a_variable_holds_a_value_a_line_for_what_may_be_repeated(lmcli, my_text
     shutil.copy("my text.txt", "b.txt")
     with Path("b.txt").open("a") as file:
         file.write("and more")
-    monkeypatch.setenv("LMCLI_SET", "hidden=5\nbatch=3")
+    monkeypatch.setenv("LMCLI_SET", "hidden=5 layers=2\nbatch=3")
     done = lmcli("train", "b.txt", "--steps", "2", "-o", "run", "--quiet")
     assert done.code == 0, done.err
     record = Run.open(Path("run")).record
     assert record.corpus["valid"] == ["my text.txt"]
-    assert (record.settings["hidden"], record.training["batch"]) == (5, 3)
+    assert (record.settings["hidden"], record.settings["layers"]) == (5, 2)
+    assert record.training["batch"] == 3
 
 
 def test_no_variable_arms_every_command_with_force(lmcli, trained, tmp_path, monkeypatch):
