@@ -33,7 +33,7 @@ test-oldest: $(VENV)/bin/python
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
 	$(BIN)/uv pip install --quiet --python $(VENV)/oldest/bin/python --resolution lowest-direct \
 	    --editable ".[dev]"
-	$(VENV)/oldest/bin/python -m pytest -n auto -m "not slow" -q
+	$(VENV)/oldest/bin/python -m pytest -n auto -m "not slow" -W "ignore::DeprecationWarning" -q
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .
