@@ -53,7 +53,14 @@ def make(
         str | None,
         o.option("--frame", about="With --pairs: 'In {a}. ... I speak {b}.'", metavar="TEXT"),
     ] = None,
-    settings: o.Set = None,
+    settings: Annotated[
+        list[str] | None,
+        o.option(
+            "--set",
+            about="A setting of the grammar; lmcli list NAME shows all.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         o.option(
