@@ -68,11 +68,10 @@ def adapted_log_probabilities(
         read = stream[begin : begin + settings.chunk + 1]
         targets = read[1:].masked_fill(read[1:] == model.start_id, IGNORED)
         with torch.enable_grad():
-            logits, state = model(read[None, :-1], state)
+            found, state = model.all_log_probabilities(read[None, :-1], state, excluded)
             if excluded is not None:
-                logits = logits.index_fill(-1, torch.tensor([excluded], device=device), -torch.inf)
                 targets = targets.masked_fill(targets == excluded, IGNORED)
-            logs = F.log_softmax(logits[0], dim=-1)  # (n, V)
+            logs = found[0]  # (n, V)
         yield logs.detach().cpu().numpy()
         counter.add(len(read) - 1)
         state = tuple(part.detach() for part in state)

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from lmcli.data.corpus import reopen_corpus
 from lmcli.errors import RunError, TextError, UsageError
-from lmcli.evaluation.caching import CacheSettings, CountCache
+from lmcli.evaluation.count_cache import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import Nats, stream_log_probabilities, stream_nats
-from lmcli.evaluation.mixing import Mixture, found_lengths
+from lmcli.evaluation.mixture import Mixture, found_lengths
 from lmcli.evaluation.unknown_words import UnknownWords
 from lmcli.models.base import LanguageModel
 from lmcli.report.progress import Message, OnProgress, ProgressCounter
@@ -152,7 +152,8 @@ def open_ensemble(
 ) -> Ensemble:
     """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError.
 
-    With `begin` a cache first reads the validation part of the run's own text, if it is there.
+    With `begin` a cache first reads the validation part of the run's own text, if it is there; what
+    is scored must hold nothing of it.
     """
     runs = [run, *mix]
     check_vocabularies(runs)

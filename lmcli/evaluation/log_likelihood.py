@@ -100,10 +100,8 @@ class _Reading:
         """Score one chunk of some rows from a state."""
         inputs = self.inputs[rows, chunk].to(self.device)
         if self.is_whole:
-            logits, state = self.model(inputs, state)
-            if self.excluded is not None:
-                logits[..., self.excluded] = -torch.inf
-            self.logs[rows, chunk] = logits.log_softmax(-1).float().cpu()
+            all_logs, state = self.model.all_log_probabilities(inputs, state, self.excluded)
+            self.logs[rows, chunk] = all_logs.cpu()
             return state
         targets = self.targets[rows, chunk].to(self.device)
         logs, state = self.model.log_probabilities(inputs, targets, state, self.excluded)

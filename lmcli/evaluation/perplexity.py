@@ -278,8 +278,10 @@ def evaluate_run(
     ensemble, told = None, split is not None or len(texts) > 0
     if mix or cache or adapt:
         part = split if told else default_part(run, lambda event: None)
-        unseen = part != "valid"  # the part that a cache may read first
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, unseen)
+        apart = part == "test"  # from validation for certain, which a text of the caller's may hold
+        if mix and part == "valid":
+            on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, apart)
     model = ensemble.models[0] if ensemble else run.model(device)
     if not told:
         split = default_part(run, on_progress)

@@ -82,6 +82,20 @@ def chrono_init_(
         input_bias[:half] = -forget_bias[:half]
 
 
+def chosen_log_probabilities(
+    logits: Tensor, targets: Tensor, excluded: int | None = None
+) -> Tensor:
+    """ln p of the targets, as in `LanguageModel.log_probabilities`; writes into the logits.
+
+    Shapes: (B, T, V), (B, T) -> (B, T).
+    """
+    if excluded is not None:
+        logits[..., excluded] = -torch.inf
+    chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
+    nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)
+    return nats.masked_fill(targets < 0, 0.0)
+
+
 class LanguageModel(nn.Module, abc.ABC):
     """One call for every architecture, state in and out."""
 
@@ -123,11 +137,16 @@ class LanguageModel(nn.Module, abc.ABC):
         Shapes: tokens, targets (B, T) -> (B, T) in float32.
         """
         logits, state = self(tokens, state)
+        return chosen_log_probabilities(logits, targets, excluded), state
+
+    def all_log_probabilities(
+        self, tokens: Tensor, state: State, excluded: int | None = None
+    ) -> tuple[Tensor, State]:
+        """The same of every token after each. Shapes: tokens (B, T) -> (B, T, V) in float32."""
+        logits, state = self(tokens, state)
         if excluded is not None:
             logits[..., excluded] = -torch.inf
-        chosen = targets.clamp_min(0).unsqueeze(-1)  # (B, T, 1)
-        nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)  # (B, T)
-        return nats.masked_fill(targets < 0, 0.0), state
+        return logits.log_softmax(-1).float(), state
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
         """The training loss: mean nats over targets that are not -1.

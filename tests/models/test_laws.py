@@ -192,14 +192,27 @@ def test_an_excluded_token_leaves_its_share_to_the_others(build, name, excluded)
     all_excluded = torch.full_like(targets, excluded)
     share, _ = model.log_probabilities(tokens, all_excluded, model.initial_state(B))
     expected = torch.where(targets < 0, logs, logs - torch.log1p(-share.exp()))
-    if name == "hybrid softmax=adaptive":  # each part of its mixture does, tests/models/hybrid
-        expected = given[0]
     assert same(given[1], after)
     assert (given[0][targets == excluded] == -torch.inf).all()
     assert (targets == excluded).any()
-    assert same([given[0][targets != excluded]], [expected[targets != excluded]])
+    if name != "hybrid softmax=adaptive":  # a mixture: each part of it does, tests/models/hybrid
+        assert same([given[0][targets != excluded]], [expected[targets != excluded]])
     again, _ = model.log_probabilities(tokens, targets, model.initial_state(B))
     assert same([again], [logs])
+
+
+@every_architecture
+@pytest.mark.parametrize("excluded", [None, 3])
+@torch.no_grad()
+def test_the_chances_of_all_tokens_are_those_of_each_and_sum_to_one(build, name, excluded):
+    model, tokens = build(name), ids()
+    logs, after = model.all_log_probabilities(tokens, model.initial_state(B), excluded)
+    assert torch.allclose(logs.exp().sum(-1), torch.ones(tokens.shape), atol=1e-5)
+    for token in range(V):
+        targets = torch.full_like(tokens, token)
+        one = model.log_probabilities(tokens, targets, model.initial_state(B), excluded)
+        assert same(one[1], after)
+        assert same([one[0].exp()], [logs[..., token].exp()])
 
 
 @every_architecture

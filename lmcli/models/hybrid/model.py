@@ -32,7 +32,13 @@ from torch.nn import functional as F
 
 from lmcli.errors import UsageError
 from lmcli.models import COUNTS
-from lmcli.models.base import ActivationRecorder, Ids, LanguageModel, State
+from lmcli.models.base import (
+    ActivationRecorder,
+    Ids,
+    LanguageModel,
+    State,
+    chosen_log_probabilities,
+)
 from lmcli.models.hybrid.cross_fit import CrossFitted, Tables, cross_fit, way_to_mix
 from lmcli.models.lstm import LSTM, LSTMSettings
 from lmcli.models.ngram.kneser_ney import Floats32, KneserNey
@@ -45,6 +51,8 @@ CHARACTERS = 400
 has 1.441 nats a character after 600 steps, with 6 it has 1.463, with 10 1.440; LSTM alone 1.928"""
 FIRST_SHARE = -3.0
 """of the LSTM in a linear mixture, before training: sigmoid(-3) = 5 %"""
+LEAST = -1e30
+"""ln p of a token that is left out; where both parts have -inf the gradient would be NaN"""
 SMALL = 0.1
 """by what the output weights begin smaller than an LSTM's"""
 
@@ -156,13 +164,20 @@ class Hybrid(LSTM):
         contexts = self.contexts(tokens, state).every(tokens.shape[1])
         return self.combined(x[:, -1:], contexts)[:, -1], after
 
-    def combined(self, x: Tensor, contexts: Contexts) -> Tensor:
-        """Logits of both. Shapes: (B, T, H) -> (B, T, V)."""
+    def combined(self, x: Tensor, contexts: Contexts, excluded: int | None = None) -> Tensor:
+        """Logits of both; a linear mixture leaves an `excluded` token out of each.
+
+        Shapes: (B, T, H) -> (B, T, V).
+        """
         logits = self.predict(x)
         counted = contexts.log_probabilities().view(logits.shape)
         gate = self.gated(x, contexts)  # (B, T, 1)
         if self.mix == "log":
             return torch.addcmul(logits, gate, counted)
+        if excluded is not None:
+            left_out = torch.tensor([excluded], device=x.device)
+            logits, counted = (p.index_fill(-1, left_out, LEAST) for p in (logits, counted))
+            counted = counted.log_softmax(-1)
         return torch.logaddexp(
             F.logsigmoid(gate) + logits.log_softmax(-1), F.logsigmoid(-gate) + counted
         )
@@ -182,12 +197,22 @@ class Hybrid(LSTM):
         """A linear mixture needs no logits (B, T, V)."""
         if self.mix == "log":
             logits, after = self(tokens, state)
-            return scored(logits, targets, excluded), after
+            return chosen_log_probabilities(logits, targets, excluded), after
         x, after = self.hidden_vectors(tokens, state)
         nats = self.mixed(x, targets, self.contexts(tokens, state), excluded)
         if excluded is not None:
             nats = nats.masked_fill(targets == excluded, -torch.inf)
         return nats.masked_fill(targets < 0, 0.0), after
+
+    def all_log_probabilities(
+        self, tokens: Tensor, state: State, excluded: int | None = None
+    ) -> tuple[Tensor, State]:
+        """A linear mixture leaves an `excluded` token out of both its parts."""
+        if self.mix == "log" or excluded is None:
+            return super().all_log_probabilities(tokens, state, excluded)
+        x, after = self.hidden_vectors(tokens, state)
+        logs = self.combined(x, self.contexts(tokens, state), excluded)
+        return logs.index_fill(-1, torch.tensor([excluded], device=x.device), -torch.inf), after
 
     def mixed(
         self, x: Tensor, targets: Tensor, contexts: Contexts, excluded: int | None = None
@@ -210,7 +235,7 @@ class Hybrid(LSTM):
         """ln p of the targets by the LSTM alone. Shapes: (B, T, H), (B, T) -> (B, T)."""
         if self.adaptive is not None:
             return self.adaptive.log_probabilities(x, targets)
-        return scored(self.predict(x), targets)
+        return chosen_log_probabilities(self.predict(x), targets)
 
     def loss(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
         x, after = self.hidden_vectors(tokens, state)
@@ -274,12 +299,3 @@ class Contexts:
         wanted = targets.reshape(-1).cpu().numpy()
         p = self.tables.of_targets(self.ranks, self.fold, self.weights, wanted)
         return torch.from_numpy(p).log_().view(targets.shape).to(self.device)
-
-
-def scored(logits: Tensor, targets: Tensor, excluded: int | None = None) -> Tensor:
-    """ln p of the targets, as in `LanguageModel.log_probabilities`."""
-    if excluded is not None:
-        logits[..., excluded] = -torch.inf
-    chosen = targets.clamp_min(0).unsqueeze(-1)
-    nats = logits.gather(-1, chosen).squeeze(-1) - logits.logsumexp(-1)
-    return nats.masked_fill(targets < 0, 0.0)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lmcli.evaluation.caching import CacheSettings, CountCache
+from lmcli.evaluation.count_cache import CacheSettings, CountCache
 
 SMALL = CacheSettings(orders=(1, 2, 4), block=7)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmcli.evaluation.log_likelihood import stream_log_probabilities
-from lmcli.evaluation.mixing import Mixture, found_lengths
+from lmcli.evaluation.mixture import Mixture, found_lengths
 
 
 def nats_of(seed, tokens=400):
