@@ -53,14 +53,7 @@ def make(
         str | None,
         o.option("--frame", about="With --pairs: 'In {a}. ... I speak {b}.'", metavar="TEXT"),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        o.option(
-            "--set",
-            about="A setting of the grammar; lmcli list NAME shows all.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    settings: o.GrammarSet = None,
     seed: Annotated[
         int | None,
         o.option(

@@ -126,14 +126,16 @@ Html = Annotated[
         metavar="FILE",
     ),
 ]
-Set = Annotated[
-    list[str] | None,
-    option(
-        "--set",
-        about="A setting of architecture, tokenizer or training; lmcli list NAME shows all.",
-        metavar="NAME=VALUE",
-    ),
-]
+
+
+def _set(of: str) -> Any:
+    about = f"A setting of {of}; lmcli list NAME shows all."
+    return option("--set", about=about, metavar="NAME=VALUE")
+
+
+Set = Annotated[list[str] | None, _set("architecture, tokenizer or training")]
+ProbeSet = Annotated[list[str] | None, _set("the probe")]
+GrammarSet = Annotated[list[str] | None, _set("the grammar")]
 TokenizerName = Annotated[
     str,
     option("--tokenizer", about="byte, char, word or bpe; lmcli list shows all.", metavar="NAME"),

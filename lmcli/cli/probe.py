@@ -21,14 +21,7 @@ def probe(
             show_default=False,
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        o.option(
-            "--set",
-            about="A setting of the probe; lmcli list NAME shows them.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    settings: o.ProbeSet = None,
     seed: o.Seed = DEFAULT.seed,
     html: o.Html = None,
     force: o.Force = False,

@@ -75,7 +75,7 @@ class ProgressDisplay:
     """The callback of a command: draws bars, says remarks and warnings, answers whether to stop.
 
     If `stoppable`, Ctrl-C and SIGTERM stop a training at its next step, once it has begun. In a
-    stage after the trainings, where nobody asks whether to stop, they end the command as usual.
+    stage after the trainings, which no longer asks whether to stop, they end the command at once.
     """
 
     def __init__(self, shown: bool, stoppable: bool = False) -> None:

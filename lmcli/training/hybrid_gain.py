@@ -11,13 +11,13 @@ network for it, so that it gains more.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmcli.data.dataset import Dataset
 from lmcli.evaluation.log_likelihood import Nats, stream_nats
+from lmcli.evaluation.mixture import Mixture
 from lmcli.models.base import LanguageModel
 from lmcli.models.ngram.model import NGram
 from lmcli.report.result import NATS
@@ -29,7 +29,6 @@ SCORED = 20_000
 LEAST = 100
 LEAST_GAIN = 0.01
 """share of the nats a token"""
-ROUNDS = 30
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,8 @@ def mixed_nats(one: Nats, other: Nats) -> float:
     (2.0, 2.0)
     """
     half = len(one) // 2
-    parts = [slice(half, None), slice(None, half)]
     nats = np.stack([one, other]).astype(np.float64)  # (2, N)
-    total = 0.0
-    for measured, fitted in (parts, parts[::-1]):
-        share = 0.5
-        for _ in range(ROUNDS):  # expectation and maximisation: the mean of what the first explains
-            first = share * np.exp(-nats[0, fitted])
-            share = float(np.mean(first / (first + (1 - share) * np.exp(-nats[1, fitted]))))
-        logs = _log(share) - nats[0, measured], _log(1 - share) - nats[1, measured]
-        total -= float(np.logaddexp(*logs).sum())
+    first, second = nats[:, :half], nats[:, half:]
+    pairs = (first, second), (second, first)
+    total = sum(float(Mixture.fit(fitted).nats(measured).sum()) for fitted, measured in pairs)
     return total / len(one)
-
-
-def _log(share: float) -> float:
-    return math.log(max(share, 1e-12))

@@ -255,9 +255,8 @@ def _work(
             send_some(event)
         return bool(stop)
 
-    def stop_at_a_step() -> (
-        None
-    ):  # until then SIGTERM ends it: it may wait for one that never comes
+    def stop_at_a_step() -> None:
+        """Until this is called SIGTERM ends the worker, which may wait for one that never comes."""
         signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
 
     _train(options, count, rendezvous, report, stop_at_a_step)

@@ -1,5 +1,7 @@
 """``--mix``, ``--cache``, ``--adapt``: what they say, what they refuse, what they do not change."""
 
+import shutil
+
 import pytest
 
 
@@ -27,19 +29,37 @@ def test_a_cache_is_named_and_scores_every_token_once(lmcli, trained, run):
 
 
 def test_a_cache_is_begun_on_the_validation_part_and_never_on_what_is_scored(
-    lmcli, trained, my_text, tmp_path
+    lmcli, trained, tmp_path
 ):
     def begun(*args):
         return lmcli("eval", *args, "--cache", "--json").json["cache"]["begun_on"]
 
     assert begun(trained / "char") == "valid"
+    assert begun(trained / "char", "--split", "test") == "valid"
     assert begun(trained / "char", "--split", "valid") is None
-    run = "counted"
-    assert lmcli("train", my_text, "--arch", "ngram", "-o", run, "--quiet").code == 0
-    my_text.unlink()
     (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
-    assert begun(run, "other.txt") is None
-    assert "the cache begins empty" in lmcli("eval", run, "other.txt", "--cache").err
+    assert begun(trained / "char", "other.txt") is None
+
+
+def test_a_cache_has_not_read_a_validation_text_that_is_named_again(lmcli, sentences, tmp_path):
+    for name, part in (("train.txt", slice(400)), ("valid.txt", slice(400, None))):
+        (tmp_path / name).write_text("".join(sentences(500).splitlines(keepends=True)[part]))
+    words = ("train", "train.txt", "--valid", "valid.txt", "--arch", "ngram", "-o", "run", "-q")
+    assert lmcli(*words).code == 0
+    shutil.copy("valid.txt", "copy.txt")
+    costs = [
+        lmcli("eval", "run", *text, "--cache", "--json").json["nats"]
+        for text in (["valid.txt"], ["copy.txt"], ["--split", "valid"], [])
+    ]
+    assert costs == pytest.approx([costs[0]] * 4, rel=1e-6)
+    plain = lmcli("eval", "run", "valid.txt", "--json").json["nats"]
+    assert costs[0] > 0.8 * plain  # 0.1 of it where the cache has read the same text before
+
+
+def test_weights_that_were_fitted_on_what_is_scored_are_warned_of(lmcli, trained):
+    mix = ("eval", trained / "char", "--mix", trained / "ngram")
+    assert "fitted on this part" in lmcli(*mix, "--split", "valid").err
+    assert "fitted on this part" not in lmcli(*mix).err
 
 
 def test_a_mixture_costs_no_more_than_its_better_member(lmcli, trained):

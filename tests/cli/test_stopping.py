@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kills import alive
 
 LONG = ("--steps", "1000", "--set", "hidden=16", "--set", "dropout=0.2", "--set", "validations=20")
 LONG += ("--set", "patience=0")
@@ -163,19 +164,6 @@ def test_ctrl_c_ends_sampling_quietly(trained, start):
     assert err == b""
 
 
-def session(leader):
-    """The processes of a session, by their numbers."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 @pytest.mark.parametrize("moment", ["loading", "training"])
 def test_ctrl_c_in_compare_leaves_no_process_behind(start, my_text, tmp_path, moment):
@@ -188,7 +176,7 @@ def test_ctrl_c_in_compare_leaves_no_process_behind(start, my_text, tmp_path, mo
         start_new_session=True,
     )
     if moment == "loading":
-        wait_for(lambda: len(session(run.pid)) >= 3, run)
+        wait_for(lambda: len(alive(run.pid)) >= 3, run)
     else:
         wait_for(lambda: lines(tmp_path / "out" / "gru" / "log.jsonl") > 0, run)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: everyone in the group hears it
@@ -196,7 +184,7 @@ def test_ctrl_c_in_compare_leaves_no_process_behind(start, my_text, tmp_path, mo
     assert run.returncode == 130
     assert out == b""
     assert b"Traceback" not in err
-    wait_for(lambda: not session(run.pid), seconds=10)
+    wait_for(lambda: not alive(run.pid), seconds=10)
 
 
 def test_sigterm_ends_compare_with_143(start, my_text, tmp_path):
