@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmcli.errors import RunError, UnknownNameError
+from lmcli.folder_replacement import remove, replacing, restore
 from lmcli.models import COUNTS, current_names
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.run_record import Record, check_log_entry, check_trained
@@ -36,18 +37,15 @@ from lmcli.storage import (
     check_regular,
     damaged,
     half_written,
-    is_locked,
     new_folder,
     read_json,
-    remove,
-    replacing,
-    restore,
     storage,
     sync_file,
     write_bytes,
     write_json,
 )
 from lmcli.tensor_files import check_finite, read_header, read_tensors, write_tensors
+from lmcli.write_lock import is_locked
 
 if TYPE_CHECKING:
     from torch import Tensor

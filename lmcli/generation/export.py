@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lmcli.errors import RunError, UnknownNameError, UsageError, did_you_mean
+from lmcli.folder_replacement import remove, replacing
 from lmcli.generation.export_folder import load_tokenizer as load_tokenizer
 from lmcli.generation.hf_export import export_hf
 from lmcli.generation.hf_export import load_hf as load_hf
@@ -22,8 +23,9 @@ from lmcli.generation.onnx_export import export_onnx
 from lmcli.registry import NUMPY_MODELS
 from lmcli.report.result import COUNT, Column, Facts, Reportable, Result, text
 from lmcli.run import OURS, RECORD, WEIGHTS, Run, check_free
-from lmcli.storage import locked, remove, replacing, storage, write_bytes
+from lmcli.storage import storage, write_bytes
 from lmcli.tensor_files import read_tensors
+from lmcli.write_lock import locked
 
 README, TITLE = "README.txt", "A language model made by lmcli"
 

@@ -15,19 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from lmcli import __version__
 from lmcli.errors import LmcliError, RunError, UsageError
+from lmcli.folder_replacement import remove, replacing, restore
 from lmcli.registry import TOKENIZERS
 from lmcli.run import Run
 from lmcli.run_record import Record
-from lmcli.storage import (
-    damaged,
-    locked,
-    read_json,
-    remove,
-    replacing,
-    restore,
-    write_bytes,
-    write_json,
-)
+from lmcli.storage import damaged, read_json, write_bytes, write_json
+from lmcli.write_lock import locked
 
 if TYPE_CHECKING:
     from lmcli.models.base import LanguageModel

@@ -30,7 +30,8 @@ from lmcli.registry import GRAMMARS
 from lmcli.report.progress import Message, OnProgress, warnings_only
 from lmcli.report.result import COUNT, PERPLEXITY, Column, Facts, Metric, Reportable, Result, text
 from lmcli.settings import Settings, update
-from lmcli.storage import locked, storage, sweep, write_files
+from lmcli.storage import storage, write_files
+from lmcli.write_lock import locked, sweep
 
 FORMAT = 1
 T = TypeVar("T")

@@ -27,10 +27,10 @@ from lmcli.models.base import LanguageModel
 from lmcli.report.result import Result
 from lmcli.run import RESULTS, TRAINING, Run
 from lmcli.run_record import check_checkpoint
-from lmcli.storage import sweep
 from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import Progress, Trainer
+from lmcli.write_lock import sweep
 
 
 def train_into(

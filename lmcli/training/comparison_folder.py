@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lmcli.errors import RunError, StorageError
+from lmcli.folder_replacement import remove
 from lmcli.run import OURS, RECORD, check_free
-from lmcli.storage import (
-    check_unlocked,
-    half_written,
-    new_folder,
-    read_json,
-    remove,
-    storage,
-    write_bytes,
-    write_json,
-)
+from lmcli.storage import half_written, new_folder, read_json, storage, write_bytes, write_json
+from lmcli.write_lock import check_unlocked
 
 RESULT, UNFINISHED = "comparison.json", ".unfinished.json"
 

@@ -26,8 +26,8 @@ from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
 from lmcli.report import result
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
 from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
-from lmcli.storage import check_unlocked, locked
 from lmcli.system import ChildProcesses, Ended, available_cores, world_size
+from lmcli.write_lock import check_unlocked, locked
 
 GRACE = 5.0
 """seconds that the others have to end when a worker has failed"""

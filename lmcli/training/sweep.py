@@ -22,12 +22,13 @@ from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Stage
 from lmcli.settings import check_known, one_of, split_pairs, update
-from lmcli.storage import locked, write_json
+from lmcli.storage import write_json
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import MATCHES, Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
 from lmcli.training.trials import Trial, run_trials, share_cores, sharing_cores
+from lmcli.write_lock import locked
 
 # ------------------------------------------------------------------ what is trained
 

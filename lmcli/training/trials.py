@@ -21,13 +21,13 @@ from lmcli.errors import LmcliError, TrainingError
 from lmcli.evaluation.trial_result import TrialResult
 from lmcli.report.progress import Finished, Message, OnProgress, Training, Trainings
 from lmcli.run import Run
-from lmcli.storage import locked
 from lmcli.system import ChildProcesses, Ended, available_cores
 from lmcli.training.checkpoint import Trained, save_result, train_into
 from lmcli.training.job import Job, throttled
 from lmcli.training.lr_search import learning_rate_search
 from lmcli.training.order_search import order_search
 from lmcli.training.stopping_criterion import RecallCriterion
+from lmcli.write_lock import locked
 
 POLL = 0.5
 """seconds after which the callback is called again, so that it can stop"""
