@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 DEMO := runs/demo
 
-.PHONY: demo test test-all test-oldest lint audit dist locked lock fuzz bench bench-big install clean
+.PHONY: demo test test-all test-oldest lint audit dist locked lock fuzz bench bench-quality bench-big install clean
 
 demo: $(VENV)/installed
 	@$(BIN)/lmcli demo data/france.txt --output $(DEMO) --force
@@ -72,6 +72,11 @@ fuzz: $(VENV)/tools
 bench: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/benchmarks/page.py
+
+# nats per character beside compressors and a plain network: make bench-quality TEXTS="a.txt b.txt"
+TEXTS ?= data/france.txt
+bench-quality: $(VENV)/tools
+	$(BIN)/python tests/benchmarks/quality.py $(TEXTS)
 
 bench-big: $(VENV)/tools
 	$(BIN)/python tests/benchmarks/big_text.py

@@ -105,7 +105,7 @@ class Attention(NeuralLanguageModel):
 
     name = "attention"
     Settings = AttentionSettings
-    learning_rate = 2e-3
+    learning_rate = 4e-3
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)

@@ -84,7 +84,7 @@ class GRU(Recurrent):
 
     name = "gru"
     Settings = GRUSettings
-    learning_rate = 2.5e-3
+    learning_rate = 5e-3
     Layer = GRULayer
     keep_gate = "keep"
 

@@ -154,6 +154,7 @@ class LSTM(Recurrent):
 
     name = "lstm"
     Settings = LSTMSettings
+    learning_rate = 1.2e-2
     Layer = LSTMLayer
 
     def __init__(self, vocabulary: int, settings: Any) -> None:

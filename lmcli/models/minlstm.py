@@ -57,7 +57,7 @@ class MinLSTM(Recurrent):
 
     name = "minlstm"
     Settings = MinLSTMSettings
-    learning_rate = 8e-3
+    learning_rate = 6e-3
     Layer = MinLSTMLayer
     keep_gate = "keep"
 

@@ -66,7 +66,7 @@ class RNN(Recurrent):
 
     name = "rnn"
     Settings = RNNSettings
-    learning_rate = 1.5e-3
+    learning_rate = 3e-3
     Layer = RNNLayer
 
 

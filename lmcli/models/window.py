@@ -43,7 +43,7 @@ class Window(FixedContext, NeuralLanguageModel):
 
     name = "window"
     Settings = WindowSettings
-    learning_rate = 3e-3
+    learning_rate = 5e-3
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)

@@ -39,21 +39,24 @@ class Moments:
 class AdamW:
     """One optimiser for all parameters. Tensors are named by their number, as in torch."""
 
-    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], fused: bool) -> None:
-        self.fused = fused
+    def __init__(
+        self, groups: Sequence[tuple[Sequence[Tensor], float]], fused: bool, beta2: float = BETA2
+    ) -> None:
+        self.fused, self.beta2 = fused, beta2
         self.groups = [
             ([(p, Moments.zero(p, fused)) for p in parameters], decay)
             for parameters, decay in groups
         ]
 
     @classmethod
-    def of(cls, model: nn.Module, decay: float, device: str) -> AdamW:
+    def of(cls, model: nn.Module, decay: float, device: str, beta2: float = BETA2) -> AdamW:
         """For all of a model; biases and recurrent weights do not decay."""
         groups: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, parameter in model.named_parameters():
             groups[parameter.dim() < 2 or "recurrent" in name].append(parameter)
         decayed, free = groups
-        return cls([(decayed, decay), (free, 0.0)], device.partition(":")[0] in ("cpu", "cuda"))
+        fused = device.partition(":")[0] in ("cpu", "cuda")
+        return cls([(decayed, decay), (free, 0.0)], fused, beta2)
 
     @torch.no_grad()
     def step(self, rate: float, clip: float = 0.0) -> None:
@@ -83,7 +86,7 @@ class AdamW:
                 fused=self.fused,
                 amsgrad=False,
                 beta1=BETA1,
-                beta2=BETA2,
+                beta2=self.beta2,
                 lr=rate,
                 weight_decay=decay,
                 eps=EPSILON,

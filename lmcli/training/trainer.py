@@ -32,7 +32,7 @@ from lmcli.system import hold_freed_memory, move, pick_precision, torch_threads
 from lmcli.tokenizers.base import Ids
 from lmcli.training.defaults import BATCH, TRUNCATION, Budget, TrainingSettings
 from lmcli.training.distributed import SingleProcess
-from lmcli.training.optimizer import AdamW
+from lmcli.training.optimizer import BETA2, AdamW
 
 LOG_EVERY = 50
 """steps between two lines of the log"""
@@ -136,7 +136,7 @@ class Trainer:
         self.batches = LengthCurriculum(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
-        self.optimizer = AdamW.of(model, settings.weight_decay, device)
+        self.optimizer = AdamW.of(model, settings.weight_decay, device, settings.beta2 or BETA2)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.early_stopping = EarlyStopping(settings.patience)
         self.counting_seconds = self._count(train, counted)

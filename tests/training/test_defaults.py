@@ -12,7 +12,9 @@ from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
     LARGE_LENGTH_RATIO,
+    LEAST_RATE,
     MANY_WORDS,
+    RATE_OF_WORDS,
     Budget,
     ProblemSize,
     TrainingSettings,
@@ -241,6 +243,25 @@ def test_a_text_read_more_often_gets_no_less_dropout():
     ]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == 0
+
+
+@every_architecture
+def test_longer_trainings_and_many_words_get_a_smaller_rate(name):
+    def rate(seconds, vocabulary=65):
+        scale = ProblemSize(10**7, vocabulary, seconds, given_width=256)
+        return chosen(name, scale)[1].learning_rate
+
+    rates = [rate(seconds) for seconds in (5, 20, 90, 900, 10**5)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == rates[1] == MODELS.load(name).learning_rate
+    assert rates[-1] == pytest.approx(LEAST_RATE * rates[0])
+    assert rate(20, 20_000) == rate(900, 20_000) == pytest.approx(RATE_OF_WORDS * rates[0])
+
+
+def test_few_tokens_have_shorter_means_of_squared_gradients():
+    few, many = (ProblemSize(10**6, vocabulary, 90) for vocabulary in (65, 20_000))
+    assert (chosen("lstm", few)[1].beta2, chosen("lstm", many)[1].beta2) == (0.99, 0.999)
+    assert chosen("lstm", few, training=TrainingSettings(beta2=0.9))[1].beta2 == 0.9
 
 
 def test_a_budget_without_minutes_is_taken_for_three():

@@ -31,15 +31,17 @@ def test_gradients_are_clipped_as_torch_does(fused, most):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("beta2", [0.999, 0.9])
 @pytest.mark.parametrize("fused", [True, False])
-def test_steps_are_those_of_torch(fused):
+def test_steps_are_those_of_torch(fused, beta2):
     ours, theirs = parameters(), parameters()
-    mine = AdamW([(ours[:2], 0.1), (ours[2:], 0.0), ([], 0.5)], fused)
+    mine = AdamW([(ours[:2], 0.1), (ours[2:], 0.0), ([], 0.5)], fused, beta2)
     reference = torch.optim.AdamW(
         [
             {"params": theirs[:2], "weight_decay": 0.1},
             {"params": theirs[2:], "weight_decay": 0.0},
         ],
+        betas=(0.9, beta2),
         fused=fused,
     )
     for step in range(5):

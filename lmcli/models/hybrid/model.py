@@ -74,6 +74,7 @@ class Hybrid(LSTM):
 
     name = "hybrid"
     Settings = HybridSettings
+    learning_rate = 5e-3
     counts_first = True
 
     def __init__(self, vocabulary: int, settings: HybridSettings) -> None:
