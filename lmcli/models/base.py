@@ -106,8 +106,8 @@ class LanguageModel(nn.Module, abc.ABC):
     counts_first: ClassVar[bool] = False
     """Whether it counts the training part (`fit_counts`), and then learns by gradient descent."""
     learning_rate: ClassVar[float] = 4e-3
-    """The default peak rate on characters at the parameters of an LSTM of width 256, for a training of
-    20 seconds; longer ones get less (training/defaults.py)."""
+    """The default peak rate on characters at the parameters of an LSTM of width 256, in a training
+    of 20 seconds; longer ones get less (training/defaults.py)."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()

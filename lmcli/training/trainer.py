@@ -40,6 +40,8 @@ SYNC_EVERY = 10
 """steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
+PATIENT_ABOVE = 0.5
+"""of the peak rate: no training ends by patience before its rate has fallen to this"""
 MOST_VALIDATION = 0.25
 """share of a budget in minutes that is kept for the last validation, at the most"""
 READING_SPEED = 3.0
@@ -264,14 +266,18 @@ class Trainer:
         return min(MOST_VALIDATION, seconds / (60 * self.budget.total_minutes()))
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to 0 at the end of the budget."""
+        """The peak rate, as the schedule has it."""
+        return self.settings.peak_rate * self._schedule() * self.rate_factor
+
+    def _schedule(self) -> float:
+        """Linear warm-up to 1, then a cosine to 0 at the end of the budget."""
         warmup, used = self.settings.warmup, self.fraction
         rise = 1.0
         if used < warmup:
             ahead = 1 / self.total_steps if self.total_steps else 1e-3
             rise = min(1.0, (used + ahead) / warmup)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, used - warmup) / (1 - warmup + 1e-9)))
-        return self.settings.peak_rate * rise * fall * self.rate_factor
+        return rise * fall
 
     def _step(self, rate: float) -> None:
         """One update; the mean loss of its tokens, in nats, stays on the device."""
@@ -387,12 +393,13 @@ class Trainer:
     def _validate_and_compare(self) -> tuple[float, bool]:
         """Validation loss over every token once, and whether it is the best.
 
-        While short documents alone are trained on, it rises: that does not try the patience.
+        While short documents alone are trained on, it rises; while the learning rate is high, it
+        may rise and fall again: neither tries the patience.
         """
         loss = self.group.broadcast(self.validate)
         self.validated, self.validated_step = self.fraction, self.step
         best = self.early_stopping.is_best(loss, self.step)
-        if self.fraction < max(self.batches.ends, default=0.0):
+        if self.fraction < max(self.batches.ends, default=0.0) or self._schedule() > PATIENT_ABOVE:
             self.early_stopping.bad_validations = 0
         return loss, best
 
