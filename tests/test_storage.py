@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -64,6 +66,23 @@ def test_tensors_are_read_as_arrays_too(tmp_path, kind):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.numpy().dtype
         assert np.array_equal(found[name], tensor.numpy())
+
+
+@pytest.mark.parametrize("reads", ["read_tensors", "read_arrays"])
+def test_tensors_stay_as_they_were_read_whatever_becomes_of_the_file(tmp_path, reads):
+    """In a process of its own: reading a mapped file that is shorter ends it by SIGBUS."""
+    write_tensors(tmp_path / "t", {"ones": torch.ones(1_000_000)}, {})
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from lmcli import tensor_files\n"
+        f"tensors, _ = tensor_files.{reads}(Path(sys.argv[1]))\n"
+        "os.truncate(sys.argv[1], 0)\n"
+        "assert float(tensors['ones'].sum()) == 1_000_000\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "t")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
