@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -166,3 +167,55 @@ def test_only_empty_folders_go_after_a_failure(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "runs" / "theirs"):
         raise ZeroDivisionError
     assert [*tmp_path.rglob("*")] == [tmp_path / "runs", tmp_path / "runs" / "theirs"]
+
+
+# ------------------------------------------------------------------ Windows
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """``refusing(2)``: the first two renames fail as on Windows; a list of all attempts."""
+
+    def begin(refused):
+        attempts, rename = [], os.replace
+
+        def replace(*paths):
+            attempts.append(time.monotonic())
+            if len(attempts) <= refused:
+                raise PermissionError(errno.EACCES, "Access is denied")
+            rename(*paths)
+
+        monkeypatch.setattr(os, "replace", replace)
+        return attempts
+
+    return begin
+
+
+def test_on_windows_a_file_that_another_process_reads_is_replaced_when_it_is_free(
+    tmp_path, monkeypatch, refusing
+):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    attempts = refusing(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        write_bytes(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert len(attempts) == 3
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("system", "least", "most"), [("nt", 0.5, 5.0), ("posix", 0.0, 0.4)])
+def test_a_file_that_is_never_free_is_an_error_after_a_second_on_windows_and_at_once_elsewhere(
+    tmp_path, monkeypatch, refusing, system, least, most
+):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    attempts = refusing(100)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        with pytest.raises(StorageError, match="cannot write"):
+            write_bytes(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert least <= attempts[-1] - attempts[0] <= most
+    assert (len(attempts) > 1) == (system == "nt")

@@ -300,16 +300,16 @@ def _load(entry: Path, tokenizer_name: str, memory: int) -> TokenizedCorpus | No
 
 def _read(path: Path, dtype: np.dtype[Any], expected: int, memory: int) -> Ids:
     """The ids in a file, or a ValueError if it has another checksum."""
-    held, checksum, size = list[bytes](), 0, 0
+    ids, checksum, size = None, 0, 0
     with path.open("rb") as file:  # not through the map: what is read there stays in memory
-        is_small = os.fstat(file.fileno()).st_size <= memory
+        if os.fstat(file.fileno()).st_size <= memory:
+            ids = np.fromfile(file, dtype)
+            checksum = zlib.crc32(ids.data)
         while data := file.read(_STEP):
             checksum = zlib.crc32(data, checksum)
             size += len(data)
-            if is_small:
-                held.append(data)
     if checksum != expected:
         raise ValueError("the checksum differs")
-    if is_small:
-        return np.frombuffer(b"".join(held), dtype)
+    if ids is not None:
+        return ids
     return np.memmap(path, dtype, "r", shape=(size // dtype.itemsize,))  # an error if it is shorter

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def score_runs(
     taken: Sequence[str],
     on_progress: OnProgress = warnings_only,
 ) -> list[TrialResult]:
-    """Each run scored on what its split holds out; `taken` are names of rows beside theirs.
+    """Each run scored on what its split holds out; `taken` are names of rows trained beside them.
 
     `datasets` are those of each rotation; a run of another text is scored on the first.
     """
@@ -160,23 +161,30 @@ def rotation_of(run: Run) -> int:
 
 
 def _row_names(runs: Sequence[Run], taken: Sequence[str]) -> list[str]:
-    """Runs that differ by nothing but their seeds are one row; the others go by their paths."""
+    """Runs go by their paths; those that differ by nothing but their seeds are one row."""
     alike: dict[str, list[Run]] = {}
     for run in runs:
         alike.setdefault(_fingerprint(run), []).append(run)
-    rows = [g for g in alike.values() if len(g) > 1 and len(g) == len({r.record.seed for r in g})]
-    archs = [*taken, *(group[0].record.arch for group in rows)]
-    names: dict[int, str] = {}
-    for group in rows:
-        arch = group[0].record.arch
-        name = arch if archs.count(arch) == 1 else f"{group[0].path} and {len(group) - 1} more"
-        names |= {id(run): name for run in group}
-    return [names.get(id(run)) or _path_name(run.path, archs) for run in runs]
+    groups = list[list[Run]]()
+    for group in alike.values():
+        is_row = len(group) == len({run.record.seed for run in group})
+        groups += [group] if is_row else [[run] for run in group]
+    names = [_group_name(group) for group in groups]
+    named: dict[int, str] = {}
+    for group, name in zip(groups, names, strict=True):
+        if names.count(name) > 1 and len(group) > 1:
+            name = f"{group[0].path} and {len(group) - 1} more"
+        named |= {id(run): f"./{name}" if name in taken else name for run in group}
+    return [named[id(run)] for run in runs]
 
 
-def _path_name(path: Path, taken: Sequence[str]) -> str:
-    """A path as a name that no architecture has."""
-    return f"./{path}" if str(path) in taken else str(path)
+def _group_name(group: Sequence[Run]) -> str:
+    """The path of a run, or of several without their seeds: of all/rnn-seed0 and -seed1 all/rnn."""
+    first = str(group[0].path)
+    stems = {re.sub(r"-seed\d+$", "", str(run.path)) for run in group}
+    if len(group) == 1:
+        return first
+    return stems.pop() if len(stems) == 1 else f"{first} and {len(group) - 1} more"
 
 
 def _fingerprint(run: Run) -> str:

@@ -79,8 +79,8 @@ def test_the_runs_of_a_plan_make_one_table_with_a_row_for_all_seeds(planned, lmc
     carry_out(lmcli, planned("--arch", "ngram,rnn", "--seeds", "2", "-o", "all", *TINY))
     values = lmcli("compare", "my.txt", "--run", "all", "-o", "all", "--json").json
     rows = {row["name"]: row for row in values["rows"]}
-    assert set(rows) == {"ngram", "rnn"}
-    rnn = rows["rnn"]
+    assert set(rows) == {"all/ngram", "all/rnn"}
+    rnn = rows["all/rnn"]
     assert [(seed["seed"], seed["run"]) for seed in rnn["seeds"]] == [
         (0, "all/rnn-seed0"),
         (1, "all/rnn-seed1"),
@@ -102,7 +102,7 @@ def test_runs_named_one_by_one_are_the_same_table(planned, lmcli):
         *("compare", "my.txt", "--run", "all/rnn-seed0", "--run", "all/rnn-seed1", "--json")
     ).json
     whole = lmcli("compare", "my.txt", "--run", "all", "--json").json
-    assert [row["name"] for row in several["rows"]] == ["rnn"]
+    assert [row["name"] for row in several["rows"]] == ["all/rnn"]
     assert several["rows"] == whole["rows"]
 
 
@@ -111,6 +111,17 @@ def test_runs_that_differ_by_more_than_the_seed_are_rows_of_their_own(planned, l
     carry_out(lmcli, planned("--arch", "rnn", "-o", "two", *TINY, *RATE, "--seed", "1"))
     rows = lmcli("compare", "my.txt", "--run", "one", "--run", "two", "--json").json["rows"]
     assert {row["name"] for row in rows} == {"one/rnn", "two/rnn"}
+
+
+def test_every_row_of_runs_goes_by_its_path(planned, lmcli):
+    carry_out(lmcli, planned("--arch", "rnn", "--seeds", "2", "-o", "all", *TINY))
+    carry_out(lmcli, planned("--arch", "ngram", "-o", "one", *TINY))
+    words = ("--run", "one/ngram", "--run", "all/rnn-seed0", "--json")
+    values = lmcli("compare", "my.txt", *words, "--run", "all/rnn-seed1").json
+    assert {row["name"] for row in values["rows"]} == {"one/ngram", "all/rnn"}
+    shutil.copytree("all/rnn-seed1", "other")
+    values = lmcli("compare", "my.txt", *words, "--run", "other").json
+    assert {row["name"] for row in values["rows"]} == {"one/ngram", "all/rnn-seed0 and 1 more"}
 
 
 def test_a_plan_as_json_holds_the_same_lines(lmcli, my_text):
