@@ -202,7 +202,7 @@ def test_on_windows_a_file_that_another_process_reads_is_replaced_when_it_is_fre
         write_bytes(file, b"new")
     assert file.read_bytes() == b"new"
     assert len(attempts) == 3
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(("system", "least", "most"), [("nt", 0.5, 5.0), ("posix", 0.0, 0.4)])

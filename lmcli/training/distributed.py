@@ -20,12 +20,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from lmcli.data.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
@@ -223,13 +223,13 @@ class ProcessGroup(SingleProcess):
 
 @contextmanager
 def joined(
-    rendezvous: str | None = None,
+    meeting_file: str | None = None,
     hint: Callable[[], str] = lambda: RESUME,
     meeting: timedelta = MEETING,
 ) -> Iterator[SingleProcess]:
     """Within, this process is connected to the others that a launcher has started, if any.
 
-    They find each other by the file `rendezvous`, or as the environment says, within the time
+    They find each other by the file `meeting_file`, or as the environment says, within the time
     `meeting`. `hint` says what to do when one is lost.
     """
     size = world_size(os.environ)
@@ -237,7 +237,7 @@ def joined(
         yield SingleProcess()
         return
     rank = int(os.environ["RANK"])
-    _connect(rank, size, rendezvous, meeting)
+    _connect(rank, size, meeting_file, meeting)
     try:
         yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
     except LostWorkerError as error:
@@ -253,10 +253,8 @@ def _connect(rank: int, size: int, file: str | None, meeting: timedelta) -> None
         if file:
             store = dist.FileStore(file, size)  # type: ignore[attr-defined]
         else:  # RANK and WORLD_SIZE may be left over: then nobody comes
-            store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=meeting))
-        dist.init_process_group(
-            backend, timeout=PATIENCE, store=store, rank=rank, world_size=size
-        )
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=meeting))
+        dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200].rstrip(". ")
         raise TrainingError(
