@@ -10,8 +10,9 @@ t the number of different w, each distribution smooths the one below, the model 
 
 The model and all p_k are mixed in the logarithm: p(w) is proportional to the product of p_k(w)^a_k.
 The exponents a depend on how many contexts were found, on whether the longest was always followed
-by the same token, and on how sure the model is. They are learnt while reading, by gradient descent
-(Adagrad): a block of tokens is scored, then they change. Counts are exact; everything that a token
+by the same token, on how sure the model is and, in a small vocabulary, on the token before. They
+are learnt while reading, by gradient descent (Adagrad): a block of tokens is scored, then they
+change. Counts are exact; everything that a token
 is scored by comes from before it, and its distribution over all V tokens sums to one.
 
 In a large vocabulary all tokens that followed none of a block's contexts share one entry, in which
@@ -22,7 +23,7 @@ Mahoney 2005, "Adaptive weighing of context models for lossless data compression
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,22 +37,24 @@ LARGE = 512
 """tokens in a vocabulary of which a block looks at some only"""
 SURENESS = 8
 """classes of how sure the model is"""
+COUNTED = 4096
+"""tokens counted at once"""
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How counts become probabilities; the defaults were chosen on tiny Shakespeare."""
+    """How counts become probabilities; the defaults were chosen on validation parts."""
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 12)
     """lengths of contexts in tokens"""
-    discount: float = 0.3
-    strength: float = 0.5
+    discount: float = 0.7
+    strength: float = 0.15
     """theta: how many counts the distribution below is worth"""
     rate: float = 0.03
     """step size of the exponents"""
     block: int = 32
     """tokens between two steps"""
-    own_weight: float = 0.5
+    own_weight: float = 0.4
     """exponent of the model at the start; those of the contexts share the rest"""
 
     @classmethod
@@ -78,12 +81,18 @@ class CountCache:
         self._tables: list[dict[bytes, int | dict[int, int]]] = [{} for _ in settings.orders]
         self._before = np.zeros(0, np.uint32)
         share = (1 - settings.own_weight) / contexts
-        shapes = (2 * contexts + 2, contexts + 1), (SURENESS, contexts + 1)
-        self._exponents = [np.full(shape, 0.0) for shape in shapes]
+        groups = [2 * contexts + 2, SURENESS] + [vocabulary + 1] * (vocabulary <= LARGE)
+        self._exponents = [np.full((size, contexts + 1), 0.0) for size in groups]
         self._exponents[0][:] = [settings.own_weight, *[share] * contexts]
-        self._squares = [np.full(shape, 0.01) for shape in shapes]
+        self._squares = [np.full((size, contexts + 1), 0.01) for size in groups]
         self._read = np.zeros(vocabulary)  # how often each token was read
         self._word_weight = [2.0, 100.0]  # of how often it was read: expected uses, of how many
+
+    def count(self, ids: Ids) -> None:
+        """Count a stream without scoring it, such as what the model was trained on."""
+        for begin in range(0, len(ids) - 1, COUNTED):
+            some = ids[begin : begin + COUNTED + 1]
+            self._count(some, self._scored(some[1:]))
 
     def nats(self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids) -> Floats:
         """-ln p of every id but the first; 0 for start ids and the excluded one.
@@ -102,7 +111,7 @@ class CountCache:
     def _block(self, log_p: Floats, ids: Ids) -> Floats:
         """The nats of one block; then its counts and its gradient are added."""
         targets = ids[1:]
-        scored = np.flatnonzero((targets < self.vocabulary) & (targets != self.excluded))
+        scored = self._scored(targets)
         nats, cells, tokens, counts = np.zeros(len(targets)), *self._count(ids, scored)
         if not len(scored):
             return nats
@@ -116,7 +125,9 @@ class CountCache:
         table = np.zeros(shape)
         table.reshape(-1)[cells * shape[2] + np.searchsorted(columns, tokens)] = counts
         features, found = self._features(table, base)
-        groups = found, self._sureness(log_p)
+        groups = [found, self._sureness(log_p)]
+        if self.vocabulary <= LARGE:
+            groups.append(np.minimum(ids[:-1][scored], self.vocabulary))
         p = self._mixed(features, groups)
         rows = np.arange(len(scored))
         own = p[rows, place]
@@ -124,6 +135,10 @@ class CountCache:
         nats[scored] = -np.log(own)
         self._learn(features, groups, p, place)
         return nats
+
+    def _scored(self, targets: Ids) -> Ids:
+        """The places of tokens that are neither start ids nor the excluded one."""
+        return np.flatnonzero((targets < self.vocabulary) & (targets != self.excluded))
 
     # -------------------------------------------------------------- counts
 
@@ -212,7 +227,7 @@ class CountCache:
         classes: Ids = np.minimum(SURENESS - 1, (-2 * np.log(other)).astype(np.int64))
         return classes
 
-    def _mixed(self, features: Floats, groups: tuple[Ids, ...]) -> Floats:
+    def _mixed(self, features: Floats, groups: Sequence[Ids]) -> Floats:
         """The product of the distributions to their exponents, normalised. Shapes: -> (n, C)."""
         pairs = zip(self._exponents, groups, strict=True)
         exponents: Floats = np.sum([e[group] for e, group in pairs], axis=0)  # (n, K + 1)
@@ -221,7 +236,7 @@ class CountCache:
         normalised: Floats = p / p.sum(1, keepdims=True)
         return normalised
 
-    def _learn(self, features: Floats, groups: tuple[Ids, ...], p: Floats, place: Ids) -> None:
+    def _learn(self, features: Floats, groups: Sequence[Ids], p: Floats, place: Ids) -> None:
         """One step of Adagrad down the nats of the block."""
         error = p.copy()
         error[np.arange(len(p)), place] -= 1

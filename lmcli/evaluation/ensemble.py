@@ -9,7 +9,7 @@ validation part of the first run's own text, by the models as they were trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ MOST_FITTED = 1 << 20
 """characters of the validation part that weights are fitted on: of a longer one a sample"""
 
 MOST_BEFORE = 1 << 18
-"""characters of it that a cache reads before the text"""
+"""characters of each part that a cache reads before the text: of a longer one a sample"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Ensemble:
     mixture: Mixture | None = None
     cache: CacheSettings | None = None
     adapt: AdaptSettings | None = None
-    before: Ids | None = None
-    """a stream that the cache has read before the text: the validation part"""
+    earlier: Mapping[str, Ids] = field(default_factory=dict)
+    """streams that the cache has read before the text: "train", "valid" or both"""
     rows: int | None = field(default=None, compare=False)
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
@@ -65,11 +65,13 @@ class Ensemble:
         vocabulary = self.models[0].vocabulary
         if self.cache is not None:
             cache = CountCache(vocabulary, self.cache, excluded)
-            if self.before is not None:
-                counter.expect(len(self.models) * len(self.before))
+            if "train" in self.earlier:  # which the models know too well to learn weights from it
+                cache.count(self.earlier["train"])
+            if "valid" in self.earlier:
+                valid = self.earlier["valid"]
+                counter.expect(len(self.models) * len(valid))
                 trained = replace(self, adapt=None)
-                earlier = trained.log_probabilities(self.before, excluded, counter)
-                cache.nats(earlier, self.before)
+                cache.nats(trained.log_probabilities(valid, excluded, counter), valid)
             return cache.nats(parts, ids).astype(np.float32)
         return _chosen(parts, ids, vocabulary)
 
@@ -117,7 +119,7 @@ class Ensemble:
         names = [str(run.path) for run in self.runs[1:]]
         said = [f"mixed with {' and '.join(names)}"] if names else []
         if self.cache:
-            begun = "" if self.before is None else ", begun on the validation part"
+            begun = ", begun on " + " and ".join(self.earlier) if self.earlier else ""
             said.append(f"with a cache of the held-out text read so far{begun}")
         if self.adapt:
             said.append("with weights adapted to the held-out text read so far")
@@ -136,7 +138,7 @@ class Ensemble:
         for name in self.adaptive:
             values[name] = getattr(self, name).to_json()
         if self.cache is not None:
-            values["cache"]["begun_on"] = None if self.before is None else "valid"
+            values["cache"]["begun_on"] = list(self.earlier)
         return values
 
 
@@ -148,12 +150,12 @@ def open_ensemble(
     device: str = "cpu",
     rows: int | None = None,
     on_progress: OnProgress = lambda event: None,
-    begin: bool = True,
+    begin: Sequence[str] = ("train", "valid"),
 ) -> Ensemble:
     """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError.
 
-    With `begin` a cache first reads the validation part of the run's own text, if it is there; what
-    is scored must hold nothing of it.
+    A cache first reads the parts of the run's own text that `begin` names, if they are there. What
+    is scored must hold nothing of them.
     """
     runs = [run, *mix]
     check_vocabularies(runs)
@@ -163,19 +165,20 @@ def open_ensemble(
         raise UsageError(what, "--cache counts the text that was read, over any model")
     mixture = fit_mixture(runs, models, rows, on_progress) if mix else None
     settings = CacheSettings.of(models[0].vocabulary) if cache else None
-    before = validation_stream(run, on_progress) if cache and begin else None
+    earlier = earlier_text(run, begin, on_progress) if cache and begin else {}
     adapting = AdaptSettings() if adapt else None
-    return Ensemble(runs, models, mixture, settings, adapting, before, rows)
+    return Ensemble(runs, models, mixture, settings, adapting, earlier, rows)
 
 
-def validation_stream(run: Run, on_progress: OnProgress) -> Ids | None:
-    """The ids of the validation part of a run's own text; None, with a remark, where it is gone."""
+def earlier_text(run: Run, parts: Sequence[str], on_progress: OnProgress) -> dict[str, Ids]:
+    """The ids of parts of a run's own text by name; none, with a remark, where it is gone."""
     try:
         corpus = reopen_corpus(run.record.corpus, run.path, (), on_progress)
     except TextError as error:
         on_progress(Message(f"the cache begins empty: {error.problem}"))
-        return None
-    return stream_of(run.tokenizer, corpus.valid.sample(MOST_BEFORE).documents)
+        return {}
+    samples = {name: getattr(corpus, name).sample(MOST_BEFORE) for name in parts}
+    return {name: stream_of(run.tokenizer, part.documents) for name, part in samples.items()}
 
 
 def stream_of(tokenizer: Tokenizer, documents: Sequence[str]) -> Ids:

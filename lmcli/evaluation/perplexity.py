@@ -51,6 +51,8 @@ from lmcli.settings import one_of, update
 from lmcli.tokenizers.base import Tokenizer, chunks_of
 
 Reset = Literal["never", "line", "document"]
+BEGIN_CACHE = {"test": ("train", "valid"), "valid": ("train",)}
+"""what a cache reads before a part of a run's own text; any other text may hold all of it"""
 LEVELS = ("summary", "line", "token")
 RESETS = ("never", "line", "document")
 
@@ -278,10 +280,10 @@ def evaluate_run(
     ensemble, told = None, split is not None or len(texts) > 0
     if mix or cache or adapt:
         part = split if told else default_part(run, lambda event: None)
-        apart = part == "test"  # from validation for certain, which a text of the caller's may hold
+        begin = BEGIN_CACHE.get(part or "", ())
         if mix and part == "valid":
             on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, apart)
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin)
     model = ensemble.models[0] if ensemble else run.model(device)
     if not told:
         split = default_part(run, on_progress)

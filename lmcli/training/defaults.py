@@ -133,6 +133,7 @@ class ProblemSize:
     tokens: int
     vocabulary: int
     seconds: float
+    """of the budget, in those of a machine on which the rules were found (machine_speed.py)"""
     length_ratio: float = 1.0
     """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
     there are too few to tell"""
@@ -140,9 +141,20 @@ class ProblemSize:
     """the LSTM's width where the user gave it"""
 
     @classmethod
-    def of(cls, ids: Ids, vocabulary: int, budget: Budget, width: int | None = None) -> ProblemSize:
-        """From a training part, a budget and the LSTM's width where it was given."""
-        seconds = ASSUMED_SECONDS if budget.minutes is None else 60 * budget.minutes
+    def of(
+        cls,
+        ids: Ids,
+        vocabulary: int,
+        budget: Budget,
+        width: int | None = None,
+        relative_speed: float = 1.0,
+    ) -> ProblemSize:
+        """From a training part, a budget and the LSTM's width where it was given.
+
+        A budget in minutes is worth more on a machine of a higher `relative_speed`.
+        """
+        minutes = budget.minutes
+        seconds = ASSUMED_SECONDS if minutes is None else 60 * minutes * relative_speed
         lengths = document_lengths(ids, vocabulary)
         length_ratio = 1.0
         if len(lengths) >= MANY_DOCUMENTS:

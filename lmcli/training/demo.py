@@ -44,7 +44,7 @@ from lmcli.report.progress import Message, OnProgress, Stage, without_notes
 from lmcli.report.result import Block, Passage, Reportable, Result
 from lmcli.settings import names, update
 from lmcli.training.comparison_folder import RESULT
-from lmcli.training.speed import minutes_to_read, tokens_per_second
+from lmcli.training.speed import minutes_to_read, training_speed
 from lmcli.training.sweep import Sweep, check_options, prepare, run_sweep
 from lmcli.training.trials import StoppedError
 
@@ -286,7 +286,7 @@ def minutes_needed(sweep: Sweep, on_progress: OnProgress) -> float:
         return 0.0
     on_progress(Stage("measuring the speed", 0, 0, ""))
     job = next((job for job in trained if job.arch == "lstm"), trained[-1])
-    speed = tokens_per_second(job)
+    speed = training_speed(job)
     needed = minutes_to_read(job, speed)
     reads = f"this machine trains the {job.arch} on {speed:,.0f} tokens a second"
     on_progress(Message(f"{reads}, and needs about {needed:.1f} min"))

@@ -52,6 +52,7 @@ from lmcli.training.defaults import (
     resolve_defaults,
 )
 from lmcli.training.distributed import SingleProcess
+from lmcli.training.machine_speed import relative_speed
 from lmcli.training.trainer import Progress, Trainer
 from lmcli.training.watch import Watch
 
@@ -209,14 +210,17 @@ def prepare_job(
     match: str = "params",
     width: int | None = None,
     workers: int = 1,
+    relative_speed: float = 1.0,
 ) -> Job:
     """Settings for one architecture on a text, every open one chosen.
 
     `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
+    `relative_speed` is that of this machine (machine_speed.py).
     """
     settings = update(MODELS.load(arch).Settings(), pairs)
     training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
-    scale = ProblemSize.of(tokenized.train, tokenized.tokenizer.size, budget, width)
+    size = tokenized.tokenizer.size
+    scale = ProblemSize.of(tokenized.train, size, budget, width, relative_speed)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
@@ -274,28 +278,43 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     check_pairs(pairs, [arch], tokenizer)
     load = LoadMeter()
     dataset = load_dataset(spec, tokenizer, pairs, on_progress)
-    seed, device = options["seed"], options["device"]
-    job = prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
-    takes_all_cores = job.training.threads is None and workers == 1 and job.device == "cpu"
-    if job.is_count_based or not takes_all_cores or "OMP_NUM_THREADS" in os.environ:
-        return job
-    return _leaving_cores(job, load.others(), on_progress)
+    seed, device = options["seed"], pick_device(options["device"])
+    if MODELS.load(arch).is_count_based:
+        return prepare_job(dataset, arch, pairs, budget, seed, device, workers=workers)
+    takes_all_cores = workers == 1 and device == "cpu" and "OMP_NUM_THREADS" not in os.environ
+    others = load.others() if takes_all_cores else 0.0
+    threads = threads_beside(others, len(available_cores())) if takes_all_cores else None
+    speed = 1.0  # several workers would measure several
+    if workers == 1 and budget.minutes is not None:
+        speed = relative_speed(device, threads)
+    job = prepare_job(
+        *(dataset, arch, pairs, budget, seed, device), workers=workers, relative_speed=speed
+    )
+    return _leaving_cores(job, others, on_progress)
 
 
 def _leaving_cores(job: Job, others: float, on_progress: OnProgress) -> Job:
-    """The job with a thread fewer for each core that other programs use.
-
-    A thread that shares its core with another program keeps all the rest waiting. The number is
-    recorded, so that a resumed training takes as many.
-    """
+    """The job with fewer threads where other programs use the cores, unless their number is set."""
     cores = len(available_cores())
-    busy = math.floor(others + 0.25)  # most of a core, or it may be a program that only starts
-    if not busy:
+    threads = threads_beside(others, cores)
+    if threads == cores or job.training.threads is not None:
         return job
-    threads = max(1, cores - busy)
     of = f"{threads} of {cores} threads"
     on_progress(Message(f"other programs use {others:.1f} of {cores} cores: training with {of}"))
     return replace(job, training=replace(job.training, threads=threads))
+
+
+def threads_beside(others: float, cores: int) -> int:
+    """A thread fewer for each core that other programs use.
+
+    A thread that shares its core with another program keeps all the rest waiting. The number is
+    recorded, so that a resumed training takes as many.
+
+    >>> threads_beside(0.6, 4), threads_beside(0.8, 4), threads_beside(9, 4)
+    (4, 3, 1)
+    """
+    busy = math.floor(others + 0.25)  # most of a core, or it may be a program that only starts
+    return max(1, cores - busy)
 
 
 def corpus_spec(options: Mapping[str, Any]) -> CorpusSpec:

@@ -7,30 +7,23 @@ minutes that the task needs.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from lmcli.training.defaults import Budget
 from lmcli.training.job import Job
+from lmcli.training.machine_speed import tokens_per_second
 
-MEASURED, WARM_UP = 1.5, 3
-"""seconds of training that are timed, and the steps before them"""
+MEASURED = 1.5
+"""seconds of training that are timed"""
 DOCUMENTS = 30_000
 """documents that an LSTM is given: 27,000 gave 100 % after 200 words, 16,000 gave 94 %"""
 
 
-def tokens_per_second(job: Job) -> float:
+def training_speed(job: Job) -> float:
     """Tokens a second of this training; it is begun and dropped."""
     budget, training = Budget(steps=10**6), replace(job.training, validations=1)
     trainer = replace(job, budget=budget, training=training).trainer()
-    steps = trainer.run()
-    for _ in range(WARM_UP):
-        next(steps)
-    began, tokens = time.perf_counter(), trainer.tokens
-    for _ in steps:
-        if time.perf_counter() - began >= MEASURED:
-            break
-    return (trainer.tokens - tokens) / (time.perf_counter() - began)
+    return tokens_per_second(trainer, MEASURED)
 
 
 def minutes_to_read(job: Job, speed: float) -> float:

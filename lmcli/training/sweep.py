@@ -23,11 +23,19 @@ from lmcli.registry import MODELS
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Stage
 from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
+from lmcli.system import available_cores, pick_device
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import MATCHES, Budget, TrainingSettings, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
-from lmcli.training.trials import Trial, run_trials, share_cores, sharing_cores
+from lmcli.training.machine_speed import relative_speed
+from lmcli.training.trials import (
+    Trial,
+    run_trials,
+    share_cores,
+    sharing_cores,
+    trainings_side_by_side,
+)
 from lmcli.write_lock import locked
 
 # ------------------------------------------------------------------ what is trained
@@ -71,6 +79,7 @@ def _trials(
     specs: Iterable[TrialSpec],
     budget: Budget,
     options: Mapping[str, Any],
+    relative_speed: float,
 ) -> list[Trial]:
     """A trial for each row and seed, by the dataset of each seed.
 
@@ -88,7 +97,10 @@ def _trials(
         counted = set[int]()
         for seed, dataset in datasets.items():
             device = options["device"]
-            job = prepare_job(dataset, spec.arch, own, budget, seed, device, match, width)
+            job = prepare_job(
+                *(dataset, spec.arch, own, budget, seed, device, match, width),
+                relative_speed=relative_speed,
+            )
             if job.is_count_based and dataset.spec.rotation in counted:
                 continue
             counted.add(dataset.spec.rotation)
@@ -100,6 +112,18 @@ def _trials(
             ends_early = options.get("stop_when_recalled", False)
             made.append(Trial(name, job, path, search, ends_early))
     return made
+
+
+def _relative_speed(
+    specs: Sequence[TrialSpec], budget: Budget, options: Mapping[str, Any]
+) -> float:
+    """That of this machine for one of the trainings, which share its cores."""
+    trained = sum(not MODELS.load(spec.arch).is_count_based for spec in specs) * options["seeds"]
+    if budget.minutes is None or not trained:
+        return 1.0
+    device = pick_device(options["device"])
+    jobs = trainings_side_by_side(trained, options["jobs"], device)
+    return relative_speed(device, max(1, len(available_cores()) // jobs) if jobs > 1 else None)
 
 
 def lstm_width(options: Mapping[str, Any]) -> int | None:
@@ -224,7 +248,8 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     rotations = list(dict.fromkeys([*of_seed.values(), *others]))
     loaded = load_datasets(spec, rotations, options["tokenizer"], pairs, on_progress)
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
-    trials, jobs = sharing_cores(_trials(datasets, specs, budget, options), options["jobs"])
+    speed = _relative_speed(specs, budget, options)
+    trials, jobs = sharing_cores(_trials(datasets, specs, budget, options, speed), options["jobs"])
     width = lstm_width(options)
     force = options["force"]
     return Sweep(

@@ -28,17 +28,16 @@ def test_a_cache_is_named_and_scores_every_token_once(lmcli, trained, run):
     assert sum(i["nats"] for i in items) == pytest.approx(cached["nats"], rel=1e-6)
 
 
-def test_a_cache_is_begun_on_the_validation_part_and_never_on_what_is_scored(
-    lmcli, trained, tmp_path
-):
+def test_a_cache_is_begun_on_the_parts_before_and_never_on_what_is_scored(lmcli, trained, tmp_path):
     def begun(*args):
         return lmcli("eval", *args, "--cache", "--json").json["cache"]["begun_on"]
 
-    assert begun(trained / "char") == "valid"
-    assert begun(trained / "char", "--split", "test") == "valid"
-    assert begun(trained / "char", "--split", "valid") is None
+    assert begun(trained / "char") == ["train", "valid"]
+    assert begun(trained / "char", "--split", "test") == ["train", "valid"]
+    assert begun(trained / "char", "--split", "valid") == ["train"]
+    assert begun(trained / "char", "--split", "train") == []
     (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
-    assert begun(trained / "char", "other.txt") is None
+    assert begun(trained / "char", "other.txt") == []
 
 
 def test_a_cache_has_not_read_a_validation_text_that_is_named_again(lmcli, sentences, tmp_path):
@@ -51,9 +50,9 @@ def test_a_cache_has_not_read_a_validation_text_that_is_named_again(lmcli, sente
         lmcli("eval", "run", *text, "--cache", "--json").json["nats"]
         for text in (["valid.txt"], ["copy.txt"], ["--split", "valid"], [])
     ]
-    assert costs == pytest.approx([costs[0]] * 4, rel=1e-6)
+    assert costs == pytest.approx([costs[0]] * 2 + [costs[2]] * 2, rel=1e-6)
     plain = lmcli("eval", "run", "valid.txt", "--json").json["nats"]
-    assert costs[0] > 0.8 * plain  # 0.1 of it where the cache has read the same text before
+    assert min(costs) > 0.8 * plain  # 0.1 of it where the cache has read the same text before
 
 
 def test_weights_that_were_fitted_on_what_is_scored_are_warned_of(lmcli, trained):

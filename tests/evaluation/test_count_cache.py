@@ -2,10 +2,12 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lmcli.evaluation import count_cache
 from lmcli.evaluation.count_cache import CacheSettings, CountCache
 
 SMALL = CacheSettings(orders=(1, 2, 4), block=7)
@@ -26,7 +28,7 @@ def naive(ids, log_p, settings, excluded):
     """One token at a time, one exponent at a time; the exponents step after each block."""
     orders, V = settings.orders, log_p.shape[1]
     share = (1 - settings.own_weight) / len(orders)
-    exponents = {"depth": {}, "sure": {}}
+    exponents = {"depth": {}, "sure": {}, "last": {}}
     counts = {order: {} for order in orders}
     nats, pending = [], []
 
@@ -73,9 +75,11 @@ def naive(ids, log_p, settings, excluded):
         keys = {
             "depth": (depth, sure),
             "sure": min(7, int(-2 * math.log(min(1, max(1e-4, 1 - top))))),
+            "last": int(ids[i]),
         }
-        pairs = zip(group("depth", keys["depth"]), group("sure", keys["sure"]), strict=True)
-        powers = [a[0] + b[0] for a, b in pairs]
+        powers = [
+            sum(e[0] for e in es) for es in zip(*map(group, keys, keys.values()), strict=True)
+        ]
         weights = {
             w: math.prod(f[w] ** a for f, a in zip(features, powers, strict=True)) for w in tokens
         }
@@ -95,6 +99,16 @@ def test_the_nats_are_those_of_a_naive_loop(excluded):
     found = CountCache(6, SMALL, excluded).nats([log_p], ids)
     assert found == pytest.approx(naive(ids, log_p, SMALL, excluded), abs=1e-9)
     assert found[ids[1:] == 6].tolist() == [0.0] * 2
+
+
+def test_what_is_counted_unscored_is_what_a_naive_loop_has_read(monkeypatch):
+    monkeypatch.setattr(count_cache, "COUNTED", 7)
+    ids, log_p = text(80, 6)
+    settings = replace(SMALL, block=1000)  # the exponents stay as they are
+    cache = CountCache(6, settings)
+    cache.count(ids[:41])
+    found = cache.nats([log_p[40:]], ids[40:])
+    assert found == pytest.approx(naive(ids, log_p, settings, None)[40:], abs=1e-9)
 
 
 @pytest.mark.parametrize(("vocabulary", "length", "places"), [(9, 300, 200), (530, 200, 6)])

@@ -63,7 +63,7 @@ def test_minutes_follow_what_the_machine_needs_and_given_ones_stay(needed, given
 def test_the_speed_of_the_lstm_says_how_long_it_takes(monkeypatch):
     """30,000 documents of 60 tokens are 1.8 million tokens."""
     asked, events = [], []
-    monkeypatch.setattr(demo, "tokens_per_second", lambda job: asked.append(job.arch) or 60_000)
+    monkeypatch.setattr(demo, "training_speed", lambda job: asked.append(job.arch) or 60_000)
     corpus = SimpleNamespace(train=SimpleNamespace(documents=range(500)))
     data = SimpleNamespace(corpus=corpus, tokenized=SimpleNamespace(train=range(60 * 500)))
 

@@ -1,0 +1,62 @@
+"""How fast this machine trains, measured in ten updates.
+
+**In:** a device, and the threads that a training will have.
+**Out:** `relative_speed`: how much more, or less, a minute of training is worth here than on the
+machines on which the rules of defaults.py were found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import cache
+
+import numpy as np
+import torch
+
+from lmcli.models.lstm import LSTM, LSTMSettings
+from lmcli.training.defaults import Budget, TrainingSettings
+from lmcli.training.trainer import Trainer
+
+REFERENCE = 1.35e5
+"""tokens a second of an LSTM of width 256 where the rules were found: two cores with bf16, of which
+one thread made 102,000 and two made 170,000 to 181,000"""
+VOCABULARY, UPDATES, SECONDS = 64, 10, 0.5
+"""of what is measured; a slow machine makes fewer updates"""
+
+
+@cache
+def relative_speed(device: str, threads: int | None = None) -> float:
+    """The speed of this machine over that of the rules', rounded; measured once a process."""
+    settings = TrainingSettings(batch=16, truncation=64, validations=1, threads=threads)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 50_000).astype(np.int64)
+    with torch.random.fork_rng(devices=[]):
+        model = LSTM(VOCABULARY, LSTMSettings(hidden=256, embedding=64, dropout=0.0))
+        trainer = Trainer(model, ids, ids[:2], settings, Budget(steps=10**6), device=device)
+        measured = tokens_per_second(trainer, SECONDS, UPDATES)
+    return nearest_power_of_two(measured / REFERENCE)
+
+
+def nearest_power_of_two(ratio: float) -> float:
+    """So that the noise of a measurement hardly ever changes what a training is given.
+
+    >>> nearest_power_of_two(1.3), nearest_power_of_two(0.45), nearest_power_of_two(7.0)
+    (1.0, 0.5, 8.0)
+    """
+    return float(2.0 ** round(math.log2(ratio)))
+
+
+def tokens_per_second(trainer: Trainer, seconds: float, updates: int | None = None) -> float:
+    """The median speed of updates, for so many seconds or updates after the first; at least one."""
+    speeds = list[float]()
+    began = last = time.perf_counter()
+    tokens = 0
+    for number, _ in enumerate(trainer.run()):
+        trainer.sync_losses()  # a GPU may still be computing
+        now = time.perf_counter()
+        if number:  # the first loads the kernels
+            speeds.append((trainer.tokens - tokens) / (now - last))
+        if speeds and (len(speeds) == updates or now - began >= seconds):
+            break
+        tokens, last = trainer.tokens, now
+    return float(np.median(speeds))
