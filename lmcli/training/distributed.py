@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from lmcli.data.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
@@ -247,6 +246,8 @@ def joined(
 
 
 def _connect(rank: int, size: int, file: str | None, meeting: timedelta) -> None:
+    from torch.distributed.rendezvous import rendezvous
+
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     try:
