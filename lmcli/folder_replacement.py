@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmcli.errors import StorageError
-from lmcli.storage import new_folder, storage, sync_folder
+from lmcli.storage import new_folder, replace, storage, sync_folder
 from lmcli.write_lock import is_own, locked
 
 
@@ -84,11 +84,11 @@ def restore(path: Path) -> None:
         if path.exists() or not old.is_dir():
             return
         if is_own(place):
-            old.replace(place)
+            replace(old, place)
         else:
             with locked(place):
                 if not place.exists():
-                    old.replace(place)
+                    replace(old, place)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -101,7 +101,7 @@ def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
     done: list[tuple[Path, Path]] = []
 
     def move(source: Path, target: Path) -> None:
-        source.replace(target)
+        replace(source, target)
         done.append((source, target))
         sync_folder(target.parent)
 
@@ -114,7 +114,7 @@ def _swap(path: Path, new: Path, old: Path, names: Collection[str]) -> None:
     except BaseException:
         for source, target in reversed(done):
             with suppress(OSError):
-                target.replace(source)
+                replace(target, source)
         raise
 
 
@@ -122,6 +122,6 @@ def _settle(path: Path, old: Path, names: Collection[str]) -> None:
     """Finish a swap whose process was killed after the second rename."""
     for file in _others(old, names):
         if not (path / file.name).exists():
-            file.replace(path / file.name)
+            replace(file, path / file.name)
     remove(old, names)
     old.rmdir()

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,12 +61,27 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 temporary[path] = _new_file(path, content)
         for path in contents:
             with storage(path):
-                temporary[path].replace(path)
+                replace(temporary[path], path)
                 sync_folder(path.parent)
     finally:
         for file in temporary.values():
             with suppress(OSError):
                 file.unlink(missing_ok=True)
+
+
+WAITS = (0.05, 0.1, 0.2, 0.3, 0.3)
+"""seconds before a rename is tried again on Windows"""
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename; Windows refuses it while another process, such as a virus scanner, reads the file."""
+    for seconds in WAITS if os.name == "nt" else ():
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    source.replace(target)
 
 
 def _new_file(path: Path, content: bytes) -> Path:

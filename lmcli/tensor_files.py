@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,25 +32,33 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, An
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_tensors` wrote; anything else is a RunError."""
-    return _read(path, "pt")
+    from safetensors.torch import load
+
+    return _read(path, load)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """The same as NumPy arrays, without torch; bfloat16, which NumPy lacks, is a RunError."""
-    return _read(path, "numpy")
+    from safetensors.numpy import load
+
+    return _read(path, load)
 
 
-def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+def _read(
+    path: Path, load: Callable[[bytes], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Not through a map of the file: what is mapped ends the process once the file is shorter."""
+    from safetensors import SafetensorError
 
     with reading(path):
         check_regular(path)
+        data = path.read_bytes()
         try:
-            with safe_open(path, framework=framework) as file:
-                header = json.loads((file.metadata() or {})["lmcli"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = load(data)
         except SafetensorError as error:
             raise ValueError(error) from None
+        begins = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads((json.loads(data[8:begins]).get("__metadata__") or {})["lmcli"])
         check_format(path, int(header["format"]))
         about: dict[str, Any] = json.loads(header["about"])
         if header["checksum"] != _digest(tensors, header["about"]):

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -64,6 +67,23 @@ def test_tensors_are_read_as_arrays_too(tmp_path, kind):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.numpy().dtype
         assert np.array_equal(found[name], tensor.numpy())
+
+
+@pytest.mark.parametrize("reads", ["read_tensors", "read_arrays"])
+def test_tensors_stay_as_they_were_read_whatever_becomes_of_the_file(tmp_path, reads):
+    """In a process of its own: reading a mapped file that is shorter ends it by SIGBUS."""
+    write_tensors(tmp_path / "t", {"ones": torch.ones(1_000_000)}, {})
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from lmcli import tensor_files\n"
+        f"tensors, _ = tensor_files.{reads}(Path(sys.argv[1]))\n"
+        "os.truncate(sys.argv[1], 0)\n"
+        "assert float(tensors['ones'].sum()) == 1_000_000\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "t")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -147,3 +167,55 @@ def test_only_empty_folders_go_after_a_failure(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "runs" / "theirs"):
         raise ZeroDivisionError
     assert [*tmp_path.rglob("*")] == [tmp_path / "runs", tmp_path / "runs" / "theirs"]
+
+
+# ------------------------------------------------------------------ Windows
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """``refusing(2)``: the first two renames fail as on Windows; a list of all attempts."""
+
+    def begin(refused):
+        attempts, rename = [], os.replace
+
+        def replace(*paths):
+            attempts.append(time.monotonic())
+            if len(attempts) <= refused:
+                raise PermissionError(errno.EACCES, "Access is denied")
+            rename(*paths)
+
+        monkeypatch.setattr(os, "replace", replace)
+        return attempts
+
+    return begin
+
+
+def test_on_windows_a_file_that_another_process_reads_is_replaced_when_it_is_free(
+    tmp_path, monkeypatch, refusing
+):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    attempts = refusing(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        write_bytes(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert len(attempts) == 3
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("system", "least", "most"), [("nt", 0.5, 5.0), ("posix", 0.0, 0.4)])
+def test_a_file_that_is_never_free_is_an_error_after_a_second_on_windows_and_at_once_elsewhere(
+    tmp_path, monkeypatch, refusing, system, least, most
+):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    attempts = refusing(100)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        with pytest.raises(StorageError, match="cannot write"):
+            write_bytes(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert least <= attempts[-1] - attempts[0] <= most
+    assert (len(attempts) > 1) == (system == "nt")

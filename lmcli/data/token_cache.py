@@ -2,8 +2,11 @@
 
 **In:** a `Corpus`, a tokenizer's name and settings, a cache folder or None.
 **Out:** the tokenizer, trained on the training part, and an array of ids for each part: its
-documents end to end, each after a start id. From the cache the arrays are memory-mapped.
+documents end to end, each after a start id. Small ones are in memory, others memory-mapped.
 Text is read and ids are written some at a time, so that both may be larger than the memory.
+
+A mapped file that another program shortens, or that the disk no longer gives, ends the process by
+SIGBUS. So only arrays larger than `Limits.memory` are mapped.
 
 The cache is keyed by content, never by path: edit a text, and its ids are made anew.
 """
@@ -58,7 +61,7 @@ class TokenizedCorpus:
     test: Ids | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the same files."""
+        """Another process maps the same files; arrays in memory are sent."""
         arrays = [
             (ids.filename, ids.dtype) if isinstance(ids, np.memmap) and ids.filename else ids
             for ids in (self.train, self.valid, self.test)
@@ -95,14 +98,15 @@ def tokenize_corpus(
     are few, else in a temporary file.
     """
     entry = cache and cache / "encoded" / _key(corpus, tokenizer_name, settings)
-    if entry and (cached := _load(entry, tokenizer_name)):
+    memory = (limits or Limits()).memory
+    if entry and (cached := _load(entry, tokenizer_name, memory)):
         return cached
     counter, train = ProgressCounter(on_progress), corpus.train
     counter.begin("vocabulary", train.chars)
     cls: type[Tokenizer] = TOKENIZERS.load(tokenizer_name)
     tokenizer = cls.train(_CountedDocuments(train.documents, counter), settings)
     saved = entry and _save(entry, corpus, tokenizer, counter)
-    if entry and saved and (cached := _load(entry, tokenizer_name)):
+    if entry and saved and (cached := _load(entry, tokenizer_name, memory)):
         return cached
     return encode_corpus(corpus, tokenizer, on_progress, limits)
 
@@ -233,7 +237,7 @@ def _put(new: Path, entry: Path, tokenizer_name: str, aside: Path) -> None:
     try:
         new.rename(entry)
     except OSError:
-        if _load(entry, tokenizer_name):
+        if _load(entry, tokenizer_name, 0):
             return
         with suppress(FileNotFoundError):
             entry.rename(aside)  # a damaged one
@@ -275,15 +279,16 @@ def _write(path: Path, parts: Iterable[Ids]) -> int:
     return checksum
 
 
-def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
-    """A cache entry, or None where there is none or it is damaged."""
+def _load(entry: Path, tokenizer_name: str, memory: int) -> TokenizedCorpus | None:
+    """A cache entry, or None where there is none or it is damaged; arrays up to `memory` bytes
+    are read, others mapped."""
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
         if zlib.crc32(about["tokenizer"].encode()) != about["tokenizer_checksum"]:
             return None
         tokenizer = TOKENIZERS.load(tokenizer_name).from_json(json.loads(about["tokenizer"]))
         ids = {
-            name: _map(entry / f"{name}.ids", smallest_dtype(tokenizer), checksum)
+            name: _read(entry / f"{name}.ids", smallest_dtype(tokenizer), checksum, memory)
             for name, checksum in about["checksums"].items()
         }
         with suppress(OSError):
@@ -293,11 +298,18 @@ def _load(entry: Path, tokenizer_name: str) -> TokenizedCorpus | None:
         return None
 
 
-def _map(path: Path, dtype: np.dtype[Any], expected: int) -> Ids:
-    checksum = 0
+def _read(path: Path, dtype: np.dtype[Any], expected: int, memory: int) -> Ids:
+    """The ids in a file, or a ValueError if it has another checksum."""
+    ids, checksum, size = None, 0, 0
     with path.open("rb") as file:  # not through the map: what is read there stays in memory
+        if os.fstat(file.fileno()).st_size <= memory:
+            ids = np.fromfile(file, dtype)
+            checksum = zlib.crc32(ids.data)
         while data := file.read(_STEP):
             checksum = zlib.crc32(data, checksum)
+            size += len(data)
     if checksum != expected:
         raise ValueError("the checksum differs")
-    return np.memmap(path, dtype, "r")
+    if ids is not None:
+        return ids
+    return np.memmap(path, dtype, "r", shape=(size // dtype.itemsize,))  # an error if it is shorter

@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,8 @@ from lmcli.system import world_size
 
 PATIENCE = timedelta(hours=1)
 """how long a process waits for one that is alive: the main one may be reading a large text"""
+MEETING = timedelta(minutes=5)
+"""how long the processes of a launcher may take to find each other"""
 RESUME = "lmcli train --resume -o RUN goes on from the last checkpoint"
 
 
@@ -221,19 +222,21 @@ class ProcessGroup(SingleProcess):
 
 @contextmanager
 def joined(
-    rendezvous: str | None = None, hint: Callable[[], str] = lambda: RESUME
+    meeting_file: str | None = None,
+    hint: Callable[[], str] = lambda: RESUME,
+    meeting: timedelta = MEETING,
 ) -> Iterator[SingleProcess]:
     """Within, this process is connected to the others that a launcher has started, if any.
 
-    They find each other by the file `rendezvous`, or as the environment says. `hint` says what to
-    do when one is lost.
+    They find each other by the file `meeting_file`, or as the environment says, within the time
+    `meeting`. `hint` says what to do when one is lost.
     """
     size = world_size(os.environ)
     if size == 1:
         yield SingleProcess()
         return
     rank = int(os.environ["RANK"])
-    _connect(rank, size, rendezvous)
+    _connect(rank, size, meeting_file, meeting)
     try:
         yield ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
     except LostWorkerError as error:
@@ -242,21 +245,34 @@ def joined(
         dist.destroy_process_group()
 
 
-def _connect(rank: int, size: int, rendezvous: str | None) -> None:
+def _connect(rank: int, size: int, file: str | None, meeting: timedelta) -> None:
+    from torch.distributed.rendezvous import rendezvous
+
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     try:
-        given: dict[str, Any] = {}  # else all comes from the environment
-        if rendezvous:
-            store = dist.FileStore(rendezvous, size)  # type: ignore[attr-defined]
-            given = {"store": store, "rank": rank, "world_size": size}
-        dist.init_process_group(backend, timeout=PATIENCE, **given)
+        if file:
+            store = dist.FileStore(file, size)  # type: ignore[attr-defined]
+        else:  # RANK and WORLD_SIZE may be left over: then nobody comes
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=meeting))
+        dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = str(error).partition("\n")[0][:200].rstrip(". ")
         raise TrainingError(
             f"worker {rank + 1} of {size} cannot reach the others: {reason}",
-            "MASTER_ADDR and MASTER_PORT must be the same and within reach for all",
+            "unset RANK and WORLD_SIZE to train with one process; for several, MASTER_ADDR and "
+            "MASTER_PORT must be the same and within reach for all",
         ) from None
+
+
+def describe_wait() -> str:
+    """Whom the main process of a launcher waits for, and who says so."""
+    size = world_size(os.environ)
+    place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    return (
+        f"worker 1 of {size}, as RANK and WORLD_SIZE say: waits for the others at {place}, "
+        f"{MEETING.seconds // 60} min at most; 'unset RANK WORLD_SIZE' to train with one process"
+    )
 
 
 @contextmanager

@@ -116,12 +116,14 @@ def _train(
     from lmcli.evaluation.score import warn_of_unknown
     from lmcli.evaluation.trial_result import score_parts
     from lmcli.training.checkpoint import save_result
-    from lmcli.training.distributed import joined
+    from lmcli.training.distributed import describe_wait, joined
     from lmcli.training.hybrid_gain import measure_gain
     from lmcli.training.job import new_job, resumed_job, train_run
     from lmcli.training.watch import Watch
 
     path, going_on = Path(options["output"]), bool(options["resume"])
+    if world_size(os.environ) > 1 and rendezvous is None and os.environ["RANK"] == "0":
+        on_progress(Message(describe_wait()))
     with ExitStack() as held:
         with joined(rendezvous, lambda: _resume_hint(path)) as group:
             held.enter_context(_writing(path, group.is_main))

@@ -12,6 +12,7 @@ from crash_states import Recording, build
 
 from lmcli import api
 from lmcli.data.corpus import CorpusSpec, load_corpus
+from lmcli.data.text import Limits
 from lmcli.data.token_cache import encode_corpus, tokenize_corpus
 from lmcli.errors import RunError
 from lmcli.generation.numpy_models.base import open_numpy_model
@@ -338,8 +339,10 @@ def test_a_cache_gives_the_right_ids_whatever_was_cut_off(base, tmp_path, amount
     for number, state in enumerate(states):
         build(state, tmp_path / str(number))
         for _ in range(2):
-            found = tokenize_corpus(corpus, "char", settings, tmp_path / str(number))
+            place, mapped = tmp_path / str(number), Limits(memory=0)
+            found = tokenize_corpus(corpus, "char", settings, place, limits=mapped)
             assert isinstance(found.train, np.memmap)
+            assert found.train.filename is not None  # of the cache
             for name in ("train", "valid", "test"):
                 assert np.array_equal(getattr(found, name), getattr(right, name))
     assert len(states) >= 40

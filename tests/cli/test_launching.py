@@ -143,6 +143,20 @@ def test_a_worker_of_torchrun_takes_no_other_number(lmcli, monkeypatch):
     lmcli("train", "my.txt", *TWO).failed("--workers 2", "4 workers", code=2)
 
 
+def test_variables_of_a_launcher_that_are_left_over_say_who_is_waited_for(place, start):
+    left = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    left["MASTER_PORT"] = str(free_port())
+    words = ("train", "my.txt", "--steps", "2", "-o", place / "never")
+    process = start(*words, cwd=place, env=left, stderr=subprocess.PIPE)
+    try:
+        said = process.stderr.readline().decode()
+    finally:
+        process.kill()
+        process.communicate()
+    for part in ("worker 1 of 2", f"127.0.0.1:{left['MASTER_PORT']}", "unset RANK WORLD_SIZE"):
+        assert part in said
+
+
 def test_a_launcher_with_one_worker_is_a_training_alone(lmcli, my_text, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")

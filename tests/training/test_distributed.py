@@ -1,5 +1,9 @@
 """Several workers: shares that make up the whole, gradients of the batch, decisions of one."""
 
+import socket
+import time
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,7 +12,7 @@ from torch import nn
 from lmcli.data.batches import IGNORED, Batch
 from lmcli.errors import LostWorkerError, TrainingError
 from lmcli.system import world_size
-from lmcli.training.distributed import ProcessGroup, SingleProcess, contact, joined
+from lmcli.training.distributed import MEETING, ProcessGroup, SingleProcess, contact, joined
 
 ROWS = 6
 
@@ -157,6 +161,26 @@ def test_one_process_alone_has_nobody_to_ask():
         part = torch.arange(3)
         assert alone.gather({"a": part})["a"] is part
         assert alone.shard(part) is part
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_others_that_never_come_are_waited_for_no_longer_than_a_meeting_may_take(monkeypatch, rank):
+    """As in a container in which a launcher's variables are left over."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    left = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in left.items():
+        monkeypatch.setenv(name, str(value))
+    began = time.monotonic()
+    with (
+        pytest.raises(TrainingError, match=f"worker {rank + 1} of 2 cannot reach") as raised,
+        joined(meeting=timedelta(seconds=1)),
+    ):
+        pass
+    assert time.monotonic() - began < 20
+    assert "unset RANK and WORLD_SIZE" in raised.value.hint
+    assert timedelta(minutes=10) >= MEETING
 
 
 @pytest.fixture
