@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.models.base import State, chrono_init_
-from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentSettings
+from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentWeightSettings
 from lmcli.models.layers.recurrent_kernels import GRUScan
 from lmcli.settings import setting
 
 
 @dataclass(frozen=True)
-class GRUSettings(RecurrentSettings):
+class GRUSettings(RecurrentWeightSettings):
     """Settings of the GRU."""
 
     chrono: float | None = setting(None, CHRONO_ABOUT, least=3, most=1e9, unset="none")
@@ -54,7 +54,7 @@ class GRULayer(Layer):
             inputs = inputs + is_start.unsqueeze(-1) * self.closing
         bf16 = torch.is_autocast_enabled("cpu")
         y: Tensor = GRUScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.recurrent_weight, self.candidate_bias, bf16
+            inputs, state[0], self.dropped_weight(), self.candidate_bias, bf16
         )
         return y, (y[-1],)
 
@@ -63,7 +63,7 @@ class GRULayer(Layer):
         x = torch.cat([x, column], dim=-1)  # (T, B, E + 1)
         weight = torch.cat([self.input_weight, self.closing.unsqueeze(-1)], dim=1)
         inner = torch.cat([self.bias.new_zeros(2 * self.hidden), self.candidate_bias])
-        weights = [weight, self.recurrent_weight, self.bias, inner]
+        weights = [weight, self.dropped_weight(), self.bias, inner]
         train = self.training and torch.is_grad_enabled()
         y, h = torch.gru(x, state[0].unsqueeze(0), weights, True, 1, 0.0, train, False, False)
         return y, (h[0],)

@@ -33,7 +33,13 @@ from torch.nn import functional as F
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder, State, chrono_init_
 from lmcli.models.layers.local_attention import OutputAttention
-from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.layers.recurrent import (
+    CHRONO_ABOUT,
+    Layer,
+    Recurrent,
+    RecurrentWeightSettings,
+    forget,
+)
 from lmcli.models.layers.recurrent_kernels import LSTMScan
 from lmcli.settings import setting
 
@@ -41,7 +47,7 @@ FEW_ROWS = 8
 
 
 @dataclass(frozen=True)
-class LSTMSettings(RecurrentSettings):
+class LSTMSettings(RecurrentWeightSettings):
     """Settings of the LSTM."""
 
     forget_bias: float = setting(1.0, "initial bias of the forget gate", least=-20, most=20)
@@ -113,7 +119,7 @@ class LSTMLayer(Layer):
         if is_start.any():
             x = torch.cat([x, is_start.unsqueeze(-1).to(x.dtype)], dim=-1)  # (T, B, E + 1)
             weight = torch.cat([weight, self.closing.unsqueeze(-1)], dim=1)
-        weights = [weight, self.recurrent_weight, self.bias, self.no_bias]
+        weights = [weight, self.dropped_weight(), self.bias, self.no_bias]
         before = [part.unsqueeze(0) for part in state]  # (1, B, H)
         train = self.training and torch.is_grad_enabled()
         y, h, c = torch.lstm(x, before, weights, True, 1, 0.0, train, False, False)
@@ -126,7 +132,7 @@ class LSTMLayer(Layer):
         bf16 = torch.is_autocast_enabled(x.device.type)
         peepholes = self.recurrent_peepholes
         y, c = LSTMScan.apply(  # type: ignore[no-untyped-call]
-            inputs, *state, self.recurrent_weight, peepholes, stay, self.forget_mode, bf16
+            inputs, *state, self.dropped_weight(), peepholes, stay, self.forget_mode, bf16
         )
         return y, (y[-1], c)
 

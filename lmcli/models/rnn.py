@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.models.base import State, draw
-from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentSettings, forget
+from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentWeightSettings, forget
 from lmcli.models.layers.recurrent_kernels import ElmanScan
 from lmcli.settings import setting
 
 
 @dataclass(frozen=True)
-class RNNSettings(RecurrentSettings):
+class RNNSettings(RecurrentWeightSettings):
     """Settings of the simple RNN."""
 
     activation: Literal["tanh", "relu"] = setting("tanh", "the function f")
@@ -50,7 +50,7 @@ class RNNLayer(Layer):
         bf16 = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
         y: Tensor = ElmanScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.recurrent_weight, keep, activation, bf16
+            inputs, state[0], self.dropped_weight(), keep, activation, bf16
         )
         return y, (y[-1],)
 

@@ -216,7 +216,19 @@ def dropout(scale: ProblemSize) -> float:
     """
     if scale.has_varied_lengths:
         return _step(scale.expected_epochs, [(12, 0.0), (24, 0.3), (60, 0.5)], 0.6)
-    return _step(scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.2), (60, 0.3)], 0.4)
+    return _step(scale.expected_epochs, [(12, 0.0), (24, 0.1), (32, 0.3)], 0.5)
+
+
+def weight_drop(scale: ProblemSize) -> float:
+    """Dropout of recurrent weights, where a text of documents of like lengths is read often.
+
+    200 kB of Pride and Prejudice read 45 times, LSTM of width 256, nats/char on the test part:
+    dropout 0.3 1.369, 0.5 1.355; with weight_drop 0.3 as well 1.312 (one run each). Read 9 times,
+    tiny Shakespeare lost 0.006 by it.
+    """
+    if scale.has_varied_lengths:
+        return 0.0
+    return _step(scale.expected_epochs, [(24, 0.0), (32, 0.2)], 0.3)
 
 
 def embedding(scale: ProblemSize) -> int:
@@ -249,7 +261,7 @@ def most_epochs(scale: ProblemSize) -> float:
     """After how many passes a budget in minutes ends: by then a small text is memorised."""
     batch, truncation = shape(scale)
     updates = max(1, scale.tokens // (batch * truncation))
-    return float(min(120, max(40, 8000 // updates)))
+    return float(min(240, max(100, 16000 // updates)))
 
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
@@ -325,6 +337,7 @@ def resolve_defaults(
         settings,
         embedding=embedding(scale),
         dropout=dropout(scale),
+        weight_drop=weight_drop(scale),
         softmax=softmax(settings, scale),
     )
     if open_width:

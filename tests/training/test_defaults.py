@@ -163,8 +163,8 @@ def test_match_state_keeps_what_was_set():
 @every_architecture
 def test_what_was_said_is_kept(name):
     base = MODELS.load(name).Settings()
-    said = {k: v for k, v in {"hidden": 33, "embedding": 17, "dropout": 0.25, "layers": 2}.items()
-            if k in names(type(base))}  # fmt: skip
+    wanted = {"hidden": 33, "embedding": 17, "dropout": 0.25, "weight_drop": 0.1, "layers": 2}
+    said = {name: value for name, value in wanted.items() if name in names(type(base))}
     training = TrainingSettings(batch=5, truncation=9, learning_rate=0.0, clip=3.0)
     found, trained = chosen(name, SCALES[5], model=said, training=training)
     assert asdict(found) == asdict(base) | said
@@ -262,6 +262,15 @@ def test_few_tokens_have_shorter_means_of_squared_gradients():
     few, many = (ProblemSize(10**6, vocabulary, 90) for vocabulary in (65, 20_000))
     assert (chosen("lstm", few)[1].beta2, chosen("lstm", many)[1].beta2) == (0.99, 0.999)
     assert chosen("lstm", few, training=TrainingSettings(beta2=0.9))[1].beta2 == 0.9
+
+
+def test_a_text_read_often_gets_its_recurrent_weights_dropped():
+    rates = [
+        chosen("lstm", ProblemSize(10**6, 65, seconds))[0].weight_drop for seconds in (60, 10**4)
+    ]
+    assert rates == [0.0, 0.3]
+    varied = ProblemSize(10**6, 65, 10**4, LARGE_LENGTH_RATIO)
+    assert chosen("lstm", varied)[0].weight_drop == 0.0
 
 
 def test_a_budget_without_minutes_is_taken_for_three():

@@ -6,7 +6,8 @@
 
 A member supplies one `Layer`; with `block` each has a norm before it and a feed-forward net after
 it, on a residual path (block.py). Dropout has one mask per chunk and sequence, the same at every
-step (Gal and Ghahramani 2016), which is better for language models.
+step (Gal and Ghahramani 2016), which is better for language models; recurrent weights are dropped
+for a whole chunk as well, which the kernels do not notice (Merity, Keskar and Socher 2018).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, draw
@@ -44,6 +46,15 @@ class RecurrentSettings:
     block: bool = setting(False, BLOCK_ABOUT)
     tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
+
+
+@dataclass(frozen=True)
+class RecurrentWeightSettings(RecurrentSettings):
+    """Settings of the architectures that have recurrent weights."""
+
+    weight_drop: float | None = setting(
+        None, "dropout of recurrent weights, drawn anew for each chunk", least=0, most=0.9
+    )
 
 
 class Layer(ResidualBlock, abc.ABC):
@@ -87,6 +98,13 @@ class Layer(ResidualBlock, abc.ABC):
 
         Shapes: x (T, B, E), is_start (T, B) bool, state `parts` x (B, H) -> (T, B, H), state.
         """
+
+    def dropped_weight(self) -> Tensor:
+        """The recurrent weights, in training without a share of them (Merity et al. 2018).
+
+        Shapes: -> (G H, H).
+        """
+        return F.dropout(self.recurrent_weight, self.settings.weight_drop or 0.0, self.training)
 
     @abc.abstractmethod
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -140,6 +140,36 @@ def test_dropout_acts_in_training_only(build, name, setting):
     assert not torch.equal(still, model(TOKENS, model.initial_state(2))[0])
 
 
+@pytest.mark.parametrize("name", [*sorted(BLOCKS), "lstm coupled=true"])
+def test_weight_drop_leaves_out_the_same_recurrent_weights_in_all_steps(build, name):
+    dropped, plain = (make(build, name, weight_drop=rate) for rate in (0.4, None))
+    plain.load_state_dict(dropped.state_dict())
+    torch.manual_seed(1)
+    weight = plain.layers[0].recurrent_weight
+    left = F.dropout(weight, 0.4)  # the same random numbers
+    assert 0.1 < (left == 0).float().mean() < 0.7
+    with torch.no_grad():
+        weight.copy_(left)
+    torch.manual_seed(1)
+    state = plain.initial_state(2)
+    expected, _ = plain.train()(TOKENS, state)
+    found, _ = dropped.train()(TOKENS, state)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    gradient = dropped.layers[0].recurrent_weight.grad
+    assert torch.equal(gradient[left == 0], torch.zeros(int((left == 0).sum())))
+    assert gradient[left != 0].abs().max() > 0
+    scored, _ = dropped.eval()(TOKENS, state)
+    assert not torch.allclose(scored, expected)  # all weights are there again
+
+
+def test_who_has_recurrent_weights_has_the_setting():
+    with_weights = [
+        name for name in MODELS.names() if "weight_drop" in names(MODELS.load(name).Settings)
+    ]
+    assert with_weights == ["gru", "hybrid", "lstm", "rnn"]
+
+
 @members
 def test_dropout_leaves_the_carried_state_whole(build, name):
     model = make(build, name, dropout=0.9).train()
