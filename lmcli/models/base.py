@@ -218,6 +218,12 @@ class LanguageModel(nn.Module, abc.ABC):
         """Count one stream of ids that contains start ids (`is_count_based`, `counts_first`)."""
         raise TypeError(f"{self.name} learns by gradient descent")
 
+    def begin_with_frequencies(self, counts: Tensor) -> None:
+        """Predict each token as often as it was counted, before anything else is learnt.
+
+        Shapes: (V,).
+        """
+
     def share_counts(self, other: Any) -> None:
         """Take the counts of another model of this kind, which has counted the same stream."""
         raise TypeError(f"{self.name} has no counts")
@@ -322,6 +328,16 @@ class NeuralLanguageModel(LanguageModel):
         tied = getattr(self.settings, "tie", False)
         weight = self.embed.weight[: self.vocabulary] if tied else self.output.weight
         return weight, self.output.bias
+
+    def begin_with_frequencies(self, counts: Tensor) -> None:
+        """By the bias of the output layer (Meister et al. 2023). Shapes: (V,)."""
+        logs = (counts + 1.0).log()  # a token that was not counted is not impossible
+        logs -= logs.logsumexp(0)
+        with torch.no_grad():
+            if self.adaptive is None:
+                self.output_parameters()[1].copy_(logs)
+            else:
+                self.adaptive.head.bias.copy_(self.adaptive.head_logits(logs))
 
     @property
     def scoring_width(self) -> int:

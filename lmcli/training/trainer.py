@@ -40,6 +40,8 @@ SYNC_EVERY = 10
 """steps after which losses are read: on a GPU each reading waits for all work under way"""
 EXPLODED = 3.0
 """a loss this many times that of guessing at random has exploded"""
+COUNTED = 1 << 22
+"""tokens of the training part whose frequencies a network begins with"""
 PATIENT_ABOVE = 0.5
 """of the peak rate: no training ends by patience before its rate has fallen to this"""
 MOST_VALIDATION = 0.25
@@ -155,8 +157,13 @@ class Trainer:
         self.sync_every = SYNC_EVERY
 
     def _count(self, train: Ids, counted: LanguageModel | None) -> float:
-        """Count the training part, where the model begins with that; the seconds it took."""
-        began = time.perf_counter()
+        """Count the training part, where the model begins with that; the seconds it took.
+
+        Every network begins with how often each token occurs.
+        """
+        began, start_id = time.perf_counter(), self.model.start_id
+        frequencies = np.bincount(train[:COUNTED], minlength=start_id + 1)[:start_id]
+        self.model.begin_with_frequencies(torch.from_numpy(frequencies).to(self.device))
         if counted is not None:
             self.model.share_counts(counted)
         elif self.model.counts_first:

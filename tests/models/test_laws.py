@@ -1,6 +1,7 @@
 """The laws that every architecture obeys; a new file in lmcli/models is covered by existing."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -349,3 +350,28 @@ def test_a_toy_text_is_learned(small_settings, name):
     after = stream_nats(model, text).mean()
     assert before > 0.8 * math.log(V)
     assert after < 0.1 * math.log(V)
+
+
+@every_architecture
+@torch.no_grad()
+def test_a_network_begins_with_the_frequencies_of_tokens(build, name):
+    """With output weights of 0 nothing else is left; those of a cluster share what it has."""
+    model, counts = build(name), torch.tensor([9, 0, 4, 3, 1, 0, 0])
+    if model.is_count_based or getattr(model, "mix", None) == "log":
+        before = {key: tensor.clone() for key, tensor in model.tensors().items()}
+        model.begin_with_frequencies(counts)
+        assert all(torch.equal(before[key], tensor) for key, tensor in model.tensors().items())
+        return
+    model.begin_with_frequencies(counts)
+    adaptive = model.adaptive
+    layers = model.output_parameters()[:1] if adaptive is None else adaptive.parameters()
+    for weight in layers:
+        if weight.dim() == 2:
+            weight.zero_()
+    x = torch.randn(2, 3, adaptive.in_features if adaptive else layers[0].shape[1])
+    expected = (counts + 1.0) / (counts + 1.0).sum()
+    if adaptive is not None:
+        ends = [*range(adaptive.shortlist_size + 1), *adaptive.cutoffs[1:]]
+        for low, high in pairwise(ends):
+            expected[low:high] = expected[low:high].mean()
+    assert same([model.predict(x).softmax(-1)], [expected.expand(2, 3, V)])

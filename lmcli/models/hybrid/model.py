@@ -105,6 +105,11 @@ class Hybrid(LSTM):
         self.ngram.table, self.cross_fitted = cross_fit(ids, self.vocabulary, self.ngram.order)
         self._use(self.ngram.table)
 
+    def begin_with_frequencies(self, counts: Tensor) -> None:
+        """Only in a linear mixture: with mix=log the model begins as the n-gram."""
+        if self.mix == "linear":
+            super().begin_with_frequencies(counts)
+
     def share_counts(self, other: LanguageModel) -> None:
         """Take the counts of another model of this kind, which has counted the same stream."""
         if not isinstance(other, Hybrid):
