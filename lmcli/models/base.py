@@ -33,6 +33,8 @@ State = tuple[Tensor, ...]
 
 LOGITS = 1 << 25
 """Numbers in one block of logits, at most (128 MiB)."""
+SEVERAL_WORDS = 2_000
+"""a vocabulary from which on most tokens are rare"""
 ROWS = 32
 """Places of a text that are read side by side when it is scored, if no model knows better."""
 
@@ -219,9 +221,8 @@ class LanguageModel(nn.Module, abc.ABC):
         raise TypeError(f"{self.name} learns by gradient descent")
 
     def begin_with_frequencies(self, counts: Tensor) -> None:
-        """Predict each token as often as it was counted, before anything else is learnt.
-
-        Shapes: (V,).
+        """Predict each token as often as it was counted, before anything else is learnt; of many
+        words nothing. Shapes: (V,).
         """
 
     def share_counts(self, other: Any) -> None:
@@ -330,14 +331,16 @@ class NeuralLanguageModel(LanguageModel):
         return weight, self.output.bias
 
     def begin_with_frequencies(self, counts: Tensor) -> None:
-        """By the bias of the output layer (Meister et al. 2023). Shapes: (V,)."""
-        logs = (counts + 1.0).log()  # a token that was not counted is not impossible
-        logs -= logs.logsumexp(0)
-        with torch.no_grad():
-            if self.adaptive is None:
-                self.output_parameters()[1].copy_(logs)
-            else:
-                self.adaptive.head.bias.copy_(self.adaptive.head_logits(logs))
+        """By the bias of a full output layer (Meister et al. 2023). Shapes: (V,).
+
+        Tiny Shakespeare, LSTM, validation nats/char with a bias of 0 and so: 1.640 and 1.514 after
+        600 steps (means of three seeds), 1.431 and 1.364 after 2,600. Not of many words: Moby Dick
+        by word 5.78 and 5.87 after 3,000.
+        """
+        if len(counts) < SEVERAL_WORDS and self.adaptive is None:
+            logs = (counts + 1.0).log()  # a token that was not counted is not impossible
+            with torch.no_grad():
+                self.output_parameters()[1].copy_(logs - logs.logsumexp(0))
 
     @property
     def scoring_width(self) -> int:

@@ -105,14 +105,6 @@ class AdaptiveOutput(nn.AdaptiveLogSoftmaxWithLoss):
         nats = torch.cat([self(*part).output for part in zip(*parts, strict=True)])[:count]
         return nats.new_zeros(targets.shape).masked_scatter(wanted, nats).float()
 
-    def head_logits(self, logs: Tensor) -> Tensor:
-        """ln p of the shortlist and of each cluster, from that of every word.
-
-        Shapes: (V,) -> (S + K,).
-        """
-        clusters = [logs[low:high].logsumexp(0) for low, high in pairwise(self.cutoffs)]
-        return torch.cat([logs[: self.shortlist_size], torch.stack(clusters)])
-
     def _at_full_precision(self, layer: nn.Module, _: Any, product: Tensor) -> Tensor:
         """The product of autocast in the precision that softmax and sums need."""
         logits = product.to(self.head.weight.dtype)
