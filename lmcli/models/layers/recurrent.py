@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder, NeuralLanguageModel, State, draw
@@ -104,7 +103,10 @@ class Layer(ResidualBlock, abc.ABC):
 
         Shapes: -> (G H, H).
         """
-        return F.dropout(self.recurrent_weight, self.settings.weight_drop or 0.0, self.training)
+        rate = self.settings.weight_drop or 0.0
+        return (
+            weight_dropout(self.recurrent_weight, rate) if self.training else self.recurrent_weight
+        )
 
     @abc.abstractmethod
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
@@ -137,6 +139,20 @@ def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
         return x
     mask = torch.empty(1, x.shape[1], x.shape[2], dtype=x.dtype, device=x.device)
     return x * mask.bernoulli_(1 - rate).div_(1 - rate)
+
+
+def weight_dropout(weight: Tensor, rate: float) -> Tensor:
+    """Dropout at the nearest multiple of 1/256 to `rate`, by one random byte an entry.
+
+    On a CPU in a quarter of torch's time, which is a fifth of that of an update.
+    """
+    dropped = round(256 * rate)
+    if not dropped:
+        return weight
+    words = torch.empty(-(-weight.numel() // 8), dtype=torch.int64, device=weight.device)
+    draws = words.random_(-(2**63), None).view(torch.uint8)[: weight.numel()]
+    kept = (draws >= dropped).view_as(weight).to(weight.dtype)
+    return weight * kept.mul_(256 / (256 - dropped))
 
 
 class Recurrent(NeuralLanguageModel):

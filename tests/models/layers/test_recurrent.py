@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lmcli.errors import UsageError
 from lmcli.models.base import ActivationRecorder
-from lmcli.models.layers.recurrent import Recurrent, locked_dropout
+from lmcli.models.layers.recurrent import Recurrent, locked_dropout, weight_dropout
 from lmcli.registry import MODELS
 from lmcli.settings import names
 
@@ -146,7 +146,7 @@ def test_weight_drop_leaves_out_the_same_recurrent_weights_in_all_steps(build, n
     plain.load_state_dict(dropped.state_dict())
     torch.manual_seed(1)
     weight = plain.layers[0].recurrent_weight
-    left = F.dropout(weight, 0.4)  # the same random numbers
+    left = weight_dropout(weight, 0.4)  # the same random numbers
     assert 0.1 < (left == 0).float().mean() < 0.7
     with torch.no_grad():
         weight.copy_(left)
@@ -161,6 +161,22 @@ def test_weight_drop_leaves_out_the_same_recurrent_weights_in_all_steps(build, n
     assert gradient[left != 0].abs().max() > 0
     scored, _ = dropped.eval()(TOKENS, state)
     assert not torch.allclose(scored, expected)  # all weights are there again
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_weight_dropout_leaves_out_its_share_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    weight = torch.rand(401, 301, requires_grad=True)
+    found = weight_dropout(weight, rate)
+    share = (found == 0).double().mean().item()
+    assert share == pytest.approx(round(256 * rate) / 256, abs=0.004)  # 3 standard errors
+    assert found.mean().item() == pytest.approx(weight.mean().item(), rel=0.03)
+    found.sum().backward()
+    scale = 256 / (256 - round(256 * rate))
+    assert sorted(weight.grad.unique().tolist()) == pytest.approx([0.0, scale])
+    assert torch.equal(found, weight * weight.grad)
+    assert not torch.equal(found, weight_dropout(weight, rate))
+    assert weight_dropout(weight, 0.0) is weight
 
 
 def test_who_has_recurrent_weights_has_the_setting():
