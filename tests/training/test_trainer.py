@@ -39,7 +39,7 @@ SETTINGS = TrainingSettings(
     patience=0,
     precision="float32",
 )
-DROPOUT = {"rnn": {"layers": 2}, "lstm": {"input_dropout": 0.2}}
+DROPOUT = {"rnn": {"layers": 2}, "lstm": {"input_dropout": 0.2, "weight_drop": 0.2}}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,14 @@ def finish(loop):
     for progress in loop:
         last = progress
     return last
+
+
+@pytest.mark.parametrize("name", ["gru", "attention"])
+def test_a_training_begins_with_the_frequencies_of_tokens(trainer, stream, name):
+    one = trainer(name)
+    counts = np.bincount(stream(200, V, 1, start_every=40), minlength=V + 1)[:V] + 1.0
+    bias = one.model.output_parameters()[1].detach()
+    assert bias.exp().tolist() == pytest.approx(counts / counts.sum())
 
 
 # ------------------------------------------------------------------ exact resume
