@@ -126,6 +126,21 @@ def test_the_cache_gives_the_same_ids_as_memory(file: Path, cache: Path, name: s
     assert len(entries(cache)) == 1
 
 
+def test_a_warm_start_makes_no_vocabulary_and_encodes_nothing(
+    file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = encode(file, cache, "word")
+
+    def fail(*arguments: object) -> None:
+        raise AssertionError("the text was tokenized again")
+
+    for work in ("train", "encode", "encode_with_ends"):
+        monkeypatch.setattr(WordTokenizer, work, fail)
+    assert same(encode(file, cache, "word"), made)
+    with pytest.raises(AssertionError, match="again"):
+        encode(file, None, "word")
+
+
 def test_a_corpus_without_a_test_part_has_no_test_stream(file: Path, cache: Path) -> None:
     held_out = file.with_name("valid.txt")
     held_out.write_text("other words", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import tempfile
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,29 @@ def test_the_score_is_that_of_all_pieces_at_once(name: str, reset: Any) -> None:
         found = score_long(model, tokenizer, lying(PIECES, window), reset, rows, segment)
         same(found, expected)
     same(score_long(model, tokenizer, PIECES, reset), expected)
+
+
+def test_the_memory_of_a_summary_does_not_grow_with_the_text() -> None:
+    """NumPy's, which holds ids, ends and nats; a score by tokens needs it all."""
+    model, tokenizer = speaker("gru", "byte")
+
+    def peak(score: Callable[[Documents], object], times: int) -> int:
+        documents = lying((LONG * times,), 300)
+        tracemalloc.start()
+        score(documents)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    def in_segments(documents: Documents) -> Score:
+        return score_long(model, tokenizer, documents, "never", 2, 500)
+
+    def at_once(documents: Documents) -> object:
+        return score_documents(model, tokenizer, documents, "never")
+
+    peak(in_segments, 1)  # what is loaded once
+    assert peak(in_segments, 12) < 1.5 * peak(in_segments, 3)
+    assert peak(at_once, 12) > 2.5 * peak(at_once, 3)
 
 
 @pytest.mark.parametrize("arch", ["attention", "lstm", "ngram", "window"])
