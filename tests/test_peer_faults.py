@@ -43,9 +43,9 @@ from lmcli.registry import TOKENIZERS
 from lmcli.tokenizers.char import CharTokenizer
 from lmcli.tokenizers.word.tokenizer import WordTokenizer
 from lmcli.training.checkpoint import resume, train_into
-from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.job import prepare_job
 from lmcli.training.trainer import Trainer
+from lmcli.training.training_settings import Budget, TrainingSettings
 from lmcli.training.trials import Trial, run_trial
 
 V = 7

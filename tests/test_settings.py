@@ -19,7 +19,7 @@ from lmcli.settings import (
     split_pairs,
     update,
 )
-from lmcli.training.defaults import TrainingSettings
+from lmcli.training.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ MOST = 200
 """runs that are offered"""
 WIDTH = 60
 """characters of help beside a word"""
-TRAINING = "lmcli.training.defaults:TrainingSettings"
+TRAINING = "lmcli.training.training_settings:TrainingSettings"
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "--split": ("interleaved", "tail"),
     "--errors": ("strict", "replace", "ignore"),

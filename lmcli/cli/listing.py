@@ -76,7 +76,7 @@ def _member(family: Any, name: str, blocks: list[Any]) -> dict[str, Any]:
 
     groups = {name: describe(family.load(name).Settings)}
     if family.noun == "architecture":
-        from lmcli.training.defaults import TrainingSettings
+        from lmcli.training.training_settings import TrainingSettings
 
         groups["training"] = describe(TrainingSettings)
     columns = [Column("name", text("setting")), Column("kind", text("type"))]

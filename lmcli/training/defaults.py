@@ -1,4 +1,4 @@
-"""Settings of a training, its budget, and a default for every setting that is left open.
+"""A default for every setting of a model and its training that is left open.
 
 **In:** an architecture, its settings and the training's with None where the user gave none, and a
 `ProblemSize`: how much text, which vocabulary, how much time.
@@ -14,26 +14,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from lmcli.data.curriculum import document_lengths
-from lmcli.errors import UsageError
 from lmcli.models.base import SEVERAL_WORDS, LanguageModel
 from lmcli.models.layers.recurrent import RecurrentSettings
 from lmcli.registry import MODELS
-from lmcli.settings import names, setting, update
+from lmcli.settings import names, update
 from lmcli.tokenizers.base import Ids
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 N = TypeVar("N", int, float)
 
-BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
-"""used where a setting or the budget is left open: by a Trainer without `resolve_defaults`"""
-BUDGETS = ("minutes", "steps", "epochs")
 MATCHES = ("params", "width", "state")
 """what can be made equal: parameters of the body, width H, or floats of state"""
 
@@ -60,76 +57,6 @@ MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
 FEW_EPOCHS = 8
 """the same from `SEVERAL_WORDS` on, where the text is read fewer times with the full one"""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; None is chosen from text, budget and architecture."""
-
-    batch: int | None = setting(None, "parallel streams B", least=1, most=1 << 20)
-    truncation: int | None = setting(
-        None, "steps T through which gradients flow", least=1, most=1 << 20
-    )
-    learning_rate: float | None = setting(None, "peak learning rate", least=0)
-    weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
-    beta2: float | None = setting(
-        None, "AdamW's decay of mean squared gradients", least=0, most=0.99999
-    )
-    clip: float = setting(1.0, "largest norm of the gradient", least=0)
-    warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
-    reset_probability: float = setting(
-        0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
-    )
-    curriculum: float | None = setting(
-        None, "share of the budget for short documents first, then longer ones", least=0, most=1
-    )
-    validations: int = setting(12, "how often to validate within the budget", least=1, most=10**6)
-    most_epochs: float | None = setting(
-        None, "a budget in minutes ends after this many passes; 0 = never", least=0
-    )
-    patience: int = setting(5, "validations without progress before stopping; 0 = never", least=0)
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "arithmetic of the matrix products"
-    )
-    threads: int | None = setting(
-        None, "threads on the CPU", least=1, most=1024, unset="1 for a small model, else one a core"
-    )
-
-    @property
-    def peak_rate(self) -> float:
-        """The learning rate, or the default if there is none; 0 is a rate."""
-        return PEAK_RATE if self.learning_rate is None else self.learning_rate
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: one of minutes, steps, epochs."""
-
-    minutes: float | None = None
-    steps: int | None = None
-    epochs: float | None = None
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any], default: float = MINUTES) -> Budget:
-        """The option that is given, or `default` minutes; several are a UsageError."""
-        given = {n: options[n] for n in BUDGETS if options[n] is not None}
-        for name, value in given.items():
-            if not 0 < value < math.inf:
-                raise UsageError(f"--{name} {value}: not a budget", f"for example --{name} 5")
-        if len(given) > 1:
-            problem = "--{} and --{} at once".format(*given)
-            raise UsageError(problem, "give one budget, the other follows from it")
-        return cls(**given) if given else cls(default)
-
-    def total_steps(self, steps_per_epoch: int) -> int | None:
-        """The last step, None for a budget in minutes."""
-        if self.steps is not None:
-            return self.steps
-        return None if self.epochs is None else max(1, round(self.epochs * steps_per_epoch))
-
-    def total_minutes(self) -> float:
-        """How long a budget in minutes lasts."""
-        return self.minutes or MINUTES
 
 
 @dataclass(frozen=True)

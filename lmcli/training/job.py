@@ -41,19 +41,11 @@ from lmcli.training.checkpoint import (
     resume,
     train_into,
 )
-from lmcli.training.defaults import (
-    BATCH,
-    BUDGETS,
-    Budget,
-    ProblemSize,
-    TrainingSettings,
-    cpu_threads,
-    describe_defaults,
-    resolve_defaults,
-)
+from lmcli.training.defaults import ProblemSize, cpu_threads, describe_defaults, resolve_defaults
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.machine_speed import relative_speed
 from lmcli.training.trainer import Progress, Trainer
+from lmcli.training.training_settings import BATCH, BUDGETS, Budget, TrainingSettings
 from lmcli.training.watch import Watch
 
 REPORT_INTERVAL = 0.1

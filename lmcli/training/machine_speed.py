@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from lmcli.models.lstm import LSTM, LSTMSettings
-from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.trainer import Trainer
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 REFERENCE = 1.35e5
 """tokens a second of an LSTM of width 256 where the rules were found: two cores with bf16, of which

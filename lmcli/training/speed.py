@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmcli.training.defaults import Budget
 from lmcli.training.job import Job
 from lmcli.training.machine_speed import tokens_per_second
+from lmcli.training.training_settings import Budget
 
 MEASURED = 1.5
 """seconds of training that are timed"""

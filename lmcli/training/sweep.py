@@ -25,10 +25,11 @@ from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
 from lmcli.system import available_cores, pick_device
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
-from lmcli.training.defaults import MATCHES, Budget, TrainingSettings, describe_defaults
+from lmcli.training.defaults import MATCHES, describe_defaults
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
 from lmcli.training.machine_speed import relative_speed
+from lmcli.training.training_settings import Budget, TrainingSettings
 from lmcli.training.trials import (
     Trial,
     run_trials,

@@ -30,9 +30,9 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel, State
 from lmcli.system import hold_freed_memory, move, pick_precision, torch_threads
 from lmcli.tokenizers.base import Ids
-from lmcli.training.defaults import BATCH, TRUNCATION, Budget, TrainingSettings
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.optimizer import BETA2, AdamW
+from lmcli.training.training_settings import BATCH, TRUNCATION, Budget, TrainingSettings
 
 LOG_EVERY = 50
 """steps between two lines of the log"""

@@ -27,8 +27,8 @@ from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.grammars.france.grammar import France, FranceSettings
 from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS
-from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.trainer import Trainer
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 BATCH, TRUNCATION, EMBEDDING, HIDDEN, VOCABULARY = 32, 128, 64, 256, 65
 Row = dict[str, object]

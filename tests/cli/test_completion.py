@@ -18,8 +18,8 @@ from lmcli.evaluation.perplexity import LEVELS, RESETS
 from lmcli.generation.export import WRITERS
 from lmcli.registry import GRAMMARS, MODELS, PROBES, TOKENIZERS
 from lmcli.settings import describe
-from lmcli.training.defaults import TrainingSettings
 from lmcli.training.job import CHOICES as OF_TRAINING
+from lmcli.training.training_settings import TrainingSettings
 
 FAMILIES = [(f, name) for f in (MODELS, TOKENIZERS, GRAMMARS, PROBES) for name in f.names()]
 

@@ -11,8 +11,8 @@ from lmcli.data.text import TextOptions
 from lmcli.evaluation.trial_result import made_by, optimum_row
 from lmcli.grammars.base import companions
 from lmcli.grammars.france.grammar import France
-from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job
+from lmcli.training.training_settings import Budget
 from lmcli.training.trials import Trial, run_trial
 
 

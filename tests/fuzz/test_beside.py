@@ -13,7 +13,7 @@ from lmcli.evaluation.probes.data import ProbeData
 from lmcli.grammars.base import Item, find_companions, grammar_of, read_about, read_items
 from lmcli.registry import MODELS
 from lmcli.settings import check_known, parse, split_pairs, update
-from lmcli.training.defaults import TrainingSettings
+from lmcli.training.training_settings import TrainingSettings
 
 SCALE = settings().max_examples // 100
 ITEM = {"text": "Anna grew up in France . She speaks ", "answer": "French", "gap": 4}

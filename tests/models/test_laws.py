@@ -12,8 +12,8 @@ from lmcli.models.base import ActivationRecorder
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.tensor_files import read_tensors, write_tensors
-from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.trainer import Trainer
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 V, B, T = 7, 3, 23
 CLOSE = 1e-5

@@ -4,8 +4,8 @@ import pytest
 
 from lmcli.data.corpus import TextOptions
 from lmcli.data.dataset import CorpusSpec, load_dataset
-from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job
+from lmcli.training.training_settings import Budget
 
 SMALL = {"hidden": 8, "embedding": 8, "batch": 4, "truncation": 12}
 

@@ -15,9 +15,7 @@ from lmcli.training.defaults import (
     LEAST_RATE,
     MANY_WORDS,
     RATE_OF_WORDS,
-    Budget,
     ProblemSize,
-    TrainingSettings,
     describe_defaults,
     match_parameters,
     resolve_defaults,
@@ -26,6 +24,7 @@ from lmcli.training.defaults import (
     state_size,
     width,
 )
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 every_architecture = pytest.mark.parametrize("name", MODELS.names())
 SCALES = [

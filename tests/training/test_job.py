@@ -10,8 +10,8 @@ from lmcli.data.corpus import CorpusSpec
 from lmcli.data.dataset import load_dataset
 from lmcli.errors import TextError, UsageError
 from lmcli.training import job as job_module
-from lmcli.training.defaults import Budget
 from lmcli.training.job import prepare_job, reopen
+from lmcli.training.training_settings import Budget
 
 LINES = [f"line {n} of {n % 7} and {n * n % 11}\n" for n in range(400)]
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from lmcli.training import lr_search
-from lmcli.training.defaults import Budget
 from lmcli.training.lr_search import (
     FIRST_ROUND,
     MEMORISED_SCALE,
@@ -15,6 +14,7 @@ from lmcli.training.lr_search import (
     TRIAL_SCALE,
     learning_rate_search,
 )
+from lmcli.training.training_settings import Budget
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import torch
 
-from lmcli.training.defaults import Budget, ProblemSize, width
+from lmcli.training.defaults import ProblemSize, width
 from lmcli.training.job import prepare_job
 from lmcli.training.machine_speed import nearest_power_of_two, relative_speed, tokens_per_second
+from lmcli.training.training_settings import Budget
 
 
 def test_measuring_draws_no_random_numbers_and_keeps_the_threads():

@@ -26,8 +26,8 @@ from lmcli.system import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.tensor_files import read_tensors, write_tensors
 from lmcli.training import trainer as trainer_module
 from lmcli.training.checkpoint import count_into, resume, train_into
-from lmcli.training.defaults import Budget, TrainingSettings
 from lmcli.training.trainer import Trainer
+from lmcli.training.training_settings import Budget, TrainingSettings
 
 V, STEPS = 7, 24
 SETTINGS = TrainingSettings(
