@@ -55,9 +55,6 @@ MOST_MINUTES, MADE_MINUTES = 4.75, 1.75
 ENOUGH, LEAST = 3.0, 2.0
 """the minutes of a training, as multiples of those that the LSTM needs: the others take longer.
 On a text made by rule, which is small, the GRU took 59 s where 0.2 min are counted for the LSTM."""
-DROPOUT_OF_RULES = 0.2
-"""where a text made by rule is read dozens of times: after 50 readings of data/france.txt an LSTM
-was right after 100 words in 98 and 96 % (two runs), without it in 92 % (one run)"""
 MINUTES_IN_ALL = 5.0
 """of all trainings, within which `lmcli demo` also trains what it has time for only then"""
 SIZES = ("words", "longest")
@@ -138,7 +135,7 @@ class DemoText:
         """What such a text is trained with, of the settings of tokenizer and architectures."""
         classes = [TOKENIZERS.load(tokenizer), *map(MODELS.load, archs)]
         known = set().union(*(names(cls.Settings) for cls in classes))
-        dropout = 0.0 if self.is_planted else DROPOUT_OF_RULES
+        dropout = 0.0 if self.is_planted else None  # which is read few times
         fitting = {"min_count": self.about.get("min_count"), "dropout": dropout}
         return {name: v for name, v in fitting.items() if v is not None and name in known}
 

@@ -34,16 +34,16 @@ def relative_speed(device: str, threads: int | None = None) -> float:
         model = LSTM(VOCABULARY, LSTMSettings(hidden=256, embedding=64, dropout=0.0))
         trainer = Trainer(model, ids, ids[:2], settings, Budget(steps=10**6), device=device)
         measured = tokens_per_second(trainer, SECONDS, UPDATES)
-    return nearest_power_of_two(measured / REFERENCE)
+    return nearest_power_of_four(measured / REFERENCE)
 
 
-def nearest_power_of_two(ratio: float) -> float:
+def nearest_power_of_four(ratio: float) -> float:
     """So that the noise of a measurement hardly ever changes what a training is given.
 
-    >>> nearest_power_of_two(1.3), nearest_power_of_two(0.45), nearest_power_of_two(7.0)
-    (1.0, 0.5, 8.0)
+    >>> nearest_power_of_four(1.3), nearest_power_of_four(0.45), nearest_power_of_four(7.0)
+    (1.0, 0.25, 4.0)
     """
-    return float(2.0 ** round(math.log2(ratio)))
+    return float(4.0 ** round(math.log(ratio, 4)))
 
 
 def tokens_per_second(trainer: Trainer, seconds: float, updates: int | None = None) -> float:
