@@ -16,6 +16,7 @@ from lmcli.tensor_files import read_tensors
 
 SMALL = ("--set", "hidden=16", "--set", "precision=float32", "--set", "patience=0", "--quiet")
 SHORT = (*SMALL, "--steps", "40", "--set", "dropout=0", "--set", "validations=4")
+SHORT += ("--set", "weight_drop=0")  # each worker draws its own
 LONG = (*SMALL, "--steps", "600", "--set", "dropout=0.2", "--set", "validations=20")
 SAME = ("weights.safetensors", "training.safetensors", "log.jsonl")
 TWO = ("--workers", "2")
