@@ -14,7 +14,6 @@ import bz2
 import json
 import lzma
 import math
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,13 +24,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from machine import machine
 from torch import nn
 from torch.nn import functional as F
 
 SIZES = (20_000, 200_000, 0)
 """characters to train on; 0 = the whole text"""
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""instructions of a processor that matter here"""
 MOST_TEST = 100_000
 """characters of the test part"""
 
@@ -190,23 +188,6 @@ def lmcli(*words: object) -> dict:
 
 
 # ------------------------------------------------------------------ the table
-
-
-def machine() -> dict[str, object]:
-    """The processor's name, what of its instructions matters here, threads, torch."""
-    entries = dict[str, str]()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().partition("\n\n")[0].splitlines():
-            name, _, value = line.partition(":")
-            entries[name.strip()] = value.strip()
-    flags = entries.get("flags", "").split()
-    return {
-        "processor": entries.get("model name") or platform.processor() or platform.machine(),
-        "flags": [flag for flag in FLAGS if flag in flags],
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
 
 
 def main() -> None:
