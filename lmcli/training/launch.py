@@ -232,7 +232,9 @@ def _failure(
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
             problem = f"worker {rank + 1} of {count} was ended {how}"
             return LostWorkerError(problem, _resume_hint(path))
-    return LostWorkerError("the workers lost each other", _resume_hint(path))
+    said = next(iter(errors.values()), None)
+    problem = said.problem if said else "the workers lost contact with each other"
+    return LostWorkerError(problem, _resume_hint(path))
 
 
 def _work(

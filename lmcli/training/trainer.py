@@ -143,7 +143,8 @@ class Trainer:
         self.optimizer = AdamW.of(model, settings.weight_decay, device, settings.beta2 or BETA2)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.early_stopping = EarlyStopping(settings.patience)
-        self.counting_seconds = self._count(train, counted)
+        # the main process's, for all: the share of the budget that is used follows from it
+        self.counting_seconds = self.group.sync_clock(self._count(train, counted))
         self.step = self.tokens = 0
         self.seconds = 0.0
         self.validated, self.validated_step = 0.0, 0  # fraction of the budget, step
@@ -302,7 +303,7 @@ class Trainer:
                 loss, state = self.model.training_loss(*read)
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.unread.append(self.group.all_reduce_gradients(self.model, loss, batch.targets))
         self.optimizer.step(rate, self.settings.clip)
         self.state = tuple(part.detach() for part in state)

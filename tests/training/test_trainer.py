@@ -26,6 +26,7 @@ from lmcli.system import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.tensor_files import read_tensors, write_tensors
 from lmcli.training import trainer as trainer_module
 from lmcli.training.checkpoint import count_into, resume, train_into
+from lmcli.training.distributed import SingleProcess
 from lmcli.training.trainer import Trainer
 from lmcli.training.training_settings import Budget, TrainingSettings
 
@@ -47,12 +48,21 @@ def trainer(small_settings, stream):
     """A trainer of a small model on a small text, at step 0."""
     train, valid = stream(200, V, 1, start_every=40), stream(25, V, 2, start_every=10)
 
-    def make(name="gru", budget=None, model_settings=None, text=train, held_out=valid, **changes):
+    def make(
+        name="gru",
+        budget=None,
+        model_settings=None,
+        text=train,
+        held_out=valid,
+        group=None,
+        **changes,
+    ):
         torch.manual_seed(0)
         chosen = model_settings or {"dropout": 0.3} | DROPOUT.get(name, {})
         model = MODELS.load(name.split()[0])(V, small_settings(name, **chosen))
         made = replace(SETTINGS, **changes)
-        return Trainer(model, text, held_out, made, budget or Budget(steps=STEPS), seed=3)
+        budget = budget or Budget(steps=STEPS)
+        return Trainer(model, text, held_out, made, budget, seed=3, group=group)
 
     return make
 
@@ -600,6 +610,19 @@ def test_counting_belongs_to_a_budget_in_minutes(trainer):
     assert one.fraction == pytest.approx(5 / 20)
     one.counting_seconds = 80.0  # nothing is left
     assert one.fraction == 1.0
+
+
+def test_all_workers_take_what_the_first_has_counted_off_the_budget(trainer):
+    class Second(SingleProcess):
+        """A worker that is slower at counting than the main one."""
+
+        def sync_clock(self, seconds):
+            return 12.0
+
+    one = trainer("hybrid", Budget(minutes=1), group=Second())
+    assert one.counting_seconds == 12.0
+    one.seconds, one.validation_seconds = 24.0, 1e-9
+    assert one.fraction == pytest.approx(24 / 48)
 
 
 def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, stream, tmp_path):
