@@ -85,8 +85,10 @@ def replace(source: Path, target: Path) -> None:
 
 
 def _new_file(path: Path, content: bytes) -> Path:
-    """A file beside `path` with this content, flushed to the disk; under a name that no
-    other process uses."""
+    """A file beside `path` with this content, flushed to the disk.
+
+    No other process uses its name.
+    """
     file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:

@@ -60,7 +60,7 @@ def pick_precision(wanted: str, device: str) -> str:
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if fast else "float32"
-    has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_kernels: bool = torch.backends.mkldnn.is_available()
     capabilities = torch.cpu.get_capabilities()
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bfloat16" if fast and has_kernels and device == "cpu" else "float32"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,17 +64,17 @@ def _lock(path: Path, file: Path) -> int:
 
 def _lock_opened(opened: int) -> None:
     """Lock an open file or raise a BlockingIOError (on Windows a PermissionError)."""
-    try:
-        import fcntl
-    except ImportError:
-        if os.name != "nt":
-            return  # a system without locks
+    if sys.platform == "win32":
         import msvcrt
 
         os.lseek(opened, 1 << 20, os.SEEK_SET)  # away from what is to be read
-        msvcrt.locking(opened, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(opened, msvcrt.LK_NBLCK, 1)
         os.lseek(opened, 0, os.SEEK_SET)
         return
+    try:
+        import fcntl
+    except ImportError:
+        return  # a system without locks
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

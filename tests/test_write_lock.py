@@ -18,7 +18,7 @@ def test_a_second_writer_is_told_which_process_writes(tmp_path):
         ):
             pass
         assert "wait" in caught.value.hint
-        with locked(tmp_path / "other"):  # which nobody writes
+        with locked(tmp_path / "other"):  # no process writes there
             pass
         first.stdin.close()
     with locked(tmp_path / "run"):

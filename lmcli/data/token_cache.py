@@ -280,8 +280,10 @@ def _write(path: Path, parts: Iterable[Ids]) -> int:
 
 
 def _load(entry: Path, tokenizer_name: str, memory: int) -> TokenizedCorpus | None:
-    """A cache entry, or None where there is none or it is damaged; arrays up to `memory` bytes
-    are read, others mapped."""
+    """A cache entry, or None where there is none or it is damaged.
+
+    Arrays up to `memory` bytes are read, others mapped.
+    """
     try:
         about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
         if zlib.crc32(about["tokenizer"].encode()) != about["tokenizer_checksum"]:

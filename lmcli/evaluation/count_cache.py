@@ -12,8 +12,8 @@ The model and all p_k are mixed in the logarithm: p(w) is proportional to the pr
 The exponents a depend on how many contexts were found, on whether the longest was always followed
 by the same token, on how sure the model is and, in a small vocabulary, on the token before. They
 are learnt while reading, by gradient descent (Adagrad): a block of tokens is scored, then they
-change. Counts are exact; everything that a token
-is scored by comes from before it, and its distribution over all V tokens sums to one.
+change. Counts are exact; everything that a token is scored by comes from before it, and its
+distribution over all V tokens sums to one.
 
 In a large vocabulary all tokens that followed none of a block's contexts share one entry, in which
 they keep the proportions of the model; there p_0 itself is a mixture of the model and of how often

@@ -110,7 +110,7 @@ class Attention(NeuralLanguageModel):
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__(vocabulary, settings)
         hidden = settings.hidden or 128
-        self.inner = settings.heads * -(-hidden // settings.heads)
+        self.inner: int = settings.heads * -(-hidden // settings.heads)
         self.hidden = hidden
         self.embed = embedding_layer(vocabulary, hidden, settings)
         self.layers = nn.ModuleList(Block(hidden, settings) for _ in range(settings.layers))
@@ -129,12 +129,14 @@ class Attention(NeuralLanguageModel):
     @property
     def state_size(self) -> int:
         """Keys and values of W - 1 tokens in each layer."""
-        return 2 * len(self.layers) * (self.settings.window - 1) * self.inner  # type: ignore[no-any-return]
+        window: int = self.settings.window
+        return 2 * len(self.layers) * (window - 1) * self.inner
 
     @property
     def context_length(self) -> int:
         """The present token, and W - 1 more for each layer."""
-        return len(self.layers) * (self.settings.window - 1) + 1  # type: ignore[no-any-return]
+        window: int = self.settings.window
+        return len(self.layers) * (window - 1) + 1
 
     def initial_state(self, batch: int) -> State:
         """No tokens: marks, keys and values are 0."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from lmcli.models.base import State, chrono_init_
 from lmcli.models.layers.recurrent import CHRONO_ABOUT, Layer, Recurrent, RecurrentWeightSettings
-from lmcli.models.layers.recurrent_kernels import GRUScan
+from lmcli.models.layers.recurrent_kernels import gru_scan
 from lmcli.settings import setting
 
 
@@ -53,9 +53,7 @@ class GRULayer(Layer):
         if is_start.any():
             inputs = inputs + is_start.unsqueeze(-1) * self.closing
         bf16 = torch.is_autocast_enabled("cpu")
-        y: Tensor = GRUScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.dropped_weight(), self.candidate_bias, bf16
-        )
+        y = gru_scan(inputs, state[0], self.dropped_weight(), self.candidate_bias, bf16)
         return y, (y[-1],)
 
     def _fused(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:

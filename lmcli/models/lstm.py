@@ -40,7 +40,7 @@ from lmcli.models.layers.recurrent import (
     RecurrentWeightSettings,
     forget,
 )
-from lmcli.models.layers.recurrent_kernels import LSTMScan
+from lmcli.models.layers.recurrent_kernels import lstm_scan
 from lmcli.settings import setting
 
 FEW_ROWS = 8
@@ -131,7 +131,7 @@ class LSTMLayer(Layer):
         stay = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
         bf16 = torch.is_autocast_enabled(x.device.type)
         peepholes = self.recurrent_peepholes
-        y, c = LSTMScan.apply(  # type: ignore[no-untyped-call]
+        y, c = lstm_scan(
             inputs, *state, self.dropped_weight(), peepholes, stay, self.forget_mode, bf16
         )
         return y, (y[-1], c)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lmcli.models.base import State, draw
 from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentWeightSettings, forget
-from lmcli.models.layers.recurrent_kernels import ElmanScan
+from lmcli.models.layers.recurrent_kernels import elman_scan
 from lmcli.settings import setting
 
 
@@ -49,9 +49,7 @@ class RNNLayer(Layer):
         keep = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
         bf16 = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
-        y: Tensor = ElmanScan.apply(  # type: ignore[no-untyped-call]
-            inputs, state[0], self.dropped_weight(), keep, activation, bf16
-        )
+        y = elman_scan(inputs, state[0], self.dropped_weight(), keep, activation, bf16)
         return y, (y[-1],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -252,8 +252,8 @@ def _connect(rank: int, size: int, file: str | None, meeting: timedelta) -> None
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     try:
         if file:
-            store = dist.FileStore(file, size)  # type: ignore[attr-defined]
-        else:  # RANK and WORLD_SIZE may be left over: then nobody comes
+            store = dist.FileStore(file, size)  # type: ignore[attr-defined]  # not in the stubs
+        else:  # RANK and WORLD_SIZE may be left from another job: then no other process connects
             store, _, _ = next(rendezvous("env://", rank, size, timeout=meeting))
         dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:

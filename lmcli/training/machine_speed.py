@@ -47,14 +47,16 @@ def nearest_power_of_four(ratio: float) -> float:
 
 
 def tokens_per_second(trainer: Trainer, seconds: float, updates: int | None = None) -> float:
-    """The median speed of updates, for so many seconds or updates after the first; at least one."""
+    """The median speed of updates: until `updates` of them or `seconds` are over, at least one.
+
+    The first is not counted: it loads the kernels."""
     speeds = list[float]()
     began = last = time.perf_counter()
     tokens = 0
     for number, _ in enumerate(trainer.run()):
         trainer.sync_losses()  # a GPU may still be computing
         now = time.perf_counter()
-        if number:  # the first loads the kernels
+        if number:
             speeds.append((trainer.tokens - tokens) / (now - last))
         if speeds and (len(speeds) == updates or now - began >= seconds):
             break

@@ -14,6 +14,7 @@ nothing can overflow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,3 +70,6 @@ class LinearScan(torch.autograd.Function):
         grad_b = run(later, grad.flip(0), torch.zeros_like(before)).flip(0)
         earlier = torch.cat([before.unsqueeze(0), states[:-1]])  # h_{t-1}
         return grad_b * earlier, grad_b, factors[0] * grad_b[0]
+
+
+linear_scan: Callable[..., Tensor] = LinearScan.apply

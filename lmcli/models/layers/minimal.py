@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmcli.models.base import State
-from lmcli.models.layers.linear_scan import LinearScan
+from lmcli.models.layers.linear_scan import linear_scan
 from lmcli.models.layers.recurrent import BLOCK_ABOUT, CHRONO_ABOUT, Layer, RecurrentSettings
 from lmcli.settings import setting
 
@@ -66,7 +66,7 @@ class MinimalLayer(Layer):
         if is_start.any():
             keep = keep.masked_fill(is_start.unsqueeze(-1), 0.0)
         added = gates["write"] * gates["candidate"]
-        h: Tensor = LinearScan.apply(keep, added, state[0])  # type: ignore[no-untyped-call]
+        h = linear_scan(keep, added, state[0])
         return h, (h[-1],)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

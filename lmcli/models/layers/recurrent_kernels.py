@@ -12,6 +12,7 @@ in bfloat16; states and sums stay in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -101,14 +102,19 @@ class GRUScan(torch.autograd.Function):
         return grad_preact, grad_h, grad_weight, grad_bias, None
 
 
+gru_scan: Callable[..., Tensor] = GRUScan.apply
+
+
 def _sigmoid_grad(grad: Tensor, gate: Tensor, out: Tensor) -> Tensor:
     """grad * gate * (1 - gate) in one pass."""
-    return torch.ops.aten.sigmoid_backward.grad_input(grad, gate, grad_input=out)  # type: ignore[no-any-return]
+    done: Tensor = torch.ops.aten.sigmoid_backward.grad_input(grad, gate, grad_input=out)
+    return done
 
 
 def _tanh_grad(grad: Tensor, value: Tensor) -> Tensor:
     """grad * (1 - value ** 2) in one pass, in the place of `grad`."""
-    return torch.ops.aten.tanh_backward.grad_input(grad, value, grad_input=grad)  # type: ignore[no-any-return]
+    done: Tensor = torch.ops.aten.tanh_backward.grad_input(grad, value, grad_input=grad)
+    return done
 
 
 class ElmanScan(torch.autograd.Function):
@@ -160,6 +166,9 @@ class ElmanScan(torch.autograd.Function):
                 grad_h.mul_(keep[t])
         grad_weight = _product(grad_preact.flatten(0, 1).t(), read.flatten(0, 1), ctx.bf16)
         return grad_preact, grad_h, grad_weight, None, None, None
+
+
+elman_scan: Callable[..., Tensor] = ElmanScan.apply
 
 
 class LSTMScan(torch.autograd.Function):
@@ -242,6 +251,9 @@ class LSTMScan(torch.autograd.Function):
             sees = [(i, cells[:-1]) for i in range(len(peepholes) - 1)] + [(-1, cells[1:])]
             grad_peepholes = torch.stack([(at_gates[:, :, i] * c).sum((0, 1)) for i, c in sees])
         return grad_preact, grad_h, grad_cell, grad_weight, grad_peepholes, None, None, None
+
+
+lstm_scan: Callable[..., tuple[Tensor, Tensor]] = LSTMScan.apply
 
 
 def _lstm_gate_grads(

@@ -22,7 +22,7 @@ probabilities are still exact, but slower to compute and harder to learn.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -175,7 +175,7 @@ class Embedding(nn.Embedding):
         """Shapes: (...) -> (..., E)."""
         if self.weight.device.type != "cpu":
             return super().forward(tokens)
-        return _Lookup.apply(self.weight, tokens)  # type: ignore[no-any-return, no-untyped-call]
+        return _look_up(self.weight, tokens)
 
 
 class _Lookup(torch.autograd.Function):
@@ -190,6 +190,9 @@ class _Lookup(torch.autograd.Function):
         (tokens,) = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1])
         return gradient.new_zeros(ctx.size).index_add_(0, tokens.reshape(-1), rows), None
+
+
+_look_up: Callable[..., Tensor] = _Lookup.apply
 
 
 def embedding_layer(vocabulary: int, size: int, settings: Any) -> nn.Module:

@@ -58,7 +58,8 @@ def parted(pair: str) -> tuple[str, str]:
 
 
 def _gap_length(pair: str) -> int:
-    return len(_GAP.match(pair)[0])  # type: ignore[index]
+    found = _GAP.match(pair)
+    return found.end() if found else 0
 
 
 def pair_ends(pairs: list[str]) -> Offsets:
