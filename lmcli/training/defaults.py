@@ -146,16 +146,19 @@ def dropout(scale: ProblemSize) -> float:
 
 
 def weight_drop(scale: ProblemSize) -> float:
-    """Dropout of recurrent weights, where a text of documents of like lengths is read often.
+    """Dropout of recurrent weights, where a text is read often.
 
     200 kB of Pride and Prejudice, LSTM of width 256, nats/char on the test part with the pair
     dropout, weight_drop (one run each). Read 15 times: (0.1, 0) 1.384, (0.1, 0.1) 1.362, (0.2, 0.2)
     1.368; 27 times: (0.2, 0) 1.353, (0.3, 0.2) 1.307, (0.5, 0.3) 1.352; 45 times: (0.5, 0) 1.355,
     (0.2, 0.3) 1.282, (0.3, 0.2) 1.288, (0.3, 0.3) 1.299, (0.5, 0.3) 1.312. Tiny Shakespeare, read 9
     times, on validation: (0, 0) 1.294, (0.1, 0.1) 1.289.
+
+    data/france.txt, bits/char on the test part with 0 and 0.2. Read 30 times: LSTM 0.280 and 0.274,
+    GRU 0.277 and 0.274; 14 times: LSTM 0.273 and 0.272, GRU 0.275 and 0.281.
     """
     if scale.has_varied_lengths:
-        return 0.0
+        return _step(scale.expected_epochs, [(24, 0.0)], 0.2)
     return _step(scale.expected_epochs, [(6, 0.0), (20, 0.1), (32, 0.2)], 0.3)
 
 
