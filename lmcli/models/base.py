@@ -220,6 +220,10 @@ class LanguageModel(nn.Module, abc.ABC):
         """Count one stream of ids that contains start ids (`is_count_based`, `counts_first`)."""
         raise TypeError(f"{self.name} learns by gradient descent")
 
+    def token_tables(self) -> list[Tensor]:
+        """Weights that begin or end with the tokens: those of the embedding and the output."""
+        return []
+
     def begin_with_frequencies(self, counts: Tensor) -> None:
         """Predict each token as often as it was counted, before anything else is learnt; of many
         words nothing. Shapes: (V,).
@@ -341,6 +345,11 @@ class NeuralLanguageModel(LanguageModel):
             logs = (counts + 1.0).log()  # a token that was not counted is not impossible
             with torch.no_grad():
                 self.output_parameters()[1].copy_(logs - logs.logsumexp(0))
+
+    def token_tables(self) -> list[Tensor]:
+        """All matrices of `embed` and of the output layer."""
+        named = ((n, p) for n, p in self.named_parameters() if p.dim() == 2)
+        return [p for n, p in named if n.startswith(("embed.", "output.", "output_weight"))]
 
     @property
     def scoring_width(self) -> int:

@@ -140,7 +140,9 @@ class Trainer:
         self.batches = LengthCurriculum(self.streams, settings.curriculum or 0.0)
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
-        self.optimizer = AdamW.of(model, settings.weight_decay, device, settings.beta2 or BETA2)
+        tables = model.token_tables() if settings.second_moment == "table" else ()
+        means = settings.beta2 or BETA2, tables
+        self.optimizer = AdamW.of(model, settings.decay, device, *means)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.early_stopping = EarlyStopping(settings.patience)
         # the main process's, for all: the share of the budget that is used follows from it

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lmcli.errors import UsageError
 from lmcli.settings import setting
 
-BATCH, TRUNCATION, PEAK_RATE, MINUTES = 16, 64, 2e-3, 3.0
+BATCH, TRUNCATION, PEAK_RATE, WEIGHT_DECAY, MINUTES = 16, 64, 2e-3, 0.01, 3.0
 """used where a setting or the budget is left open: by a Trainer without `resolve_defaults`"""
 BUDGETS = ("minutes", "steps", "epochs")
 
@@ -28,9 +28,12 @@ class TrainingSettings:
         None, "steps T through which gradients flow", least=1, most=1 << 20
     )
     learning_rate: float | None = setting(None, "peak learning rate", least=0)
-    weight_decay: float = setting(0.01, "AdamW's decay; never on recurrent weights", least=0)
+    weight_decay: float | None = setting(None, "AdamW's decay; never on recurrent weights", least=0)
     beta2: float | None = setting(
         None, "AdamW's decay of mean squared gradients", least=0, most=0.99999
+    )
+    second_moment: Literal["entry", "table"] | None = setting(
+        None, "AdamW's means of squared gradients in tables of tokens: one an entry, one a table"
     )
     clip: float = setting(1.0, "largest norm of the gradient", least=0)
     warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
@@ -56,6 +59,11 @@ class TrainingSettings:
     def peak_rate(self) -> float:
         """The learning rate, or the default if there is none; 0 is a rate."""
         return PEAK_RATE if self.learning_rate is None else self.learning_rate
+
+    @property
+    def decay(self) -> float:
+        """The weight decay, or the default if there is none; 0 is one."""
+        return WEIGHT_DECAY if self.weight_decay is None else self.weight_decay
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lmcli.training.defaults import (
     state_size,
     width,
 )
-from lmcli.training.training_settings import Budget, TrainingSettings
+from lmcli.training.training_settings import WEIGHT_DECAY, Budget, TrainingSettings
 
 every_architecture = pytest.mark.parametrize("name", MODELS.names())
 SCALES = [
@@ -261,6 +261,15 @@ def test_few_tokens_have_shorter_means_of_squared_gradients():
     few, many = (ProblemSize(10**6, vocabulary, 90) for vocabulary in (65, 20_000))
     assert (chosen("lstm", few)[1].beta2, chosen("lstm", many)[1].beta2) == (0.99, 0.999)
     assert chosen("lstm", few, training=TrainingSettings(beta2=0.9))[1].beta2 == 0.9
+
+
+def test_tables_of_many_words_have_one_mean_of_squares_and_decay():
+    few, many = (chosen("gru", ProblemSize(10**6, size, 90))[1] for size in (65, 20_000))
+    assert (few.second_moment, few.weight_decay) == ("entry", WEIGHT_DECAY)
+    assert (many.second_moment, many.weight_decay) == ("table", 1.0)
+    own = TrainingSettings(second_moment="entry", weight_decay=0.0)
+    kept = chosen("gru", ProblemSize(10**6, 20_000, 90), training=own)[1]
+    assert (kept.second_moment, kept.weight_decay) == ("entry", 0.0)
 
 
 def test_a_text_read_often_gets_its_recurrent_weights_dropped():

@@ -91,3 +91,63 @@ size("lstm", MODELS.load("lstm").Settings(softmax="adaptive"), 5000)
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def table_step(table, gradients, rate, decay, beta2, most):
+    """Naive steps of a table with one mean of squares; gradients are clipped to the norm `most`."""
+    mean, square = torch.zeros_like(table), 0.0
+    for step, gradient in enumerate(gradients, 1):
+        gradient = gradient / max(1.0, gradient.norm().item() / most)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = beta2 * square + (1 - beta2) * gradient.square().mean().item()
+        size = rate / (1 - 0.9**step) / ((square / (1 - beta2**step)) ** 0.5 + 1e-8)
+        table = table * (1 - rate * decay) - size * mean
+    return table
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("most", [0.5, 1000.0])
+def test_a_table_has_one_mean_of_squared_gradients(fused, most):
+    torch.manual_seed(0)
+    table = torch.nn.Parameter(torch.randn(6, 4))
+    gradients = [torch.randn(6, 4) * 2.0**-n for n in range(5)]
+    wanted = table_step(table.detach(), gradients, 0.1, 0.3, 0.99, most)
+    optimizer = AdamW([([], 0.0)], fused, 0.99, [table], 0.3)
+    for gradient in gradients:
+        table.grad = gradient.clone()
+        optimizer.step(0.1, most)
+    torch.testing.assert_close(table.detach(), wanted)
+    assert optimizer.tensors()["0.exp_avg_sq"].shape == ()
+
+
+def test_rows_of_a_table_move_as_far_as_their_gradients_say():
+    table, entries = (torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
+    one = AdamW([], True, tables=[table])
+    other = AdamW([([entries], 0.0)], True)
+    for p in (table, entries):
+        p.grad = torch.tensor([[1.0] * 3, [0.01] * 3])
+    one.step(0.1)
+    other.step(0.1)
+    moved, equal = table.detach(), entries.detach()
+    assert (moved[1] / moved[0]).tolist() == pytest.approx([0.01] * 3)
+    assert (equal[1] / equal[0]).tolist() == pytest.approx([1.0] * 3)
+
+
+def test_a_table_that_has_no_gradient_stays():
+    table = torch.nn.Parameter(torch.ones(2, 3))
+    AdamW([], True, tables=[table], decay_of_tables=0.5).step(0.1)
+    assert table.eq(1).all()
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "window", "attention", "hybrid"])
+@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+def test_tables_are_the_matrices_that_begin_or_end_with_tokens(build, name, softmax):
+    model = build(name, vocabulary=2500, softmax=softmax)
+    tables = model.token_tables()
+    assert {p.dim() for p in tables} == {2}
+    rows = sum(len(p) for p in tables if len(p) > 500)
+    assert rows >= 2 * 2500
+    optimizer = AdamW.of(model, 0.01, "cpu", tables=tables)
+    means = [t for n, t in optimizer.tensors().items() if n.endswith(".exp_avg_sq")]
+    assert len(means) == len(list(model.parameters()))
+    assert sum(m.dim() == 0 for m in means) == len(tables)

@@ -109,7 +109,7 @@ KINDS = {
     "rnn": ("rnn", {}),
     "lstm": ("lstm", {}),
     "window": ("window", {}),
-    "lstm, adaptive": ("lstm softmax=adaptive", {}),
+    "lstm, adaptive": ("lstm softmax=adaptive", {"second_moment": "table"}),
     "hybrid": ("hybrid", {}),
     "lstm in bfloat16": ("lstm", {"precision": "bfloat16"}),
     "gru, impatient": ("gru", {"patience": 1, "learning_rate": 0.3}),
