@@ -122,14 +122,19 @@ class ProblemSize:
 
 
 def width(scale: ProblemSize) -> int:
-    """The LSTM's width H."""
+    """The LSTM's width H.
+
+    More for many words: after 2,500 steps Moby Dick by word has 5.57 nats a word with 256 and 5.53
+    with 448.
+    """
     if scale.given_width:
         return scale.given_width
     by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
     if scale.has_varied_lengths:
         by_time = _step(scale.seconds, [(600, 192), (1800, 256)], 384)
-    by_text = _step(scale.tokens, [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, 256), (3e6, 448)], 512)
-    return min(by_time, by_text)
+    middle = 448 if scale.has_many_words else 256
+    widths = [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, middle), (3e6, 448)]
+    return min(by_time, _step(scale.tokens, widths, 512))
 
 
 def dropout(scale: ProblemSize) -> float:
@@ -189,7 +194,13 @@ def curriculum(scale: ProblemSize) -> float:
 
 
 def most_epochs(scale: ProblemSize) -> float:
-    """After how many passes a budget in minutes ends: by then a small text is memorised."""
+    """After how many passes a budget in minutes ends: by then a small text is memorised.
+
+    Words, of which most are rare, are memorised sooner. Moby Dick, nats a word on validation after
+    6, 11, 16, 27 passes: 5.60, 5.57, 5.60, 5.61 (the best of the last two came earlier).
+    """
+    if scale.has_many_words and not scale.has_varied_lengths:
+        return 12.0
     batch, truncation = shape(scale)
     updates = max(1, scale.tokens // (batch * truncation))
     return float(min(240, max(100, 16000 // updates)))

@@ -272,6 +272,14 @@ def test_tables_of_many_words_have_one_mean_of_squares_and_decay():
     assert (kept.second_moment, kept.weight_decay) == ("entry", 0.0)
 
 
+def test_many_words_are_read_few_times_by_a_wider_model():
+    few, many = (ProblemSize(2 * 10**5, size, 300) for size in (65, 20_000))
+    assert (width(few), width(many)) == (256, 448)
+    assert chosen("lstm", many)[1].most_epochs == 12 < chosen("lstm", few)[1].most_epochs
+    varied = replace(many, length_ratio=LARGE_LENGTH_RATIO)
+    assert chosen("lstm", varied)[1].most_epochs > 12
+
+
 def test_a_text_read_often_gets_its_recurrent_weights_dropped():
     rates = [
         chosen("lstm", ProblemSize(10**6, 65, seconds))[0].weight_drop for seconds in (20, 10**4)
