@@ -289,6 +289,17 @@ def test_a_text_read_often_gets_its_recurrent_weights_dropped():
     assert [chosen("lstm", scale)[0].weight_drop for scale in varied] == [0.0, 0.2]
 
 
+def test_an_architecture_that_is_slower_is_expected_to_read_the_text_less_often():
+    scale = ProblemSize(2 * 10**5, 65, 20)
+    lstm, gru = (scale.expected_epochs(arch) for arch in ("lstm", "gru"))
+    assert gru == pytest.approx(lstm / 2)
+    assert scale.expected_epochs("window") == lstm
+    for name, varied in (("weight_drop", 1.0), ("weight_drop", LARGE_LENGTH_RATIO)):
+        text = ProblemSize(2 * 10**5, 300, 60, varied)
+        rates = [getattr(chosen(arch, text)[0], name) for arch in ("lstm", "gru")]
+        assert rates[0] > rates[1]
+
+
 def test_a_budget_without_minutes_is_taken_for_three():
     ids = np.array([6, 1, 2, 3, 4])
     assert ProblemSize.of(ids, 6, Budget(steps=10)) == ProblemSize.of(ids, 6, Budget(minutes=3))
