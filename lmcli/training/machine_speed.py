@@ -49,7 +49,8 @@ def nearest_power_of_four(ratio: float) -> float:
 def tokens_per_second(trainer: Trainer, seconds: float, updates: int | None = None) -> float:
     """The median speed of updates: until `updates` of them or `seconds` are over, at least one.
 
-    The first is not counted: it loads the kernels."""
+    The first is not counted: it loads the kernels.
+    """
     speeds = list[float]()
     began = last = time.perf_counter()
     tokens = 0

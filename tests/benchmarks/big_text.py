@@ -65,7 +65,7 @@ def prepare(path: str, tokenizer: str, documents: str, cache: Path) -> dict[str,
     """MB/s of the text in each stage; `again` is with ids from the cache."""
     size = Path(path).stat().st_size / MB
     settings = TOKENIZERS.load(tokenizer).Settings()
-    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    options = TextOptions(documents=documents)
     speeds = {}
     for name in ("first", "again"):
         began, clock = time.perf_counter(), Clock()

@@ -70,7 +70,7 @@ def main() -> None:
             steps = arguments.steps or STEPS.get(width, 100)
             row = measure(text, width, steps, arguments.repeats)
             rows.append(row)
-            medians = [statistics.median(row[kind]) for kind in KINDS]  # type: ignore[arg-type]
+            medians = [statistics.median(row[kind]) for kind in KINDS]
             sys.stderr.write(
                 f"width {width}: {medians[0]:,.0f} tokens/s alone, {medians[1]:,.0f} together, "
                 f"{row['ratio']:.2f} times\n"

@@ -202,7 +202,7 @@ def test_a_text_of_many_blocks_is_split_as_if_read_whole(
     for name, text in zip(names, texts, strict=True):
         Path(name).write_bytes(text.encode())
     parts, sha256 = naive_parts(texts, documents, split)
-    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    options = TextOptions(documents=documents)
     corpus = load_corpus(CorpusSpec(tuple(names), options, split), limits=Limits(5000, 200_000))
     assert corpus.test is not None
     assert corpus.spec.sha256 == sha256

@@ -230,7 +230,7 @@ def test_a_disk_too_full_for_a_copy_is_said_to_be_full(
 
 
 def _read_all(text: Text, answers: object) -> None:
-    answers.put(whole(text))  # type: ignore[attr-defined]
+    answers.put(whole(text))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])

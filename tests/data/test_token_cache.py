@@ -275,7 +275,7 @@ def test_ids_written_as_they_come_are_those_of_all_documents_at_once(
         if part is not None
     ]
     small = Limits(window=50, memory=100)
-    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    options = TextOptions(documents=documents)
     again = load_corpus(CorpusSpec((str(file),), options), limits=small)
     for place in (None, cache, cache):
         encoded = tokenize_corpus(again, name, settings, place, limits=small)
@@ -287,7 +287,7 @@ def test_ids_written_as_they_come_are_those_of_all_documents_at_once(
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, cache: Path, documents: str) -> None:
     file = tmp_path / "big.txt"
     file.write_text(TEXT * 800, encoding="utf-8")  # 8 MB, and twice as much in ids
-    options = TextOptions(documents=documents)  # type: ignore[arg-type]
+    options = TextOptions(documents=documents)
     limits = Limits(window=1 << 14, memory=1 << 14)
     CharTokenizer("ab")  # whose table of code points is 4 MB whatever the text
     tracemalloc.start()

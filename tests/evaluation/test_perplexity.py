@@ -144,7 +144,7 @@ def test_what_is_read_again_is_counted_and_the_end_is_the_end(build, stream, arc
     counter = ProgressCounter(lambda event: None)
     read = model.log_probabilities
 
-    def watched(tokens, *more):  # type: ignore[no-untyped-def]
+    def watched(tokens, *more):
         seen.append((tokens.numel(), counter.done))
         return read(tokens, *more)
 

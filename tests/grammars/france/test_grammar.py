@@ -112,7 +112,7 @@ def test_another_seed_is_another_text() -> None:
 
 @pytest.mark.parametrize("size", ["default", "long"])
 def test_large_texts_begin_at_once_and_have_their_longest_documents(size: str) -> None:
-    france = France(FranceSettings(size=size))  # type: ignore[arg-type]
+    france = France(FranceSettings(size=size))
     stream = france.documents()
     longest = max(len(sentences(next(stream))) - 2 for _ in range(1500))
     assert longest == len(france.rules.length_weights) - 1 == {"default": 12, "long": 128}[size]
