@@ -29,12 +29,10 @@ class LengthCurriculum:
     """Batches of the short documents, then of ever longer ones, in the end of the whole text.
 
     The bound on the length doubles from stage to stage. All stages but the last have a share of
-    the budget, in which each lasts `DECAY` times as long as the one before it. Until the share
-    `begin` of the budget is used the whole text is read; what is left is shared out as a whole
-    budget would be.
+    the budget, in which each lasts `DECAY` times as long as the one before it.
     """
 
-    def __init__(self, whole: ContiguousBatches, share: float, begin: float = 0.0) -> None:
+    def __init__(self, whole: ContiguousBatches, share: float) -> None:
         lengths = document_lengths(whole.ids, whole.start) if share else np.zeros(0, np.int64)
         ids = np.asarray(whole.ids[: lengths.sum()])
         bounds = stage_bounds(lengths, whole.batch * whole.truncation)
@@ -42,9 +40,8 @@ class LengthCurriculum:
         short = [
             replace(whole, ids=ids[k], places=k if whole.places is not None else None) for k in kept
         ]
-        self.stages = [*[whole] * (begin > 0), *short, whole]
-        ends = [begin + (1 - begin) * end for end in stage_ends(len(short), share)]
-        self.ends = [begin, *ends] if begin > 0 else ends
+        self.stages = [*short, whole]
+        self.ends = stage_ends(len(short), share)
 
     def batch(self, step: int, used: float) -> Batch:
         """The batch of a step, when this share of the budget is used.

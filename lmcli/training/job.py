@@ -203,16 +203,17 @@ def prepare_job(
     width: int | None = None,
     workers: int = 1,
     relative_speed: float = 1.0,
+    cores: int = 2,
 ) -> Job:
     """Settings for one architecture on a text, every open one chosen.
 
     `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
-    `relative_speed` is that of this machine (machine_speed.py).
+    `relative_speed` is that of this machine (machine_speed.py), of whose `cores` it gets some.
     """
     settings = update(MODELS.load(arch).Settings(), pairs)
     training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
     size = tokenized.tokenizer.size
-    scale = ProblemSize.of(tokenized.train, size, budget, width, relative_speed)
+    scale = ProblemSize.of(tokenized.train, size, budget, width, relative_speed, cores)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
@@ -279,8 +280,12 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     speed = 1.0  # several workers would measure several
     if workers == 1 and budget.minutes is not None:
         speed = relative_speed(device, threads)
+    cores = threads or (len(available_cores()) if device == "cpu" else 2)
     job = prepare_job(
-        *(dataset, arch, pairs, budget, seed, device), workers=workers, relative_speed=speed
+        *(dataset, arch, pairs, budget, seed, device),
+        workers=workers,
+        relative_speed=speed,
+        cores=cores,
     )
     return _leaving_cores(job, others, on_progress)
 

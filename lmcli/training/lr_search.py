@@ -4,9 +4,14 @@
 **Out:** a `SearchedRate`: the trainer whose rate did best on validation after a small share of the
 budget, which continues with what it has learnt, and every trial.
 
+Where short documents come first it begins anew: every trial reads the whole text, and what has been
+learnt from long documents stands in the way of what short ones teach. A GRU on data/france.txt,
+1,900 steps with the search, bits/char of three seeds: 0.285, 0.286, 0.284 with what the trial had
+learnt, 0.281, 0.275, 0.274 anew.
+
 Each trial is a short training of its own that ends with a linear anneal to 0: a loss that is
 measured at the peak rate favours small rates, because those of large ones only show after decay
-(short-horizon bias: Wu et al. 2018). It reads the whole text: a curriculum begins after the search.
+(short-horizon bias: Wu et al. 2018).
 
 The longer a training, the smaller its best rate. So a trial trains with twice the rate that it
 stands for; with four times, where the whole training will memorise the text, because what too large
@@ -23,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmcli.errors import TrainingError
-from lmcli.models.base import LanguageModel
 from lmcli.report.progress import OnProgress
 from lmcli.training.job import Job
 from lmcli.training.trainer import EarlyStopping, Trainer
@@ -89,11 +93,7 @@ class LearningRateSearch:
         trial = self.trials.get(factor)
         if trial is None:
             rate = self.job.training.peak_rate * factor
-            settings = replace(self.job.training, learning_rate=rate)
-            counted = self.counted() if self.job.model_class.counts_first else None
-            trainer = replace(self.job, training=settings).trainer(counted=counted)
-            trainer.delay_curriculum(1.0)
-            trial = self.trials[factor] = RateTrial(rate, trainer)
+            trial = self.trials[factor] = RateTrial(rate, self.trainer(rate, curriculum=0.0))
         trainer, begin = trial.trainer, trial.share
         trial.share, trial.loss = until, math.inf
         fall = ANNEAL * (until - begin)
@@ -107,9 +107,12 @@ class LearningRateSearch:
         trainer.rate_factor = 1.0
         return trial
 
-    def counted(self) -> LanguageModel | None:
-        """A model that has counted the text already: that of the first trial."""
-        return next((trial.trainer.model for trial in self.trials.values()), None)
+    def trainer(self, rate: float, curriculum: float | None) -> Trainer:
+        """At step 0, with the counts of the first trial where the model begins by counting."""
+        settings = replace(self.job.training, learning_rate=rate, curriculum=curriculum)
+        first = next((trial.trainer.model for trial in self.trials.values()), None)
+        counted = first if self.job.model_class.counts_first else None
+        return replace(self.job, training=settings).trainer(counted=counted)
 
     def expected_epochs(self) -> float:
         """How often the whole training will read the text, by the trials so far."""
@@ -154,8 +157,9 @@ def learning_rate_search(
 
     The best rate falls with length: the second round may end below all that led the first.
 
-    The trainer keeps what it has learnt, but no weights of the search have been saved, so none of
-    them are the best so far; its budget shrinks by the seconds of the others.
+    The trainer keeps what it has learnt, unless it has a curriculum, but no weights of the search
+    have been saved, so none of them are the best so far; its budget shrinks by the seconds of the
+    other trials.
     """
     search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
     search.run_trial(RACE_FACTORS[0], FIRST_ROUND)
@@ -170,11 +174,13 @@ def learning_rate_search(
         search.run_trial(beyond, FIRST_ROUND)
     search.run_trial(beyond, SECOND_ROUND)
     best = search.trials[search.best()]
-    others = [trial for trial in search.trials.values() if trial is not best]
+    if curriculum := job.training.curriculum:
+        trainer = search.trainer(best.rate, curriculum)
+    else:
+        trainer = best.trainer
+    others = [trial for trial in search.trials.values() if trial.trainer is not trainer]
     seconds = sum(trial.trainer.seconds for trial in others)
-    trainer = best.trainer
     trainer.shorten(seconds, sum(trial.share for trial in others))
-    trainer.delay_curriculum(trainer.fraction)
     trainer.early_stopping = EarlyStopping(trainer.settings.patience)
     race = [trial.to_json() for trial in search.trials.values()]
     race.sort(key=lambda entry: float(entry["rate"]))

@@ -81,6 +81,7 @@ def _trials(
     budget: Budget,
     options: Mapping[str, Any],
     relative_speed: float,
+    cores: int,
 ) -> list[Trial]:
     """A trial for each row and seed, by the dataset of each seed.
 
@@ -101,6 +102,7 @@ def _trials(
             job = prepare_job(
                 *(dataset, spec.arch, own, budget, seed, device, match, width),
                 relative_speed=relative_speed,
+                cores=cores,
             )
             if job.is_count_based and dataset.spec.rotation in counted:
                 continue
@@ -115,16 +117,18 @@ def _trials(
     return made
 
 
-def _relative_speed(
-    specs: Sequence[TrialSpec], budget: Budget, options: Mapping[str, Any]
-) -> float:
-    """That of this machine for one of the trainings, which share its cores."""
+def _cores_each(specs: Sequence[TrialSpec], options: Mapping[str, Any], device: str) -> int:
+    """How many cores one of the trainings gets; on a GPU it needs no more than there are."""
     trained = sum(not MODELS.load(spec.arch).is_count_based for spec in specs) * options["seeds"]
-    if budget.minutes is None or not trained:
+    cores = len(available_cores())
+    return max(1, cores // trainings_side_by_side(trained, options["jobs"], device))
+
+
+def _relative_speed(specs: Sequence[TrialSpec], budget: Budget, device: str, cores: int) -> float:
+    """That of this machine for one of the trainings, which share its cores."""
+    if budget.minutes is None or all(MODELS.load(spec.arch).is_count_based for spec in specs):
         return 1.0
-    device = pick_device(options["device"])
-    jobs = trainings_side_by_side(trained, options["jobs"], device)
-    return relative_speed(device, max(1, len(available_cores()) // jobs) if jobs > 1 else None)
+    return relative_speed(device, cores if cores < len(available_cores()) else None)
 
 
 def lstm_width(options: Mapping[str, Any]) -> int | None:
@@ -249,8 +253,11 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     rotations = list(dict.fromkeys([*of_seed.values(), *others]))
     loaded = load_datasets(spec, rotations, options["tokenizer"], pairs, on_progress)
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
-    speed = _relative_speed(specs, budget, options)
-    trials, jobs = sharing_cores(_trials(datasets, specs, budget, options, speed), options["jobs"])
+    device = pick_device(options["device"])
+    cores = _cores_each(specs, options, device)
+    speed = _relative_speed(specs, budget, device, cores)
+    trials = _trials(datasets, specs, budget, options, speed, cores)
+    trials, jobs = sharing_cores(trials, options["jobs"])
     width = lstm_width(options)
     force = options["force"]
     return Sweep(

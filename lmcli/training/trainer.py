@@ -239,10 +239,6 @@ class Trainer:
             least = used + 1e-3  # so that there is a step left, and its validation
             self.budget = replace(self.budget, minutes=max(minutes, least))
 
-    def delay_curriculum(self, begin: float) -> None:
-        """Read the whole text until a share of the budget is used, then short documents first."""
-        self.batches = LengthCurriculum(self.streams, self.settings.curriculum or 0.0, begin)
-
     def _lap(self, clock: float) -> float:
         """Add the time since `clock`; the time now."""
         now = time.perf_counter()

@@ -53,17 +53,6 @@ def test_what_comes_first_depends_on_the_budget_and_on_nothing_else(share, used,
         assert torch.equal(one.inputs, whole[step].inputs)
 
 
-def test_until_it_begins_the_whole_text_is_read_and_then_what_is_left_is_shared_out():
-    whole = ContiguousBatches(documents_of([3, 9, 4, 20, 3, 2]), START, batch=1, truncation=2)
-    now, later = LengthCurriculum(whole, 0.5), LengthCurriculum(whole, 0.5, begin=0.2)
-    for used in np.arange(0, 1, 0.01):
-        same = whole if used < 0.2 else now.stages[np.searchsorted(now.ends, (used - 0.2) / 0.8)]
-        assert torch.equal(later.batch(3, used).inputs, same[3].inputs)
-    assert LengthCurriculum(whole, 0.5, begin=1.0).batch(3, 0.99).inputs.tolist() == (
-        whole[3].inputs.tolist()
-    )
-
-
 def test_of_a_big_text_the_first_documents_are_looked_at(monkeypatch):
     monkeypatch.setattr("lmcli.data.curriculum.LOOKED_AT", 14)
     ids = documents_of([3, 9, 4, 20, 3, 2])

@@ -295,14 +295,32 @@ def test_an_architecture_that_is_slower_is_expected_to_read_the_text_less_often(
     assert gru == pytest.approx(lstm / 2)
     assert scale.expected_epochs("window") == lstm
     for name, varied in (("weight_drop", 1.0), ("weight_drop", LARGE_LENGTH_RATIO)):
-        text = ProblemSize(2 * 10**5, 300, 60, varied)
+        text = ProblemSize(2 * 10**5, 300, 34, varied)
         rates = [getattr(chosen(arch, text)[0], name) for arch in ("lstm", "gru")]
         assert rates[0] > rates[1]
 
 
 def test_a_budget_without_minutes_is_taken_for_three():
     ids = np.array([6, 1, 2, 3, 4])
-    assert ProblemSize.of(ids, 6, Budget(steps=10)) == ProblemSize.of(ids, 6, Budget(minutes=3))
+    steps = ProblemSize.of(ids, 6, Budget(steps=10))
+    assert replace(steps, epochs=None) == ProblemSize.of(ids, 6, Budget(minutes=3))
+
+
+def test_a_budget_in_steps_or_epochs_says_how_often_the_text_is_read():
+    ids = np.zeros(16 * 64 * 50, np.int64)
+    epochs, steps = (ProblemSize.of(ids, 6, b) for b in (Budget(epochs=2.5), Budget(steps=125)))
+    assert epochs == steps
+    assert [epochs.expected_epochs(arch) for arch in ("lstm", "gru")] == [2.5, 2.5]
+    often = ProblemSize.of(ids, 6, Budget(epochs=25))
+    assert [chosen("lstm", scale)[0].dropout for scale in (epochs, often)] == [0.0, 0.2]
+
+
+def test_a_training_with_one_core_is_expected_to_read_the_text_less_often():
+    ids, minutes = np.zeros(10**6, np.int64), Budget(minutes=1.0)
+    one, two, many = (ProblemSize.of(ids, 65, minutes, cores=cores) for cores in (1, 2, 8))
+    assert one.expected_epochs() == pytest.approx(0.6 * two.expected_epochs())
+    assert many.expected_epochs() == two.expected_epochs()
+    assert [chosen("lstm", scale)[0].dropout for scale in (one, two)] == [0.0, 0.1]
 
 
 @every_architecture
@@ -342,7 +360,7 @@ def test_documents_of_different_lengths_are_read_by_a_narrower_net_in_longer_chu
     assert rates[1] == pytest.approx(0.45 * rates[0])
 
 
-@pytest.mark.parametrize(("seconds", "least"), [(2, 0.0), (20, 0.5), (600, 0.6)])
+@pytest.mark.parametrize(("seconds", "least"), [(2, 0.0), (15, 0.5), (600, 0.6)])
 def test_short_documents_that_are_read_often_are_not_learnt_by_heart(seconds, least):
     alike = ProblemSize(100_000, 1000, seconds)
     varied = replace(alike, length_ratio=LARGE_LENGTH_RATIO)

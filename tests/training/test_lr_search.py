@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lmcli.training import lr_search
 from lmcli.training.lr_search import (
@@ -96,21 +97,28 @@ def test_a_trial_stands_for_a_quarter_of_its_rate_where_the_text_will_be_memoris
 
 
 def test_the_search_is_paid_for_out_of_the_budget(job_of, search):
-    found = search(job_of("rnn", 1000))
+    found = search(job_of("rnn", 1000, curriculum=0.0))
     shares = sum(e["share"] for e in found.race)
     assert found.trainer.step == 90
     assert found.trainer.total_steps == pytest.approx(1000 * (1 - shares + SECOND_ROUND), abs=1)
-    found = search(replace(job_of("rnn"), budget=Budget(minutes=0.05)))
-    assert found.trainer.budget.minutes * 60 + found.seconds == pytest.approx(3.0)
+    for curriculum in (0.0, 0.6):
+        job = replace(job_of("rnn", curriculum=curriculum), budget=Budget(minutes=0.05))
+        found = search(job)
+        assert found.trainer.budget.minutes * 60 + found.seconds == pytest.approx(3.0)
 
 
-def test_the_whole_text_is_read_and_the_curriculum_begins_after(job_of, search):
+def test_trials_read_the_whole_text_and_a_curriculum_begins_with_nothing_learnt(job_of, search):
     job = job_of("gru", 300, curriculum=0.6)
-    trainer, usual = search(job).trainer, job.trainer()
-    assert trainer.batches.ends[0] == pytest.approx(trainer.fraction)
-    assert len(trainer.batches.stages) == len(usual.batches.stages) + 1
-    plain = job_of("gru", 300, curriculum=0.0)
-    assert [e["loss"] for e in search(job).race] == [e["loss"] for e in search(plain).race]
+    found, untrained = search(job), job.trainer()
+    assert found.trainer.step == 0
+    assert found.trainer.settings.curriculum == 0.6
+    assert found.trainer.batches.ends == untrained.batches.ends
+    learnt, begin = found.trainer.model.tensors(), untrained.model.tensors()
+    assert all(torch.equal(learnt[name], begin[name]) for name in begin)
+    assert found.trainer.total_steps == round(300 * (1 - sum(e["share"] for e in found.race)))
+    plain = search(job_of("gru", 300, curriculum=0.0))
+    assert [e["loss"] for e in found.race] == [e["loss"] for e in plain.race]
+    assert plain.trainer.step > 0
 
 
 def test_a_learning_rate_of_zero_is_not_taken_for_none(job_of, search):

@@ -1,5 +1,9 @@
 """What a comparison trains: rows, each architecture with settings of its own."""
 
+import inspect
+
+from lmcli import api
+from lmcli.training import sweep, trials
 from lmcli.training.sweep import trial_specs
 
 
@@ -10,3 +14,21 @@ def test_what_is_named_twice_is_trained_once():
 def test_with_runs_nothing_is_trained_unless_it_is_named():
     assert trial_specs("", True) == []
     assert [e.arch for e in trial_specs("gru", True)] == ["gru"]
+
+
+def test_trainings_side_by_side_are_expected_to_read_the_text_less_often(tmp_path, monkeypatch):
+    for module in (sweep, trials):
+        monkeypatch.setattr(module, "available_cores", lambda: {0, 1})
+    monkeypatch.setattr(sweep, "relative_speed", lambda *_: 1.0)
+    text = tmp_path / "text.txt"
+    text.write_text("a few words of a line\n" * 10_000)
+    defaults = {n: p.default for n, p in inspect.signature(api.compare).parameters.items()}
+    given = {"texts": [str(text)], "arch": "lstm,lstm:layers=2", "output": tmp_path / "compare"}
+    given |= {"settings": {"hidden": 256}, "minutes": 0.2, "plan": False, "runs": ()}
+
+    def dropout(jobs):
+        options = defaults | given | {"jobs": jobs}
+        return {t.job.settings.dropout for t in sweep.prepare(options, lambda _: None).trials}
+
+    assert dropout(1) == {0.1}, "7 passes on two cores"
+    assert dropout(2) == {0.0}, "4 passes on one each"
