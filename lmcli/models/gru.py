@@ -49,7 +49,7 @@ class GRULayer(Layer):
         """`GRUScan` on a CPU, torch's fused kernel elsewhere."""
         if x.device.type != "cpu":
             return self._fused(x, is_start, state)
-        inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, 3H)
+        inputs = F.linear(x, self.input_weight, self.bias)  # (T, B, 3H)
         if is_start.any():
             inputs = inputs + is_start.unsqueeze(-1) * self.closing
         bf16 = torch.is_autocast_enabled("cpu")

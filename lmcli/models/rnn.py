@@ -45,8 +45,8 @@ class RNNLayer(Layer):
 
     def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """`ElmanScan` on every device."""
-        inputs = F.linear(x, self.input_weight, self.bias).float()  # (T, B, H)
-        keep = (~is_start).unsqueeze(-1).to(inputs.dtype) if is_start.any() else None
+        inputs = F.linear(x, self.input_weight, self.bias)  # (T, B, H)
+        keep = (~is_start).unsqueeze(-1).to(state[0].dtype) if is_start.any() else None
         bf16 = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
         y = elman_scan(inputs, state[0], self.dropped_weight(), keep, activation, bf16)

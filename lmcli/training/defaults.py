@@ -47,7 +47,7 @@ TOKENS_PER_SECOND = 1.2e5
 a measurement's noise would decide about dropout, and with it about a verdict"""
 ONE_CORE = 0.6
 """updates a second on one core in those on two"""
-RELATIVE_SPEED = {"gru": 0.5, "rnn": 0.7}
+RELATIVE_SPEED = {"gru": 0.55, "rnn": 0.65}
 """updates a second in those of an LSTM of as many parameters"""
 REFERENCE_FLOPS = 2e6
 """of its body a token, forward and backward"""

@@ -19,6 +19,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+BLOCK = 8
+"""steps whose derivatives are computed together: few enough to stay in a core's cache"""
+MINUS_ONE = torch.tensor(-1.0)
+
 
 def _product(states: Tensor, weight: Tensor, bf16: bool) -> Tensor:
     """states @ weight in bfloat16 or as is, float32 out."""
@@ -28,19 +32,46 @@ def _product(states: Tensor, weight: Tensor, bf16: bool) -> Tensor:
 
 
 class _Step:
-    """x -> x @ weight for one fixed weight and shape, into one reused buffer."""
+    """x -> x @ weight + bias for one fixed weight and batch, in bfloat16 or as is.
 
-    def __init__(self, weight: Tensor, batch: int, bf16: bool) -> None:
+    oneDNN packs the weight once for all steps, where it can; a plain product packs it every time
+    (width 256, 16 rows, one thread of an EPYC: 26 instead of 34 us, in float32 43 instead of 83).
+    """
+
+    def __init__(self, weight: Tensor, batch: int, bf16: bool, bias: Tensor | None = None) -> None:
         kind = torch.bfloat16 if bf16 else weight.dtype
         self.weight = weight.to(kind)
-        self.bf16 = bf16
+        self.bias = None if bias is None else bias.to(kind)
         self.input = torch.empty(batch, weight.shape[0], dtype=kind, device=weight.device)
-        self.output = torch.empty(batch, weight.shape[1], dtype=kind, device=weight.device)
+        self.packed: Tensor | None = None
+        if _can_pack(self.weight):
+            transposed = self.weight.t().contiguous()
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(transposed, batch)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.bf16:
+        if x.dtype != self.weight.dtype:
             x = self.input.copy_(x)
-        return torch.mm(x, self.weight, out=self.output)
+        if self.packed is not None:
+            linear = torch.ops.mkldnn._linear_pointwise  # as torch.compile has it: no public name
+            product: Tensor = linear(x, self.packed, self.bias, "none", [], "")
+            return product
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+
+def _can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN has a product for this device and type."""
+    is_there = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.enabled
+    if not is_there or weight.device.type != "cpu":
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def _tanh_of_half(x: Tensor, out: Tensor) -> Tensor:
+    """tanh(x / 2) = 2 sigmoid(x) - 1, in a third of the time of torch's tanh on a CPU."""
+    torch.sigmoid(x, out=out)
+    return torch.add(MINUS_ONE, out, alpha=2, out=out)
 
 
 class GRUScan(torch.autograd.Function):
@@ -55,54 +86,70 @@ class GRUScan(torch.autograd.Function):
         ctx: Any, inputs: Tensor, before: Tensor, weight: Tensor, bias: Tensor, bf16: bool
     ) -> Tensor:
         steps, batch, width = *inputs.shape[:2], before.shape[1]
-        hidden = inputs.new_empty(steps + 1, batch, width)  # (T+1, B, H)
+        hidden = before.new_empty(steps + 1, batch, width)  # (T+1, B, H)
         hidden[0] = before
-        gates = inputs.new_empty(steps, batch, 3 * width)  # r, z, n
-        recurrent = inputs.new_empty(steps, batch, width)  # U_n h + b_n
-        step = _Step(weight.t(), batch, bf16)
-        for t in range(steps):
-            product = step(hidden[t])  # (B, 3H)
-            both = gates[t, :, : 2 * width]
-            torch.add(inputs[t, :, : 2 * width], product[:, : 2 * width], out=both).sigmoid_()
-            torch.add(product[:, 2 * width :], bias, out=recurrent[t])
-            new = gates[t, :, 2 * width :]
-            torch.addcmul(inputs[t, :, 2 * width :], both[:, :width], recurrent[t], out=new).tanh_()
-            torch.lerp(new, hidden[t], both[:, width:], out=hidden[t + 1])
-        ctx.save_for_backward(hidden, gates, recurrent, weight)
-        ctx.bf16 = bf16
+        gates = before.new_empty(steps, batch, 3 * width)  # r, z, U_n h + b_n
+        new = 2 * inputs[..., 2 * width :].to(before.dtype)  # n = tanh(half of what is summed here)
+        padded = torch.cat([bias.new_zeros(2 * width), bias])
+        step = _Step(weight.t(), batch, bf16, padded)
+        views = (gates, gates[..., : 2 * width], *gates.split(width, -1), new)
+        loop = zip(inputs[..., : 2 * width], hidden[:-1], hidden[1:], *views, strict=True)
+        for x, last, following, product, both, r, z, recurrent, n in loop:
+            product.copy_(step(last))  # (B, 3H)
+            both.add_(x).sigmoid_()
+            _tanh_of_half(n.addcmul_(r, recurrent, value=2), n)
+            torch.lerp(n, last, z, out=following)
+        ctx.save_for_backward(hidden, gates, new, weight)
+        ctx.bf16, ctx.kind = bf16, inputs.dtype
         return hidden[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, gates, recurrent, weight = ctx.saved_tensors
+        hidden, gates, new, weight = ctx.saved_tensors
         steps, batch, width = grad.shape
-        r, z, n = gates.split(width, dim=-1)
-        gate_grad = hidden.new_empty(steps, batch, 2 * width)  # d h_t / d (r, z)'s inputs
-        r_grad, z_grad = gate_grad.split(width, dim=-1)
-        n_grad = _tanh_grad(1 - z, n)
-        _sigmoid_grad(n_grad * recurrent, r, r_grad)
-        _sigmoid_grad(hidden[:-1] - n, z, z_grad)
-        inner = n_grad * r  # d h_t / d (U_n h)
-        grad_preact = hidden.new_empty(steps, batch, 3 * width)  # gradient of U h
-        grad_h = torch.zeros_like(hidden[0])  # (B, H) gradient of h_t from later steps
-        grad_total = hidden.new_empty(steps, batch, width)
+        kind = torch.bfloat16 if ctx.bf16 else hidden.dtype
+        grad_preact = grad.new_empty(steps, batch, 3, width, dtype=kind)  # gradient of U h
+        grad_new = grad.new_empty(steps, batch, width, dtype=kind)  # gradient of n's input
+        totals = torch.cat([torch.zeros_like(grad[:1]), grad])  # of h_{t-1}, from all later steps
+        product = grad.new_empty(batch, 3, width)
         step = _Step(weight, batch, ctx.bf16)
-        gate_view = gate_grad.view(steps, batch, 2, width)
-        grad_gates = grad_preact[..., : 2 * width].unflatten(-1, (2, width))
-        for t in range(steps - 1, -1, -1):
-            total = torch.add(grad[t], grad_h, out=grad_total[t])
-            torch.mul(total.unsqueeze(1), gate_view[t], out=grad_gates[t])
-            torch.mul(total, inner[t], out=grad_preact[t, :, 2 * width :])
-            torch.addcmul(step(grad_preact[t]), total, z[t], out=grad_h)
-        flat = grad_preact.flatten(0, 1)  # (TB, 3H)
+        for first in range((steps - 1) // BLOCK * BLOCK, -1, -BLOCK):
+            block = slice(first, first + BLOCK)
+            z, after, until = (
+                gates[block, :, width : 2 * width],
+                totals[1:][block],
+                totals[:-1][block],
+            )
+            gate_grad, n_grad = _gru_gate_grads(gates[block], new[block], hidden[:-1][block])
+            views = gate_grad, z, after, until, grad_preact[block]
+            backwards = (view.unbind()[::-1] for view in views)
+            for by_gates, keep, total, earlier, preact in zip(*backwards, strict=True):
+                preact.copy_(torch.mul(total.unsqueeze(1), by_gates, out=product))
+                earlier.addcmul_(total, keep).add_(step(preact.view(batch, -1)))
+            grad_new[block] = n_grad.mul_(after)
+        flat = grad_preact.view(-1, 3 * width)  # (TB, 3H)
         grad_weight = _product(flat.t(), hidden[:-1].flatten(0, 1), ctx.bf16)
-        grad_bias = grad_preact[..., 2 * width :].sum((0, 1))
-        torch.mul(n_grad, grad_total, out=grad_preact[..., 2 * width :])  # r, z: as of U h
-        return grad_preact, grad_h, grad_weight, grad_bias, None
+        grad_bias = grad_preact[:, :, 2].sum((0, 1), dtype=hidden.dtype)
+        grad_preact[:, :, 2] = grad_new  # r, z: as of U h
+        return grad_preact.flatten(2).to(ctx.kind), totals[0], grad_weight, grad_bias, None
 
 
 gru_scan: Callable[..., Tensor] = GRUScan.apply
+
+
+def _gru_gate_grads(gates: Tensor, n: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of h_t that need no later step: by U h, and by the input of n.
+
+    Shapes: (T, B, 3H), (T, B, H), (T, B, H) -> (T, B, 3, H), (T, B, H).
+    """
+    r, z, recurrent = gates.split(n.shape[-1], dim=-1)
+    by_gates = n.new_empty(*n.shape[:2], 3, n.shape[-1])
+    by_new = _tanh_grad(1 - z, n)
+    _sigmoid_grad(by_new * recurrent, r, by_gates[:, :, 0])
+    _sigmoid_grad(before - n, z, by_gates[:, :, 1])
+    torch.mul(by_new, r, out=by_gates[:, :, 2])
+    return by_gates, by_new
 
 
 def _sigmoid_grad(grad: Tensor, gate: Tensor, out: Tensor) -> Tensor:
@@ -135,37 +182,48 @@ class ElmanScan(torch.autograd.Function):
         bf16: bool,
     ) -> Tensor:
         steps, batch, width = inputs.shape
-        read = inputs.new_empty(steps, batch, width)  # h_{t-1} as read by the step
-        hidden = inputs.new_empty(steps, batch, width)
-        step, last = _Step(weight.t(), batch, bf16), before
-        apply = torch.tanh_ if activation == "tanh" else torch.relu_
-        for t in range(steps):
-            read[t] = last
-            if keep is not None:
-                read[t] *= keep[t]
-            last = torch.add(inputs[t], step(read[t]), out=hidden[t])
-            apply(last)
-        ctx.save_for_backward(hidden, read, weight, keep)
-        ctx.activation, ctx.bf16 = activation, bf16
-        return hidden
+        hidden = before.new_empty(steps + 1, batch, width)  # (T+1, B, H)
+        hidden[0] = before
+        read = (
+            hidden[:-1] if keep is None else torch.empty_like(hidden[:-1])
+        )  # h_{t-1} as it is read
+        step = _Step(weight.t(), batch, bf16)
+        tanh = activation == "tanh"
+        kept = (None,) * steps if keep is None else keep
+        for x, stays, last, seen, h in zip(
+            inputs, kept, hidden[:-1], read, hidden[1:], strict=True
+        ):
+            if stays is not None:
+                torch.mul(last, stays, out=seen)
+            h.copy_(step(seen)).add_(x)
+            if tanh:
+                _tanh_of_half(h.mul_(2), h)
+            else:
+                h.relu_()
+        ctx.save_for_backward(hidden[1:], read, weight, keep)
+        ctx.tanh, ctx.bf16, ctx.kind = tanh, bf16, inputs.dtype
+        return hidden[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, read, weight, keep = ctx.saved_tensors
         steps, batch = grad.shape[:2]
-        tanh = ctx.activation == "tanh"
-        act_grad = 1 - hidden * hidden if tanh else (hidden > 0).to(hidden.dtype)
-        grad_preact = torch.empty_like(hidden)
-        grad_h = torch.zeros_like(hidden[0])
+        kind = torch.bfloat16 if ctx.bf16 else hidden.dtype
+        grad_preact = torch.empty_like(hidden, dtype=kind)
+        grad_h = torch.zeros_like(hidden[0])  # gradient of h_t from later steps
+        total = torch.empty_like(hidden[0])
         step = _Step(weight, batch, ctx.bf16)
-        for t in range(steps - 1, -1, -1):
-            torch.add(grad[t], grad_h, out=grad_preact[t]).mul_(act_grad[t])
-            grad_h.copy_(step(grad_preact[t]))
-            if keep is not None:
-                grad_h.mul_(keep[t])
+        kept = (None,) * steps if keep is None else keep.unbind()[::-1]
+        views = (view.unbind()[::-1] for view in (grad, hidden, grad_preact))
+        for stays, at_hidden, h, preact in zip(kept, *views, strict=True):
+            torch.add(at_hidden, grad_h, out=total)
+            preact.copy_(_tanh_grad(total, h) if ctx.tanh else total.mul_(h > 0))
+            grad_h.copy_(step(preact))
+            if stays is not None:
+                grad_h.mul_(stays)
         grad_weight = _product(grad_preact.flatten(0, 1).t(), read.flatten(0, 1), ctx.bf16)
-        return grad_preact, grad_h, grad_weight, None, None, None
+        return grad_preact.to(ctx.kind), grad_h, grad_weight, None, None, None
 
 
 elman_scan: Callable[..., Tensor] = ElmanScan.apply

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lmcli.models.layers import recurrent_kernels
 from lmcli.models.layers.recurrent_kernels import ElmanScan, GRUScan
 
 T, B, H = 9, 3, 4
@@ -123,3 +124,35 @@ def test_bfloat16_products_come_close_to_float32_and_states_stay_float32(scan):
     for one, other in zip(found, right, strict=True):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 0.03 * other.norm()
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("scan", ["gru", "elman"])
+def test_in_float32_the_scan_is_that_of_float64_with_and_without_packed_weights(
+    scan, packs, monkeypatch
+):
+    if not packs:
+        monkeypatch.setattr(recurrent_kernels, "_can_pack", lambda weight: False)
+    made, rest = (gru_arguments, ()) if scan == "gru" else (elman_arguments, (None, "tanh"))
+    function = GRUScan if scan == "gru" else ElmanScan
+    exact_arguments, arguments = made(), made(torch.float32)
+    exact = function.apply(*exact_arguments, *rest, False)
+    found = function.apply(*arguments, *rest, False)
+    mine = gradients(found, arguments)
+    assert torch.allclose(found.double(), exact, atol=1e-6)
+    for one, other in zip(mine, gradients(exact, exact_arguments), strict=True):
+        assert torch.allclose(one.double(), other, atol=1e-5)
+
+
+def test_inputs_in_bfloat16_have_gradients_in_bfloat16():
+    for made, function, rest in (
+        (gru_arguments, GRUScan, ()),
+        (elman_arguments, ElmanScan, (None, "tanh")),
+    ):
+        inputs, *others = made(torch.float32)
+        short = inputs.detach().bfloat16().requires_grad_()
+        exact = function.apply(short.detach().float().requires_grad_(), *others, *rest, True)
+        found = function.apply(short, *others, *rest, True)
+        assert torch.equal(found, exact)
+        (grad,) = gradients(found.double(), [short])
+        assert grad.dtype == torch.bfloat16
