@@ -43,12 +43,13 @@ MANY_DOCUMENTS = 200
 LARGE_LENGTH_RATIO = 5.0
 """from here on it pays to read short documents first, in many steps of a narrow net"""
 TOKENS_PER_SECOND = 1.2e5
-"""of an LSTM of width 256 on two cores: only to guess how often a text will be read. A table, since
-a measurement's noise would decide about dropout, and with it about a verdict"""
+"""of an LSTM of width 256 on two cores, validations included; only predicts how often a text will
+be read"""
 ONE_CORE = 0.6
-"""updates a second on one core in those on two"""
+"""updates a second on one core, relative to two"""
 RELATIVE_SPEED = {"gru": 0.55, "rnn": 0.65}
-"""updates a second in those of an LSTM of as many parameters"""
+"""updates a second on a CPU, relative to an LSTM of as many parameters. Constants, not measured in
+each run: noise could change the dropout, and with it a verdict"""
 REFERENCE_FLOPS = 2e6
 """of its body a token, forward and backward"""
 ONE_THREAD_FLOPS = 2.5e5
@@ -78,7 +79,7 @@ class ProblemSize:
     given_width: int | None = None
     """the LSTM's width where the user gave it"""
     cores: int = 2
-    """that the training has; without minutes as many do the same"""
+    """CPU cores of the training; ignored for a budget in steps or epochs"""
     epochs: float | None = None
     """how often the text will be read, where the budget says so"""
 
@@ -91,8 +92,10 @@ class ProblemSize:
         width: int | None = None,
         relative_speed: float = 1.0,
         cores: int = 2,
+        batch: int | None = None,
+        truncation: int | None = None,
     ) -> ProblemSize:
-        """From a training part, a budget and the LSTM's width where it was given.
+        """From a training part, a budget, and the LSTM's width, B and T where they were given.
 
         A budget in minutes is worth more on a machine of a higher `relative_speed`, and on several
         `cores`.
@@ -107,8 +110,9 @@ class ProblemSize:
         size = cls(len(ids), vocabulary, seconds, length_ratio, width)
         if minutes is not None:
             return replace(size, cores=cores)
-        batch, truncation = shape(size)
-        steps_per_epoch = max(1, len(ids) // (batch * truncation))
+        usual_batch, usual_truncation = shape(size)
+        stream = -(-len(ids) // (batch or usual_batch))
+        steps_per_epoch = max(1, -(-stream // (truncation or usual_truncation)))
         steps = budget.total_steps(steps_per_epoch) or 0
         return replace(size, epochs=steps / steps_per_epoch)
 
@@ -134,7 +138,7 @@ class ProblemSize:
 
     @property
     def full_softmax_epochs(self) -> float:
-        """How often the text would be read with an output for each word."""
+        """How often two cores would read the text with an output for each word."""
         output = 6 * width(self) * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
         return self.seconds / (self._epoch_seconds() + self.tokens * output)
 

@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmcli import __version__
 from lmcli.data.corpus import CorpusSpec, folders
 from lmcli.data.dataset import Dataset, load_dataset, reopen_dataset
@@ -128,8 +130,6 @@ class Job:
 
     def model(self) -> LanguageModel:
         """An untrained model; the seed decides its first weights."""
-        import torch
-
         torch.manual_seed(self.seed)
         return self.model_class(self.vocabulary, self.settings)
 
@@ -208,17 +208,19 @@ def prepare_job(
     """Settings for one architecture on a text, every open one chosen.
 
     `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
-    `relative_speed` is that of this machine (machine_speed.py), of whose `cores` it gets some.
+    `relative_speed` is that of this machine (machine_speed.py); `cores` are the CPU's that the
+    training gets, unless its threads are set.
     """
     settings = update(MODELS.load(arch).Settings(), pairs)
     training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
-    size = tokenized.tokenizer.size
-    scale = ProblemSize.of(tokenized.train, size, budget, width, relative_speed, cores)
+    device, size = pick_device(device), tokenized.tokenizer.size
+    cores = (training.threads or cores) if device == "cpu" else 2  # a GPU's pace is its own
+    given = width, relative_speed, cores, training.batch, training.truncation
+    scale = ProblemSize.of(tokenized.train, size, budget, *given)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
-    device, command = pick_device(device), command_line()
-    job = Job(arch, settings, training, budget, seed, device, dataset, command, workers)
+    job = Job(arch, settings, training, budget, seed, device, dataset, command_line(), workers)
     return _shared_evenly(job, "batch" in pairs) if workers > 1 else job
 
 
@@ -277,10 +279,10 @@ def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -
     takes_all_cores = workers == 1 and device == "cpu" and "OMP_NUM_THREADS" not in os.environ
     others = load.others() if takes_all_cores else 0.0
     threads = threads_beside(others, len(available_cores())) if takes_all_cores else None
-    speed = 1.0  # several workers would measure several
+    speed, cores = 1.0, 2  # several workers would measure several
     if workers == 1 and budget.minutes is not None:
         speed = relative_speed(device, threads)
-    cores = threads or (len(available_cores()) if device == "cpu" else 2)
+        cores = threads or torch.get_num_threads()
     job = prepare_job(
         *(dataset, arch, pairs, budget, seed, device),
         workers=workers,
@@ -433,7 +435,6 @@ def train_run(
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     import numpy
-    import torch
 
     packages = {"torch": torch.__version__, "numpy": numpy.__version__}
     return {"lmcli": __version__, "python": platform.python_version(), **packages}

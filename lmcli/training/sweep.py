@@ -118,7 +118,7 @@ def _trials(
 
 
 def _cores_each(specs: Sequence[TrialSpec], options: Mapping[str, Any], device: str) -> int:
-    """How many cores one of the trainings gets; on a GPU it needs no more than there are."""
+    """The CPU cores that each training gets."""
     trained = sum(not MODELS.load(spec.arch).is_count_based for spec in specs) * options["seeds"]
     cores = len(available_cores())
     return max(1, cores // trainings_side_by_side(trained, options["jobs"], device))

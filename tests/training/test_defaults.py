@@ -300,7 +300,7 @@ def test_an_architecture_that_is_slower_is_expected_to_read_the_text_less_often(
         assert rates[0] > rates[1]
 
 
-def test_a_budget_without_minutes_is_taken_for_three():
+def test_a_budget_without_minutes_has_the_width_and_rate_of_three():
     ids = np.array([6, 1, 2, 3, 4])
     steps = ProblemSize.of(ids, 6, Budget(steps=10))
     assert replace(steps, epochs=None) == ProblemSize.of(ids, 6, Budget(minutes=3))
@@ -310,6 +310,9 @@ def test_a_budget_in_steps_or_epochs_says_how_often_the_text_is_read():
     ids = np.zeros(16 * 64 * 50, np.int64)
     epochs, steps = (ProblemSize.of(ids, 6, b) for b in (Budget(epochs=2.5), Budget(steps=125)))
     assert epochs == steps
+    assert ProblemSize.of(ids, 6, Budget(steps=125), batch=64).expected_epochs() == pytest.approx(
+        10, rel=0.1
+    )
     assert [epochs.expected_epochs(arch) for arch in ("lstm", "gru")] == [2.5, 2.5]
     often = ProblemSize.of(ids, 6, Budget(epochs=25))
     assert [chosen("lstm", scale)[0].dropout for scale in (epochs, often)] == [0.0, 0.2]

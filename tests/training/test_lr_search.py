@@ -115,7 +115,10 @@ def test_trials_read_the_whole_text_and_a_curriculum_begins_with_nothing_learnt(
     assert found.trainer.batches.ends == untrained.batches.ends
     learnt, begin = found.trainer.model.tensors(), untrained.model.tensors()
     assert all(torch.equal(learnt[name], begin[name]) for name in begin)
-    assert found.trainer.total_steps == round(300 * (1 - sum(e["share"] for e in found.race)))
+    used = sum(e["share"] for e in found.race)
+    assert found.trainer.total_steps == round(300 * (1 - used))
+    tokens_per_step = job.training.batch * job.training.truncation
+    assert found.tokens == pytest.approx(300 * used * tokens_per_step, rel=0.05)
     plain = search(job_of("gru", 300, curriculum=0.0))
     assert [e["loss"] for e in found.race] == [e["loss"] for e in plain.race]
     assert plain.trainer.step > 0

@@ -60,3 +60,15 @@ def test_a_slow_machine_trains_a_narrower_net_with_less_dropout(job_of):
         for s in (1e-4, 1.0)
     ]
     assert dropout[0] == 0 < dropout[1]
+
+
+def test_a_training_with_one_thread_is_expected_to_read_the_text_less_often(job_of):
+    dataset = job_of("lstm").dataset
+    ids, vocabulary = dataset.tokenized.train, dataset.tokenized.tokenizer.size
+    once = ProblemSize.of(ids, vocabulary, Budget(minutes=1e-3)).expected_epochs() * 1e3
+    budget = Budget(minutes=8 / once)  # 8 passes on two cores, 4.8 on one
+
+    def dropout(**pairs):
+        return prepare_job(dataset, "lstm", pairs, budget, 0, "cpu").settings.dropout
+
+    assert dropout(threads=1) == 0 < dropout() == dropout(threads=2)

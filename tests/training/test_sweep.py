@@ -24,7 +24,13 @@ def test_trainings_side_by_side_are_expected_to_read_the_text_less_often(tmp_pat
     text.write_text("a few words of a line\n" * 10_000)
     defaults = {n: p.default for n, p in inspect.signature(api.compare).parameters.items()}
     given = {"texts": [str(text)], "arch": "lstm,lstm:layers=2", "output": tmp_path / "compare"}
-    given |= {"settings": {"hidden": 256}, "minutes": 0.2, "plan": False, "runs": ()}
+    given |= {
+        "device": "cpu",
+        "settings": {"hidden": 256},
+        "minutes": 0.2,
+        "plan": False,
+        "runs": (),
+    }
 
     def dropout(jobs):
         options = defaults | given | {"jobs": jobs}

@@ -5,9 +5,10 @@
 
 torch runs a GRU or an Elman RNN on a CPU as a chain of small recorded operations and sums the
 gradient of the weights step by step. Here a step is one matrix product and a few in-place
-operations, and everything that does not depend on the previous step (the derivatives of the gates,
-the gradient of the weights) is computed for all steps together. With `bf16` the matrix products run
-in bfloat16; states and sums stay in float32.
+operations; the gradient of the weights is computed for all steps together, derivatives of gates for
+several steps at a time (GRU) or for all (LSTM). With `bf16` matrix products, input pre-activations
+and gradients of pre-activations are in bfloat16 (those of the LSTM are stored in float32); hidden
+states and their gradients stay in float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.autograd.function import once_differentiable
 BLOCK = 8
 """steps whose derivatives are computed together: few enough to stay in a core's cache"""
 MINUS_ONE = torch.tensor(-1.0)
+"""a tensor, because torch.add takes no number first: -1 + 2 x in one pass"""
 
 
 def _product(states: Tensor, weight: Tensor, bf16: bool) -> Tensor:
@@ -36,21 +38,27 @@ class _Step:
 
     oneDNN packs the weight once for all steps, where it can; a plain product packs it every time
     (width 256, 16 rows, one thread of an EPYC: 26 instead of 34 us, in float32 43 instead of 83).
+    `pack` is only for tests.
     """
 
-    def __init__(self, weight: Tensor, batch: int, bf16: bool, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        batch: int,
+        bf16: bool,
+        bias: Tensor | None = None,
+        pack: bool = True,
+    ) -> None:
         kind = torch.bfloat16 if bf16 else weight.dtype
         self.weight = weight.to(kind)
         self.bias = None if bias is None else bias.to(kind)
-        self.input = torch.empty(batch, weight.shape[0], dtype=kind, device=weight.device)
         self.packed: Tensor | None = None
-        if _can_pack(self.weight):
+        if pack and _can_pack(self.weight):
             transposed = self.weight.t().contiguous()
             self.packed = torch.ops.mkldnn._reorder_linear_weight(transposed, batch)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.dtype != self.weight.dtype:
-            x = self.input.copy_(x)
+        x = x.to(self.weight.dtype)
         if self.packed is not None:
             linear = torch.ops.mkldnn._linear_pointwise  # as torch.compile has it: no public name
             product: Tensor = linear(x, self.packed, self.bias, "none", [], "")
@@ -69,7 +77,10 @@ def _can_pack(weight: Tensor) -> bool:
 
 
 def _tanh_of_half(x: Tensor, out: Tensor) -> Tensor:
-    """tanh(x / 2) = 2 sigmoid(x) - 1, in a third of the time of torch's tanh on a CPU."""
+    """tanh(x / 2) = 2 sigmoid(x) - 1, faster than torch's tanh on the CPU of docs/benchmarks.md.
+
+    The absolute error is about 1e-7, so small values lose relative precision.
+    """
     torch.sigmoid(x, out=out)
     return torch.add(MINUS_ONE, out, alpha=2, out=out)
 
@@ -89,7 +100,7 @@ class GRUScan(torch.autograd.Function):
         hidden = before.new_empty(steps + 1, batch, width)  # (T+1, B, H)
         hidden[0] = before
         gates = before.new_empty(steps, batch, 3 * width)  # r, z, U_n h + b_n
-        new = 2 * inputs[..., 2 * width :].to(before.dtype)  # n = tanh(half of what is summed here)
+        new = 2 * inputs[..., 2 * width :].to(before.dtype)  # twice n's input, then n
         padded = torch.cat([bias.new_zeros(2 * width), bias])
         step = _Step(weight.t(), batch, bf16, padded)
         views = (gates, gates[..., : 2 * width], *gates.split(width, -1), new)
@@ -100,7 +111,7 @@ class GRUScan(torch.autograd.Function):
             _tanh_of_half(n.addcmul_(r, recurrent, value=2), n)
             torch.lerp(n, last, z, out=following)
         ctx.save_for_backward(hidden, gates, new, weight)
-        ctx.bf16, ctx.kind = bf16, inputs.dtype
+        ctx.bf16 = bf16
         return hidden[1:]
 
     @staticmethod
@@ -111,28 +122,26 @@ class GRUScan(torch.autograd.Function):
         kind = torch.bfloat16 if ctx.bf16 else hidden.dtype
         grad_preact = grad.new_empty(steps, batch, 3, width, dtype=kind)  # gradient of U h
         grad_new = grad.new_empty(steps, batch, width, dtype=kind)  # gradient of n's input
-        totals = torch.cat([torch.zeros_like(grad[:1]), grad])  # of h_{t-1}, from all later steps
+        # gradient of each state, complete once the step after it is done: (T+1, B, H)
+        grad_hidden = torch.cat([torch.zeros_like(grad[:1]), grad])
         product = grad.new_empty(batch, 3, width)
         step = _Step(weight, batch, ctx.bf16)
         for first in range((steps - 1) // BLOCK * BLOCK, -1, -BLOCK):
             block = slice(first, first + BLOCK)
-            z, after, until = (
-                gates[block, :, width : 2 * width],
-                totals[1:][block],
-                totals[:-1][block],
-            )
+            z = gates[block, :, width : 2 * width]
+            grad_after, grad_before = grad_hidden[1:][block], grad_hidden[:-1][block]
             gate_grad, n_grad = _gru_gate_grads(gates[block], new[block], hidden[:-1][block])
-            views = gate_grad, z, after, until, grad_preact[block]
+            views = gate_grad, z, grad_after, grad_before, grad_preact[block]
             backwards = (view.unbind()[::-1] for view in views)
-            for by_gates, keep, total, earlier, preact in zip(*backwards, strict=True):
-                preact.copy_(torch.mul(total.unsqueeze(1), by_gates, out=product))
-                earlier.addcmul_(total, keep).add_(step(preact.view(batch, -1)))
-            grad_new[block] = n_grad.mul_(after)
+            for by_gates, z_t, grad_h, grad_last, preact in zip(*backwards, strict=True):
+                preact.copy_(torch.mul(grad_h.unsqueeze(1), by_gates, out=product))
+                grad_last.addcmul_(grad_h, z_t).add_(step(preact.view(batch, -1)))
+            grad_new[block] = n_grad.mul_(grad_after)
         flat = grad_preact.view(-1, 3 * width)  # (TB, 3H)
         grad_weight = _product(flat.t(), hidden[:-1].flatten(0, 1), ctx.bf16)
         grad_bias = grad_preact[:, :, 2].sum((0, 1), dtype=hidden.dtype)
         grad_preact[:, :, 2] = grad_new  # r, z: as of U h
-        return grad_preact.flatten(2).to(ctx.kind), totals[0], grad_weight, grad_bias, None
+        return grad_preact.flatten(2), grad_hidden[0], grad_weight, grad_bias, None
 
 
 gru_scan: Callable[..., Tensor] = GRUScan.apply
@@ -188,7 +197,7 @@ class ElmanScan(torch.autograd.Function):
             hidden[:-1] if keep is None else torch.empty_like(hidden[:-1])
         )  # h_{t-1} as it is read
         step = _Step(weight.t(), batch, bf16)
-        tanh = activation == "tanh"
+        tanh, on_cpu = activation == "tanh", before.device.type == "cpu"
         kept = (None,) * steps if keep is None else keep
         for x, stays, last, seen, h in zip(
             inputs, kept, hidden[:-1], read, hidden[1:], strict=True
@@ -196,12 +205,14 @@ class ElmanScan(torch.autograd.Function):
             if stays is not None:
                 torch.mul(last, stays, out=seen)
             h.copy_(step(seen)).add_(x)
-            if tanh:
-                _tanh_of_half(h.mul_(2), h)
-            else:
+            if not tanh:
                 h.relu_()
+            elif on_cpu:
+                _tanh_of_half(h.mul_(2), h)
+            else:  # where the number of operations sets the pace
+                h.tanh_()
         ctx.save_for_backward(hidden[1:], read, weight, keep)
-        ctx.tanh, ctx.bf16, ctx.kind = tanh, bf16, inputs.dtype
+        ctx.tanh, ctx.bf16 = tanh, bf16
         return hidden[1:]
 
     @staticmethod
@@ -223,7 +234,7 @@ class ElmanScan(torch.autograd.Function):
             if stays is not None:
                 grad_h.mul_(stays)
         grad_weight = _product(grad_preact.flatten(0, 1).t(), read.flatten(0, 1), ctx.bf16)
-        return grad_preact.to(ctx.kind), grad_h, grad_weight, None, None, None
+        return grad_preact, grad_h, grad_weight, None, None, None
 
 
 elman_scan: Callable[..., Tensor] = ElmanScan.apply
