@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from types import FrameType
+
+AGAIN = 0.01
+"""seconds after which an interrupt that was ignored is repeated"""
 
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is still loading is silent as well."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    handle_interrupts()
     _open_streams()
     try:
         from lmcli.cli import app
@@ -19,6 +23,13 @@ def main() -> None:
         app(prog_name="lmcli")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def handle_interrupts() -> None:
+    """Have Ctrl-C end this process wherever it comes, unless somebody else handles it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _interrupt_again
 
 
 def _open_streams() -> None:
@@ -42,6 +53,26 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
             os._exit(130)
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C once more, where it came within code that can pass on no exception and ignores it.
+
+    That is a finaliser, or a callback of an extension module. The second one comes from a thread, a
+    little later, because it would be ignored within this function too.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(AGAIN, _send_interrupt).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _send_interrupt() -> None:
+    """Ctrl-C to the main thread; where the system can, one that ends a call that is waiting."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -148,6 +149,28 @@ def test_ctrl_c_in_the_midst_of_an_import_ends_with_130(start, my_text, tmp_path
     )
     assert run.communicate(timeout=60) == (b"", b"")
     assert run.returncode == 130
+
+
+def test_ctrl_c_in_code_that_ignores_exceptions_is_not_lost(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\n"
+        "from lmcli.__main__ import handle_interrupts\n"
+        "handle_interrupts()\n"
+        "class Finalised:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        for _ in range(100): pass\n"
+        "        print('never')\n"
+        "Finalised()\n"
+        "try:\n"
+        "    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('ended')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "slow.py"], capture_output=True, text=True, timeout=15
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
 def test_ctrl_c_ends_sampling_quietly(trained, start):
