@@ -244,7 +244,7 @@ def test_ctrl_c_while_a_text_is_read_leaves_nothing(start, my_text, tmp_path):
 
 def test_a_second_training_of_a_run_is_told_who_trains_it(start, process, tmp_path, unbroken):
     run, text = tmp_path / "run", str(unbroken / "my.txt")
-    more = ("--steps", "1000000", "--set", "hidden=8", "-o", run)
+    more = ("--steps", "1000000", "--set", "hidden=8", "--set", "patience=0", "-o", run)
     begun = start("train", text, *more, stderr=subprocess.DEVNULL)
     wait_for(lambda: lines(run / "log.jsonl") >= 1, begun)
     for more in (("--resume",), ("--force", *LONG)):
