@@ -91,13 +91,17 @@ class Block(nn.Module):
         -> (B, T, H), and the keys and values of the last W - 1 tokens.
         """
         q, k, v = self.query_key_value(self.norm(x)).chunk(3, dim=-1)  # (B, T, N D)
-        keys = torch.cat([keys.to(k.dtype), k], dim=1)  # (B, W - 1 + T, N D)
-        values = torch.cat([values.to(v.dtype), v], dim=1)
-        attended = self.out_proj(local_attention(q, keys, values, self.distance_bias, mask))
+        read = local_attention(q, (keys, k), (values, v), self.distance_bias, mask)
+        attended = self.out_proj(read)
         x = x + F.dropout(attended, self.dropout, self.training)
         ffn = self.down(F.gelu(self.up(self.ffn_norm(x))))
         x = x + F.dropout(ffn, self.dropout, self.training)
-        return x, keys[:, x.shape[1] :], values[:, x.shape[1] :]
+        return x, _last(keys, k), _last(values, v)
+
+
+def _last(before: Tensor, new: Tensor) -> Tensor:
+    """The last W - 1 tokens. Shapes: (B, W - 1, N D), (B, T, N D) -> (B, W - 1, N D)."""
+    return torch.cat([before[:, new.shape[1] :], new[:, -before.shape[1] :]], dim=1)
 
 
 class Attention(NeuralLanguageModel):
@@ -163,7 +167,7 @@ class Attention(NeuralLanguageModel):
         x = self.embed(tokens)  # (B, T, H)
         for i, layer in enumerate(self.layers):
             x, *last = layer(x, mask, state[1 + 2 * i], state[2 + 2 * i])
-            after.extend(part.float() * marks.unsqueeze(-1) for part in last)
+            after.extend(last if mask is None else (part * marks.unsqueeze(-1) for part in last))
             if recorder is not None:
                 recorder(f"{i + 1}.hidden" if len(self.layers) > 1 else "hidden", x)
         return x, tuple(after)
