@@ -265,13 +265,14 @@ def reopen(
     return Job(record.arch, settings, training, budget, seed, device, dataset, workers=workers)
 
 
-def new_job(options: Mapping[str, Any], workers: int, on_progress: OnProgress) -> Job:
-    """The job that the options of `api.train` describe."""
+def new_job(
+    options: Mapping[str, Any], workers: int, load: LoadMeter, on_progress: OnProgress
+) -> Job:
+    """The job that the options of `api.train` describe; `load` says what other programs use."""
     arch, tokenizer, pairs = options["arch"], options["tokenizer"], options["settings"] or {}
     budget = Budget.of(options)
     spec = corpus_spec(options)
     check_pairs(pairs, [arch], tokenizer)
-    load = LoadMeter()
     dataset = load_dataset(spec, tokenizer, pairs, on_progress)
     seed, device = options["seed"], pick_device(options["device"])
     if MODELS.load(arch).is_count_based:

@@ -26,7 +26,7 @@ from lmcli.errors import LmcliError, LostWorkerError, RunError, UsageError
 from lmcli.report import result
 from lmcli.report.progress import Message, OnProgress, SlowdownWatch, Training
 from lmcli.run import TRAINING, ReadOnlyRun, Run, check_free
-from lmcli.system import ChildProcesses, Ended, available_cores, world_size
+from lmcli.system import ChildProcesses, Ended, LoadMeter, available_cores, world_size
 from lmcli.write_lock import check_unlocked, locked
 
 GRACE = 5.0
@@ -112,6 +112,7 @@ def _train(
     on_ready: Callable[[], object] = lambda: None,
 ) -> Run:
     """The part of this process; `on_ready` is called when it has met the others and all is read."""
+    load = LoadMeter()  # before torch is loaded, so that no time is lost by measuring
     from lmcli.evaluation.probes.ceiling.one_line import ceiling_of_corpus
     from lmcli.evaluation.score import warn_of_unknown
     from lmcli.evaluation.trial_result import score_parts
@@ -139,7 +140,7 @@ def _train(
                         if path.is_symlink():
                             what = f"'{path}' is a link: the run at '{path.resolve()}' is replaced"
                             report(Message(what, "warning"))
-                    job = new_job(options, count, report)
+                    job = new_job(options, count, load, report)
             if not going_on:
                 group.local_device(job.device)
                 group.check_same(job.fingerprint)
