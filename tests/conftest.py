@@ -35,8 +35,6 @@ for _name in [n for n in os.environ if n in SHOWS or n.startswith("LMCLI_")]:
 os.environ["TERM"] = "xterm"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test could press Ctrl-C
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 NO_NETWORK = Path(__file__).parent / "no_network"
 runpy.run_path(str(NO_NETWORK / "sitecustomize.py"))  # for this process, and for those it starts:
 os.environ["PYTHONPATH"] = f"{NO_NETWORK}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"

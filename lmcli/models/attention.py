@@ -91,17 +91,21 @@ class Block(nn.Module):
         -> (B, T, H), and the keys and values of the last W - 1 tokens.
         """
         q, k, v = self.query_key_value(self.norm(x)).chunk(3, dim=-1)  # (B, T, N D)
-        read = local_attention(q, (keys, k), (values, v), self.distance_bias, mask)
-        attended = self.out_proj(read)
+        attended = local_attention(q, (keys, k), (values, v), self.distance_bias, mask)
+        attended = self.out_proj(attended)
         x = x + F.dropout(attended, self.dropout, self.training)
         ffn = self.down(F.gelu(self.up(self.ffn_norm(x))))
         x = x + F.dropout(ffn, self.dropout, self.training)
-        return x, _last(keys, k), _last(values, v)
+        return x, _next_cache(keys, k), _next_cache(values, v)
 
 
-def _last(before: Tensor, new: Tensor) -> Tensor:
-    """The last W - 1 tokens. Shapes: (B, W - 1, N D), (B, T, N D) -> (B, W - 1, N D)."""
-    return torch.cat([before[:, new.shape[1] :], new[:, -before.shape[1] :]], dim=1)
+def _next_cache(past: Tensor, present: Tensor) -> Tensor:
+    """The last W - 1 tokens of both, as precise as the past.
+
+    Shapes: (B, W - 1, N D), (B, T, N D) -> (B, W - 1, N D).
+    """
+    kept = present[:, -past.shape[1] :].to(past.dtype)  # W is 2 at least
+    return torch.cat([past[:, present.shape[1] :], kept], dim=1)
 
 
 class Attention(NeuralLanguageModel):

@@ -47,6 +47,7 @@ def begun(unbroken, start, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests under nohup
     )
     yield run
     run.kill()

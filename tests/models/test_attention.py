@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lmcli.models import attention
 from lmcli.models.attention import Attention, AttentionSettings
+from lmcli.models.layers import local_attention as local_attention_module
 from lmcli.models.layers.local_attention import document_mask, local_attention, relative_bias
 
 V = 5
@@ -139,29 +140,76 @@ def test_no_two_tensors_of_the_start_share_memory():
     assert len({part.data_ptr() for part in start}) == len(start) == 5
 
 
-def test_attention_has_the_right_gradient():
-    generator = torch.Generator().manual_seed(0)
+def random(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
 
-    def random(*shape):
-        values = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return values.requires_grad_()
 
-    hidden, _ = document_mask(torch.tensor([[0.0, 1.0]]), torch.tensor([[False, False, True]]))
-    keys = random(1, 2, 4), random(1, 3, 4)
-    values = random(1, 2, 4), random(1, 3, 4)
+@pytest.mark.parametrize("window", [3, 30])  # with 30, zeros make the 31 keys 32
+@pytest.mark.parametrize(("heads", "size"), [(2, 2), (1, 3)])
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_attention_has_the_right_gradient(window, heads, size, is_masked):
+    inner, keys = heads * size, window + 1
+    marks = torch.ones(2, window - 1)
+    marks[0, 0] = 0
+    mask, _ = document_mask(marks, torch.tensor([[False, False], [False, True]]))
 
-    def attend(query, bias, *parts):
-        return local_attention(query, parts[:2], parts[2:], bias, hidden)
+    def attend(query, key, value, bias):
+        parts = key.split([window - 1, 2], dim=1)
+        return local_attention(query, parts, [value], bias, mask if is_masked else None)
 
-    assert torch.autograd.gradcheck(attend, (random(1, 3, 4), random(2, 3), *keys, *values))
+    arguments = [random(2, n, inner, seed=n) for n in (2, keys, keys)]
+    assert torch.autograd.gradcheck(attend, (*arguments, random(heads, window)))
+
+
+def test_zeros_after_the_keys_change_nothing(monkeypatch):
+    model, tokens = small(window=30), ids(2, 34)
+    padded, _ = model(tokens, model.initial_state(2))
+    monkeypatch.setattr(local_attention_module, "ALIGNED", 1)
+    exact, _ = model(tokens, model.initial_state(2))
+    assert torch.allclose(padded, exact, atol=1e-12)
+
+
+def test_in_bfloat16_gradients_come_close_to_those_of_the_same_numbers_in_float32():
+    window, steps, heads, inner = 30, 12, 2, 16
+    keys = window - 1 + steps
+    shapes = (2, steps, inner), (2, keys, inner), (2, keys, inner), (heads, window)
+    short = [random(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
+    short = [x.detach().bfloat16().requires_grad_() for x in short]
+    long = [x.detach().float().requires_grad_() for x in short]
+    weights = random(2, steps, inner, seed=9, dtype=torch.float32).detach()
+
+    def gradients(query, key, value, bias):
+        with torch.autocast("cpu", torch.bfloat16, enabled=query.dtype == torch.bfloat16):
+            y = local_attention(query, [key], [value], bias, None)
+        assert y.dtype == query.dtype
+        return torch.autograd.grad((y.float() * weights).sum(), (query, key, value, bias))
+
+    for one, other in zip(gradients(*short), gradients(*long), strict=True):
+        assert 0 < (one.float() - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("more", [2, 9])  # fewer and more than the window holds
+def test_within_a_long_document_the_state_is_that_of_one_reading(more):
+    model = small(window=6)
+    tokens = ids(2, 8 + more, starts=0)
+    whole, _ = model(tokens, model.initial_state(2))
+    _, state = model(tokens[:, :8], model.initial_state(2))
+    assert state[0].all()  # the window is full, so that nothing is masked
+    rest, state = model(tokens[:, 8:], state)
+    assert torch.allclose(rest, whole[:, 8:], atol=1e-12)
+    _, after = model(tokens, model.initial_state(2))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(state, after, strict=True))
+    assert len({part.data_ptr() for part in state}) == len(state)
 
 
 def test_in_bfloat16_logits_and_state_are_still_float32():
     model = small().float()
     with torch.autocast("cpu", torch.bfloat16):
         logits, state = model(ids(2, 12), model.initial_state(2))
+        _, later = model(ids(2, 3, starts=0), state)  # nothing is masked
     exact, _ = model(ids(2, 12), model.initial_state(2))
-    assert {x.dtype for x in (logits, *state)} == {torch.float32}
+    assert {x.dtype for x in (logits, *state, *later)} == {torch.float32}
     assert 0 < (logits - exact).abs().max() < 0.2
 
 

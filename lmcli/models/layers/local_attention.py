@@ -15,12 +15,10 @@ attend to its own past, so that what the cell has lost can still be read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lmcli.models.base import ActivationRecorder, State, draw
@@ -28,8 +26,8 @@ from lmcli.models.base import ActivationRecorder, State, draw
 BLOCK = 256
 """A longer chunk is read in blocks of this many tokens: the scores need room for T (W + T)."""
 ALIGNED = 32
-"""keys and sizes of heads are made multiples of this: softmax of 191 bfloat16 numbers takes 1.2 ms
-where that of 192 takes 0.5 (4,096 rows, one thread of a Xeon)"""
+"""The softmax of 191 bfloat16 numbers takes 1.2 ms where that of 192 takes 0.5 (4,096 rows, one
+thread of a Xeon)."""
 
 
 def document_mask(marks: Tensor, is_start: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -58,99 +56,46 @@ def relative_bias(bias: Tensor, steps: int) -> Tensor:
 
 
 def local_attention(
-    query: Tensor,
-    key: tuple[Tensor, Tensor],
-    value: tuple[Tensor, Tensor],
-    bias: Tensor,
-    mask: Tensor | None,
+    query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], bias: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """The equations above for N heads of size D; keys and values of earlier tokens come first.
+    """The equations above for N heads of size D, in the precision of the queries.
 
-    Shapes: query (B, T, N D), key and value (B, W - 1, N D) and (B, T, N D), bias (N, W),
+    Keys and values are given in parts, the oldest tokens first. In bfloat16 the bias is rounded to
+    eight bits, so that far distances in a large window share theirs.
+    Shapes: query (B, T, N D), key and value (B, W - 1 + T, N D) in all, bias (N, W),
     mask (B, T, W - 1 + T) or None -> (B, T, N D).
     """
-    pairs = relative_bias(bias, query.shape[1])
-    pairs = F.pad(pairs, (0, -pairs.shape[-1] % ALIGNED), value=-math.inf)
-    scaled = query * (query.shape[-1] // len(bias)) ** -0.5
-    return _attention(scaled, *key, *value, pairs.to(query.dtype), mask)
+    heads = len(bias)
+    batch, steps, inner = query.shape
+    size = inner // heads  # D
+    pairs = relative_bias(bias, steps)
+    if padding := _padding(pairs.shape[-1]):  # keys of 0 that get no weight
+        zeros = query.new_zeros(batch, padding, inner)
+        key, value = [*key, zeros], [*value, zeros]
+        pairs = F.pad(pairs, (0, padding), value=-math.inf)
+        mask = None if mask is None else F.pad(mask, (0, padding))
+    q, k, v = (
+        torch.cat([x.to(query.dtype) for x in parts], dim=1)
+        .view(batch, -1, heads, size)
+        .transpose(1, 2)
+        for parts in ([query], key, value)
+    )
+    scores = (q * size**-0.5) @ k.transpose(-1, -2)  # (B, N, T, K)
+    scores = scores + pairs.to(scores.dtype)  # a float32 bias would make all that follows float32
+    if mask is not None:
+        scores = scores.masked_fill(mask.unsqueeze(1), -math.inf)
+    mean: Tensor = scores.softmax(-1, dtype=scores.dtype) @ v  # (B, N, T, D)
+    return mean.transpose(1, 2).flatten(2)
 
 
-class _LocalAttention(torch.autograd.Function):
-    """`local_attention` of scaled queries, with a gradient that keeps the precision of its inputs.
+def _padding(keys: int) -> int:
+    """How many keys make their number a multiple of ALIGNED, if these are few.
 
-    torch's own computes scores and their gradients in float32 even where queries are bfloat16.
-    K' and D', the number of keys and the size of a head, are multiples of ALIGNED: what is added to
-    make them so is 0 and gets no weight.
-    Shapes: query (B, T, N D), key and value (B, W - 1, N D) and (B, T, N D), bias (N, T, K'),
-    mask (B, T, W - 1 + T) or None -> (B, T, N D).
+    >>> _padding(191), _padding(192), _padding(130)
+    (1, 0, 0)
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key_before: Tensor,
-        key: Tensor,
-        value_before: Tensor,
-        value: Tensor,
-        bias: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        heads, steps, padded = bias.shape
-        q = _by_head((query,), heads, steps)
-        k, v = (_by_head(x, heads, padded) for x in ((key_before, key), (value_before, value)))
-        scores = q @ k.transpose(1, 2)  # (B N, T, K')
-        by_head = scores.view(-1, heads, steps, padded)
-        by_head.add_(bias)
-        if mask is not None:
-            by_head[..., : mask.shape[-1]].masked_fill_(mask.unsqueeze(1), -math.inf)
-        weights = scores.softmax(-1).to(v.dtype)
-        ctx.save_for_backward(q, k, v, weights)
-        ctx.heads, ctx.size, ctx.before = heads, query.shape[-1] // heads, key_before.shape[1]
-        return _together(weights @ v, heads, ctx.size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights = ctx.saved_tensors
-        heads, size, before, steps = ctx.heads, ctx.size, ctx.before, q.shape[1]
-        grad = _by_head((grad.to(v.dtype),), heads, steps)
-        grad_weights = grad @ v.transpose(1, 2)
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_query = _together(grad_scores @ k, heads, size)
-        grads: list[Tensor | None] = [grad_query]
-        of_keys = grad_scores.transpose(1, 2) @ q, weights.transpose(1, 2) @ grad
-        for of_all, needed in zip(of_keys, (1, 3), strict=True):
-            earlier, own = of_all[:, :before], of_all[:, before : before + steps]
-            is_needed = ctx.needs_input_grad[needed]
-            grads.append(_together(earlier, heads, size) if is_needed else None)
-            grads.append(_together(own, heads, size))
-        grad_bias = grad_scores.view(-1, heads, *weights.shape[1:]).sum(0)
-        return *grads, grad_bias, None
-
-
-_attention: Callable[..., Tensor] = _LocalAttention.apply
-
-
-def _by_head(parts: tuple[Tensor, ...], heads: int, tokens: int) -> Tensor:
-    """The parts one after the other, each head apart, with zeros up to T' tokens and to size D'.
-
-    Shapes: (B, T, N D) each -> (B N, T', D').
-    """
-    batch, _, inner = parts[-1].shape
-    size = inner // heads
-    apart = parts[-1].new_empty(batch, heads, tokens, size + -size % ALIGNED)
-    end = 0
-    for part in parts:
-        begin, end = end, end + part.shape[1]
-        apart[:, :, begin:end, :size] = part.view(batch, -1, heads, size).transpose(1, 2)
-    apart[:, :, end:] = apart[:, :, :end, size:] = 0
-    return apart.flatten(0, 1)
-
-
-def _together(x: Tensor, heads: int, size: int) -> Tensor:
-    """All heads of a token, without added zeros. Shapes: (B N, T, D') -> (B, T, N D)."""
-    return x.view(-1, heads, *x.shape[1:])[..., :size].transpose(1, 2).flatten(2)
+    padding = -keys % ALIGNED
+    return padding if 10 * padding <= keys else 0
 
 
 class OutputAttention(nn.Module):
@@ -188,11 +133,8 @@ class OutputAttention(nn.Module):
         """The same for one block, batch first."""
         mask, marks = document_mask(marks, is_start)
         outputs = torch.cat([outputs.to(x.dtype), x], dim=1)  # (B, N + T, H)
-        key, value = (
-            part.tensor_split([self.last], dim=1)
-            for part in self.key_value(outputs).chunk(2, dim=-1)
-        )
-        y = x + local_attention(self.query(x), key, value, self.distance_bias, mask)
+        key, value = self.key_value(outputs).chunk(2, dim=-1)
+        y = x + local_attention(self.query(x), [key], [value], self.distance_bias, mask)
         return y, (outputs[:, x.shape[1] :].float() * marks.unsqueeze(-1), marks)
 
     def forward_unrolled(

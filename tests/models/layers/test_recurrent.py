@@ -207,8 +207,8 @@ def test_low_precision_comes_close_and_gives_float32(build, name, block):
 
 @members
 @with_block_or_without
-@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-7), (torch.float32, 1e-5)])
-def test_gradients_are_those_of_the_step_written_out(build, name, block, dtype, atol):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 1e-5)])
+def test_gradients_are_those_of_the_step_written_out(build, name, block, dtype, tolerance):
     model = make(build, name, layers=2, block=block).train().to(dtype)
     targets = torch.tensor([[1, 2, 3, 3, 3, 2, 6, 0, 1], [2, 1, 1, 1, 0, 4, 5, 6, 6]])
     fast = F.cross_entropy(
@@ -226,7 +226,7 @@ def test_gradients_are_those_of_the_step_written_out(build, name, block, dtype, 
         loss = loss + F.cross_entropy(model.output(x), targets[:, t], reduction="sum")
     right = torch.autograd.grad(loss / targets.numel(), list(parameters.values()))
     for one, other in zip(found, right, strict=True):
-        assert torch.allclose(one, other, rtol=atol, atol=atol)
+        assert torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 # ------------------------------------------------------------------ memories at the beginning
