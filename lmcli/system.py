@@ -63,7 +63,22 @@ def pick_precision(wanted: str, device: str) -> str:
     has_kernels: bool = torch.backends.mkldnn.is_available()
     capabilities = torch.cpu.get_capabilities()
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bfloat16" if fast and has_kernels and device == "cpu" else "float32"
+    is_usable = fast and has_kernels and device == "cpu" and _has_bf16_lstm()
+    return "bfloat16" if is_usable else "float32"
+
+
+def _has_bf16_lstm() -> bool:
+    """Whether oneDNN has an LSTM in bfloat16: ONEDNN_MAX_CPU_ISA can take it away."""
+    import torch
+
+    state, matrix, bias = torch.zeros(1, 1, 1), torch.zeros(4, 1), torch.zeros(4)
+    weights = matrix, matrix, bias, bias
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.lstm(state, (state, state), weights, True, 1, 0.0, True, False, False)
+    except RuntimeError:
+        return False
+    return True
 
 
 # ------------------------------------------------------------------ memory

@@ -22,7 +22,7 @@ from lmcli.evaluation.count_cache import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import Nats, stream_log_probabilities, stream_nats
 from lmcli.evaluation.mixture import Mixture, found_lengths
-from lmcli.evaluation.unknown_words import UnknownWords
+from lmcli.evaluation.unknown_words import SpellingCache, UnknownWords
 from lmcli.models.base import LanguageModel
 from lmcli.report.progress import Message, OnProgress, ProgressCounter
 from lmcli.run import Run
@@ -101,6 +101,10 @@ class Ensemble:
         """Of the context that the first n-gram model has found before each id but the first."""
         found = (found_lengths(model, ids) for model in self.models)
         return next((lengths for lengths in found if lengths is not None), None)
+
+    def spelling_cache(self) -> SpellingCache | None:
+        """What the cache learns of unknown tokens; the streams before the text have none of it."""
+        return SpellingCache(self.cache.discount, self.cache.strength) if self.cache else None
 
     def weights(self) -> tuple[Floats, int | None]:
         """Of the mixture, by context length, and the id that has no share in it."""

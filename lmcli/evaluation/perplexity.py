@@ -93,7 +93,11 @@ def score_documents(
     nats = all_nats[real]
     nats = unknown.token_nats(stream[1:][real], nats)
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
-    spelling = [unknown.spelling_nats(text, e) for text, e in zip(documents, encoded, strict=True)]
+    spelt_before = ensemble.spelling_cache() if ensemble else None
+    spelling = [
+        unknown.spelling_nats(text, e, spelt_before)
+        for text, e in zip(documents, encoded, strict=True)
+    ]
     columns = zip(documents, encoded, np.split(nats, cuts), spelling, strict=True)
     return [
         ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s, unknown.known_nats)

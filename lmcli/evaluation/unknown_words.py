@@ -24,6 +24,7 @@ Good (1953), "The population frequencies of species and the estimation of popula
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -64,8 +65,13 @@ class UnknownWords:
         all_nats[ids == self.excluded] = -math.log(self._rate)
         return all_nats
 
-    def spelling_nats(self, text: str, encoded: Encoded) -> Nats:
-        """For each token of a text what its spelling costs, 0 where it is known."""
+    def spelling_nats(
+        self, text: str, encoded: Encoded, cache: SpellingCache | None = None
+    ) -> Nats:
+        """For each token of a text what its spelling costs, 0 where it is known.
+
+        A `cache` makes it cost less where the same was spelt before.
+        """
         nats = np.zeros(len(encoded.ids), np.float32)
         places = np.flatnonzero(encoded.ids == (-1 if self.excluded is None else self.excluded))
         if len(places):
@@ -74,7 +80,39 @@ class UnknownWords:
                 encoded.ends[places].tolist(),
             )
             pieces = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
-            nats[places] = spelling(self._tokenizer)([*map(self._tokenizer.unknown_text, pieces)])
+            texts = [*map(self._tokenizer.unknown_text, pieces)]
+            spelt = spelling(self._tokenizer)(texts)
+            nats[places] = spelt if cache is None else cache.nats(texts, spelt)
+        return nats
+
+
+class SpellingCache:
+    """Counts of the unknown texts read so far; each is scored, then counted.
+
+    With c(s) how often s was read, n the sum and t the number of different ones, as in the cache of
+    tokens (count_cache.py)::
+
+        q'(s | u) = (max(c(s) - d, 0) + (theta + d t) q(s | u)) / (n + theta)
+
+    which is q before the first. It sums to one over all unknown texts, as q does.
+    """
+
+    def __init__(self, discount: float, strength: float) -> None:
+        self._discount, self._strength = discount, strength
+        self._counts = Counter[str]()
+
+    def nats(self, texts: Sequence[str], spelt: Floats) -> Floats:
+        """-ln q' of each text, in their order, from -ln q. Shapes: (n,) -> (n,)."""
+        nats, read, theta = np.empty(len(texts)), self._counts.total(), self._strength
+        for i, text in enumerate(texts):
+            counted = max(0.0, self._counts[text] - self._discount)
+            backoff = theta + self._discount * len(self._counts)
+            # in logarithms: a long text may have a q of 0 in floating point
+            new = math.log(backoff) - spelt[i]
+            both = np.logaddexp(math.log(counted), new) if counted else new
+            nats[i] = math.log(read + theta) - both
+            self._counts[text] += 1
+            read += 1
         return nats
 
 

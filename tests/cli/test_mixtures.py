@@ -1,5 +1,6 @@
 """``--mix``, ``--cache``, ``--adapt``: what they say, what they refuse, what they do not change."""
 
+import math
 import shutil
 
 import pytest
@@ -12,6 +13,19 @@ def test_without_them_the_numbers_are_as_before(lmcli, trained):
     again = lmcli("eval", trained / "char", "--json").json
     assert again["nats"] == plain["nats"]
     assert "scored" not in lmcli("eval", trained / "char").out
+
+
+def test_a_cache_remembers_how_unknown_characters_are_spelt(lmcli, trained):
+    text = "the old dog \N{SNOWMAN} the old dog \N{SNOWMAN}\n"
+    alone, cached = (
+        lmcli("eval", trained / "ngram", "-", *more, "--json", stdin=text).json
+        for more in ([], ["--cache"])
+    )
+    assert alone["unknown_tokens"] == cached["unknown_tokens"] == 2
+    once = alone["spelling_nats"] / 2
+    d, theta = cached["cache"]["discount"], cached["cache"]["strength"]
+    again = -math.log((1 - d + (theta + d) * math.exp(-once)) / (1 + theta))
+    assert cached["spelling_nats"] == pytest.approx(once + again, rel=1e-6)
 
 
 @pytest.mark.parametrize("run", ["char", "word", "ngram"])

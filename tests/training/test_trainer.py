@@ -660,10 +660,21 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: kernels)
+    monkeypatch.setattr(torch, "lstm", lambda *arguments: None)  # as if it were there
     assert pick_precision("auto", "cpu") == chosen
     assert pick_precision("float32", "cpu") == "float32"
     assert pick_precision("bfloat16", "cpu") == "bfloat16"
     assert pick_precision("auto", "mps") == "float32"
+
+
+def test_a_cpu_computes_in_float32_where_onednn_was_told_to_do_without_bfloat16(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "lstm", fail)
+    assert pick_precision("auto", "cpu") == "float32"
 
 
 @pytest.mark.parametrize(("supported", "chosen"), [(True, "bfloat16"), (False, "float32")])
