@@ -280,6 +280,20 @@ def test_many_words_are_read_few_times_by_a_wider_model():
     assert chosen("lstm", varied)[1].most_epochs > 12
 
 
+@pytest.mark.parametrize(("tokens", "most"), [(2_000, 8), (20_000, 16), (200_000, None)])
+def test_a_hybrid_reads_few_characters_few_times(tokens, most):
+    (hybrid, training), (lstm, other) = (
+        chosen(name, ProblemSize(tokens, 65, 60)) for name in ("hybrid", "lstm")
+    )
+    assert training.most_epochs == (most or other.most_epochs)
+    assert hybrid.dropout == (0.5 if most else lstm.dropout)
+    assert other.most_epochs > 70
+    words, varied = ProblemSize(tokens, 20_000, 60), ProblemSize(tokens, 65, 60, length_ratio=50)
+    for scale in (words, varied):
+        (hybrid, training), (lstm, other) = (chosen(name, scale) for name in ("hybrid", "lstm"))
+        assert (training.most_epochs, hybrid.dropout) == (other.most_epochs, lstm.dropout)
+
+
 def test_a_text_read_often_gets_its_recurrent_weights_dropped():
     rates = [
         chosen("lstm", ProblemSize(10**6, 65, seconds))[0].weight_drop for seconds in (20, 10**4)
