@@ -169,13 +169,18 @@ def ours(task: Task, archs: list[str], minutes: float, folder: Path) -> Iterator
         run, began = folder / arch, time.perf_counter()
         given = ["--arch", arch, "--test", folder / "test.txt", "-o", run, "--force"]
         values = lmcli("train", folder / "train.txt", *given, "--minutes", minutes)
-        yield task.row(f"lmcli {arch}", values["test"]["nats_per_token"], began, False)
+        yield task.row(f"lmcli {arch}", nats(values["test"]), began, False)
         for added in (["--cache"], ["--cache", "--adapt"]):
             if arch == "ngram" and "--adapt" in added:
                 continue
             values = lmcli("eval", run, *added)
             what = " ".join([f"lmcli {arch}", *added])
-            yield task.row(what, values["nats"] / values["tokens"], began, True)
+            yield task.row(what, nats(values), began, True)
+
+
+def nats(score: dict) -> float:
+    """Of a character, with how unknown ones are spelt, which a compressor writes too."""
+    return score["bits_per_char"] * math.log(2)
 
 
 def lmcli(*words: object) -> dict:
