@@ -103,7 +103,7 @@ class Ensemble:
         return next((lengths for lengths in found if lengths is not None), None)
 
     def spelling_cache(self) -> SpellingCache | None:
-        """What the cache learns of unknown tokens; the streams before the text have none of it."""
+        """How unknown tokens are spelt, empty: of the parts before only ids are kept, not texts."""
         return SpellingCache(self.cache.discount, self.cache.strength) if self.cache else None
 
     def weights(self) -> tuple[Floats, int | None]:

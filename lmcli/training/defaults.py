@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from lmcli.data.curriculum import document_lengths
-from lmcli.models.base import SEVERAL_WORDS, LanguageModel
+from lmcli.models.base import SEVERAL_WORDS
 from lmcli.models.layers.recurrent import RecurrentSettings
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
 from lmcli.tokenizers.base import Ids
+from lmcli.training.model_size import meta_model, size, state_size
 from lmcli.training.training_settings import WEIGHT_DECAY, Budget, TrainingSettings
 
 N = TypeVar("N", int, float)
@@ -175,7 +175,7 @@ def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
     """
     if scale.has_varied_lengths:
         return _step(scale.expected_epochs(arch), [(7, 0.0), (14, 0.3), (36, 0.5)], 0.6)
-    if _corrects_counts_of_little(scale, arch):
+    if _corrects_counts_of_little(scale, arch) and scale.expected_epochs(arch) >= FEW_EPOCHS:
         return 0.5
     return _step(scale.expected_epochs(arch), [(6, 0.0), (20, 0.1)], 0.2)
 
@@ -267,7 +267,7 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
         return LEARNING_RATE_RELU * share
     if scale.has_many_words:
         share *= RATE_OF_WORDS
-    else:
+    elif not _corrects_counts_of_little(scale, arch):  # which is short, whatever the budget is
         share *= min(1.0, max(LEAST_RATE, (20 / scale.seconds) ** 0.4))
     return float(MODELS.load(arch).learning_rate) * share
 
@@ -314,7 +314,7 @@ def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
     """One for a model so small that more are no faster; None: as torch or OMP_NUM_THREADS says."""
     if "OMP_NUM_THREADS" in os.environ or MODELS.load(arch).is_count_based:
         return None
-    flops = _meta_model(arch, settings, vocabulary).flops_per_token()
+    flops = meta_model(arch, settings, vocabulary).flops_per_token()
     return 1 if flops < ONE_THREAD_FLOPS else None
 
 
@@ -423,23 +423,6 @@ def _least_width(is_enough: Callable[[int], bool], scale: ProblemSize) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
     return low
-
-
-def state_size(arch: str, settings: Any, vocabulary: int) -> int:
-    """Floats of state of one sequence; nothing is allocated."""
-    return _meta_model(arch, settings, vocabulary).state_size
-
-
-def size(arch: str, settings: Any, vocabulary: int) -> tuple[int, int]:
-    """Parameters of the body and in all; nothing is allocated."""
-    model = _meta_model(arch, settings, vocabulary)
-    return model.body_parameters(), model.parameter_count()
-
-
-def _meta_model(arch: str, settings: Any, vocabulary: int) -> LanguageModel:
-    with torch.device("meta"):
-        model: LanguageModel = MODELS.load(arch)(vocabulary, settings)
-    return model
 
 
 def changed(settings: Any) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from lmcli.training.defaults import (
     match_parameters,
     resolve_defaults,
     shape,
-    size,
-    state_size,
     width,
 )
+from lmcli.training.model_size import size, state_size
 from lmcli.training.training_settings import WEIGHT_DECAY, Budget, TrainingSettings
 
 every_architecture = pytest.mark.parametrize("name", MODELS.names())
@@ -288,6 +287,12 @@ def test_a_hybrid_reads_few_characters_few_times(tokens, most):
     assert training.most_epochs == (most or other.most_epochs)
     assert hybrid.dropout == (0.5 if most else lstm.dropout)
     assert other.most_epochs > 70
+    rates = [
+        chosen("hybrid", ProblemSize(tokens, 65, s, given_width=96))[1].learning_rate
+        for s in (20, 180)
+    ]
+    assert (rates[0] == rates[1]) == bool(most)  # its few passes take no longer in a longer budget
+    assert chosen("hybrid", ProblemSize(tokens, 65, 180, epochs=2))[0].dropout == 0.0
     words, varied = ProblemSize(tokens, 20_000, 60), ProblemSize(tokens, 65, 60, length_ratio=50)
     for scale in (words, varied):
         (hybrid, training), (lstm, other) = (chosen(name, scale) for name in ("hybrid", "lstm"))

@@ -81,7 +81,7 @@ def test_neither_steps_nor_sizes_load_torch_compile():
     code = """
 import sys, torch
 from lmcli.training.optimizer import AdamW
-from lmcli.training.defaults import size
+from lmcli.training.model_size import size
 from lmcli.registry import MODELS
 p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)
 AdamW([([p], 0.1)], fused=True).step(0.1)
