@@ -15,43 +15,29 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
-from lmcli.data.curriculum import document_lengths
 from lmcli.models.base import SEVERAL_WORDS
 from lmcli.models.layers.recurrent import RecurrentSettings
 from lmcli.registry import MODELS
 from lmcli.settings import names, update
-from lmcli.tokenizers.base import Ids
 from lmcli.training.model_size import meta_model, size, state_size
-from lmcli.training.training_settings import WEIGHT_DECAY, Budget, TrainingSettings
-
-N = TypeVar("N", int, float)
+from lmcli.training.problem_size import (
+    FEW_EPOCHS,
+    REFERENCE,
+    REGULARISED_EPOCHS,
+    ProblemSize,
+    most_epochs,
+    shape,
+    step,
+    width,
+)
+from lmcli.training.training_settings import WEIGHT_DECAY, TrainingSettings
 
 MATCHES = ("params", "width", "state")
 """what can be made equal: parameters of the body, width H, or floats of state"""
 
-REFERENCE = "lstm"
-"""the architecture whose width the rules give; the others are matched to it"""
-ASSUMED_SECONDS = 180.0
-"""a budget in steps or epochs is taken for this long"""
-MANY_DOCUMENTS = 200
-"""fewer are no sample of lengths: they may be the parts into which one long text was split"""
-LARGE_LENGTH_RATIO = 5.0
-"""from here on it pays to read short documents first, in many steps of a narrow net"""
-TOKENS_PER_SECOND = 1.2e5
-"""of an LSTM of width 256 on two cores, validations included; only predicts how often a text will
-be read"""
-ONE_CORE = 0.6
-"""updates a second on one core, relative to two"""
-RELATIVE_SPEED = {"gru": 0.55, "rnn": 0.65}
-"""updates a second on a CPU, relative to an LSTM of as many parameters. Constants, not measured in
-each run: noise could change the dropout, and with it a verdict"""
-REFERENCE_FLOPS = 2e6
-"""of its body a token, forward and backward"""
 ONE_THREAD_FLOPS = 2.5e5
 """of a model a token: about those of an LSTM of width 128"""
 LEARNING_RATE_RELU = 4e-4
@@ -59,110 +45,12 @@ RATE_OF_WORDS = 0.18
 """of the usual learning rate, where words are many and most of them rare"""
 LEAST_RATE = 0.4
 """of the usual learning rate, however long a training is"""
-TINY, LITTLE = 5_000, 50_000
-"""tokens of a text below which a model that counts first needs few passes"""
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
-FEW_EPOCHS = 8
-"""the same from `SEVERAL_WORDS` on, where the text is read fewer times with the full one"""
-
-
-@dataclass(frozen=True)
-class ProblemSize:
-    """What the defaults depend on."""
-
-    tokens: int
-    vocabulary: int
-    seconds: float
-    """of the budget, in those of a machine on which the rules were found (machine_speed.py)"""
-    length_ratio: float = 1.0
-    """how many times longer a long document is than a short one: 95 % over 5 % of them; 1 where
-    there are too few to tell"""
-    given_width: int | None = None
-    """the LSTM's width where the user gave it"""
-    cores: int = 2
-    """CPU cores of the training; ignored for a budget in steps or epochs"""
-    epochs: float | None = None
-    """how often the text will be read, where the budget says so"""
-
-    @classmethod
-    def of(
-        cls,
-        ids: Ids,
-        vocabulary: int,
-        budget: Budget,
-        width: int | None = None,
-        relative_speed: float = 1.0,
-        cores: int = 2,
-        batch: int | None = None,
-        truncation: int | None = None,
-    ) -> ProblemSize:
-        """From a training part, a budget, and the LSTM's width, B and T where they were given.
-
-        A budget in minutes is worth more on a machine of a higher `relative_speed`, and on several
-        `cores`.
-        """
-        minutes = budget.minutes
-        seconds = ASSUMED_SECONDS if minutes is None else 60 * minutes * relative_speed
-        lengths = document_lengths(ids, vocabulary)
-        length_ratio = 1.0
-        if len(lengths) >= MANY_DOCUMENTS:
-            short, long = np.quantile(lengths, (0.05, 0.95))
-            length_ratio = float(long / short)
-        size = cls(len(ids), vocabulary, seconds, length_ratio, width)
-        if minutes is not None:
-            return replace(size, cores=cores)
-        usual_batch, usual_truncation = shape(size)
-        stream = -(-len(ids) // (batch or usual_batch))
-        steps_per_epoch = max(1, -(-stream // (truncation or usual_truncation)))
-        steps = budget.total_steps(steps_per_epoch) or 0
-        return replace(size, epochs=steps / steps_per_epoch)
-
-    @property
-    def has_varied_lengths(self) -> bool:
-        """Whether some documents are much longer than others."""
-        return self.length_ratio >= LARGE_LENGTH_RATIO
-
-    @property
-    def has_many_words(self) -> bool:
-        """Whether most tokens are rare."""
-        return self.vocabulary >= SEVERAL_WORDS
-
-    def expected_epochs(self, arch: str = REFERENCE) -> float:
-        """How often the text will be read.
-
-        A guess, where the budget is in minutes: less by an architecture that is slower.
-        """
-        if self.epochs is not None:
-            return self.epochs
-        speed = RELATIVE_SPEED.get(arch, 1.0) * (ONE_CORE if self.cores == 1 else 1.0)
-        return float(min(self.seconds * speed / self._epoch_seconds(), most_epochs(self)))
-
-    @property
-    def full_softmax_epochs(self) -> float:
-        """How often two cores would read the text with an output for each word."""
-        output = 6 * width(self) * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
-        return self.seconds / (self._epoch_seconds() + self.tokens * output)
-
-    def _epoch_seconds(self) -> float:
-        slowdown = float((width(self) / 256) ** 1.5)
-        return max(1, self.tokens) * slowdown / TOKENS_PER_SECOND
-
-
-def width(scale: ProblemSize) -> int:
-    """The LSTM's width H.
-
-    More for many words: after 2,500 steps Moby Dick by word has 5.57 nats a word with 256 and 5.53
-    with 448.
-    """
-    if scale.given_width:
-        return scale.given_width
-    by_time = _step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
-    if scale.has_varied_lengths:
-        by_time = _step(scale.seconds, [(600, 192), (1800, 256)], 384)
-    middle = 448 if scale.has_many_words else 256
-    widths = [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, middle), (3e6, 448)]
-    return min(by_time, _step(scale.tokens, widths, 512))
+DECAYING = ("lstm", "hybrid")
+"""architectures that are better with more weight decay where a text is read often"""
+DECAY_EPOCHS, MOST_DECAY = 3.5, 0.5
+"""passes in which a weight decays to 1/e, and the largest weight decay (see `weight_decay`)"""
 
 
 def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
@@ -174,10 +62,10 @@ def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
     0.275.
     """
     if scale.has_varied_lengths:
-        return _step(scale.expected_epochs(arch), [(7, 0.0), (14, 0.3), (36, 0.5)], 0.6)
-    if _corrects_counts_of_little(scale, arch) and scale.expected_epochs(arch) >= FEW_EPOCHS:
+        return step(scale.expected_epochs(arch), [(7, 0.0), (14, 0.3), (36, 0.5)], 0.6)
+    if scale.corrects_counts_of_little(arch) and scale.expected_epochs(arch) >= FEW_EPOCHS:
         return 0.5
-    return _step(scale.expected_epochs(arch), [(6, 0.0), (20, 0.1)], 0.2)
+    return step(scale.expected_epochs(arch), [(REGULARISED_EPOCHS, 0.0), (20, 0.1)], 0.2)
 
 
 def weight_drop(scale: ProblemSize, arch: str = REFERENCE) -> float:
@@ -194,8 +82,9 @@ def weight_drop(scale: ProblemSize, arch: str = REFERENCE) -> float:
     GRU 0.277 and 0.274; 14 times: LSTM 0.273 and 0.272, GRU 0.275 and 0.281.
     """
     if scale.has_varied_lengths:
-        return _step(scale.expected_epochs(arch), [(20, 0.0)], 0.2)
-    return _step(scale.expected_epochs(arch), [(6, 0.0), (20, 0.1), (32, 0.2)], 0.3)
+        return step(scale.expected_epochs(arch), [(20, 0.0)], 0.2)
+    steps = [(REGULARISED_EPOCHS, 0.0), (20, 0.1), (32, 0.2)]
+    return step(scale.expected_epochs(arch), steps, 0.3)
 
 
 def embedding(scale: ProblemSize) -> int:
@@ -211,45 +100,9 @@ def softmax(settings: Any, scale: ProblemSize) -> str | None:
     return "adaptive" if scale.vocabulary >= MANY_WORDS or short_time else None
 
 
-def shape(scale: ProblemSize) -> tuple[int, int]:
-    """Batch B and truncation T: never more than the text can fill eight times an epoch."""
-    batch, truncation = 16, 128 if scale.has_varied_lengths else 64
-    while batch * truncation * 8 > scale.tokens and batch > 2:
-        batch //= 2
-    return batch, truncation
-
-
 def curriculum(scale: ProblemSize) -> float:
     """The share of the budget that begins with short documents: none where all are much alike."""
     return 0.6 if scale.has_varied_lengths else 0.0
-
-
-def most_epochs(scale: ProblemSize, arch: str = REFERENCE) -> float:
-    """After how many passes a budget in minutes ends: by then a small text is memorised.
-
-    A hybrid begins where counting ends, and is best after few passes, if the rate has fallen by
-    then. After 20,000 characters of Emma, tiny Shakespeare and German quotations, nats/char on
-    60,000 later ones: n-gram 1.770, 2.246, 1.941; hybrid with 240 passes at most and dropout 0.2
-    1.723, 2.236, 1.907 (best after 8, 10 s in all), with 16 and dropout 0.5 1.715, 2.210, 1.902
-    (2 s); with an input dropout of 0.2 too 1.714, 2.202, 1.868. After 2,000: n-gram 2.404, 2.737,
-    2.459; hybrid with 240 passes 2.368, 2.813, 2.464, with 8 and dropout 0.5 2.372, 2.736, 2.438.
-
-    Words, of which most are rare, are memorised sooner. Moby Dick, nats a word on validation after
-    6, 11, 16, 27 passes: 5.60, 5.57, 5.60, 5.61 (the best of the last two came earlier).
-    """
-    if scale.has_many_words and not scale.has_varied_lengths:
-        return 12.0
-    if _corrects_counts_of_little(scale, arch):
-        return 8.0 if scale.tokens < TINY else 16.0
-    batch, truncation = shape(scale)
-    updates = max(1, scale.tokens // (batch * truncation))
-    return float(min(240, max(100, 16000 // updates)))
-
-
-def _corrects_counts_of_little(scale: ProblemSize, arch: str) -> bool:
-    """Whether a model that counts first is trained on few characters."""
-    is_plain = not scale.has_varied_lengths and not scale.has_many_words
-    return is_plain and scale.tokens < LITTLE and MODELS.load(arch).counts_first
 
 
 def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
@@ -267,7 +120,7 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
         return LEARNING_RATE_RELU * share
     if scale.has_many_words:
         share *= RATE_OF_WORDS
-    elif not _corrects_counts_of_little(scale, arch):  # which is short, whatever the budget is
+    elif not scale.corrects_counts_of_little(arch):  # which is short, whatever the budget is
         share *= min(1.0, max(LEAST_RATE, (20 / scale.seconds) ** 0.4))
     return float(MODELS.load(arch).learning_rate) * share
 
@@ -291,13 +144,41 @@ def second_moment(scale: ProblemSize) -> str:
     return "table" if scale.has_many_words else "entry"
 
 
-def weight_decay(scale: ProblemSize) -> float:
-    """More where words are many.
+def weight_decay(scale: ProblemSize, arch: str, rate: float) -> float:
+    """More where words are many, and of the LSTM and the hybrid where characters are read often.
+
+    In `DECAY_EPOCHS` passes at the peak `rate` a weight without gradients falls to 1/e: in passes
+    the best time hardly depends on text and rate (Wang and Aitchison 2024, "How to set AdamW's
+    weight decay as you scale model and dataset size"). With recurrent weights, nats/char on the
+    text that follows. Hybrid, decay 0.01 (0 of recurrent weights), 0.25, 0.5, 1: 200 kB of Emma,
+    read 18 times, 1.305, 1.289, 1.297, 1.317; of tiny Shakespeare 1.758, 1.724, 1.720, 1.727; of
+    German quotations 1.784, 1.731, 1.698, 1.768. 890 kB of tiny Shakespeare, read 16 times, decay
+    0.01, 0.07, 0.2, 0.5: 1.403, 1.389, 1.369, 1.376. LSTM, 200 kB, read 25 times, decay 0.01 and
+    0.2: 1.329 and 1.318, 1.828 and 1.742, 1.863 and 1.846. Others gained on one text and lost on
+    the other, Emma and Shakespeare, decay 0.01 and 0.5: GRU, 12 times, 1.358 and 1.394, 1.820 and
+    1.796; attention, 8 times, 1.460 and 1.485, 1.928 and 1.913; RNN on Emma, 0.7, 1.407 and 1.523.
 
     Moby Dick by word, one second moment a table, 2,500 steps, nats a word on validation: rate
     2.1e-3 and decay 0.01, 1, 3: 5.65, 5.57, 5.73; decay 1 and rate 1.1e-3, 4.2e-3: 5.62, 5.59.
     """
-    return 1.0 if scale.has_many_words else WEIGHT_DECAY
+    if scale.has_many_words:
+        return 1.0
+    if arch not in DECAYING or not scale.is_read_often(arch) or not rate:
+        return WEIGHT_DECAY
+    batch, truncation = shape(scale)
+    updates = max(1.0, scale.tokens / (batch * truncation))  # of a pass
+    return min(MOST_DECAY, max(WEIGHT_DECAY, 1 / (DECAY_EPOCHS * updates * rate)))
+
+
+def recurrent_weight_decay(scale: ProblemSize, arch: str, decay: float) -> float:
+    """As the `decay` of other weights, of the LSTM and the hybrid where a text is read often.
+
+    Without and with it, on the texts above: hybrid, decay 0.5, 1.305 and 1.297, 1.724 and 1.720,
+    1.724 and 1.698; LSTM, 0.2, 1.327 and 1.318, 1.781 and 1.742, 1.797 and 1.846. By word, decay 1,
+    LSTM, nats a word on the end of the text: Emma 3.917 and 3.886, Sense and Sensibility 4.328 and
+    4.299. None where documents differ in length, as those do that ask for what was said long ago.
+    """
+    return decay if arch in DECAYING and scale.is_read_often(arch) else 0.0
 
 
 def is_unbounded(settings: Any) -> bool:
@@ -318,11 +199,6 @@ def cpu_threads(arch: str, settings: Any, vocabulary: int) -> int | None:
     return 1 if flops < ONE_THREAD_FLOPS else None
 
 
-def _step(value: float, steps: list[tuple[float, N]], last: N) -> N:
-    """The entry of the first step that `value` does not reach."""
-    return next((result for bound, result in steps if value < bound), last)
-
-
 def resolve_defaults(
     arch: str, settings: Any, training: TrainingSettings, scale: ProblemSize, match: str = "params"
 ) -> tuple[Any, TrainingSettings]:
@@ -338,9 +214,12 @@ def resolve_defaults(
         learning_rate=learning_rate(arch, settings, scale),
         beta2=beta2(scale),
         second_moment=second_moment(scale),
-        weight_decay=weight_decay(scale),
         most_epochs=most_epochs(scale, arch),
     )
+    decay = weight_decay(scale, arch, training.peak_rate)
+    training = _fill(training, weight_decay=decay)
+    recurrent = recurrent_weight_decay(scale, arch, training.decay)
+    training = _fill(training, recurrent_weight_decay=recurrent)
     open_width = getattr(settings, "hidden", 0) is None
     settings = _fill(
         settings,

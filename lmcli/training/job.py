@@ -43,9 +43,10 @@ from lmcli.training.checkpoint import (
     resume,
     train_into,
 )
-from lmcli.training.defaults import ProblemSize, cpu_threads, describe_defaults, resolve_defaults
+from lmcli.training.defaults import cpu_threads, describe_defaults, resolve_defaults
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.machine_speed import relative_speed
+from lmcli.training.problem_size import ProblemSize
 from lmcli.training.trainer import Progress, Trainer
 from lmcli.training.training_settings import BATCH, BUDGETS, Budget, TrainingSettings
 from lmcli.training.watch import Watch

@@ -72,19 +72,24 @@ class AdamW:
         cls,
         model: nn.Module,
         decay: float,
+        recurrent_decay: float,
         device: str,
         beta2: float = BETA2,
         tables: Collection[Tensor] = (),
     ) -> AdamW:
-        """For all of a model; biases and recurrent weights do not decay."""
-        groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+        """For all of a model. Biases do not decay; recurrent weights have a decay of their own."""
+        matrices, recurrent, free = list[Tensor](), list[Tensor](), list[Tensor]()
         apart = set(map(id, tables))
         for name, parameter in model.named_parameters():
-            if id(parameter) not in apart:
-                groups[parameter.dim() < 2 or "recurrent" in name].append(parameter)
-        decayed, free = groups
+            if id(parameter) in apart:
+                continue
+            if "recurrent" in name and recurrent_decay:
+                recurrent.append(parameter)
+            else:  # without decay they are numbered among the biases, as checkpoints have them
+                (free if parameter.dim() < 2 or "recurrent" in name else matrices).append(parameter)
         fused = device.partition(":")[0] in ("cpu", "cuda")
-        return cls([(decayed, decay), (free, 0.0)], fused, beta2, list(tables), decay)
+        groups = [(matrices, decay), (recurrent, recurrent_decay), (free, 0.0)]
+        return cls(groups, fused, beta2, list(tables), decay)
 
     @torch.no_grad()
     def step(self, rate: float, clip: float = 0.0) -> None:

@@ -141,8 +141,8 @@ class Trainer:
         self.total_steps = budget.total_steps(self.streams.steps_per_epoch)
         self.parameters = list(model.parameters())
         tables = model.token_tables() if settings.second_moment == "table" else ()
-        means = settings.beta2 or BETA2, tables
-        self.optimizer = AdamW.of(model, settings.decay, device, *means)
+        decays = settings.decay, settings.recurrent_decay
+        self.optimizer = AdamW.of(model, *decays, device, settings.beta2 or BETA2, tables)
         self.state: State = self.model.initial_state(self.streams.batch // self.group.size)
         self.early_stopping = EarlyStopping(settings.patience)
         # the main process's, for all: the share of the budget that is used follows from it

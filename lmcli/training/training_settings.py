@@ -28,7 +28,12 @@ class TrainingSettings:
         None, "steps T through which gradients flow", least=1, most=1 << 20
     )
     learning_rate: float | None = setting(None, "peak learning rate", least=0)
-    weight_decay: float | None = setting(None, "AdamW's decay; never on recurrent weights", least=0)
+    weight_decay: float | None = setting(
+        None, "AdamW's decay of matrices, but of recurrent weights", least=0
+    )
+    recurrent_weight_decay: float | None = setting(
+        None, "AdamW's decay of recurrent weights", least=0
+    )
     beta2: float | None = setting(
         None, "AdamW's decay of mean squared gradients", least=0, most=0.99999
     )
@@ -64,6 +69,11 @@ class TrainingSettings:
     def decay(self) -> float:
         """The weight decay, or the default if there is none; 0 is one."""
         return WEIGHT_DECAY if self.weight_decay is None else self.weight_decay
+
+    @property
+    def recurrent_decay(self) -> float:
+        """The decay of recurrent weights; none in runs that have no such setting."""
+        return self.recurrent_weight_decay or 0.0
 
 
 @dataclass(frozen=True)

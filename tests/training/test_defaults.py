@@ -11,18 +11,15 @@ from lmcli.data.curriculum import LOOKED_AT
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
-    LARGE_LENGTH_RATIO,
     LEAST_RATE,
     MANY_WORDS,
     RATE_OF_WORDS,
-    ProblemSize,
     describe_defaults,
     match_parameters,
     resolve_defaults,
-    shape,
-    width,
 )
 from lmcli.training.model_size import size, state_size
+from lmcli.training.problem_size import LARGE_LENGTH_RATIO, ProblemSize, shape, width
 from lmcli.training.training_settings import WEIGHT_DECAY, Budget, TrainingSettings
 
 every_architecture = pytest.mark.parametrize("name", MODELS.names())
@@ -269,6 +266,48 @@ def test_tables_of_many_words_have_one_mean_of_squares_and_decay():
     own = TrainingSettings(second_moment="entry", weight_decay=0.0)
     kept = chosen("gru", ProblemSize(10**6, 20_000, 90), training=own)[1]
     assert (kept.second_moment, kept.weight_decay) == ("entry", 0.0)
+
+
+def test_weights_of_an_lstm_decay_to_1_over_e_in_three_and_a_half_passes():
+    """By hand: 16 x 64 tokens an update, 800 updates a pass."""
+    often = ProblemSize(16 * 64 * 800, 65, 600)
+    for name in ("lstm", "hybrid"):
+        training = chosen(name, often)[1]
+        steps = 1 / (training.learning_rate * training.weight_decay)
+        assert steps == pytest.approx(3.5 * 800)
+        assert training.recurrent_weight_decay == training.weight_decay
+    slow = chosen("lstm", often, training=TrainingSettings(learning_rate=1e-4))[1]
+    assert (slow.weight_decay, slow.recurrent_weight_decay) == (0.5, 0.5)  # the most
+    fast = chosen("lstm", often, training=TrainingSettings(learning_rate=1.0))[1]
+    assert fast.weight_decay == WEIGHT_DECAY
+    still = chosen("lstm", often, training=TrainingSettings(learning_rate=0.0))[1]
+    assert still.weight_decay == WEIGHT_DECAY
+    own = TrainingSettings(weight_decay=0.07)
+    assert chosen("lstm", often, training=own)[1].recurrent_weight_decay == 0.07
+    own = TrainingSettings(recurrent_weight_decay=0.0)
+    assert chosen("lstm", often, training=own)[1].recurrent_weight_decay == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("lstm", {"epochs": 5}),
+        ("lstm", {"length_ratio": 50.0}),
+        ("gru", {}),
+        ("rnn", {}),
+        ("attention", {}),
+    ],
+)
+def test_other_weights_hardly_decay(name, changes):
+    training = chosen(name, replace(ProblemSize(10**6, 65, 600), **changes))[1]
+    assert (training.weight_decay, training.recurrent_weight_decay) == (WEIGHT_DECAY, 0.0)
+
+
+def test_recurrent_weights_over_many_words_decay_where_they_are_read_often():
+    often, seldom = (ProblemSize(2 * 10**5, 20_000, 300, epochs=n) for n in (12, 5))
+    decays = [chosen("lstm", scale)[1].recurrent_weight_decay for scale in (often, seldom)]
+    assert decays == [1.0, 0.0]
+    assert chosen("gru", often)[1].recurrent_weight_decay == 0.0
 
 
 def test_many_words_are_read_few_times_by_a_wider_model():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.training.defaults import ProblemSize, width
 from lmcli.training.job import prepare_job
 from lmcli.training.machine_speed import nearest_power_of_four, relative_speed, tokens_per_second
+from lmcli.training.problem_size import ProblemSize, width
 from lmcli.training.training_settings import Budget
 
 

@@ -147,7 +147,7 @@ def test_tables_are_the_matrices_that_begin_or_end_with_tokens(build, name, soft
     assert {p.dim() for p in tables} == {2}
     rows = sum(len(p) for p in tables if len(p) > 500)
     assert rows >= 2 * 2500
-    optimizer = AdamW.of(model, 0.01, "cpu", tables=tables)
+    optimizer = AdamW.of(model, 0.01, 0.0, "cpu", tables=tables)
     means = [t for n, t in optimizer.tensors().items() if n.endswith(".exp_avg_sq")]
     assert len(means) == len(list(model.parameters()))
     assert sum(m.dim() == 0 for m in means) == len(tables)

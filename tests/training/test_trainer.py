@@ -110,7 +110,7 @@ KINDS = {
     "lstm": ("lstm", {}),
     "window": ("window", {}),
     "lstm, adaptive": ("lstm softmax=adaptive", {"second_moment": "table"}),
-    "hybrid": ("hybrid", {}),
+    "hybrid": ("hybrid", {"recurrent_weight_decay": 0.1}),
     "lstm in bfloat16": ("lstm", {"precision": "bfloat16"}),
     "gru, impatient": ("gru", {"patience": 1, "learning_rate": 0.3}),
 }
@@ -337,25 +337,40 @@ def test_the_state_is_carried_from_chunk_to_chunk_and_forgotten_where_told(train
         assert not one.state[0].requires_grad
 
 
-def after_one_step(trainer, name, decay):
-    one = trainer(name, weight_decay=decay, warmup=0.0)
+def after_one_step(trainer, name, **decays):
+    one = trainer(name, warmup=0.0, **decays)
     next(one.run())
     return one.model.tensors()
 
 
-def test_weights_decay_by_their_share_but_recurrent_ones_and_biases_never(trainer):
+@pytest.mark.parametrize("recurrent", [None, 0.0, 0.25])
+def test_weights_decay_by_their_share_and_biases_never(trainer, recurrent):
     decayed = {}
     for name in ("gru", "lstm", "rnn", "window"):
         begin = {k: v.clone() for k, v in trainer(name).model.tensors().items()}
-        with_decay, without = (after_one_step(trainer, name, decay) for decay in (0.5, 0.0))
+        decays = {"weight_decay": 0.5, "recurrent_weight_decay": recurrent}
+        with_decay = after_one_step(trainer, name, **decays)
+        without = after_one_step(trainer, name, weight_decay=0.0)
         for key, value in with_decay.items():
             lost = without[key] - value
-            if "recurrent" in key or value.dim() < 2:
+            decay = (recurrent or 0.0) if "recurrent" in key else 0.5
+            if value.dim() < 2 or not decay:
                 assert (lost == 0).all(), key
             else:
-                assert torch.allclose(lost, 0.02 * 0.5 * begin[key], atol=1e-6), key
+                assert torch.allclose(lost, 0.02 * decay * begin[key], atol=1e-6), key
                 decayed.setdefault(name, []).append(key)
-    assert decayed["gru"] == ["embed.weight", "layers.0.input_weight", "output.weight"]
+    others = {"embed.weight", "layers.0.input_weight", "output.weight"}
+    assert set(decayed["gru"]) == others | ({"layers.0.recurrent_weight"} if recurrent else set())
+
+
+def test_moments_without_recurrent_decay_are_numbered_as_in_earlier_checkpoints(trainer):
+    one = trainer("lstm", model_settings={"layers": 2})
+    shapes = {k: tuple(v.shape) for k, v in one.model.tensors().items()}
+    matrices = ["embed.weight", "layers.0.input_weight", "layers.1.input_weight", "output.weight"]
+    free = [f"layers.{i}.{name}" for i in (0, 1) for name in ("recurrent_weight", "bias")]
+    moments = one.optimizer.tensors()
+    found = [tuple(moments[f"{i}.exp_avg"].shape) for i in range(len(shapes))]
+    assert found == [shapes[n] for n in (*matrices, *free, "output.bias")]
 
 
 def norm(model):
