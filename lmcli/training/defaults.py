@@ -68,6 +68,12 @@ def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
     return step(scale.expected_epochs(arch), [(REGULARISED_EPOCHS, 0.0), (20, 0.1)], 0.2)
 
 
+def input_dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
+    """Of a hybrid of few characters alone (see `most_epochs` in problem_size.py)."""
+    is_little = scale.corrects_counts_of_little(arch)
+    return 0.2 if is_little and scale.expected_epochs(arch) >= FEW_EPOCHS else 0.0
+
+
 def weight_drop(scale: ProblemSize, arch: str = REFERENCE) -> float:
     """Dropout of recurrent weights, where a text is read often.
 
@@ -225,6 +231,7 @@ def resolve_defaults(
         settings,
         embedding=embedding(scale),
         dropout=dropout(scale, arch),
+        input_dropout=input_dropout(scale, arch),
         weight_drop=weight_drop(scale, arch),
         softmax=softmax(settings, scale),
     )

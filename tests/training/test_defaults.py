@@ -325,13 +325,15 @@ def test_a_hybrid_reads_few_characters_few_times(tokens, most):
     )
     assert training.most_epochs == (most or other.most_epochs)
     assert hybrid.dropout == (0.5 if most else lstm.dropout)
+    assert (hybrid.input_dropout, lstm.input_dropout) == (0.2 if most else 0.0, 0.0)
     assert other.most_epochs > 70
     rates = [
         chosen("hybrid", ProblemSize(tokens, 65, s, given_width=96))[1].learning_rate
         for s in (20, 180)
     ]
     assert (rates[0] == rates[1]) == bool(most)  # its few passes take no longer in a longer budget
-    assert chosen("hybrid", ProblemSize(tokens, 65, 180, epochs=2))[0].dropout == 0.0
+    twice = chosen("hybrid", ProblemSize(tokens, 65, 180, epochs=2))[0]
+    assert (twice.dropout, twice.input_dropout) == (0.0, 0.0)
     words, varied = ProblemSize(tokens, 20_000, 60), ProblemSize(tokens, 65, 60, length_ratio=50)
     for scale in (words, varied):
         (hybrid, training), (lstm, other) = (chosen(name, scale) for name in ("hybrid", "lstm"))

@@ -42,7 +42,7 @@ class RecurrentSettings:
     dropout: float | None = setting(
         None, "dropout between layers and on the output", least=0, most=0.9
     )
-    input_dropout: float = setting(0.0, "dropout on the embeddings", least=0, most=0.9)
+    input_dropout: float | None = setting(None, "dropout on the embeddings", least=0, most=0.9)
     block: bool = setting(False, BLOCK_ABOUT)
     tie: bool = setting(False, "share embedding and output weights (needs embedding = hidden)")
     softmax: Literal["full", "adaptive"] | None = setting(None, ABOUT)
@@ -196,7 +196,7 @@ class Recurrent(NeuralLanguageModel):
         tokens = tokens.t()  # (T, B)
         is_start = tokens == self.start_id
         x = self.embed(tokens)  # (T, B, E)
-        x = locked_dropout(x, self.settings.input_dropout, self.training)
+        x = locked_dropout(x, self.settings.input_dropout or 0.0, self.training)
         after: list[Tensor] = []
         for i, layer in enumerate(cast("Iterable[Layer]", self.layers)):
             before = state[i * parts : (i + 1) * parts]
