@@ -169,7 +169,7 @@ def most_epochs(scale: ProblemSize, arch: str = REFERENCE) -> float:
     then. After 20,000 characters of Emma, tiny Shakespeare and German quotations, nats/char on
     60,000 later ones: n-gram 1.770, 2.246, 1.941; hybrid with 240 passes at most and dropout 0.2
     1.723, 2.236, 1.907 (best after 8, 10 s in all), with 16 and dropout 0.5 1.715, 2.210, 1.902
-    (2 s); with an input dropout of 0.2 too 1.714, 2.202, 1.868. After 2,000: n-gram 2.404, 2.737,
+    (2 s). After 2,000: n-gram 2.404, 2.737,
     2.459; hybrid with 240 passes 2.368, 2.813, 2.464, with 8 and dropout 0.5 2.372, 2.736, 2.438.
 
     Words, of which most are rare, are memorised sooner. Moby Dick, nats a word on validation after
