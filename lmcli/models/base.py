@@ -14,6 +14,7 @@ therefore be concatenated into one stream, and no caller has to cut a chunk at a
 from __future__ import annotations
 
 import abc
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -110,6 +111,9 @@ class LanguageModel(nn.Module, abc.ABC):
     learning_rate: ClassVar[float] = 4e-3
     """The default peak rate on characters at the parameters of an LSTM of width 256, in a training
     of 20 seconds; longer ones get less (training/defaults.py)."""
+    decay_timescale: ClassVar[float] = math.inf
+    """In how many passes over a text that is read often the default weight decay, at the peak rate,
+    takes a weight to 1/e (Wang and Aitchison 2024); inf: the usual small decay is better."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()

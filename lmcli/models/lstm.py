@@ -161,6 +161,7 @@ class LSTM(Recurrent):
     name = "lstm"
     Settings = LSTMSettings
     learning_rate = 1.2e-2
+    decay_timescale = 3.5
     Layer = LSTMLayer
 
     def __init__(self, vocabulary: int, settings: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from lmcli.training.problem_size import (
     step,
     width,
 )
-from lmcli.training.training_settings import WEIGHT_DECAY, TrainingSettings
+from lmcli.training.training_settings import BATCH, TRUNCATION, WEIGHT_DECAY, TrainingSettings
 
 MATCHES = ("params", "width", "state")
 """what can be made equal: parameters of the body, width H, or floats of state"""
@@ -48,10 +48,8 @@ LEAST_RATE = 0.4
 """of the usual learning rate, however long a training is"""
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
-DECAYING = ("lstm", "hybrid")
-"""architectures that are better with more weight decay where a text is read often"""
-DECAY_EPOCHS, MOST_DECAY = 3.5, 0.5
-"""passes in which a weight decays to 1/e, and the largest weight decay (see `weight_decay`)"""
+MOST_DECAY = 0.5
+"""the largest weight decay over characters (see `weight_decay`)"""
 
 
 def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
@@ -157,10 +155,10 @@ def second_moment(scale: ProblemSize) -> str:
     return "table" if scale.has_many_words else "entry"
 
 
-def weight_decay(scale: ProblemSize, arch: str, rate: float) -> float:
+def weight_decay(scale: ProblemSize, arch: str, training: TrainingSettings) -> float:
     """More where words are many, and of the LSTM and the hybrid where characters are read often.
 
-    In `DECAY_EPOCHS` passes at the peak `rate` a weight without gradients falls to 1/e: in passes
+    In `decay_timescale` passes at the peak rate a weight without gradients falls to 1/e: in passes
     the best time hardly depends on text and rate (Wang and Aitchison 2024, "How to set AdamW's
     weight decay as you scale model and dataset size"). With recurrent weights, nats/char on the
     text that follows. Hybrid, decay 0.01 (0 of recurrent weights), 0.25, 0.5, 1: 200 kB of Emma,
@@ -176,11 +174,12 @@ def weight_decay(scale: ProblemSize, arch: str, rate: float) -> float:
     """
     if scale.has_many_words:
         return 1.0
-    if arch not in DECAYING or not scale.is_read_often(arch) or not rate:
+    if not scale.is_read_often(arch) or not training.peak_rate:
         return WEIGHT_DECAY
-    batch, truncation = shape(scale)
+    batch, truncation = training.batch or BATCH, training.truncation or TRUNCATION
     updates = max(1.0, scale.tokens / (batch * truncation))  # of a pass
-    return min(MOST_DECAY, max(WEIGHT_DECAY, 1 / (DECAY_EPOCHS * updates * rate)))
+    until: float = MODELS.load(arch).decay_timescale * updates
+    return min(MOST_DECAY, max(WEIGHT_DECAY, 1 / (until * training.peak_rate)))
 
 
 def recurrent_weight_decay(scale: ProblemSize, arch: str, decay: float) -> float:
@@ -191,7 +190,8 @@ def recurrent_weight_decay(scale: ProblemSize, arch: str, decay: float) -> float
     LSTM, nats a word on the end of the text: Emma 3.917 and 3.886, Sense and Sensibility 4.328 and
     4.299. None where documents differ in length, as those do that ask for what was said long ago.
     """
-    return decay if arch in DECAYING and scale.is_read_often(arch) else 0.0
+    timescale = MODELS.load(arch).decay_timescale
+    return decay if math.isfinite(timescale) and scale.is_read_often(arch) else 0.0
 
 
 def is_unbounded(settings: Any) -> bool:
@@ -229,8 +229,7 @@ def resolve_defaults(
         second_moment=second_moment(scale),
         most_epochs=most_epochs(scale, arch),
     )
-    decay = weight_decay(scale, arch, training.peak_rate)
-    training = _fill(training, weight_decay=decay)
+    training = _fill(training, weight_decay=weight_decay(scale, arch, training))
     recurrent = recurrent_weight_decay(scale, arch, training.decay)
     training = _fill(training, recurrent_weight_decay=recurrent)
     open_width = getattr(settings, "hidden", 0) is None
@@ -332,10 +331,23 @@ def describe_defaults(arch: str, settings: Any, training: TrainingSettings) -> s
     >>> describe_defaults("lstm", LSTMSettings(hidden=256), training)
     'lstm: hidden=256 | batch=16 truncation=64'
     """
-    chosen = changed(settings).items()
-    parts = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen]
-    line = f"{arch}: {' '.join(parts) or 'nothing to choose'}"
+    chosen = changed(settings)
+    if not chosen.get("input_dropout"):
+        chosen.pop("input_dropout", None)  # none is what most have
+    line = f"{arch}: {_pairs(chosen) or 'nothing to choose'}"
     if MODELS.load(arch).is_count_based:
         return f"{line}; learns by counting, once"
-    line += f" | batch={training.batch} truncation={training.truncation}"
-    return line + (f" learning_rate={training.learning_rate:.4g}" if training.learning_rate else "")
+    told: dict[str, Any] = {"batch": training.batch, "truncation": training.truncation}
+    if training.learning_rate:
+        told["learning_rate"] = training.learning_rate
+    if training.decay != WEIGHT_DECAY:
+        told["weight_decay"] = training.decay
+    if training.recurrent_decay:
+        told["recurrent_weight_decay"] = training.recurrent_decay
+    return f"{line} | {_pairs(told)}"
+
+
+def _pairs(chosen: Mapping[str, Any]) -> str:
+    """As after ``--set``."""
+    pairs = ((k, f"{v:.4g}" if isinstance(v, float) else v) for k, v in chosen.items())
+    return " ".join(f"{k}={v}" for k, v in pairs)

@@ -77,16 +77,22 @@ class AdamW:
         beta2: float = BETA2,
         tables: Collection[Tensor] = (),
     ) -> AdamW:
-        """For all of a model. Biases do not decay; recurrent weights have a decay of their own."""
+        """For all of a model. Vectors, as biases are, do not decay.
+
+        Recurrent weights, which are the matrices with "recurrent" in their names, and peepholes,
+        have a decay of their own.
+        """
         matrices, recurrent, free = list[Tensor](), list[Tensor](), list[Tensor]()
         apart = set(map(id, tables))
         for name, parameter in model.named_parameters():
             if id(parameter) in apart:
                 continue
-            if "recurrent" in name and recurrent_decay:
-                recurrent.append(parameter)
+            if parameter.dim() < 2:
+                free.append(parameter)
+            elif "recurrent" not in name:
+                matrices.append(parameter)
             else:  # without decay they are numbered among the biases, as checkpoints have them
-                (free if parameter.dim() < 2 or "recurrent" in name else matrices).append(parameter)
+                (recurrent if recurrent_decay else free).append(parameter)
         fused = device.partition(":")[0] in ("cpu", "cuda")
         groups = [(matrices, decay), (recurrent, recurrent_decay), (free, 0.0)]
         return cls(groups, fused, beta2, list(tables), decay)

@@ -29,7 +29,7 @@ class TrainingSettings:
     )
     learning_rate: float | None = setting(None, "peak learning rate", least=0)
     weight_decay: float | None = setting(
-        None, "AdamW's decay of matrices, but of recurrent weights", least=0
+        None, "AdamW's decay of all matrices except recurrent weights", least=0
     )
     recurrent_weight_decay: float | None = setting(
         None, "AdamW's decay of recurrent weights", least=0

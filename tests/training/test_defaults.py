@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lmcli.data.curriculum import LOOKED_AT
+from lmcli.models.lstm import LSTMSettings
 from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
@@ -46,9 +47,10 @@ def chosen(name, scale, match="params", model=None, training=None):
 @pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1], WORDS[0]])
 def test_no_size_and_no_rate_is_left_open(name, scale):
     model, training = chosen(name, scale)
-    for settings in (model, training):
-        for key in ("hidden", "embedding", "dropout", "batch", "truncation", "learning_rate"):
-            assert getattr(settings, key, 1) is not None, key
+    sizes = {"hidden", "embedding", "dropout", "input_dropout", "weight_drop"}
+    left_open = {key for key in sizes if getattr(model, key, 1) is None}
+    left_open |= {key for key, value in vars(training).items() if value is None}
+    assert left_open <= {"threads"}
     assert training.learning_rate > 0
 
 
@@ -277,6 +279,9 @@ def test_weights_of_an_lstm_decay_to_1_over_e_in_three_and_a_half_passes():
         steps = 1 / (training.learning_rate * training.weight_decay)
         assert steps == pytest.approx(3.5 * 800)
         assert training.recurrent_weight_decay == training.weight_decay
+    own = TrainingSettings(batch=64, truncation=32)
+    large = chosen("lstm", often, training=own)[1]
+    assert 1 / (large.learning_rate * large.weight_decay) == pytest.approx(3.5 * 400)
     slow = chosen("lstm", often, training=TrainingSettings(learning_rate=1e-4))[1]
     assert (slow.weight_decay, slow.recurrent_weight_decay) == (0.5, 0.5)  # the most
     fast = chosen("lstm", often, training=TrainingSettings(learning_rate=1.0))[1]
@@ -394,6 +399,16 @@ def test_the_choice_is_told_in_one_line(name):
     assert line.startswith(f"{name}: ")
     assert "\n" not in line
     assert "None" not in line
+    assert "input_dropout" not in line
+
+
+def test_the_line_tells_a_weight_decay_that_is_not_the_usual_one():
+    training = TrainingSettings(batch=8, truncation=4, weight_decay=0.1, recurrent_weight_decay=0.2)
+    told = "batch=8 truncation=4 weight_decay=0.1 recurrent_weight_decay=0.2"
+    model = LSTMSettings(input_dropout=0.25)
+    assert describe_defaults("lstm", model, training) == f"lstm: input_dropout=0.25 | {told}"
+    usual = replace(training, weight_decay=WEIGHT_DECAY, recurrent_weight_decay=0.0)
+    assert describe_defaults("lstm", model, usual).endswith("| batch=8 truncation=4")
 
 
 @pytest.mark.parametrize(("longest", "expected"), [(30, 0.0), (300, 0.6)])

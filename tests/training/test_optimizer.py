@@ -139,6 +139,33 @@ def test_a_table_that_has_no_gradient_stays():
     assert table.eq(1).all()
 
 
+def test_only_matrices_decay_whatever_their_names_are():
+    model = torch.nn.Module()
+    shapes = {
+        "weight": (2, 2),
+        "recurrent_weight": (2, 2),
+        "recurrent_peepholes": (3, 2),
+        "recurrent_bias": (2,),
+        "bias": (2,),
+    }
+    for name, shape in shapes.items():
+        model.register_parameter(name, torch.nn.Parameter(torch.ones(shape)))
+    optimizer = AdamW.of(model, 0.5, 0.25, "cpu")
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step(0.1)
+    kept = {name: p.detach().unique().item() for name, p in model.named_parameters()}
+    assert kept == pytest.approx(
+        {
+            "weight": 0.95,
+            "recurrent_weight": 0.975,
+            "recurrent_peepholes": 0.975,
+            "recurrent_bias": 1.0,
+            "bias": 1.0,
+        }
+    )
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "window", "attention", "hybrid"])
 @pytest.mark.parametrize("softmax", ["full", "adaptive"])
 def test_tables_are_the_matrices_that_begin_or_end_with_tokens(build, name, softmax):

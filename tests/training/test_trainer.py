@@ -109,7 +109,10 @@ KINDS = {
     "rnn": ("rnn", {}),
     "lstm": ("lstm", {}),
     "window": ("window", {}),
-    "lstm, adaptive": ("lstm softmax=adaptive", {"second_moment": "table"}),
+    "lstm, adaptive": (
+        "lstm softmax=adaptive",
+        {"second_moment": "table", "recurrent_weight_decay": 0.1},
+    ),
     "hybrid": ("hybrid", {"recurrent_weight_decay": 0.1}),
     "lstm in bfloat16": ("lstm", {"precision": "bfloat16"}),
     "gru, impatient": ("gru", {"patience": 1, "learning_rate": 0.3}),
