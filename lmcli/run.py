@@ -217,10 +217,10 @@ class Run:
         with self._folder() as folder:
             write_tensors(folder / WEIGHTS, tensors, {"step": step, "run": self.record.id})
 
-    def weights_step(self) -> int:
-        """The step that the saved weights are of; 0 where there are none."""
+    def weights_step(self) -> int | None:
+        """The step that the saved weights are of; None where there are none."""
         if not (self.path / WEIGHTS).is_file():
-            return 0
+            return None
         _, about = read_tensors(self.path / WEIGHTS)
         self.check_own(self.path / WEIGHTS, about)
         with checking(self.path / WEIGHTS):

@@ -111,7 +111,10 @@ _checkpoint = fields(
         **dict.fromkeys(("step", "tokens", "validated_step", "loss_steps", "best_step"), whole()),
         **{"log_lines": whole(), "validated": number(), "best": _figure},
     },
-    {"seconds": _positive, "worse": whole(), "bad_validations": whole()},
+    {
+        **dict.fromkeys(("seconds", "counting_seconds", "validation_seconds"), _positive),
+        **dict.fromkeys(("worse", "bad_validations"), whole()),
+    },
 )
 
 

@@ -23,7 +23,7 @@ Mahoney 2005, "Adaptive weighing of context models for lossless data compression
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,12 +100,10 @@ class CountCache:
         Shapes: parts (n, V) of ln p, in all (N - 1, V); ids (N,) -> (N - 1,).
         """
         nats, place = np.zeros(len(ids) - 1), 0
-        for part in parts:
-            for begin in range(0, len(part), self.settings.block):
-                some = part[begin : begin + self.settings.block]
-                end = place + len(some)
-                nats[place:end] = self._block(some.astype(np.float64), ids[place : end + 1])
-                place = end
+        for some in _blocks(parts, self.settings.block):
+            end = place + len(some)
+            nats[place:end] = self._block(some.astype(np.float64), ids[place : end + 1])
+            place = end
         return nats
 
     def _block(self, log_p: Floats, ids: Ids) -> Floats:
@@ -246,3 +244,18 @@ class CountCache:
             np.add.at(step, group, gradient)
             squares += step * step
             exponents -= self.settings.rate * step / np.sqrt(squares)
+
+
+def _blocks(parts: Iterable[npt.NDArray[np.floating[Any]]], size: int) -> Iterator[Floats]:
+    """Rows of all parts, `size` at a time, wherever the parts end. Shapes: -> (size, V)."""
+    held: list[npt.NDArray[np.floating[Any]]] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) < size:
+            continue
+        rows = np.concatenate(held)
+        whole = len(rows) // size * size
+        yield from np.split(rows[:whole], whole // size)
+        held = [rows[whole:]]
+    if sum(map(len, held)):
+        yield np.concatenate(held)

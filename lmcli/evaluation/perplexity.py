@@ -287,7 +287,8 @@ def evaluate_run(
         begin = BEGIN_CACHE.get(part or "", ())
         if mix and part == "valid":
             on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin)
+        own = texts if split is not None else ()
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin, own)
     model = ensemble.models[0] if ensemble else run.model(device)
     if not told:
         split = default_part(run, on_progress)

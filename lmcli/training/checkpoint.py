@@ -29,20 +29,27 @@ from lmcli.run import RESULTS, TRAINING, Run
 from lmcli.run_record import check_checkpoint
 from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
-from lmcli.training.trainer import Progress, Trainer
+from lmcli.training.trainer import CLOCKS, Progress, Trainer
 from lmcli.write_lock import sweep
 
 
 def train_into(
-    run: Run, trainer: Trainer, log_lines: int = 0, every_seconds: float = 60.0
+    run: Run,
+    trainer: Trainer,
+    log_lines: int = 0,
+    every_seconds: float = 60.0,
+    best: Mapping[str, Tensor] | None = None,
 ) -> Generator[Progress, None, None]:
     """Train and save everything in the run's folder; leaving the loop saves the current state.
 
     The first `log_lines` lines of the log stay: those written before the trainer's checkpoint.
     Checkpoints go by the trainer's seconds, which are the same in all processes of the training.
+    `best` are the weights of `trainer.early_stopping.best_step`, where no file has them yet.
     """
     lines = log_lines
     save(run, trainer, lines)  # first: it takes the place of a run that is replaced
+    if best is not None:
+        run.save_weights(best, trainer.early_stopping.best_step)
     run.cut_log(lines)
     saved = trainer.seconds
     try:
@@ -67,7 +74,7 @@ def save(run: Run, trainer: Trainer, log_lines: int) -> None:
     """A checkpoint of the trainer, with the length of the log."""
     tensors, values = trainer.state_dict()
     decides = trainer.total_steps is None
-    clock = {} if decides else {"seconds": values.pop("seconds")}
+    clock = {} if decides else {name: values.pop(name) for name in CLOCKS}
     run.save_training(tensors, values | {"log_lines": log_lines}, clock)
 
 
@@ -95,15 +102,19 @@ def resume(run: Run, trainer: Trainer) -> int:
     try:
         trainer.load_state_dict(tensors, values)
         lines, best = int(values["log_lines"]), trainer.early_stopping.best_step
+        validated = not math.isinf(trainer.early_stopping.best)
     except MemoryError:
         raise
     except Exception as error:  # a checkpoint from elsewhere can hold anything
         problem = f"'{run.path}' cannot be resumed: {error}".partition("\n")[0]
         raise RunError(problem, "train it again with --force") from None
-    if (saved := run.weights_step()) < best:  # they are saved first: the file was lost
+    saved = run.weights_step()
+    if validated and (saved is None or saved < best):  # they are saved first: the file was lost
         if trainer.step != best:
-            problem = f"'{run.path}' cannot be resumed: the weights of step {best} are missing"
-            raise RunError(f"{problem} ({saved or 'none'} found)", "train it again with --force")
+            found = "none" if saved is None else saved
+            problem = f"the weights of step {best} are missing ({found} found)"
+            hint = "train it again with --force"
+            raise RunError(f"'{run.path}' cannot be resumed: {problem}", hint)
         run.save_weights(trainer.model.tensors(), best)
     return lines
 

@@ -46,9 +46,9 @@ from lmcli.training.checkpoint import (
 from lmcli.training.defaults import cpu_threads, describe_defaults, resolve_defaults
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.machine_speed import relative_speed
-from lmcli.training.problem_size import ProblemSize
+from lmcli.training.problem_size import ProblemSize, shape
 from lmcli.training.trainer import Progress, Trainer
-from lmcli.training.training_settings import BATCH, BUDGETS, Budget, TrainingSettings
+from lmcli.training.training_settings import BUDGETS, Budget, TrainingSettings
 from lmcli.training.watch import Watch
 
 REPORT_INTERVAL = 0.1
@@ -218,26 +218,27 @@ def prepare_job(
     cores = (training.threads or cores) if device == "cpu" else 2  # a GPU's pace is its own
     given = width, relative_speed, cores, training.batch, training.truncation
     scale = ProblemSize.of(tokenized.train, size, budget, *given)
+    if workers > 1:
+        training = replace(training, batch=_shared_batch(arch, training.batch, scale, workers))
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))
-    job = Job(arch, settings, training, budget, seed, device, dataset, command_line(), workers)
-    return _shared_evenly(job, "batch" in pairs) if workers > 1 else job
+    return Job(arch, settings, training, budget, seed, device, dataset, command_line(), workers)
 
 
-def _shared_evenly(job: Job, batch_is_given: bool) -> Job:
-    """The job with a batch that its workers can share: rounded up, unless the user has set it."""
-    if job.is_count_based:
-        problem = f"{job.arch} learns by counting, which one process does"
+def _shared_batch(arch: str, given: int | None, scale: ProblemSize, workers: int) -> int:
+    """A batch that workers can share: the usual one rounded up, unless the user has set it."""
+    if MODELS.load(arch).is_count_based:
+        problem = f"{arch} learns by counting, which one process does"
         raise UsageError(problem, "leave --workers out")
-    batch, workers = job.training.batch or BATCH, job.workers
+    batch = given or shape(scale)[0]
     rounded = workers * -(-batch // workers)
-    if batch_is_given and rounded != batch:
+    if given and rounded != batch:
         raise UsageError(
             f"a batch of {batch} cannot be shared evenly by {workers} workers",
             f"for example --set batch={rounded}",
         )
-    return replace(job, training=replace(job.training, batch=rounded))
+    return rounded
 
 
 def check_pairs(pairs: Mapping[str, Any], archs: list[str], tokenizer: str) -> None:

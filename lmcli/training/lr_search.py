@@ -27,6 +27,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from lmcli.data.curriculum import LengthCurriculum
 from lmcli.errors import TrainingError
 from lmcli.report.progress import OnProgress
@@ -77,6 +79,8 @@ class SearchedRate:
     tokens: int
     seconds: float
     race: tuple[Mapping[str, Any], ...]
+    counted: Mapping[str, Tensor] | None = None
+    """weights that have only counted, and are the best on validation so far; for `train_into`"""
 
 
 class LearningRateSearch:
@@ -88,6 +92,21 @@ class LearningRateSearch:
         """by the factor to the usual rate"""
         self.scale = TRIAL_SCALE
         """rate of a trial over the rate that it stands for"""
+
+    def validate_counts(self) -> tuple[float, dict[str, Tensor]] | None:
+        """What counting alone is worth, and its weights; None for a model that does not count.
+
+        The trainer is that of the first trial.
+        """
+        if not self.job.model_class.counts_first:
+            return None
+        rate = self.job.training.peak_rate * RACE_FACTORS[0]
+        trainer = self.new_trainer(rate, 0.0)
+        self.trials[RACE_FACTORS[0]] = RateTrial(rate, trainer)
+        learnt = dict(trainer.model.named_parameters())  # the counts stay
+        tensors = trainer.model.tensors().items()
+        copies = {name: t.detach().clone() if name in learnt else t for name, t in tensors}
+        return trainer.validate(), copies
 
     def run_trial(self, factor: float, until: float) -> RateTrial:
         """Train with a rate, or go on, until a share of the budget is used; measure."""
@@ -159,10 +178,11 @@ def learning_rate_search(
     The best rate falls with length: the second round may end below all that led the first.
 
     Without a curriculum the best trial continues; with one a new trainer starts at step 0. No
-    weights of the search have been saved, so none of them are the best so far. The budget shrinks
-    by the time of all trials that are discarded.
+    weights of the search have been saved, so none of them are the best so far, but those that have
+    only counted may be. The budget shrinks by the time of all trials that are discarded.
     """
     search = LearningRateSearch(job, lambda progress: on_progress(job.event(name, progress)))
+    counted = search.validate_counts()
     search.run_trial(RACE_FACTORS[0], FIRST_ROUND)
     search.adapt_scale()
     for factor in RACE_FACTORS:
@@ -182,6 +202,11 @@ def learning_rate_search(
     seconds = sum(t.trainer.seconds + t.trainer.counting_seconds for t in discarded)
     trainer.shorten(seconds, sum(trial.share for trial in discarded))
     trainer.early_stopping = EarlyStopping(trainer.settings.patience)
+    weights = None
+    if counted and trainer.step:  # at step 0 the trainer validates by itself
+        loss, weights = counted
+        trainer.early_stopping.is_best(loss, 0)
     race = [trial.to_json() for trial in search.trials.values()]
     race.sort(key=lambda entry: float(entry["rate"]))
-    return SearchedRate(trainer, sum(t.trainer.tokens for t in discarded), seconds, tuple(race))
+    tokens = sum(t.trainer.tokens for t in discarded)
+    return SearchedRate(trainer, tokens, seconds, tuple(race), weights)

@@ -77,7 +77,7 @@ class AdamW:
         beta2: float = BETA2,
         tables: Collection[Tensor] = (),
     ) -> AdamW:
-        """For all of a model. Vectors, as biases are, do not decay.
+        """For all of a model. Vectors and biases do not decay.
 
         Recurrent weights, which are the matrices with "recurrent" in their names, and peepholes,
         have a decay of their own.
@@ -87,7 +87,7 @@ class AdamW:
         for name, parameter in model.named_parameters():
             if id(parameter) in apart:
                 continue
-            if parameter.dim() < 2:
+            if parameter.dim() < 2 or name.endswith("bias"):
                 free.append(parameter)
             elif "recurrent" not in name:
                 matrices.append(parameter)

@@ -64,6 +64,8 @@ class ProblemSize:
     """CPU cores of the training; ignored for a budget in steps or epochs"""
     epochs: float | None = None
     """how often the text will be read, where the budget says so"""
+    epochs_limit: float | None = None
+    """how often a budget in minutes may read the text, where the user says so"""
 
     @classmethod
     def of(
@@ -116,7 +118,8 @@ class ProblemSize:
         if self.epochs is not None:
             return self.epochs
         speed = RELATIVE_SPEED.get(arch, 1.0) * (ONE_CORE if self.cores == 1 else 1.0)
-        return float(min(self.seconds * speed / self._epoch_seconds(), most_epochs(self)))
+        limit = most_epochs(self, arch) if self.epochs_limit is None else self.epochs_limit
+        return float(min(self.seconds * speed / self._epoch_seconds(), limit))
 
     @property
     def full_softmax_epochs(self) -> float:

@@ -48,7 +48,9 @@ MOST_VALIDATION = 0.25
 """share of a budget in minutes that is kept for the last validation, at the most"""
 READING_SPEED = 3.0
 """how many times faster a validation reads than a training: an estimate before the first one"""
-VALUES = ("step", "tokens", "seconds", "validated", "validated_step", "loss_sum", "loss_steps")
+CLOCKS = ("seconds", "counting_seconds", "validation_seconds")
+"""the attributes of a Trainer that differ between equal trainings"""
+VALUES = ("step", "tokens", "validated", "validated_step", "loss_sum", "loss_steps", *CLOCKS)
 """the attributes of a Trainer that are plain values of its state"""
 
 
@@ -370,7 +372,7 @@ class Trainer:
         kind = self.device.partition(":")[0]
         if kind in groups["random"]:
             getattr(torch, kind).set_rng_state(shard(groups["random"][kind]).clone())
-        values = {"seconds": self.seconds, **values}  # which only a budget in minutes needs
+        values = {name: getattr(self, name) for name in CLOCKS} | values  # earlier runs lack some
         for name in VALUES:
             setattr(self, name, values[name])
         best = math.inf if values["best"] is None else values["best"]

@@ -114,7 +114,7 @@ def _train(trial: Trial, on_progress: Callable[[Training], object]) -> tuple[Run
     run = replace(job, training=trainer.settings).create(trial.path, force=True)
     if trial.stop_when_recalled:
         trainer.goal = RecallCriterion.of(job.dataset)
-    for progress in train_into(run, trainer):
+    for progress in train_into(run, trainer, best=search.counted if search else None):
         on_progress(job.event(trial.name, progress))
     spent = (search.tokens, search.seconds, search.race) if search else ()
     return run, Trained.by(trainer, *spent)

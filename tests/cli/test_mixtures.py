@@ -103,6 +103,33 @@ def test_another_vocabulary_is_refused(lmcli, trained):
     lmcli("sample", trained / "char", "--mix", trained / "word").failed("vocabular")
 
 
+def test_runs_that_hold_out_different_parts_of_one_text_are_not_mixed(lmcli, trained, tmp_path):
+    text, other = trained / "text.txt", tmp_path / "other"
+    how = ("--arch", "ngram", "--tokenizer", "byte", "--quiet")
+    assert lmcli("train", text, *how, "-o", tmp_path / "one").code == 0
+    assert lmcli("train", text, *how, "--rotation", "1", "-o", other).code == 0
+    refused = lmcli("eval", tmp_path / "one", "--mix", other)
+    refused.failed("different parts of one text", "--rotation")
+    lmcli("sample", tmp_path / "one", "--mix", other).failed("different parts of one text")
+    lmcli("eval", tmp_path / "one", text, "--mix", other).failed("different parts of one text")
+
+
+@pytest.mark.parametrize("how", [("--mix", "other"), ("--cache",)])
+def test_a_text_that_was_moved_is_named(lmcli, trained, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    text, moved = tmp_path / "text.txt", tmp_path / "moved.txt"
+    shutil.copy(trained / "text.txt", text)
+    for name, order in (("run", "order=4"), ("other", "order=2")):
+        done = lmcli("train", text, "--arch", "ngram", "--set", order, "-o", name, "--quiet")
+        assert done.code == 0, done.err
+    before = lmcli("eval", "run", "--split", "test", *how, "--json").json
+    text.rename(moved)
+    found = lmcli("eval", "run", moved, "--split", "test", *how, "--json")
+    assert found.code == 0, found.err
+    assert "begins empty" not in found.err
+    assert found.json["nats"] == before["nats"]
+
+
 def test_counts_cannot_adapt(lmcli, trained):
     lmcli("eval", trained / "ngram", "--adapt").failed("counting", "--cache", code=2)
 

@@ -101,6 +101,14 @@ def test_the_nats_are_those_of_a_naive_loop(excluded):
     assert found[ids[1:] == 6].tolist() == [0.0] * 2
 
 
+@pytest.mark.parametrize(("vocabulary", "size"), [(6, 5), (6, 20), (530, 16), (530, 45)])
+def test_where_the_parts_end_changes_nothing(vocabulary, size):
+    ids, log_p = text(120, vocabulary)
+    parts = [log_p[begin : begin + size] for begin in range(0, 120, size)]
+    whole, cut = (CountCache(vocabulary, SMALL).nats(p, ids) for p in ([log_p], parts))
+    assert cut.tolist() == whole.tolist()
+
+
 def test_what_is_counted_unscored_is_what_a_naive_loop_has_read(monkeypatch):
     monkeypatch.setattr(count_cache, "COUNTED", 7)
     ids, log_p = text(80, 6)

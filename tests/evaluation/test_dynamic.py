@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
+from lmcli.evaluation.dynamic import AdaptSettings, _without_cudnn, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import stream_log_probabilities
 
 SETTINGS = AdaptSettings(rate=0.01, chunk=10)
@@ -49,3 +50,11 @@ def test_an_excluded_token_has_no_chance(build, stream):
     logs = read(build("gru"), ids, excluded=3)
     assert (logs[:, 3] == -np.inf).all()
     assert np.exp(logs.astype(float)).sum(1) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("device", "used"), [("cuda", False), ("cpu", True)])
+def test_on_a_gpu_it_learns_without_cudnn_which_has_no_gradient_in_evaluation(device, used):
+    before = torch.backends.cudnn.enabled
+    with _without_cudnn(torch.device(device)):
+        assert torch.backends.cudnn.enabled == (before and used)
+    assert torch.backends.cudnn.enabled == before

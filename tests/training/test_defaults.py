@@ -273,7 +273,7 @@ def test_tables_of_many_words_have_one_mean_of_squares_and_decay():
 
 def test_weights_of_an_lstm_decay_to_1_over_e_in_three_and_a_half_passes():
     """By hand: 16 x 64 tokens an update, 800 updates a pass."""
-    often = ProblemSize(16 * 64 * 800, 65, 600)
+    often = ProblemSize(16 * 64 * 800, 65, 600, epochs=20)
     for name in ("lstm", "hybrid"):
         training = chosen(name, often)[1]
         steps = 1 / (training.learning_rate * training.weight_decay)
@@ -292,6 +292,41 @@ def test_weights_of_an_lstm_decay_to_1_over_e_in_three_and_a_half_passes():
     assert chosen("lstm", often, training=own)[1].recurrent_weight_decay == 0.07
     own = TrainingSettings(recurrent_weight_decay=0.0)
     assert chosen("lstm", often, training=own)[1].recurrent_weight_decay == 0.0
+
+
+@pytest.mark.parametrize(("epochs", "passes"), [(6, 3.5), (21, 3.5), (48, 8), (60, 10), (99, 10)])
+def test_weights_decay_more_slowly_in_a_training_of_more_passes(epochs, passes):
+    training = chosen("lstm", ProblemSize(16 * 64 * 800, 65, 600, epochs=epochs))[1]
+    decay = training.weight_decay
+    assert 1 / (training.learning_rate * decay) == pytest.approx(passes * 800)
+
+
+def test_passes_that_the_user_limits_are_those_that_are_expected():
+    often = ProblemSize(200_000, 65, 600)
+    few, none = TrainingSettings(most_epochs=3), TrainingSettings(most_epochs=0)
+    (model, training), (_, endless) = (chosen("lstm", often, training=t) for t in (few, none))
+    assert (model.dropout, training.weight_decay, training.most_epochs) == (0.0, WEIGHT_DECAY, 3)
+    assert endless.most_epochs == 0
+    assert chosen("lstm", often)[0].dropout > 0
+
+
+def test_few_characters_are_expected_to_be_read_by_a_hybrid_as_often_as_they_are():
+    for tokens, passes in ((2_000, 8), (20_000, 16)):
+        scale = ProblemSize(tokens, 65, 600)
+        assert scale.expected_epochs("hybrid") == passes < scale.expected_epochs("lstm")
+        assert chosen("hybrid", scale)[0].weight_drop == 0.3
+
+
+def test_the_width_of_a_hybrid_that_was_given_counts_as_the_lstms_does():
+    scale = ProblemSize(10**6, 65, 600)
+    (mine, own), (other, theirs) = (
+        chosen(name, scale, model={"hidden": 1024}) for name in ("hybrid", "lstm")
+    )
+    assert mine.dropout == other.dropout
+    usual = [chosen(name, scale)[1].learning_rate for name in ("hybrid", "lstm")]
+    shares = own.learning_rate / usual[0], theirs.learning_rate / usual[1]
+    assert shares[0] == pytest.approx(shares[1])
+    assert shares[0] < 0.7
 
 
 @pytest.mark.parametrize(

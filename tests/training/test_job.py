@@ -78,6 +78,17 @@ def test_a_batch_that_was_given_is_not_changed(dataset):
     assert caught.value.hint == "for example --set batch=8"
 
 
+def test_decay_goes_by_the_batch_that_workers_share(tmp_path):
+    (tmp_path / "long.txt").write_text("abcdefgh " * 40_000, encoding="utf-8")
+    long = load_dataset(CorpusSpec((str(tmp_path / "long.txt"),)), "char")
+    alone, shared = (
+        prepare_job(long, "lstm", {}, Budget(epochs=10), 0, "cpu", workers=w).training
+        for w in (1, 24)
+    )
+    assert (alone.batch, shared.batch) == (16, 24)
+    assert shared.weight_decay == pytest.approx(alone.weight_decay * 24 / 16)
+
+
 def test_a_model_that_counts_has_one_worker(dataset):
     with pytest.raises(UsageError, match="ngram learns by counting"):
         prepare_job(dataset, "ngram", {}, Budget(steps=1), 0, "cpu", workers=2)

@@ -124,6 +124,19 @@ def test_trials_read_the_whole_text_and_a_curriculum_begins_with_nothing_learnt(
     assert plain.trainer.step > 0
 
 
+def test_what_a_hybrid_has_counted_is_the_loss_to_beat_after_its_search(job_of, search):
+    job = job_of("hybrid", curriculum=0.0)
+    begun, found = job.trainer(), search(job)
+    assert found.trainer.step > 0
+    stopping = found.trainer.early_stopping
+    assert (stopping.best, stopping.best_step) == (begun.validate(), 0)
+    counted = begun.model.tensors()
+    assert set(found.counted) == set(counted)
+    assert all(torch.equal(found.counted[name], counted[name]) for name in counted)
+    assert search(job_of("gru", curriculum=0.0)).counted is None
+    assert search(job_of("hybrid", curriculum=0.6)).counted is None  # it begins at step 0
+
+
 def test_a_learning_rate_of_zero_is_not_taken_for_none(job_of, search):
     found = search(job_of("rnn", learning_rate=0.0))
     assert found.trainer.settings.learning_rate == 0.0

@@ -146,6 +146,7 @@ def test_only_matrices_decay_whatever_their_names_are():
         "recurrent_weight": (2, 2),
         "recurrent_peepholes": (3, 2),
         "recurrent_bias": (2,),
+        "distance_bias": (2, 3),
         "bias": (2,),
     }
     for name, shape in shapes.items():
@@ -161,6 +162,7 @@ def test_only_matrices_decay_whatever_their_names_are():
             "recurrent_weight": 0.975,
             "recurrent_peepholes": 0.975,
             "recurrent_bias": 1.0,
+            "distance_bias": 1.0,
             "bias": 1.0,
         }
     )

@@ -630,6 +630,31 @@ def test_counting_belongs_to_a_budget_in_minutes(trainer):
     assert one.fraction == 1.0
 
 
+def test_a_resumed_training_has_used_as_much_of_its_minutes_as_before(trainer, make_run, tmp_path):
+    run, one = make_run(tmp_path / "run", "hybrid"), trainer("hybrid", Budget(minutes=1))
+    one.counting_seconds = 17.0
+    loop = train_into(run, one)
+    while one.step < 3:
+        next(loop)
+    one.validation_seconds = 2.5
+    loop.close()
+    other = trainer("hybrid", Budget(minutes=1))
+    resume(run, other)
+    assert other.counting_seconds == 17.0
+    assert other.fraction == one.fraction
+
+
+def test_weights_of_step_0_that_were_lost_are_missed(trainer, make_run, tmp_path):
+    run = make_run(tmp_path / "run", "hybrid")
+    loop = train_into(run, trainer("hybrid", learning_rate=0.5))
+    while next(loop).step < 1:
+        pass
+    loop.close()
+    (run.path / WEIGHTS).unlink()
+    with pytest.raises(RunError, match=r"the weights of step 0 are missing \(none found\)"):
+        resume(run, trainer("hybrid", learning_rate=0.5))
+
+
 def test_all_workers_take_what_the_first_has_counted_off_the_budget(trainer):
     class Second(SingleProcess):
         """A worker that is slower at counting than the main one."""

@@ -72,6 +72,15 @@ def lmcli_values(tmp_path, stream):
     return set(run.result("train"))
 
 
+def test_a_hybrid_that_only_gets_worse_in_a_comparison_keeps_its_counts(job_of, tmp_path):
+    job = job_of("hybrid", learning_rate=3.0, curriculum=0.0, clip=0.0)
+    run_trial(Trial("hybrid", job, tmp_path / "hybrid", True), nothing)
+    run = Run.open(tmp_path / "hybrid")
+    assert run.result("train")["best_step"] == 0
+    counted, kept = job.trainer().model.tensors(), run.model().tensors()
+    assert all(np.array_equal(counted[name], kept[name]) for name in counted)
+
+
 def test_a_trial_that_only_gets_worse_after_its_search_is_saved_too(job_of, tmp_path):
     rng = np.random.default_rng(0)  # two words that never come again: all that is learnt is wrong
     (tmp_path / "words.txt").write_text("".join(rng.choice(list("abcdefgh"), 100_000)))
