@@ -104,7 +104,7 @@ def compare(
 
       tr '\\n' '\\0' < plan.txt | xargs -0 -P 4 -n 1 sh -c
 
-      sbatch --array=1-13 --wrap 'sed -n ${SLURM_ARRAY_TASK_ID}p plan.txt | sh'
+      sbatch --array=1-$(wc -l < plan.txt) --wrap 'sed -n ${SLURM_ARRAY_TASK_ID}p plan.txt | sh'
 
       lmcli compare my.txt --run runs/all
     """

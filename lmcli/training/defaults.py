@@ -50,7 +50,7 @@ MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
 MOST_DECAY = 0.5
 """the largest weight decay over characters (see `weight_decay`)"""
-DECAYS_OF_LONG, LONGEST_DECAY = 6.0, 10.0
+DECAYS_OF_LONG, LONGEST_DECAY = 10.0, 10.0
 """how often weights decay to 1/e in a training of many passes, and the most passes of one decay"""
 
 

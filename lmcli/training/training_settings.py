@@ -38,12 +38,12 @@ class TrainingSettings:
         None, "AdamW's decay of mean squared gradients", least=0, most=0.99999
     )
     second_moment: Literal["entry", "table"] | None = setting(
-        None, "AdamW's means of squared gradients in tables of tokens: one an entry, one a table"
+        None, "AdamW's mean squared gradients in tables of tokens: one an entry, or one a table"
     )
     clip: float = setting(1.0, "largest norm of the gradient", least=0)
     warmup: float = setting(0.02, "share of the budget spent warming up", least=0, most=1)
     reset_probability: float = setting(
-        0.02, "chance that a stream forgets its state at a chunk", least=0, most=1
+        0.02, "probability that a stream's state is reset at a chunk", least=0, most=1
     )
     curriculum: float | None = setting(
         None, "share of the budget for short documents first, then longer ones", least=0, most=1
@@ -52,7 +52,9 @@ class TrainingSettings:
     most_epochs: float | None = setting(
         None, "a budget in minutes ends after this many passes; 0 = never", least=0
     )
-    patience: int = setting(5, "validations without progress before stopping; 0 = never", least=0)
+    patience: int = setting(
+        5, "validations without progress, at half the rate, before stopping; 0 = never", least=0
+    )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "arithmetic of the matrix products"
     )

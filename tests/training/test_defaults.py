@@ -294,7 +294,7 @@ def test_weights_of_an_lstm_decay_to_1_over_e_in_three_and_a_half_passes():
     assert chosen("lstm", often, training=own)[1].recurrent_weight_decay == 0.0
 
 
-@pytest.mark.parametrize(("epochs", "passes"), [(6, 3.5), (21, 3.5), (48, 8), (60, 10), (99, 10)])
+@pytest.mark.parametrize(("epochs", "passes"), [(6, 3.5), (35, 3.5), (80, 8), (99, 9.9), (200, 10)])
 def test_weights_decay_more_slowly_in_a_training_of_more_passes(epochs, passes):
     training = chosen("lstm", ProblemSize(16 * 64 * 800, 65, 600, epochs=epochs))[1]
     decay = training.weight_decay

@@ -24,9 +24,13 @@ from itertools import pairwise
 import numpy as np
 
 from lmcli.models.ngram.kneser_ney import Floats32, Ids, KneserNey, Level, count, smooth
+from lmcli.models.ngram.model import check_memory
+from lmcli.system import available_memory
 
 FEWEST, MOST, TOKENS = 4, 20, 8_000_000
 """folds, and the tokens of a text times its folds, between these bounds"""
+LEVEL_BYTES = 32
+"""of an n-gram in a `Level`"""
 MANY_TOKENS = 2_000
 """a vocabulary from which on p of every token takes longer to look up than a net to compute"""
 
@@ -139,10 +143,16 @@ def number_of_folds(tokens: int) -> int:
 
 
 def cross_fit(ids: Ids, vocabulary: int, order: int) -> tuple[KneserNey, CrossFitted]:
-    """The table of a whole stream, and one for each fold, from the counts of all others."""
-    counted = list(count(ids, vocabulary, order))
+    """The table of a whole stream, and one for each fold, from the counts of all others.
+
+    n-grams for whose tables the free memory is too small are a TrainingError.
+    """
+    counted, folds = list(count(ids, vocabulary, order)), number_of_folds(len(ids))
     grams = [of_order for of_order, _ in counted]
-    table, folds = KneserNey.from_counts(grams), number_of_folds(len(ids))
+    sizes = [len(of_order.token) for of_order in grams]
+    needed = LEVEL_BYTES * sum(sizes) + 4 * folds * (sum(sizes) + sum(sizes[:-1]))
+    check_memory(len(ids), available_memory(), needed / max(1, len(ids)))
+    table = KneserNey.from_counts(grams)
     bounds = -(-np.arange(folds + 1) * len(ids) // folds) + 1  # ranks begin before the stream
     stored = [*grams, *grams[:-1]]  # their probabilities, and their back-off weights
     kept = [np.empty((folds, len(of_order.token)), np.float32) for of_order in stored]

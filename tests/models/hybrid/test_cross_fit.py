@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from lmcli.errors import TrainingError
+from lmcli.models.hybrid import cross_fit as cross_fit_module
 from lmcli.models.hybrid.cross_fit import Tables, cross_fit, fold_of, number_of_folds
 from lmcli.models.ngram.kneser_ney import KneserNey
 
@@ -92,3 +94,15 @@ def test_an_order_of_one_has_no_contexts():
     p, weights, *_ = looked_up(fitted, [0, 3])
     assert weights.shape == (2, 0)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+
+
+def test_more_n_grams_than_the_free_memory_holds_are_refused(monkeypatch):
+    ids = np.random.default_rng(0).integers(7, size=500)
+    table, found = cross_fit(ids, 7, 4)
+    stacks = [*found.tables.probability, *found.tables.backoff]
+    needed = 32 * (table.size + 1) + sum(stack.nbytes for stack in stacks)
+    monkeypatch.setattr(cross_fit_module, "available_memory", lambda: needed)
+    cross_fit(ids, 7, 4)
+    monkeypatch.setattr(cross_fit_module, "available_memory", lambda: needed - 1)
+    with pytest.raises(TrainingError, match="counting 500 tokens needs"):
+        cross_fit(ids, 7, 4)
