@@ -253,9 +253,9 @@ def _blocks(parts: Iterable[npt.NDArray[np.floating[Any]]], size: int) -> Iterat
         held.append(part)
         if sum(map(len, held)) < size:
             continue
-        rows = np.concatenate(held)
+        rows = np.concatenate(held) if len(held) > 1 else part
         whole = len(rows) // size * size
         yield from np.split(rows[:whole], whole // size)
-        held = [rows[whole:]]
+        held = [rows[whole:].copy()] if len(rows) > whole else []
     if sum(map(len, held)):
         yield np.concatenate(held)

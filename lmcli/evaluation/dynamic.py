@@ -13,7 +13,7 @@ of the training text, which need not be at hand here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -68,7 +68,7 @@ def adapted_log_probabilities(
     for steps, begin in enumerate(begins, start=1):
         read = stream[begin : begin + settings.chunk + 1]
         targets = read[1:].masked_fill(read[1:] == model.start_id, IGNORED)
-        with torch.enable_grad(), _without_cudnn(device):
+        with torch.enable_grad(), _without_cudnn(device_type(weights)):
             found, state = model.all_log_probabilities(read[None, :-1], state, excluded)
             if excluded is not None:
                 targets = targets.masked_fill(targets == excluded, IGNORED)
@@ -83,9 +83,14 @@ def adapted_log_probabilities(
             _step(weights, gradients, squares, trained, settings, steps)
 
 
-def _without_cudnn(device: torch.device) -> AbstractContextManager[Any]:
+def device_type(weights: Sequence[torch.Tensor]) -> str:
+    """What the weights are on, "cpu" or "cuda" for example."""
+    return weights[0].device.type
+
+
+def _without_cudnn(device: str) -> AbstractContextManager[Any]:
     """On a GPU recurrent layers without cuDNN, which has no gradient of them in evaluation mode."""
-    if device.type != "cuda":
+    if device != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=False)
 

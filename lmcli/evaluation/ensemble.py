@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmcli.data.corpus import CorpusSpec, reopen_corpus
+from lmcli.data.corpus import Corpus, CorpusSpec, reopen_corpus
 from lmcli.errors import RunError, TextError, UsageError
 from lmcli.evaluation.count_cache import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
@@ -155,33 +155,35 @@ def open_ensemble(
     rows: int | None = None,
     on_progress: OnProgress = lambda event: None,
     begin: Sequence[str] = ("train", "valid"),
-    texts: Sequence[str] = (),
+    corpus: Corpus | None = None,
+    scored: str | None = None,
 ) -> Ensemble:
     """Load the models, and fit the weights of a mixture; runs that do not fit are a RunError.
 
     A cache first reads the parts of the run's own text that `begin` names, if they are there. What
-    is scored must hold nothing of them. `texts` are where that text lies now, if elsewhere.
+    is scored must hold nothing of them: `scored` is its name, if it is a part of that text. That
+    text is opened unless it is given as `corpus`.
     """
     runs = [run, *mix]
     check_vocabularies(runs)
-    check_parts(runs)
+    check_parts(runs, scored)
     models = [one.model(device) for one in runs]
     if adapt and all(model.is_count_based for model in models):
         what = f"--adapt: '{run.path}' learns by counting and has no weights to adapt"
         raise UsageError(what, "--cache counts the text that was read, over any model")
-    mixture = fit_mixture(runs, models, rows, on_progress, texts) if mix else None
+    mixture = fit_mixture(runs, models, rows, on_progress, corpus) if mix else None
     settings = CacheSettings.of(models[0].vocabulary) if cache else None
-    earlier = earlier_text(run, begin, on_progress, texts) if cache and begin else {}
+    earlier = earlier_text(run, begin, on_progress, corpus) if cache and begin else {}
     adapting = AdaptSettings() if adapt else None
     return Ensemble(runs, models, mixture, settings, adapting, earlier, rows)
 
 
 def earlier_text(
-    run: Run, parts: Sequence[str], on_progress: OnProgress, texts: Sequence[str] = ()
+    run: Run, parts: Sequence[str], on_progress: OnProgress, corpus: Corpus | None = None
 ) -> dict[str, Ids]:
     """The ids of parts of a run's own text by name; none, with a remark, where it is gone."""
     try:
-        corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+        corpus = corpus or reopen_corpus(run.record.corpus, run.path, (), on_progress)
     except TextError as error:
         on_progress(Message(f"the cache begins empty: {error.problem}"))
         return {}
@@ -207,20 +209,22 @@ def check_vocabularies(runs: Sequence[Run]) -> None:
             )
 
 
-def check_parts(runs: Sequence[Run]) -> None:
-    """A RunError if runs hold out different parts of one text.
+def check_parts(runs: Sequence[Run], scored: str | None = None) -> None:
+    """A RunError if a run was trained on what the first one holds out of the same text.
 
-    One was then trained on what the other holds out, on which the weights are fitted.
+    On its validation part the weights are fitted; `scored` is the part to be scored, if it is one.
     """
-    specs = [CorpusSpec.from_json(run.record.corpus) for run in runs]
-    for run, spec in zip(runs[1:], specs[1:], strict=True):
-        if spec.sha256 == specs[0].sha256 and spec.identity() != specs[0].identity():
-            raise RunError(
-                f"'{run.path}' and '{runs[0].path}' hold out different parts of one text: "
-                "one was trained on what the other is scored on",
-                "train both with the same options for the text and the same --rotation; "
-                "each seed of a comparison has its own",
-            )
+    first = CorpusSpec.from_json(runs[0].record.corpus)
+    for run in runs[1:]:
+        spec = CorpusSpec.from_json(run.record.corpus)
+        for part, what in (("valid", "validation"), ("test", "test")):
+            if part in ("valid", scored) and spec.learns_from(part, first):
+                raise RunError(
+                    f"'{run.path}' was trained on the {what} part of '{runs[0].path}': the two "
+                    "hold out different parts of one text",
+                    "train both with the same --rotation, --split, --valid and --test; each seed "
+                    "of a comparison has a rotation of its own",
+                )
 
 
 def fit_mixture(
@@ -228,11 +232,11 @@ def fit_mixture(
     models: Sequence[LanguageModel],
     rows: int | None,
     on_progress: OnProgress,
-    texts: Sequence[str] = (),
+    corpus: Corpus | None = None,
 ) -> Mixture:
     """Weights fitted on the validation part of the first run's own text."""
     run = runs[0]
-    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    corpus = corpus or reopen_corpus(run.record.corpus, run.path, (), on_progress)
     documents = corpus.valid.sample(MOST_FITTED).documents
     return fit_documents(runs, models, documents, rows, on_progress)
 

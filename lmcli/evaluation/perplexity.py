@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lmcli.data.corpus import find_documents, reopen_corpus
+from lmcli.data.corpus import Corpus, find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
@@ -281,30 +281,35 @@ def evaluate_run(
     """
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
-    ensemble, told = None, split is not None or len(texts) > 0
-    if mix or cache or adapt:
-        part = split if told else default_part(run, lambda event: None)
-        begin = BEGIN_CACHE.get(part or "", ())
-        if mix and part == "valid":
-            on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
-        own = texts if split is not None else ()
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin, own)
-    model = ensemble.models[0] if ensemble else run.model(device)
-    if not told:
-        split = default_part(run, on_progress)
+    ensemble, corpus = None, None
+    names: Sequence[str]
+    if not (told := split is not None or len(texts) > 0):
+        split = default_part(run, lambda event: None)
     if split is not None:
+        one_of("split", split, ("train", "valid", "test"))
         for name, value in reading.items():
             if value != getattr(TextOptions(), name) and not (name == "documents" and not value):
                 problem = f"--{name} {value}: the run's own text is read as it was in training"
                 raise UsageError(problem, "name a text, or leave it out")
-        names, documents = _recorded_split(run, texts, split, on_progress)
+        corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    if mix or cache or adapt:
+        begin = BEGIN_CACHE.get(split or "", ())
+        if mix and split == "valid":
+            on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
+        how: Any = {"corpus": corpus, "scored": split}
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin, **how)
+    model = ensemble.models[0] if ensemble else run.model(device)
+    if not told:
+        default_part(run, on_progress)
+    if corpus is not None and split is not None:
+        names, documents = corpus.names, part_of(run, corpus, split)
     else:
         unit = reading["documents"] or run.record.corpus["options"]["documents"]
         options = update(TextOptions(), {**reading, "documents": unit})
         all_names, documents = find_documents(texts, options, on_progress)
         names = list(islice(all_names, 100))
     began, items = time.perf_counter(), list[dict[str, Any]]()
-    how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
+    how = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     long = level == "summary" and Split(documents).chars > SEGMENT
     if long and ensemble is None:  # no need to keep every token
         score = score_long(model, run.tokenizer, documents, **how)
@@ -329,18 +334,14 @@ def default_part(run: Run, on_progress: OnProgress) -> str:
     return part
 
 
-def _recorded_split(
-    run: Run, texts: Sequence[str], split: str, on_progress: OnProgress
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Names and documents of the training, validation or test part of a run's own text."""
-    one_of("split", split, ("train", "valid", "test"))
-    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+def part_of(run: Run, corpus: Corpus, split: str) -> Sequence[str]:
+    """The documents of the training, validation or test part of a run's own text."""
     part = corpus.parts().get(split)
     if part is None or not part.documents:
         raise TextError(
             f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
         )
-    return corpus.names, part.documents
+    return part.documents
 
 
 def _lines(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:

@@ -112,8 +112,8 @@ class LanguageModel(nn.Module, abc.ABC):
     """The default peak rate on characters at the parameters of an LSTM of width 256, in a training
     of 20 seconds; longer ones get less (training/defaults.py)."""
     decay_timescale: ClassVar[float] = math.inf
-    """In how many passes over a text that is read often the default weight decay, at the peak rate,
-    takes a weight to 1/e (Wang and Aitchison 2024); inf: the usual small decay is better."""
+    """In how many passes, at least, over a text that is read often the default weight decay, at the
+    peak rate, takes a weight to 1/e (Wang and Aitchison 2024); inf: the usual decay is better."""
 
     def __init__(self, vocabulary: int, settings: Any) -> None:
         super().__init__()

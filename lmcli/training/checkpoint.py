@@ -38,18 +38,22 @@ def train_into(
     trainer: Trainer,
     log_lines: int = 0,
     every_seconds: float = 60.0,
-    best: Mapping[str, Tensor] | None = None,
+    counted: tuple[float, Mapping[str, Tensor]] | None = None,
 ) -> Generator[Progress, None, None]:
     """Train and save everything in the run's folder; leaving the loop saves the current state.
 
     The first `log_lines` lines of the log stay: those written before the trainer's checkpoint.
     Checkpoints go by the trainer's seconds, which are the same in all processes of the training.
-    `best` are the weights of `trainer.early_stopping.best_step`, where no file has them yet.
+    `counted` are the weights of step 0 of a training that goes on from a later step, and their
+    validation loss: the best so far.
     """
     lines = log_lines
     save(run, trainer, lines)  # first: it takes the place of a run that is replaced
-    if best is not None:
-        run.save_weights(best, trainer.early_stopping.best_step)
+    if counted is not None:  # in this order, a process that is killed leaves what can be resumed
+        loss, weights = counted
+        run.save_weights(weights, 0)
+        trainer.early_stopping.is_best(loss, 0)
+        del counted, weights
     run.cut_log(lines)
     saved = trainer.seconds
     try:

@@ -48,10 +48,12 @@ LEAST_RATE = 0.4
 """of the usual learning rate, however long a training is"""
 MANY_WORDS = 10_000
 """a vocabulary from which on the adaptive softmax gets further in the same time"""
-MOST_DECAY = 0.5
-"""the largest weight decay over characters (see `weight_decay`)"""
-DECAYS_OF_LONG, LONGEST_DECAY = 10.0, 10.0
-"""how often weights decay to 1/e in a training of many passes, and the most passes of one decay"""
+LARGEST_DECAY = 0.5
+"""weight decay over characters (see `weight_decay`)"""
+DECAYS_PER_TRAINING = 10.0
+"""how often, in a training of many passes, weights decay to 1/e at the peak rate"""
+MOST_DECAY_PASSES = 10.0
+"""in which weights decay to 1/e at the peak rate, however many there are"""
 
 
 def dropout(scale: ProblemSize, arch: str = REFERENCE) -> float:
@@ -138,7 +140,7 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
         return LEARNING_RATE_RELU * share
     if scale.has_many_words:
         share *= RATE_OF_WORDS
-    elif not scale.corrects_counts_of_little(arch):  # which is short, whatever the budget is
+    elif scale.epochs_limit is not None or not scale.corrects_counts_of_little(arch):  # few passes
         share *= min(1.0, max(LEAST_RATE, (20 / scale.seconds) ** 0.4))
     return float(MODELS.load(arch).learning_rate) * share
 
@@ -163,21 +165,19 @@ def second_moment(scale: ProblemSize) -> str:
 
 
 def weight_decay(scale: ProblemSize, arch: str, training: TrainingSettings) -> float:
-    """More where words are many, and of the LSTM and the hybrid where characters are read often.
+    """Larger where words are many, and for an LSTM and a hybrid that read characters often.
 
-    In `decay_timescale` passes at the peak rate a weight without gradients falls to 1/e: in passes
-    the best time hardly depends on text and rate (Wang and Aitchison 2024, "How to set AdamW's
-    weight decay as you scale model and dataset size"). In a training of many passes it is longer:
-    LSTM, 200 kB of tiny Shakespeare and of German quotations, read 75 times, falling in
-    3.5, 10, 20 passes: 1.598, 1.575, 1.589 and 1.541, 1.510, 1.529; 890 kB of tiny Shakespeare,
-    read 19 times, in 3.5 and 9 passes: 1.365 and 1.380. With recurrent weights, nats/char on the
-    text that follows. Hybrid, decay 0.01 (0 of recurrent weights), 0.25, 0.5, 1: 200 kB of Emma,
-    read 18 times, 1.305, 1.289, 1.297, 1.317; of tiny Shakespeare 1.758, 1.724, 1.720, 1.727; of
-    German quotations 1.784, 1.731, 1.698, 1.768. 890 kB of tiny Shakespeare, read 16 times, decay
-    0.01, 0.07, 0.2, 0.5: 1.403, 1.389, 1.369, 1.376. LSTM, 200 kB, read 25 times, decay 0.01 and
-    0.2: 1.329 and 1.318, 1.828 and 1.742, 1.863 and 1.846. Others gained on one text and lost on
-    the other, Emma and Shakespeare, decay 0.01 and 0.5: GRU, 12 times, 1.358 and 1.394, 1.820 and
-    1.796; attention, 8 times, 1.460 and 1.485, 1.928 and 1.913; RNN on Emma, 0.7, 1.407 and 1.523.
+    It follows from a time constant: the passes in which a weight without gradients falls to 1/e at
+    the peak rate. Counted in passes, the best one hardly depends on text and rate (Wang and
+    Aitchison 2024, "How to set AdamW's weight decay as you scale model and dataset size"). Here it
+    is a tenth of all passes, at least the architecture's `decay_timescale` and at most 10.
+
+    Nats/char on text that follows, 200 kB of tiny Shakespeare and of German quotations. Hybrid,
+    read 18 times, decay 0.01 and 0.5: 1.758 and 1.720, 1.784 and 1.698. LSTM, read 25 times, 0.01
+    and 0.2: 1.828 and 1.742, 1.863 and 1.846; 75 times, falling in 3.5, 10, 20 passes: 1.598,
+    1.575, 1.589 and 1.541, 1.510, 1.529. Emma and tiny Shakespeare, decay 0.01 and 0.5: GRU 1.358
+    and 1.394, 1.820 and 1.796; attention 1.460 and 1.485, 1.928 and 1.913; RNN on Emma, 0.7, 1.407
+    and 1.523. All that was tried: docs/benchmarks.md.
 
     Moby Dick by word, one second moment a table, 2,500 steps, nats a word on validation: rate
     2.1e-3 and decay 0.01, 1, 3: 5.65, 5.57, 5.73; decay 1 and rate 1.1e-3, 4.2e-3: 5.62, 5.59.
@@ -188,9 +188,9 @@ def weight_decay(scale: ProblemSize, arch: str, training: TrainingSettings) -> f
         return WEIGHT_DECAY
     batch, truncation = training.batch or BATCH, training.truncation or TRUNCATION
     updates = max(1.0, scale.tokens / (batch * truncation))  # of a pass
-    share = min(LONGEST_DECAY, scale.expected_epochs(arch) / DECAYS_OF_LONG)
-    passes: float = max(MODELS.load(arch).decay_timescale, share)
-    return min(MOST_DECAY, max(WEIGHT_DECAY, 1 / (passes * updates * training.peak_rate)))
+    longer = min(MOST_DECAY_PASSES, scale.expected_epochs(arch) / DECAYS_PER_TRAINING)
+    passes: float = max(MODELS.load(arch).decay_timescale, longer)
+    return min(LARGEST_DECAY, max(WEIGHT_DECAY, 1 / (passes * updates * training.peak_rate)))
 
 
 def recurrent_weight_decay(scale: ProblemSize, arch: str, decay: float) -> float:

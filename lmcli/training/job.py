@@ -216,10 +216,11 @@ def prepare_job(
     training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
     device, size = pick_device(device), tokenized.tokenizer.size
     cores = (training.threads or cores) if device == "cpu" else 2  # a GPU's pace is its own
-    given = width, relative_speed, cores, training.batch, training.truncation
-    scale = ProblemSize.of(tokenized.train, size, budget, *given)
+    about = tokenized.train, size, budget, width, relative_speed, cores
+    scale = ProblemSize.of(*about, training.batch, training.truncation)
     if workers > 1:
         training = replace(training, batch=_shared_batch(arch, training.batch, scale, workers))
+        scale = ProblemSize.of(*about, training.batch, training.truncation)
     settings, training = resolve_defaults(arch, settings, training, scale, match)
     if training.threads is None:
         training = replace(training, threads=cpu_threads(arch, settings, scale.vocabulary))

@@ -79,8 +79,8 @@ class SearchedRate:
     tokens: int
     seconds: float
     race: tuple[Mapping[str, Any], ...]
-    counted: Mapping[str, Tensor] | None = None
-    """weights that have only counted, and are the best on validation so far; for `train_into`"""
+    counted: tuple[float, Mapping[str, Tensor]] | None = None
+    """validation loss and weights of a model that has only counted; for `train_into`"""
 
 
 class LearningRateSearch:
@@ -96,7 +96,7 @@ class LearningRateSearch:
     def validate_counts(self) -> tuple[float, dict[str, Tensor]] | None:
         """What counting alone is worth, and its weights; None for a model that does not count.
 
-        The trainer is that of the first trial.
+        The trainer is that of the first trial. The weights are on the CPU.
         """
         if not self.job.model_class.counts_first:
             return None
@@ -105,8 +105,8 @@ class LearningRateSearch:
         self.trials[RACE_FACTORS[0]] = RateTrial(rate, trainer)
         learnt = dict(trainer.model.named_parameters())  # the counts stay
         tensors = trainer.model.tensors().items()
-        copies = {name: t.detach().clone() if name in learnt else t for name, t in tensors}
-        return trainer.validate(), copies
+        copies = {n: t.detach().clone() if n in learnt else t.detach() for n, t in tensors}
+        return trainer.validate(), {name: t.cpu() for name, t in copies.items()}
 
     def run_trial(self, factor: float, until: float) -> RateTrial:
         """Train with a rate, or go on, until a share of the budget is used; measure."""
@@ -202,11 +202,8 @@ def learning_rate_search(
     seconds = sum(t.trainer.seconds + t.trainer.counting_seconds for t in discarded)
     trainer.shorten(seconds, sum(trial.share for trial in discarded))
     trainer.early_stopping = EarlyStopping(trainer.settings.patience)
-    weights = None
-    if counted and trainer.step:  # at step 0 the trainer validates by itself
-        loss, weights = counted
-        trainer.early_stopping.is_best(loss, 0)
+    counted = counted if trainer.step else None  # at step 0 the trainer validates by itself
     race = [trial.to_json() for trial in search.trials.values()]
     race.sort(key=lambda entry: float(entry["rate"]))
     tokens = sum(t.trainer.tokens for t in discarded)
-    return SearchedRate(trainer, tokens, seconds, tuple(race), weights)
+    return SearchedRate(trainer, tokens, seconds, tuple(race), counted)

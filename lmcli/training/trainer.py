@@ -330,7 +330,8 @@ class Trainer:
             return
         what = "exploded" if math.isfinite(loss) else "became NaN"
         rate = self.settings.peak_rate
-        saved = "the best weights so far are kept; " if self.early_stopping.best_step else ""
+        has_best = math.isfinite(self.early_stopping.best)
+        saved = "the best weights so far are kept; " if has_best else ""
         raise TrainingError(
             f"the loss {what} at step {step} (learning rate {rate:g})",
             f"{saved}lower it: --set learning_rate={rate / 4:g}",

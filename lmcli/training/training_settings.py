@@ -53,7 +53,7 @@ class TrainingSettings:
         None, "a budget in minutes ends after this many passes; 0 = never", least=0
     )
     patience: int = setting(
-        5, "validations without progress, at half the rate, before stopping; 0 = never", least=0
+        5, "validations without progress, below half the rate, to stop after; 0 = never", least=0
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "arithmetic of the matrix products"

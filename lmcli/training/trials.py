@@ -114,9 +114,11 @@ def _train(trial: Trial, on_progress: Callable[[Training], object]) -> tuple[Run
     run = replace(job, training=trainer.settings).create(trial.path, force=True)
     if trial.stop_when_recalled:
         trainer.goal = RecallCriterion.of(job.dataset)
-    for progress in train_into(run, trainer, best=search.counted if search else None):
-        on_progress(job.event(trial.name, progress))
     spent = (search.tokens, search.seconds, search.race) if search else ()
+    loop = train_into(run, trainer, counted=search.counted if search else None)
+    del search  # and with it a copy of the weights
+    for progress in loop:
+        on_progress(job.event(trial.name, progress))
     return run, Trained.by(trainer, *spent)
 
 

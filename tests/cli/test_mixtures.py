@@ -109,9 +109,34 @@ def test_runs_that_hold_out_different_parts_of_one_text_are_not_mixed(lmcli, tra
     assert lmcli("train", text, *how, "-o", tmp_path / "one").code == 0
     assert lmcli("train", text, *how, "--rotation", "1", "-o", other).code == 0
     refused = lmcli("eval", tmp_path / "one", "--mix", other)
-    refused.failed("different parts of one text", "--rotation")
+    refused.failed("was trained on the validation part", "--rotation")
     lmcli("sample", tmp_path / "one", "--mix", other).failed("different parts of one text")
     lmcli("eval", tmp_path / "one", text, "--mix", other).failed("different parts of one text")
+
+
+def test_a_run_that_held_out_less_is_mixed_unless_it_has_learnt_what_is_scored(
+    lmcli, trained, tmp_path
+):
+    text, more = trained / "text.txt", tmp_path / "more.txt"
+    more.write_text("the dog sat by the old tree.\n" * 30, encoding="utf-8")
+    how = ("--arch", "ngram", "--tokenizer", "byte", "--quiet")
+    assert lmcli("train", text, *how, "-o", tmp_path / "cut").code == 0
+    assert lmcli("train", text, *how, "--test", more, "-o", tmp_path / "own").code == 0
+    mix = ("eval", tmp_path / "cut", "--mix", tmp_path / "own")
+    lmcli(*mix).failed("was trained on the test part")
+    assert lmcli(*mix, more).code == 0
+    assert lmcli(*mix, "--split", "valid").code == 0
+    assert lmcli("eval", tmp_path / "own", "--mix", tmp_path / "cut").code == 0
+
+
+@pytest.mark.parametrize("how", [("--mix", "ngram"), ("--cache",)])
+def test_standard_input_is_read_once(lmcli, trained, how):
+    usual = [str(trained / word) if word == "ngram" else word for word in how]
+    given = ("--split", "test", *usual, "--json")
+    text = (trained / "text.txt").read_text(encoding="utf-8")
+    piped = lmcli("eval", trained / "char", "-", *given, stdin=text)
+    assert piped.code == 0, piped.err
+    assert piped.json["nats"] == lmcli("eval", trained / "char", *given).json["nats"]
 
 
 @pytest.mark.parametrize("how", [("--mix", "other"), ("--cache",)])

@@ -400,3 +400,30 @@ def test_recorded_texts_are_found_from_anywhere(
     Path("work").rename("gone")
     write("texts/a.txt", numbered_lines(50))
     assert recorded_spec(recorded, Path("alone")).texts[0] == "texts/a.txt"  # as it was typed
+
+
+SPLITS = [
+    {"split": split, "rotation": rotation} | {name: (f"{name}.txt",) for name in files}
+    for split in ("interleaved", "tail")
+    for rotation in (0, 1)
+    for files in ((), ("valid",), ("test",), ("valid", "test"))
+]
+
+
+@pytest.mark.parametrize("mine", SPLITS, ids=str)
+def test_what_a_training_part_holds_of_another_split_is_known(tmp_path, monkeypatch, mine):
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"line {i} of a text that has many of them.\n" for i in range(3000))
+    Path("my.txt").write_text(text, encoding="utf-8")
+    for name in ("valid", "test"):
+        Path(f"{name}.txt").write_text(f"lines of another {name}\n" * 20, encoding="utf-8")
+    own = load_corpus(CorpusSpec(("my.txt",), **mine))
+    trained = "".join(own.train.documents)
+    for others in SPLITS:
+        other = load_corpus(CorpusSpec(("my.txt",), **others))
+        for part in ("valid", "test"):
+            held_out = other.parts().get(part)
+            cut = bool(held_out) and not others.get(part)
+            assert other.spec.cuts(part) == cut
+            whole = bool(cut and held_out.documents[0][200:400] in trained)
+            assert own.spec.learns_from(part, other.spec) == whole, (others, part)

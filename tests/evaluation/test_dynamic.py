@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lmcli.evaluation.dynamic import AdaptSettings, _without_cudnn, adapted_log_probabilities
+from lmcli.evaluation import dynamic
+from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import stream_log_probabilities
 
 SETTINGS = AdaptSettings(rate=0.01, chunk=10)
@@ -53,8 +54,19 @@ def test_an_excluded_token_has_no_chance(build, stream):
 
 
 @pytest.mark.parametrize(("device", "used"), [("cuda", False), ("cpu", True)])
-def test_on_a_gpu_it_learns_without_cudnn_which_has_no_gradient_in_evaluation(device, used):
+def test_on_a_gpu_it_learns_without_cudnn_which_has_no_gradient_in_evaluation(
+    build, stream, monkeypatch, device, used
+):
+    model, found = build("gru"), []
+    monkeypatch.setattr(dynamic, "device_type", lambda weights: device)
+    monkeypatch.setattr(
+        model,
+        "all_log_probabilities",
+        lambda *args, own=model.all_log_probabilities: (
+            found.append(torch.backends.cudnn.enabled) or own(*args)
+        ),
+    )
     before = torch.backends.cudnn.enabled
-    with _without_cudnn(torch.device(device)):
-        assert torch.backends.cudnn.enabled == (before and used)
+    read(model, stream(41, 7, 0))
+    assert found == [before and used] * 4
     assert torch.backends.cudnn.enabled == before

@@ -304,10 +304,17 @@ def test_weights_decay_more_slowly_in_a_training_of_more_passes(epochs, passes):
 def test_passes_that_the_user_limits_are_those_that_are_expected():
     often = ProblemSize(200_000, 65, 600)
     few, none = TrainingSettings(most_epochs=3), TrainingSettings(most_epochs=0)
-    (model, training), (_, endless) = (chosen("lstm", often, training=t) for t in (few, none))
+    (model, training), (more, endless) = (chosen("lstm", often, training=t) for t in (few, none))
     assert (model.dropout, training.weight_decay, training.most_epochs) == (0.0, WEIGHT_DECAY, 3)
-    assert endless.most_epochs == 0
-    assert chosen("lstm", often)[0].dropout > 0
+    assert (more.dropout, endless.most_epochs) == (chosen("lstm", often)[0].dropout, 0)
+    assert more.dropout > 0
+    assert endless.weight_decay > WEIGHT_DECAY
+    little = ProblemSize(20_000, 65, 600)
+    (usual, short), (other, long) = (
+        chosen("hybrid", little, training=t) for t in (TrainingSettings(), none)
+    )
+    assert (usual.dropout, other.dropout) == (0.5, 0.5)
+    assert long.learning_rate == pytest.approx(LEAST_RATE * short.learning_rate)
 
 
 def test_few_characters_are_expected_to_be_read_by_a_hybrid_as_often_as_they_are():

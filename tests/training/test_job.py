@@ -81,12 +81,14 @@ def test_a_batch_that_was_given_is_not_changed(dataset):
 def test_decay_goes_by_the_batch_that_workers_share(tmp_path):
     (tmp_path / "long.txt").write_text("abcdefgh " * 40_000, encoding="utf-8")
     long = load_dataset(CorpusSpec((str(tmp_path / "long.txt"),)), "char")
-    alone, shared = (
-        prepare_job(long, "lstm", {}, Budget(epochs=10), 0, "cpu", workers=w).training
-        for w in (1, 24)
-    )
-    assert (alone.batch, shared.batch) == (16, 24)
-    assert shared.weight_decay == pytest.approx(alone.weight_decay * 24 / 16)
+    tokens = len(long.tokenized.train)
+    for budget in (Budget(epochs=50), Budget(steps=50 * tokens // (24 * 64))):
+        alone, shared = (
+            prepare_job(long, "lstm", {}, budget, 0, "cpu", workers=w).training for w in (1, 24)
+        )
+        assert (alone.batch, shared.batch) == (16, 24)
+        decay = 24 * 64 / (5 * tokens * shared.learning_rate)
+        assert shared.weight_decay == pytest.approx(decay, rel=0.05)
 
 
 def test_a_model_that_counts_has_one_worker(dataset):

@@ -23,8 +23,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from lmcli.errors import TrainingError
 from lmcli.models.ngram.kneser_ney import Floats32, Ids, KneserNey, Level, count, smooth
-from lmcli.models.ngram.model import check_memory
 from lmcli.system import available_memory
 
 FEWEST, MOST, TOKENS = 4, 20, 8_000_000
@@ -151,7 +151,12 @@ def cross_fit(ids: Ids, vocabulary: int, order: int) -> tuple[KneserNey, CrossFi
     grams = [of_order for of_order, _ in counted]
     sizes = [len(of_order.token) for of_order in grams]
     needed = LEVEL_BYTES * sum(sizes) + 4 * folds * (sum(sizes) + sum(sizes[:-1]))
-    check_memory(len(ids), available_memory(), needed / max(1, len(ids)))
+    if (available := available_memory()) is not None and needed > available:
+        raise TrainingError(
+            f"the tables of {sum(sizes):,} n-grams need {needed / 1e9:,.1f} GB of memory or more, "
+            f"and {available / 1e9:,.1f} GB are free",
+            f"for example --set order={max(1, order - 3)}, or name a part of the text",
+        )
     table = KneserNey.from_counts(grams)
     bounds = -(-np.arange(folds + 1) * len(ids) // folds) + 1  # ranks begin before the stream
     stored = [*grams, *grams[:-1]]  # their probabilities, and their back-off weights

@@ -112,9 +112,9 @@ class NGram(FixedContext):
         self.table = KneserNey.from_arrays(arrays, self.vocabulary, self.order)
 
 
-def check_memory(tokens: int, available: int | None, each: float = BYTES_PER_TOKEN) -> None:
-    """A TrainingError if counting `tokens` tokens of `each` bytes needs more than `available`."""
-    needed = tokens * each
+def check_memory(tokens: int, available: int | None) -> None:
+    """A TrainingError if counting `tokens` tokens needs more than `available` bytes."""
+    needed = tokens * BYTES_PER_TOKEN
     if available is None or needed <= available:
         return
     share = available / needed

@@ -104,5 +104,5 @@ def test_more_n_grams_than_the_free_memory_holds_are_refused(monkeypatch):
     monkeypatch.setattr(cross_fit_module, "available_memory", lambda: needed)
     cross_fit(ids, 7, 4)
     monkeypatch.setattr(cross_fit_module, "available_memory", lambda: needed - 1)
-    with pytest.raises(TrainingError, match="counting 500 tokens needs"):
+    with pytest.raises(TrainingError, match=r"the tables of [0-9,]+ n-grams need"):
         cross_fit(ids, 7, 4)
