@@ -78,17 +78,19 @@ class CorpusSpec:
         """Whether the part, "valid" or "test", is cut off TEXT."""
         return not self.valid and (part == "valid" or not self.test)
 
-    def learns_from(self, part: str, other: CorpusSpec) -> bool:
-        """Whether its training part holds the `part` that `other` cuts off the same text.
+    def has_seen(self, part: str, other: CorpusSpec) -> bool:
+        """Whether a run of it has learnt from the `part` that `other` cuts off the same text.
 
-        Texts are not known to be the same if their documents were cut in different ways, or if one
-        is a piece of the other.
+        To have chosen its weights on a "test" part counts as well. Texts are not known to be the
+        same if their documents were cut in different ways, or if one is a piece of the other.
         """
         if self.sha256 != other.sha256 or not other.cuts(part):
             return False
-        if not self.cuts(part) or (self.split, self.rotation) != (other.split, other.rotation):
+        if not self.cuts(part) or self.split != other.split:
             return True
-        return self.split == "tail" and bool(self.test) and not other.test  # it holds out less
+        if self.split == "interleaved":
+            return self.rotation != other.rotation
+        return bool(self.test) and not other.test  # it holds out less
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def check_parts(runs: Sequence[Run], scored: str | None = None) -> None:
     for run in runs[1:]:
         spec = CorpusSpec.from_json(run.record.corpus)
         for part, what in (("valid", "validation"), ("test", "test")):
-            if part in ("valid", scored) and spec.learns_from(part, first):
+            if part in ("valid", scored) and spec.has_seen(part, first):
                 raise RunError(
                     f"'{run.path}' was trained on the {what} part of '{runs[0].path}': the two "
                     "hold out different parts of one text",
