@@ -53,6 +53,7 @@ def train_into(
         loss, weights = counted
         run.save_weights(weights, 0)
         trainer.early_stopping.is_best(loss, 0)
+        save(run, trainer, lines)
         del counted, weights
     run.cut_log(lines)
     saved = trainer.seconds

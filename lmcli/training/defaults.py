@@ -140,7 +140,9 @@ def learning_rate(arch: str, settings: Any, scale: ProblemSize) -> float:
         return LEARNING_RATE_RELU * share
     if scale.has_many_words:
         share *= RATE_OF_WORDS
-    elif scale.epochs_limit is not None or not scale.corrects_counts_of_little(arch):  # few passes
+    elif (scale.epochs_limit or 0.0) > most_epochs(scale, arch) or not (
+        scale.corrects_counts_of_little(arch)  # whose training is short, whatever the budget is
+    ):
         share *= min(1.0, max(LEAST_RATE, (20 / scale.seconds) ** 0.4))
     return float(MODELS.load(arch).learning_rate) * share
 

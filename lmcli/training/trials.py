@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,9 @@ def _train(trial: Trial, on_progress: Callable[[Training], object]) -> tuple[Run
     spent = (search.tokens, search.seconds, search.race) if search else ()
     loop = train_into(run, trainer, counted=search.counted if search else None)
     del search  # and with it a copy of the weights
-    for progress in loop:
-        on_progress(job.event(trial.name, progress))
+    with closing(loop):  # an exception of the callback saves while the run is locked
+        for progress in loop:
+            on_progress(job.event(trial.name, progress))
     return run, Trained.by(trainer, *spent)
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -425,6 +426,22 @@ def test_what_a_run_has_seen_of_another_split_is_known(tmp_path, monkeypatch, mi
             held_out = other.parts().get(part)
             cut = bool(held_out) and not others.get(part)
             assert other.spec.cuts(part) == cut
+            if others.get(part):  # a file that no other run has read
+                assert not own.spec.has_seen(part, other.spec)
+                continue
             known = trained + validated if part == "test" else trained
             seen = bool(cut and held_out.documents[0][200:400] in known)
             assert own.spec.has_seen(part, other.spec) == seen, (others, part)
+
+
+def test_a_file_that_another_run_has_learnt_from_has_been_seen():
+    named = {"sha256": "a", "valid_sha256": "v", "test_sha256": "t"}
+    one = CorpusSpec(("a",), valid=("v",), test=("t",), **named)
+    chosen_on_test = replace(one, valid=("t",), valid_sha256="t", test=(), test_sha256=None)
+    trained_on_valid = CorpusSpec(("v",), sha256="v")
+    assert chosen_on_test.has_seen("test", one)
+    assert not chosen_on_test.has_seen("valid", one)
+    assert trained_on_valid.has_seen("valid", one)
+    assert not trained_on_valid.has_seen("test", one)
+    assert not one.has_seen("test", one)
+    assert not one.has_seen("test", chosen_on_test)  # which has none

@@ -315,6 +315,8 @@ def test_passes_that_the_user_limits_are_those_that_are_expected():
     )
     assert (usual.dropout, other.dropout) == (0.5, 0.5)
     assert long.learning_rate == pytest.approx(LEAST_RATE * short.learning_rate)
+    shorter = chosen("hybrid", little, training=TrainingSettings(most_epochs=8))[1]
+    assert shorter.learning_rate == short.learning_rate
 
 
 def test_few_characters_are_expected_to_be_read_by_a_hybrid_as_often_as_they_are():

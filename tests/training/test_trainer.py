@@ -644,6 +644,22 @@ def test_a_resumed_training_has_used_as_much_of_its_minutes_as_before(trainer, m
     assert other.fraction == one.fraction
 
 
+def test_counts_that_are_the_best_so_far_are_in_the_first_checkpoint(trainer, make_run, tmp_path):
+    run, one = make_run(tmp_path / "run", "hybrid"), trainer("hybrid")
+    weights = {name: t.clone() for name, t in one.model.tensors().items()}
+    for _ in one.run(0.2):
+        pass
+    loop = train_into(run, one, counted=(0.5, weights))
+    next(loop)
+    values = run.load_training()[1]
+    assert (values["best"], values["best_step"], run.weights_step()) == (0.5, 0, 0)
+    other = trainer("hybrid")
+    resume(run, other)
+    assert other.step > 0
+    assert other.early_stopping.best == 0.5
+    loop.close()
+
+
 def test_weights_of_step_0_that_were_lost_are_missed(trainer, make_run, tmp_path):
     run = make_run(tmp_path / "run", "hybrid")
     loop = train_into(run, trainer("hybrid", learning_rate=0.5))

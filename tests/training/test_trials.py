@@ -81,6 +81,18 @@ def test_a_hybrid_that_only_gets_worse_in_a_comparison_keeps_its_counts(job_of, 
     assert all(np.array_equal(counted[name], kept[name]) for name in counted)
 
 
+def test_a_trial_that_is_stopped_is_saved_at_once(job_of, tmp_path):
+    def stop(event):
+        if event.fraction >= 0.5:
+            raise InterruptedError
+
+    path = tmp_path / "gru"
+    with pytest.raises(InterruptedError) as caught:  # which holds the frames
+        run_trial(Trial("gru", job_of("gru", 100, curriculum=0), path, False), stop)
+    assert caught.traceback
+    assert Run.open(path).load_training()[1]["step"] == 50
+
+
 def test_a_trial_that_only_gets_worse_after_its_search_is_saved_too(job_of, tmp_path):
     rng = np.random.default_rng(0)  # two words that never come again: all that is learnt is wrong
     (tmp_path / "words.txt").write_text("".join(rng.choice(list("abcdefgh"), 100_000)))
