@@ -33,13 +33,14 @@ WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "chases", "old", "sm
 TINY = ("--steps", "60", "--set", "hidden=8", "--set", "batch=4", "--set", "truncation=8")
 TINY += ("--set", "validations=8", "--set", "patience=0", "--set", "threads=1", "-q")
 ARCHS = ("ngram", "window", "rnn", "gru", "lstm", "attention", "mingru", "minlstm", "hybrid")
+COMPARED = "ngram,gru,lstm,hybrid"
 SLOW = {"lstm, 2 workers": 1, "gru, 2 workers": 1, "compare": 2, "compare, jobs": 2}
 
 
 def command(name):
     """The command line of a kind of training; its run is `run`."""
     if name.startswith("compare"):
-        words = ("compare", "my.txt", "--arch", "ngram,gru,lstm", *TINY, "-o", "run")
+        words = ("compare", "my.txt", "--arch", COMPARED, *TINY, "-o", "run")
         rate = ("--set", "learning_rate=0.01", "--set", "order=3")
         return (*words, *rate, "--jobs", "2" if "jobs" in name else "1")
     arch, _, workers = name.partition(", ")
@@ -134,7 +135,8 @@ class Kills:
         return code == 0
 
     def content(self, name):
-        runs = ["run"] if not name.startswith("compare") else ["run/ngram", "run/gru", "run/lstm"]
+        rows = [f"run/{arch}" for arch in COMPARED.split(",")]
+        runs = rows if name.startswith("compare") else ["run"]
         files = [self.folder / run / file for run in runs for file in SAME]
         return [file.read_bytes() if file.exists() else None for file in files]
 

@@ -61,6 +61,32 @@ def test_what_the_callback_stops_is_resumed_exactly(text, tmp_path):
         lmcli.resume(run.path, seed=4)
 
 
+def test_what_an_error_of_the_callback_ends_is_saved_before_the_error_is_raised(text, tmp_path):
+    stops = stop_at(7)
+
+    def fail(event):
+        if stops(event):
+            raise ZeroDivisionError
+
+    options = {"steps": 30, "settings": SMALL, "output": tmp_path / "run"}
+    with pytest.raises(ZeroDivisionError) as error:
+        lmcli.train(text, **options, on_progress=fail)
+    assert error.tb  # which keeps the frames alive
+    assert api.load(tmp_path / "run").load_training()[1]["step"] == 7
+
+
+def test_an_error_of_the_callback_ends_several_workers_too(text, tmp_path):
+    more = {"settings": SMALL, "workers": 2, "output": tmp_path / "run"}
+    stops = stop_at(3)
+
+    def fail(event):
+        if stops(event):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        lmcli.train(text, steps=10**6, **more, on_progress=fail)
+
+
 def test_several_workers_report_and_stop_like_one(text, tmp_path, capfd):
     more = {"settings": SMALL, "workers": 2, "output": tmp_path / "run"}
     run = lmcli.train(text, steps=10**6, **more, on_progress=stop_at(3))

@@ -8,16 +8,16 @@ t the number of different w, each distribution smooths the one below, the model 
 
     p_k(w) = (max(c(w) - d, 0) + (theta + d t) p_k-1(w)) / (n + theta)        p_0 = the model
 
-The model and all p_k are mixed in the logarithm: p(w) is proportional to the product of p_k(w)^a_k.
-The exponents a depend on how many contexts were found, on whether the longest was always followed
-by the same token, on how sure the model is and, in a small vocabulary, on the token before. They
-are learnt while reading, by gradient descent (Adagrad): a block of tokens is scored, then they
-change. Counts are exact; everything that a token is scored by comes from before it, and its
-distribution over all V tokens sums to one.
+The model and all p_k are mixed in the logarithm: p(w) is proportional to the product of p_k(w)^a_k,
+and in a large vocabulary of further powers, of how much more frequent w was lately than on the
+whole (recent_words.py). The exponents a depend on how many contexts were found, on whether the
+longest was always followed by the same token, on how sure the model is and, in a small vocabulary,
+on the token before. They are learnt while reading, by gradient descent (Adagrad): a block of tokens
+is scored, then they change. Counts are exact; everything that a token is scored by comes from
+before it, and its distribution over all V tokens sums to one.
 
-In a large vocabulary all tokens that followed none of a block's contexts share one entry, in which
-they keep the proportions of the model; there p_0 itself is a mixture of the model and of how often
-each word was read at all, whose weight is learnt too. Kuhn & De Mori 1990; Grave et al. 2017;
+In a large vocabulary all tokens that never followed the contexts of a place and were not read
+lately share one entry, in which they keep the proportions of the model. Kuhn & De Mori 1990;
 Mahoney 2005, "Adaptive weighing of context models for lossless data compression" (PAQ).
 """
 
@@ -30,8 +30,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmcli.evaluation.recent_words import RecentWords
+
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
 
 LARGE = 512
 """tokens in a vocabulary of which a block looks at some only"""
@@ -56,15 +59,23 @@ class CacheSettings:
     """tokens between two steps"""
     own_weight: float = 0.4
     """exponent of the model at the start; those of the contexts share the rest"""
+    windows: tuple[int, ...] = ()
+    """numbers of tokens read last, which are compared with all; each has an exponent"""
+    window_strength: float = 1000.0
+    """how many tokens of the whole a window is smoothed with"""
+    window_weight: float = 0.2
+    """exponent of each window at the start"""
 
     @classmethod
     def of(cls, vocabulary: int) -> CacheSettings:
-        """For characters and bytes long contexts, for words short ones."""
-        return cls() if vocabulary <= LARGE else cls(orders=(1, 2, 3), rate=0.02)
+        """For characters and bytes long contexts, for words short ones and what was read lately."""
+        if vocabulary <= LARGE:
+            return cls()
+        return cls(orders=(1, 2, 3), rate=0.02, windows=(50, 200, 1000, 5000))
 
     def to_json(self) -> dict[str, Any]:
         """All of them."""
-        return asdict(self) | {"orders": list(self.orders)}
+        return asdict(self) | {"orders": list(self.orders), "windows": list(self.windows)}
 
 
 class CountCache:
@@ -77,22 +88,24 @@ class CountCache:
         self, vocabulary: int, settings: CacheSettings, excluded: int | None = None
     ) -> None:
         self.vocabulary, self.settings, self.excluded = vocabulary, settings, excluded
-        contexts = len(settings.orders)
+        contexts, windows = len(settings.orders), len(settings.windows)
         self._tables: list[dict[bytes, int | dict[int, int]]] = [{} for _ in settings.orders]
         self._before = np.zeros(0, np.uint32)
         share = (1 - settings.own_weight) / contexts
         groups = [2 * contexts + 2, SURENESS] + [vocabulary + 1] * (vocabulary <= LARGE)
-        self._exponents = [np.full((size, contexts + 1), 0.0) for size in groups]
-        self._exponents[0][:] = [settings.own_weight, *[share] * contexts]
-        self._squares = [np.full((size, contexts + 1), 0.01) for size in groups]
-        self._read = np.zeros(vocabulary)  # how often each token was read
-        self._word_weight = [2.0, 100.0]  # of how often it was read: expected uses, of how many
+        self._exponents = [np.full((size, contexts + 1 + windows), 0.0) for size in groups]
+        first = [settings.own_weight, *[share] * contexts, *[settings.window_weight] * windows]
+        self._exponents[0][:] = first
+        self._squares = [np.full((size, contexts + 1 + windows), 0.01) for size in groups]
+        self._recent = RecentWords(vocabulary, settings.windows, settings.window_strength)
 
     def count(self, ids: Ids) -> None:
         """Count a stream without scoring it, such as what the model was trained on."""
         for begin in range(0, len(ids) - 1, COUNTED):
             some = ids[begin : begin + COUNTED + 1]
-            self._count(some, self._scored(some[1:]))
+            scored = self._scored(some[1:])
+            self._count(some, scored)
+            self._recent.add(some[1:][scored])
 
     def nats(self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids) -> Floats:
         """-ln p of every id but the first; 0 for start ids and the excluded one.
@@ -115,23 +128,25 @@ class CountCache:
             return nats
         targets, log_p = targets[scored], log_p[scored]
         columns = self._columns(tokens)
-        place = np.searchsorted(columns, targets)
-        is_column = np.append(columns, -1)[place] == targets
-        place[~is_column] = len(columns)
-        base, target_p = self._base(log_p, columns, targets)
-        shape = len(scored), len(self.settings.orders), base.shape[1]
-        table = np.zeros(shape)
-        table.reshape(-1)[cells * shape[2] + np.searchsorted(columns, tokens)] = counts
-        features, found = self._features(table, base)
+        entries = len(columns) + (self.vocabulary > LARGE)  # with all other tokens together
+        table = np.zeros((len(scored), len(self.settings.orders), entries))
+        table.reshape(-1)[cells * entries + np.searchsorted(columns, tokens)] = counts
+        has_entry = self._has_entry(table, columns)
+        rows, place = np.arange(len(scored)), np.searchsorted(columns, targets)
+        is_own = (np.append(columns, -1)[place] == targets) & has_entry[rows, place]
+        place[~is_own] = len(columns)
+        base = self._base(log_p, columns, has_entry)
+        features, found = self._features(table, base, columns)
         groups = [found, self._sureness(log_p)]
         if self.vocabulary <= LARGE:
             groups.append(np.minimum(ids[:-1][scored], self.vocabulary))
-        p = self._mixed(features, groups)
-        rows = np.arange(len(scored))
+        p = self._mixed(features, groups, has_entry)
         own = p[rows, place]
-        own[~is_column] *= (target_p / base[rows, place])[~is_column]
+        other = np.flatnonzero(~is_own)
+        own[other] *= np.exp(log_p[other, targets[other]]) / base[other, -1]
         nats[scored] = -np.log(own)
         self._learn(features, groups, p, place)
+        self._recent.add(targets)
         return nats
 
     def _scored(self, targets: Ids) -> Ids:
@@ -173,42 +188,47 @@ class CountCache:
         )
 
     def _columns(self, tokens: Ids) -> Ids:
-        """The tokens that have an entry of their own in this block, sorted."""
+        """The tokens that have an entry of their own anywhere in this block, sorted."""
         if self.vocabulary > LARGE:
-            return np.unique(tokens)
+            return np.unique(np.concatenate([tokens, self._recent.tokens()]))
         every = np.arange(self.vocabulary)
         return every if self.excluded is None else np.delete(every, self.excluded)
 
+    def _has_entry(self, table: Floats, columns: Ids) -> Bools:
+        """Which tokens have an entry of their own at each place: it must not depend on later ones.
+
+        In a large vocabulary those that followed a context of the place or were read before the
+        block, and all other tokens together. Shapes: table (n, K, C), columns -> (n, C).
+        """
+        if self.vocabulary <= LARGE:
+            return np.ones((len(table), table.shape[2]), np.bool_)
+        always = np.append(np.isin(columns, self._recent.tokens()), True)
+        found: Bools = table.any(axis=1) | always
+        return found
+
     # -------------------------------------------------------------- distributions
 
-    def _base(self, log_p: Floats, columns: Ids, targets: Ids) -> tuple[Floats, Floats]:
-        """p_0 of the columns, and last of all other tokens together; p_0 of each target.
-
-        In a large vocabulary the weight of how often words were read is updated after it is used.
-        """
-        p, target_p = np.exp(log_p[:, columns]), np.exp(log_p[np.arange(len(targets)), targets])
+    def _base(self, log_p: Floats, columns: Ids, has_entry: Bools) -> Floats:
+        """The model's p of tokens with an entry, and last, if need be, of all others together."""
+        p: Floats = np.exp(log_p[:, columns])
         if self.vocabulary <= LARGE:
-            return p / p.sum(1, keepdims=True), target_p
-        if total := self._read.sum():
-            used, of = self._word_weight
-            weight, counted = used / of, self._read / total
-            p = (1 - weight) * p + weight * counted[columns]
-            mixed = (1 - weight) * target_p + weight * counted[targets]
-            self._word_weight[0] += float((weight * counted[targets] / mixed).sum())
-            self._word_weight[1] += len(targets)
-            target_p = mixed
-        np.add.at(self._read, targets, 1)
-        rest = np.maximum(1 - p.sum(1, keepdims=True), 1e-9)
-        return np.concatenate([p, rest], axis=1), target_p
+            p /= p.sum(1, keepdims=True)
+            return p
+        p *= has_entry[:, :-1]
+        rest: Floats = np.maximum(1 - p.sum(1, keepdims=True), 1e-9)
+        return np.concatenate([p, rest], axis=1)
 
-    def _features(self, table: Floats, base: Floats) -> tuple[Floats, Ids]:
-        """ln p_k of every column, and what was found: how many contexts, and whether it is sure.
+    def _features(self, table: Floats, base: Floats, columns: Ids) -> tuple[Floats, Ids]:
+        """ln p_k and ln r of every column, and what was found.
 
-        Shapes: table (n, K, C), base (n, C) -> (n, K + 1, C), (n,).
+        That is how many contexts, and whether the longest had one successor. Shapes: table
+        (n, K, C), base (n, C) -> (n, K + 1 + windows, C), (n,).
         """
         d, theta = self.settings.discount, self.settings.strength
         total, types = table.sum(2), np.count_nonzero(table, axis=2)  # (n, K)
-        features = np.empty((len(table), table.shape[1] + 1, table.shape[2]))
+        ratios = self._recent.log_ratios(columns)[:, : table.shape[2]]
+        contexts = table.shape[1] + 1
+        features = np.empty((len(table), contexts + len(ratios), table.shape[2]))
         features[:, 0] = p = base
         taken = np.maximum(table - d, 0)
         for k in range(table.shape[1]):
@@ -217,7 +237,9 @@ class CountCache:
             features[:, k + 1] = p
         depth = np.count_nonzero(total, axis=1)
         longest = np.where(total > 0, types, 0)[np.arange(len(table)), np.maximum(depth - 1, 0)]
-        return np.log(np.maximum(features, 1e-30)), 2 * depth + (longest == 1)
+        features[:, :contexts] = np.log(np.maximum(features[:, :contexts], 1e-30))
+        features[:, contexts:] = ratios
+        return features, 2 * depth + (longest == 1)
 
     def _sureness(self, log_p: Floats) -> Ids:
         """How sure the model is, from 0 to SURENESS - 1."""
@@ -225,11 +247,12 @@ class CountCache:
         classes: Ids = np.minimum(SURENESS - 1, (-2 * np.log(other)).astype(np.int64))
         return classes
 
-    def _mixed(self, features: Floats, groups: Sequence[Ids]) -> Floats:
+    def _mixed(self, features: Floats, groups: Sequence[Ids], has_entry: Bools) -> Floats:
         """The product of the distributions to their exponents, normalised. Shapes: -> (n, C)."""
         pairs = zip(self._exponents, groups, strict=True)
-        exponents: Floats = np.sum([e[group] for e, group in pairs], axis=0)  # (n, K + 1)
+        exponents: Floats = np.sum([e[group] for e, group in pairs], axis=0)
         logits = np.matmul(exponents[:, None], features)[:, 0]
+        logits[~has_entry] = -np.inf
         p = np.exp(logits - logits.max(1, keepdims=True))
         normalised: Floats = p / p.sum(1, keepdims=True)
         return normalised

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from lmcli.data.batches import IGNORED
-from lmcli.models.base import LanguageModel
+from lmcli.models.base import SEVERAL_WORDS, LanguageModel
 from lmcli.report.progress import ProgressCounter
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -33,12 +33,22 @@ Logs = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """The defaults were chosen on the validation part of tiny Shakespeare."""
+    """The defaults were chosen on the validation part of tiny Shakespeare, by character."""
 
     rate: float = 1e-3
     decay: float = 1e-2
     chunk: int = 20
     """tokens between two steps"""
+
+    @classmethod
+    def of(cls, vocabulary: int) -> AdaptSettings:
+        """With a smaller rate where most tokens are rare: they have gradients in few chunks.
+
+        Perplexity on validation, LSTM by word (one run each): Emma 55.8, and with adaptation by
+        rates of 1e-4, 2e-4 and 1e-3 55.5, 56.1 and 65.4; encyclopedia articles 248.4, and by 1e-4
+        and 3e-4 238.1 and 233.1.
+        """
+        return cls(rate=1e-4) if vocabulary >= SEVERAL_WORDS else cls()
 
     def to_json(self) -> dict[str, Any]:
         """All of them."""

@@ -174,7 +174,7 @@ def open_ensemble(
     mixture = fit_mixture(runs, models, rows, on_progress, corpus) if mix else None
     settings = CacheSettings.of(models[0].vocabulary) if cache else None
     earlier = earlier_text(run, begin, on_progress, corpus) if cache and begin else {}
-    adapting = AdaptSettings() if adapt else None
+    adapting = AdaptSettings.of(models[0].vocabulary) if adapt else None
     return Ensemble(runs, models, mixture, settings, adapting, earlier, rows)
 
 
@@ -220,8 +220,8 @@ def check_parts(runs: Sequence[Run], scored: str | None = None) -> None:
         for part, what in (("valid", "validation"), ("test", "test")):
             if part in ("valid", scored) and spec.has_seen(part, first):
                 raise RunError(
-                    f"'{run.path}' was trained on the {what} part of '{runs[0].path}': the two "
-                    "hold out different parts of one text",
+                    f"'{run.path}' was trained on the {what} part of '{runs[0].path}', so their "
+                    "mixture would seem better than it is",
                     "train both with the same --rotation, --split, --valid and --test; each seed "
                     "of a comparison has a rotation of its own",
                 )

@@ -281,35 +281,20 @@ def evaluate_run(
     """
     one_of("level", level, LEVELS)
     one_of("reset", reset, RESETS)
-    ensemble, corpus = None, None
-    names: Sequence[str]
-    if not (told := split is not None or len(texts) > 0):
-        split = default_part(run, lambda event: None)
-    if split is not None:
-        one_of("split", split, ("train", "valid", "test"))
-        for name, value in reading.items():
-            if value != getattr(TextOptions(), name) and not (name == "documents" and not value):
-                problem = f"--{name} {value}: the run's own text is read as it was in training"
-                raise UsageError(problem, "name a text, or leave it out")
-        corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    chosen = choose_text(run, texts, split, reading, on_progress)
+    ensemble = None
     if mix or cache or adapt:
-        begin = BEGIN_CACHE.get(split or "", ())
-        if mix and split == "valid":
+        begin = BEGIN_CACHE.get(chosen.part or "", ())
+        if mix and chosen.part == "valid":
             on_progress(Message("the weights of the mixture are fitted on this part", "warning"))
-        how: Any = {"corpus": corpus, "scored": split}
-        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin, **how)
+        own: Any = {"corpus": chosen.corpus, "scored": chosen.part}
+        ensemble = open_ensemble(run, mix, cache, adapt, device, rows, on_progress, begin, **own)
     model = ensemble.models[0] if ensemble else run.model(device)
-    if not told:
-        default_part(run, on_progress)
-    if corpus is not None and split is not None:
-        names, documents = corpus.names, part_of(run, corpus, split)
-    else:
-        unit = reading["documents"] or run.record.corpus["options"]["documents"]
-        options = update(TextOptions(), {**reading, "documents": unit})
-        all_names, documents = find_documents(texts, options, on_progress)
-        names = list(islice(all_names, 100))
+    if chosen.remark is not None:
+        on_progress(chosen.remark)
+    documents = chosen.documents
     began, items = time.perf_counter(), list[dict[str, Any]]()
-    how = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
+    how: Any = {"reset": reset, "rows": rows, "counter": ProgressCounter(on_progress)}
     long = level == "summary" and Split(documents).chars > SEGMENT
     if long and ensemble is None:  # no need to keep every token
         score = score_long(model, run.tokenizer, documents, **how)
@@ -321,17 +306,54 @@ def evaluate_run(
     seconds, record = time.perf_counter() - began, run.record
     about = record.tokenizer, record.arch, reset, seconds
     method = {} if ensemble is None else ensemble.to_json()
-    return Evaluation(str(run.path), list(names), score, *about, level, items, method)
+    return Evaluation(str(run.path), chosen.names, score, *about, level, items, method)
 
 
-def default_part(run: Run, on_progress: OnProgress) -> str:
-    """Which part of a run's own text is scored where no text is given: test, if there is one."""
-    held_apart = run.record.corpus["valid"] and not run.record.corpus["test"]
-    part = "valid" if held_apart else "test"
-    what = "validation" if held_apart else "held-out test"
-    said = f"no text given: scoring the {what} part of the run's own text (--split {part})"
-    on_progress(Message(said))
-    return part
+@dataclass(frozen=True)
+class ChosenText:
+    """What is scored."""
+
+    names: Sequence[str]
+    """of its files, the first 100"""
+    documents: Sequence[str]
+    part: str | None = None
+    """train, valid or test, if it is a part of the run's own text"""
+    corpus: Corpus | None = None
+    """that text"""
+    remark: Message | None = None
+    """which part it is, where the user named none"""
+
+
+def choose_text(
+    run: Run,
+    texts: Sequence[str],
+    part: str | None,
+    reading: Mapping[str, str | None],
+    on_progress: OnProgress,
+) -> ChosenText:
+    """The texts, or a part of the run's own text.
+
+    Where neither is given its test part, or its validation part if that is a file and there is no
+    test part.
+    """
+    if part is None and texts:
+        unit = reading["documents"] or run.record.corpus["options"]["documents"]
+        options = update(TextOptions(), {**reading, "documents": unit})
+        names, documents = find_documents(texts, options, on_progress)
+        return ChosenText(list(islice(names, 100)), documents)
+    remark = None
+    if part is None:
+        held_apart = run.record.corpus["valid"] and not run.record.corpus["test"]
+        part, what = ("valid", "validation") if held_apart else ("test", "held-out test")
+        said = f"no text given: scoring the {what} part of the run's own text (--split {part})"
+        remark = Message(said)
+    one_of("split", part, ("train", "valid", "test"))
+    for name, value in reading.items():
+        if value != getattr(TextOptions(), name) and not (name == "documents" and not value):
+            problem = f"--{name} {value}: the run's own text is read as it was in training"
+            raise UsageError(problem, "name a text, or leave it out")
+    corpus = reopen_corpus(run.record.corpus, run.path, texts, on_progress)
+    return ChosenText(list(corpus.names[:100]), part_of(run, corpus, part), part, corpus, remark)
 
 
 def part_of(run: Run, corpus: Corpus, split: str) -> Sequence[str]:

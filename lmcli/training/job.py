@@ -15,11 +15,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lmcli import __version__
@@ -418,7 +420,7 @@ def train_run(
 ) -> Trained | None:
     """Train to the end of the budget; None if the callback has stopped it before.
 
-    A model that counts has no trainer.
+    A model that counts has no trainer. An error in the loop of a single process saves the state.
     """
     if trainer is None:
         return job.count_into(run)
@@ -426,7 +428,8 @@ def train_run(
     lines = resume(run, trainer) if going_on else 0
     group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)
-    with watch.watching(trainer.model, run.tokenizer, job.arch, on_progress) as see:
+    saves = closing(steps) if group.size == 1 else nullcontext()
+    with saves, watch.watching(trainer.model, run.tokenizer, job.arch, on_progress) as see:
         for progress in steps:
             see(progress)
             if group.should_stop(bool(on_progress(job.event(job.arch, progress)))):
@@ -438,10 +441,8 @@ def train_run(
 
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
-    import numpy
-
-    packages = {"torch": torch.__version__, "numpy": numpy.__version__}
-    return {"lmcli": __version__, "python": platform.python_version(), **packages}
+    found = {"lmcli": __version__, "python": platform.python_version()}
+    return {**found, "torch": torch.__version__, "numpy": np.__version__}
 
 
 def command_line() -> str:

@@ -44,7 +44,15 @@ TINY, LITTLE = 5_000, 50_000
 REGULARISED_EPOCHS = 6
 """passes from which on a training has dropout and weight decay"""
 FEW_EPOCHS = 8
-"""passes below which many words have no full softmax, and a hybrid of few characters no dropout"""
+"""passes below which a hybrid of few characters has no dropout"""
+NARROW = 256
+"""the width up to which a full softmax over many words pays after fewer passes"""
+NARROW_EPOCHS, WIDE_EPOCHS = 6.5, 8.0
+"""passes from which on it pays up to that width, and above it"""
+MANY_WORDS = 10_000
+"""a vocabulary from which on wider models have no full softmax: it was not found to pay"""
+LONG = 400_000
+"""tokens from which on a text by word gets a wide model, whatever its softmax is"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class ProblemSize:
     """how often the text will be read, where the budget says so"""
     epochs_limit: float | None = None
     """how often a budget in minutes may read the text, where the user says so"""
+    adaptive: bool = False
+    """whether the user gave an adaptive softmax"""
 
     @classmethod
     def of(
@@ -119,13 +129,33 @@ class ProblemSize:
             return self.epochs
         speed = RELATIVE_SPEED.get(arch, 1.0) * (ONE_CORE if self.cores == 1 else 1.0)
         limit = most_epochs(self, arch) if self.epochs_limit is None else self.epochs_limit
-        return float(min(self.seconds * speed / self._epoch_seconds(), limit))
+        return float(min(self.seconds * speed / self._epoch_seconds(width(self)), limit))
+
+    def full_softmax_epochs(self, hidden: int) -> float:
+        """How often two cores would read the text with an output for each word, at width H.
+
+        Of a budget in steps or epochs, in the time that it is taken for.
+        """
+        output = 6 * hidden * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
+        return self.seconds / (self._epoch_seconds(hidden) + self.tokens * output)
 
     @property
-    def full_softmax_epochs(self) -> float:
-        """How often two cores would read the text with an output for each word."""
-        output = 6 * width(self) * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
-        return self.seconds / (self._epoch_seconds() + self.tokens * output)
+    def full_softmax_pays(self) -> bool:
+        """Whether there is time for an output for each token of the vocabulary.
+
+        All architectures and widths of a comparison have the same softmax: a given width is
+        ignored.
+        """
+        return not self.has_many_words or self.full_softmax_pays_at(usual_width(self))
+
+    def full_softmax_pays_at(self, hidden: int) -> bool:
+        """The same for many words and an LSTM of width H."""
+        epochs = self.full_softmax_epochs(hidden)
+        if self.adaptive:
+            return False
+        if hidden <= NARROW and not self.has_varied_lengths:
+            return epochs * (ONE_CORE if self.cores == 1 else 1.0) >= NARROW_EPOCHS
+        return epochs >= WIDE_EPOCHS and self.vocabulary < MANY_WORDS
 
     def corrects_counts_of_little(self, arch: str) -> bool:
         """Whether a model that counts first is trained on few characters."""
@@ -136,25 +166,35 @@ class ProblemSize:
         """Whether a text of one kind of documents is read so often that it may be memorised."""
         return not self.has_varied_lengths and self.expected_epochs(arch) >= REGULARISED_EPOCHS
 
-    def _epoch_seconds(self) -> float:
-        slowdown = float((width(self) / 256) ** 1.5)
+    def _epoch_seconds(self, hidden: int) -> float:
+        slowdown = float((hidden / 256) ** 1.5)
         return max(1, self.tokens) * slowdown / TOKENS_PER_SECOND
 
 
 def width(scale: ProblemSize) -> int:
-    """The LSTM's width H.
+    """The LSTM's width H: the given one, or the usual one."""
+    return scale.given_width or usual_width(scale)
+
+
+def usual_width(scale: ProblemSize) -> int:
+    """The LSTM's width H where none is given.
 
     More for many words: after 2,500 steps Moby Dick by word has 5.57 nats a word with 256 and 5.53
-    with 448.
+    with 448. But where there is time for a full softmax with 256 only, the narrower model is
+    better. 315,000 words of encyclopedia articles, 16,120 different, five minutes on two cores,
+    nats a word on validation: H = E = 256, full softmax, 5.285; H = 448, E = 128, adaptive, 5.439
+    (one run each; other pairs: docs/benchmarks.md).
     """
-    if scale.given_width:
-        return scale.given_width
     by_time = step(scale.seconds, [(20, 192), (75, 256), (150, 320), (400, 448)], 512)
     if scale.has_varied_lengths:
         by_time = step(scale.seconds, [(600, 192), (1800, 256)], 384)
     middle = 448 if scale.has_many_words else 256
-    widths = [(4e3, 64), (2e4, 96), (1e5, 160), (4e5, middle), (3e6, 448)]
-    return min(by_time, step(scale.tokens, widths, 512))
+    widths = [(4e3, 64), (2e4, 96), (1e5, 160), (LONG, middle), (3e6, 448)]
+    hidden = min(by_time, step(scale.tokens, widths, 512))
+    if not scale.has_many_words or scale.has_varied_lengths or scale.tokens >= LONG:
+        return hidden
+    narrows = hidden > NARROW and not scale.full_softmax_pays_at(hidden)
+    return NARROW if narrows and scale.full_softmax_pays_at(NARROW) else hidden
 
 
 def shape(scale: ProblemSize) -> tuple[int, int]:

@@ -92,7 +92,8 @@ def _trials(
     folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
     width = lstm_width(options)
     if width:
-        pairs = {name: value for name, value in pairs.items() if name != "hidden"}
+        same = ("hidden", "embedding") if update(LSTMSettings(), pairs).tie else ("hidden",)
+        pairs = {name: value for name, value in pairs.items() if name not in same}
     made = []
     for spec in specs:
         own = {"patience": 0, **pairs, **spec.pairs}
@@ -133,10 +134,10 @@ def _relative_speed(specs: Sequence[TrialSpec], budget: Budget, device: str, cor
 
 def lstm_width(options: Mapping[str, Any]) -> int | None:
     """The width that is given for all, where it is an LSTM's and the others are matched to it."""
-    pairs = options["settings"] or {}
-    if options["match"] == "width" or "hidden" not in pairs:
+    settings = update(LSTMSettings(), options["settings"] or {})
+    if options["match"] == "width":
         return None
-    return update(LSTMSettings(), pairs).hidden
+    return settings.hidden or (settings.embedding if settings.tie else None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from lmcli import api
+from lmcli.errors import TextError
+
 
 def test_without_them_the_numbers_are_as_before(lmcli, trained):
     plain = lmcli("eval", trained / "char", "--json").json
@@ -98,6 +101,15 @@ def test_all_together_are_named(lmcli, trained):
     assert found["adapt"]["chunk"] == 20
 
 
+def test_of_many_words_it_learns_more_slowly(trained, monkeypatch):
+    rates = []
+    for many in (2_000, 2):
+        monkeypatch.setattr("lmcli.evaluation.dynamic.SEVERAL_WORDS", many)
+        found = api.evaluate(trained / "char", adapt=True, on_progress=lambda event: None)
+        rates.append(found.to_json()["adapt"]["rate"])
+    assert rates == [1e-3, 1e-4]
+
+
 def test_another_vocabulary_is_refused(lmcli, trained):
     lmcli("eval", trained / "char", "--mix", trained / "word").failed("vocabular", "--tokenizer")
     lmcli("sample", trained / "char", "--mix", trained / "word").failed("vocabular")
@@ -110,8 +122,21 @@ def test_runs_that_hold_out_different_parts_of_one_text_are_not_mixed(lmcli, tra
     assert lmcli("train", text, *how, "--rotation", "1", "-o", other).code == 0
     refused = lmcli("eval", tmp_path / "one", "--mix", other)
     refused.failed("was trained on the validation part", "--rotation")
-    lmcli("sample", tmp_path / "one", "--mix", other).failed("different parts of one text")
-    lmcli("eval", tmp_path / "one", text, "--mix", other).failed("different parts of one text")
+    lmcli("sample", tmp_path / "one", "--mix", other).failed("would seem better")
+    lmcli("eval", tmp_path / "one", text, "--mix", other).failed("would seem better")
+
+
+def test_a_part_that_is_missing_is_told_before_weights_are_fitted(lmcli, trained, tmp_path):
+    valid = tmp_path / "valid.txt"
+    valid.write_text("the dog sat by the old tree.\n" * 30, encoding="utf-8")
+    run, how = tmp_path / "one", ("--arch", "ngram", "--valid", valid, "--quiet")
+    assert lmcli("train", trained / "text.txt", *how, "-o", run).code == 0
+    events = []
+    with pytest.raises(TextError, match="without a test part"):
+        api.evaluate(run, split="test", mix=run, on_progress=events.append)
+    assert not any("fitting" in str(event) for event in events)
+    api.evaluate(run, split="valid", mix=run, on_progress=events.append)
+    assert any("fitting" in str(event) for event in events)
 
 
 def test_a_run_that_held_out_less_is_mixed_unless_it_has_learnt_what_is_scored(

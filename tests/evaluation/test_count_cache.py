@@ -28,13 +28,15 @@ def naive(ids, log_p, settings, excluded):
     """One token at a time, one exponent at a time; the exponents step after each block."""
     orders, V = settings.orders, log_p.shape[1]
     share = (1 - settings.own_weight) / len(orders)
+    first = [settings.own_weight] + [share] * len(orders)
+    first += [settings.window_weight] * len(settings.windows)
     exponents = {"depth": {}, "sure": {}, "last": {}}
     counts = {order: {} for order in orders}
-    nats, pending = [], []
+    nats, pending, read = [], [], []
+    s = settings.window_strength
 
     def group(kind, key):
-        first = [settings.own_weight] + [share] * len(orders) if kind == "depth" else None
-        fresh = [[v, 0.01] for v in first or [0.0] * (len(orders) + 1)]
+        fresh = [[v if kind == "depth" else 0.0, 0.01] for v in first]
         return exponents[kind].setdefault(key, fresh)
 
     for i, target in enumerate(ids[1:].tolist()):
@@ -49,6 +51,7 @@ def naive(ids, log_p, settings, excluded):
                         entry[1] += g * g
                         entry[0] -= settings.rate * g / math.sqrt(entry[1])
             pending = []
+            read = [w for w in ids[1 : i + 1].tolist() if w < V and w != excluded]
         if target >= V or target == excluded:
             nats.append(0.0)
             continue
@@ -71,6 +74,11 @@ def naive(ids, log_p, settings, excluded):
             if context is not None:
                 counts[order].setdefault(context, {})
                 counts[order][context][target] = counts[order][context].get(target, 0) + 1
+        for window in settings.windows:
+            last = read[-window:]
+            whole = {w: (read.count(w) + 0.5) / (len(read) + V / 2) for w in tokens}
+            lately = {w: (last.count(w) + s * whole[w]) / (len(last) + s) for w in tokens}
+            features.append({w: lately[w] / whole[w] for w in tokens})
         top = math.exp(max(log_p[i]))
         keys = {
             "depth": (depth, sure),
@@ -94,10 +102,12 @@ def naive(ids, log_p, settings, excluded):
 
 
 @pytest.mark.parametrize("excluded", [None, 0])
-def test_the_nats_are_those_of_a_naive_loop(excluded):
+@pytest.mark.parametrize("windows", [(), (5, 30)])
+def test_the_nats_are_those_of_a_naive_loop(excluded, windows):
     ids, log_p = text(120, 6)
-    found = CountCache(6, SMALL, excluded).nats([log_p], ids)
-    assert found == pytest.approx(naive(ids, log_p, SMALL, excluded), abs=1e-9)
+    settings = replace(SMALL, windows=windows, window_strength=9.0)
+    found = CountCache(6, settings, excluded).nats([log_p], ids)
+    assert found == pytest.approx(naive(ids, log_p, settings, excluded), abs=1e-9)
     assert found[ids[1:] == 6].tolist() == [0.0] * 2
 
 
@@ -112,7 +122,7 @@ def test_where_the_parts_end_changes_nothing(vocabulary, size):
 def test_what_is_counted_unscored_is_what_a_naive_loop_has_read(monkeypatch):
     monkeypatch.setattr(count_cache, "COUNTED", 7)
     ids, log_p = text(80, 6)
-    settings = replace(SMALL, block=1000)  # the exponents stay as they are
+    settings = replace(SMALL, block=40, windows=(9, 30), rate=0.0)  # the exponents stay
     cache = CountCache(6, settings)
     cache.count(ids[:41])
     found = cache.nats([log_p[40:]], ids[40:])
@@ -122,7 +132,7 @@ def test_what_is_counted_unscored_is_what_a_naive_loop_has_read(monkeypatch):
 @pytest.mark.parametrize(("vocabulary", "length", "places"), [(9, 300, 200), (530, 200, 6)])
 def test_at_random_places_all_tokens_sum_to_one(vocabulary, length, places):
     ids, log_p = text(length, vocabulary)
-    settings = CacheSettings(orders=(1, 2, 3), block=16)
+    settings = CacheSettings(orders=(1, 2, 3), block=16, windows=(9, 60))
     cache, before = CountCache(vocabulary, settings), []
     for begin in range(0, length, 16):
         before.append(copy.deepcopy(cache))
@@ -139,7 +149,7 @@ def test_at_random_places_all_tokens_sum_to_one(vocabulary, length, places):
 @pytest.mark.parametrize("vocabulary", [9, 530])
 def test_another_next_token_changes_nothing_before_it(vocabulary):
     ids, log_p = text(150, vocabulary)
-    settings = CacheSettings(orders=(1, 2, 3), block=16)
+    settings = CacheSettings(orders=(1, 2, 3), block=16, windows=(9, 60))
     nats = CountCache(vocabulary, settings).nats([log_p], ids)
     for i in (20, 70, 140):
         changed = ids.copy()
@@ -147,6 +157,20 @@ def test_another_next_token_changes_nothing_before_it(vocabulary):
         found = CountCache(vocabulary, settings).nats([log_p], changed)
         assert found[: i - 1] == pytest.approx(nats[: i - 1], abs=0)
         assert found[i - 1] != nats[i - 1]
+
+
+def test_a_context_that_returns_in_the_same_block_changes_nothing_before_it():
+    """The word that followed it first gets an entry of its own, from there on only."""
+    log_p = np.random.default_rng(0).standard_normal((9, 530))
+    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+    ids = np.array([530, 7, 8, 9, 10, 11, 7, 12, 13, 14])  # 8 after 7, and 7 again
+    other = np.where(np.arange(10) == 6, 15, ids)
+    found = []
+    for text_ids in (ids, other):
+        cache = CountCache(530, CacheSettings(orders=(1,), own_weight=0.5))
+        cache._exponents[0][:] = [0.3, 0.4]
+        found.append(cache.nats([log_p], text_ids)[:5])
+    assert found[0].tolist() == found[1].tolist()
 
 
 @pytest.mark.parametrize("vocabulary", [9, 530])
@@ -158,3 +182,16 @@ def test_a_text_that_repeats_costs_less_the_second_time(vocabulary):
     nats = CountCache(vocabulary, CacheSettings.of(vocabulary)).nats([log_p], ids)
     assert nats[:100].mean() < 1.1 * math.log(vocabulary)
     assert nats[105:].mean() < 0.6 * math.log(vocabulary)
+
+
+def test_what_was_read_lately_costs_less_in_a_new_order():
+    """Words of two subjects, one subject after the other; of contexts nothing is found again."""
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(low, low + 100, size=800) for low in (0, 100, 0, 100)]
+    ids = np.concatenate([[530], *parts])
+    log_p = np.full((3200, 530), -math.log(530))
+    with_windows = CacheSettings(orders=(3,), windows=(50, 200))
+    nats = CountCache(530, with_windows).nats([log_p], ids)
+    without = CountCache(530, CacheSettings(orders=(3,))).nats([log_p], ids)
+    assert without[2600:].mean() == pytest.approx(math.log(530), rel=0.05)
+    assert nats[2600:].mean() < (math.log(100) + math.log(530)) / 2

@@ -28,6 +28,11 @@ def test_each_distribution_sums_to_one_and_knows_nothing_of_what_follows(build, 
     assert (other[61:] != logs[61:]).any()
 
 
+def test_many_words_are_learnt_from_more_slowly():
+    assert AdaptSettings.of(65) == AdaptSettings.of(1_999) == AdaptSettings()
+    assert AdaptSettings.of(2_000) == AdaptSettings(rate=1e-4)
+
+
 def test_a_rate_of_zero_is_the_model_as_it_was_trained(build, stream):
     ids = stream(101, 7, 0, start_every=40)
     plain = np.concatenate([*stream_log_probabilities(build("gru"), ids)])

@@ -13,7 +13,6 @@ from lmcli.registry import MODELS
 from lmcli.settings import names
 from lmcli.training.defaults import (
     LEAST_RATE,
-    MANY_WORDS,
     RATE_OF_WORDS,
     describe_defaults,
     match_parameters,
@@ -196,17 +195,59 @@ def test_one_document_longer_than_what_is_looked_at_is_no_sample_of_lengths():
 
 
 @sized
-def test_many_words_get_the_adaptive_softmax_unless_something_needs_the_full_one(name):
-    few, many = (ProblemSize(400_000, words, 600) for words in (MANY_WORDS - 1, MANY_WORDS))
-    assert chosen(name, few)[0].softmax is None
-    read_twice = replace(few, seconds=120)
-    assert chosen(name, read_twice)[0].softmax == "adaptive"
-    assert chosen(name, replace(read_twice, vocabulary=1000))[0].softmax is None
-    assert chosen(name, many)[0].softmax == "adaptive"
-    assert chosen(name, many, model={"softmax": "full"})[0].softmax == "full"
+def test_many_words_get_the_adaptive_softmax_unless_there_is_time_or_need_for_the_full_one(name):
+    enough = ProblemSize(390_000, 16_000, 300)
+    assert enough.full_softmax_epochs(448) < 6.5 < enough.full_softmax_epochs(256) < 8
+    assert chosen(name, enough)[0].softmax is None
+    less, more = replace(enough, seconds=120), replace(enough, vocabulary=100_000)
+    assert chosen(name, less)[0].softmax == chosen(name, more)[0].softmax == "adaptive"
+    assert chosen(name, replace(less, vocabulary=1000))[0].softmax is None
+    assert chosen(name, replace(less, seconds=900))[0].softmax is None
+    assert chosen(name, replace(enough, cores=1))[0].softmax == "adaptive"
+    assert chosen(name, more, model={"softmax": "full"})[0].softmax == "full"
     for setting in {"tie", "direct"} & names(MODELS.load(name).Settings):
-        found = chosen(name, many, model={setting: True, "hidden": 64})[0]
+        found = chosen(name, more, model={setting: True, "hidden": 64})[0]
         assert found.softmax is None
+
+
+def test_many_words_have_a_narrower_model_where_that_makes_a_full_softmax_possible():
+    enough = ProblemSize(390_000, 16_000, 300)
+    sizes = {}
+    for seconds in (120, 300, 900):
+        settings = chosen("lstm", replace(enough, seconds=seconds))[0]
+        sizes[seconds] = settings.hidden, settings.embedding, settings.softmax
+    assert sizes == {
+        120: (320, 128, "adaptive"),
+        300: (256, 256, None),
+        900: (256, 256, None),
+    }
+    fewer = chosen("lstm", replace(enough, vocabulary=9_000, seconds=900))[0]
+    assert (fewer.hidden, fewer.embedding, fewer.softmax) == (448, 128, None)
+    wide = [chosen(name, enough, model={"hidden": 448})[0] for name in ("lstm", "gru")]
+    assert [(s.embedding, s.softmax) for s in wide] == [(256, None)] * 2
+    given = chosen("lstm", enough, model={"softmax": "adaptive"})[0]
+    assert (given.hidden, given.embedding) == (448, 128)
+    longer = replace(enough, tokens=5_000_000, vocabulary=50_000, seconds=10_000)
+    assert width(longer) == 512
+    varied = replace(enough, vocabulary=9_000, length_ratio=LARGE_LENGTH_RATIO, seconds=1000)
+    settings = chosen("lstm", varied)[0]
+    assert (settings.hidden, settings.embedding, settings.softmax) == (256, 128, None)
+
+
+@sized
+def test_tied_weights_get_an_embedding_as_wide_as_the_layers(name):
+    if "tie" not in names(MODELS.load(name).Settings) or name == "attention":  # always E = H
+        return
+    scale = ProblemSize(300_000, 9_000, 300)
+    for match, measure in (("params", size), ("state", state_size), ("width", None)):
+        found, lstm = (chosen(n, scale, match, {"tie": True})[0] for n in (name, "lstm"))
+        assert found.embedding == found.hidden
+        if measure:
+            sizes = [measure(n, s, 9_000) for n, s in ((name, found), ("lstm", lstm))]
+            assert np.atleast_1d(sizes[0])[0] == pytest.approx(np.atleast_1d(sizes[1])[0], rel=0.05)
+    for given in ({"hidden": 40}, {"embedding": 40}):
+        found = chosen(name, scale, model={"tie": True, **given})[0]
+        assert (found.hidden, found.embedding) == (40, 40)
 
 
 @sized
@@ -361,7 +402,7 @@ def test_recurrent_weights_over_many_words_decay_where_they_are_read_often():
 
 
 def test_many_words_are_read_few_times_by_a_wider_model():
-    few, many = (ProblemSize(2 * 10**5, size, 300) for size in (65, 20_000))
+    few, many = (ProblemSize(2 * 10**5, size, 300) for size in (65, 9_000))
     assert (width(few), width(many)) == (256, 448)
     assert chosen("lstm", many)[1].most_epochs == 12 < chosen("lstm", few)[1].most_epochs
     varied = replace(many, length_ratio=LARGE_LENGTH_RATIO)

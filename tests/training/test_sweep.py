@@ -4,7 +4,7 @@ import inspect
 
 from lmcli import api
 from lmcli.training import sweep, trials
-from lmcli.training.sweep import trial_specs
+from lmcli.training.sweep import lstm_width, trial_specs
 
 
 def test_what_is_named_twice_is_trained_once():
@@ -38,3 +38,16 @@ def test_trainings_side_by_side_are_expected_to_read_the_text_less_often(tmp_pat
 
     assert dropout(1) == {0.1}, "7 passes on two cores"
     assert dropout(2) == {0.0}, "4 passes on one each"
+
+
+def test_of_tied_weights_a_given_embedding_is_the_width_to_which_others_are_matched():
+    found = [
+        lstm_width({"settings": pairs, "match": match})
+        for pairs, match in (
+            ({"tie": "true", "embedding": "40"}, "params"),
+            ({"tie": "true", "hidden": "40"}, "state"),
+            ({"embedding": "40"}, "params"),
+            ({"hidden": "40"}, "width"),
+        )
+    ]
+    assert found == [40, 40, None, None]
