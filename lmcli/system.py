@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import signal
 import sys
 import threading
@@ -79,6 +80,14 @@ def _has_bf16_lstm() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@functools.cache
+def is_intel(root: Path = Path("/")) -> bool:
+    """Whether the processor is Intel's, as Linux or Windows names its maker."""
+    with suppress(OSError):
+        return "GenuineIntel" in (root / "proc/cpuinfo").read_text().partition("\n\n")[0]
+    return "GenuineIntel" in platform.processor()
 
 
 # ------------------------------------------------------------------ memory

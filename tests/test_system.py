@@ -17,6 +17,7 @@ from lmcli.system import (
     LoadMeter,
     available_cores,
     available_memory,
+    is_intel,
     starting_child,
 )
 
@@ -41,6 +42,19 @@ def pages_cleared(call: str) -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
+@pytest.mark.parametrize(("maker", "intel"), [("GenuineIntel", True), ("AuthenticAMD", False)])
+def test_the_maker_of_the_processor_is_read_from_linux(tmp_path: Path, maker, intel) -> None:
+    (tmp_path / "proc").mkdir()
+    entry = f"processor\t: 0\nvendor_id\t: {maker}\nmodel name\t: Some CPU\n\n"
+    (tmp_path / "proc/cpuinfo").write_text(entry + entry.replace("0", "1", 1))
+    assert is_intel(tmp_path) == intel
+
+
+def test_where_linux_says_nothing_the_platform_names_the_maker(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("platform.processor", lambda: "Intel64 Family 6, GenuineIntel")
+    assert is_intel(tmp_path)
+
+
 def test_freed_memory_is_held_for_the_next_step():
     assert pages_cleared("hold_freed_memory()") < 100
     assert pages_cleared("") > 100

@@ -17,7 +17,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lmcli.models.base import State, draw
 from lmcli.models.layers.recurrent import Layer, Recurrent, RecurrentWeightSettings, forget
@@ -45,12 +44,12 @@ class RNNLayer(Layer):
 
     def scan(self, x: Tensor, is_start: Tensor, state: State) -> tuple[Tensor, State]:
         """`ElmanScan` on every device."""
-        inputs = F.linear(x, self.input_weight, self.bias)  # (T, B, H)
         keep = (~is_start).unsqueeze(-1).to(state[0].dtype) if is_start.any() else None
         bf16 = torch.is_autocast_enabled(x.device.type)
         activation = self.settings.activation
-        y = elman_scan(inputs, state[0], self.dropped_weight(), keep, activation, bf16)
-        return y, (y[-1],)
+        weights = self.input_weight, self.dropped_weight(), self.bias
+        y = elman_scan(x, state[0], *weights, keep, activation, bf16)
+        return y, (y[-1].to(state[0].dtype),)
 
     def step(self, x: Tensor, is_start: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         h = forget(state[0], is_start)

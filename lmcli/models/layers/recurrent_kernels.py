@@ -1,27 +1,35 @@
 """Recurrences over time with hand-written gradients, for cells that have no fused CPU kernel.
 
-**In:** input pre-activations for all steps at once, the state before the first, recurrent weights.
+**In:** input pre-activations (Elman network: inputs) of all steps at once, the state before the
+first, recurrent weights.
 **Out:** the hidden vectors of all steps.
 
 torch runs a GRU or an Elman RNN on a CPU as a chain of small recorded operations and sums the
 gradient of the weights step by step. Here a step is one matrix product and a few in-place
 operations; the gradient of the weights is computed for all steps together, derivatives of gates for
 several steps at a time (GRU) or for all (LSTM). With `bf16` matrix products, input pre-activations
-and gradients of pre-activations are in bfloat16 (those of the LSTM are stored in float32); hidden
-states and their gradients stay in float32.
+and gradients of pre-activations are in bfloat16 (those of the LSTM are stored in float32). Hidden
+states and their gradients stay in float32 where they are carried from step to step (GRU, LSTM);
+those of an Elman network are made anew at each step and are in bfloat16, as the product reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from lmcli.system import is_intel
 
 BLOCK = 8
 """steps whose derivatives are computed together: few enough to stay in a core's cache"""
+ALIGNED = 32
+"""Products in bfloat16 are fastest at multiples of this: 16 x 605 x 541 takes 34 us, 16 x 608 x 544
+26 (one thread of a Xeon with AMX)."""
 MINUS_ONE = torch.tensor(-1.0)
 """a tensor, because torch.add takes no number first: -1 + 2 x in one pass"""
 
@@ -34,11 +42,11 @@ def _product(states: Tensor, weight: Tensor, bf16: bool) -> Tensor:
 
 
 class _Step:
-    """x -> x @ weight + bias for one fixed weight and batch, in bfloat16 or as is.
+    """x -> f(x @ weight + bias) for one fixed weight and batch, in bfloat16 or as is.
 
-    oneDNN packs the weight once for all steps, where it can; a plain product packs it every time
-    (width 256, 16 rows, one thread of an EPYC: 26 instead of 34 us, in float32 43 instead of 83).
-    `pack` is only for tests.
+    f is the identity or a given activation. oneDNN packs the weight once for all steps, where that
+    is faster; a plain product packs it every time (width 256, 16 rows, one thread of an EPYC: 26
+    instead of 34 us, in float32 43 instead of 83). `pack` is only for tests.
     """
 
     def __init__(
@@ -47,33 +55,58 @@ class _Step:
         batch: int,
         bf16: bool,
         bias: Tensor | None = None,
+        activation: Literal["none", "tanh", "relu"] = "none",
         pack: bool = True,
     ) -> None:
-        kind = torch.bfloat16 if bf16 else weight.dtype
-        self.weight = weight.to(kind)
-        self.bias = None if bias is None else bias.to(kind)
+        self.weight = weight.to(torch.bfloat16 if bf16 else weight.dtype)
+        self.bias = None if bias is None else bias.to(self.weight.dtype)
+        self.activation = activation
         self.packed: Tensor | None = None
         if pack and _can_pack(self.weight):
             transposed = self.weight.t().contiguous()
             self.packed = torch.ops.mkldnn._reorder_linear_weight(transposed, batch)
+        else:
+            self.weight = self.weight.contiguous()  # a transposed view takes half as long again
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)
         if self.packed is not None:
             linear = torch.ops.mkldnn._linear_pointwise  # as torch.compile has it: no public name
-            product: Tensor = linear(x, self.packed, self.bias, "none", [], "")
+            product: Tensor = linear(x, self.packed, self.bias, self.activation, [], "")
             return product
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        y = x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        return y if self.activation == "none" else _ACTIVATIONS[self.activation](y)
+
+    def add(self, x: Tensor, added: Tensor) -> Tensor:
+        """x @ weight + added, of a step without bias and activation."""
+        if self.packed is not None:
+            linear = torch.ops.mkldnn._linear_pointwise
+            total: Tensor = linear.binary(x, added, self.packed, None, "add")
+            return total
+        return torch.addmm(added, x, self.weight)
+
+
+_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 def _can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN has a product for this device and type."""
+    """Whether oneDNN has a product for this device and type, and a faster one than MKL.
+
+    In float32 MKL's is faster on Intel's CPUs (16 x 541 x 541, two threads of a Xeon: 35 us, packed
+    52), and slower on others.
+    """
     is_there = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.enabled
     if not is_there or weight.device.type != "cpu":
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    is_slower = is_intel() and torch.backends.mkl.is_available()
+    return weight.dtype == torch.float32 and torch.backends.mkldnn.is_available() and not is_slower
+
+
+def _aligned(width: int) -> int:
+    """The next multiple of ALIGNED."""
+    return -(-width // ALIGNED) * ALIGNED
 
 
 def _tanh_of_half(x: Tensor, out: Tensor) -> Tensor:
@@ -174,67 +207,82 @@ def _tanh_grad(grad: Tensor, value: Tensor) -> Tensor:
 
 
 class ElmanScan(torch.autograd.Function):
-    """h_t = f(inputs_t + U h_{t-1}) with f = tanh or relu (Elman 1990).
+    """h_t = f(W x_t + U h_{t-1} + b) with f = tanh or relu (Elman 1990).
 
-    Where `keep` is 0 the state before the step is forgotten.
-    Shapes: inputs (T, B, H); before (B, H); weight (H, H); keep (T, B, 1) -> (T, B, H).
+    One product a step reads [x_t, h_{t-1}], so that oneDNN can apply f before it writes the result;
+    rows and columns of zeros make its widths multiples of ALIGNED (marked + below). Where `keep` is
+    0 the state before the step is forgotten. With `bf16` all is in bfloat16 but the gradients of
+    weights and `before`.
+    Shapes: x (T, B, E); before (B, H); input_weight W (H, E); weight U (H, H); bias (H);
+    keep (T, B, 1) -> (T, B, H).
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        inputs: Tensor,
+        x: Tensor,
         before: Tensor,
+        input_weight: Tensor,
         weight: Tensor,
+        bias: Tensor,
         keep: Tensor | None,
-        activation: str,
+        activation: Literal["tanh", "relu"],
         bf16: bool,
     ) -> Tensor:
-        steps, batch, width = inputs.shape
-        hidden = before.new_empty(steps + 1, batch, width)  # (T+1, B, H)
-        hidden[0] = before
-        read = (
-            hidden[:-1] if keep is None else torch.empty_like(hidden[:-1])
-        )  # h_{t-1} as it is read
-        step = _Step(weight.t(), batch, bf16)
-        tanh, on_cpu = activation == "tanh", before.device.type == "cpu"
-        kept = (None,) * steps if keep is None else keep
-        for x, stays, last, seen, h in zip(
-            inputs, kept, hidden[:-1], read, hidden[1:], strict=True
-        ):
+        steps, size, width = len(x), x.shape[2], before.shape[1]  # T, E, H
+        kind = torch.bfloat16 if bf16 else before.dtype
+        keep = None if keep is None else keep.to(kind)
+        both = weight.new_zeros(_aligned(width), _aligned(size + width), dtype=kind)  # W, U
+        both[:width, :size], both[:width, size : size + width] = input_weight, weight
+        read = x.new_zeros(steps + 1, len(before), both.shape[1], dtype=kind)  # (T+1, B, (E+H)+)
+        past = read[..., size : size + width]  # h_{t-1} as it is read
+        read[:-1, :, :size] = x
+        past[0] = before if keep is None else before * keep[0]
+        bias = F.pad(bias, (0, len(both) - width))
+        step = _Step(both.t(), len(before), bf16, bias, activation)
+        hidden = []  # T of (B, H+)
+        kept = (None,) * steps if keep is None else (*keep[1:], None)
+        for seen, later, stays in zip(read[:-1], past[1:], kept, strict=True):
+            h = step(seen)
+            hidden.append(h)
+            later.copy_(h[:, :width])
             if stays is not None:
-                torch.mul(last, stays, out=seen)
-            h.copy_(step(seen)).add_(x)
-            if not tanh:
-                h.relu_()
-            elif on_cpu:
-                _tanh_of_half(h.mul_(2), h)
-            else:  # where the number of operations sets the pace
-                h.tanh_()
-        ctx.save_for_backward(hidden[1:], read, weight, keep)
-        ctx.tanh, ctx.bf16 = tanh, bf16
-        return hidden[1:]
+                later.mul_(stays)
+        states = torch.stack(hidden)
+        ctx.save_for_backward(states, read, both, keep)
+        ctx.size, ctx.tanh, ctx.bf16, ctx.kind = size, activation == "tanh", bf16, before.dtype
+        return states[..., :width].contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, read, weight, keep = ctx.saved_tensors
-        steps, batch = grad.shape[:2]
-        kind = torch.bfloat16 if ctx.bf16 else hidden.dtype
-        grad_preact = torch.empty_like(hidden, dtype=kind)
-        grad_h = torch.zeros_like(hidden[0])  # gradient of h_t from later steps
-        total = torch.empty_like(hidden[0])
-        step = _Step(weight, batch, ctx.bf16)
+        states, read, both, keep = ctx.saved_tensors
+        (steps, batch, width), size = grad.shape, ctx.size
+        at_states = torch.zeros_like(states)  # (T, B, H+)
+        at_states[..., :width] = grad
+        grad_preact = torch.empty_like(states)
+        recurrent = F.pad(both[:, size : size + width], (0, len(both) - width))  # U (H+, H+)
+        step = _Step(recurrent, batch, ctx.bf16)
+        aten = torch.ops.aten
+        total = at_states[-1]  # gradient of h_t
+        earlier = *at_states[:-1].unbind()[::-1], torch.zeros_like(total)
         kept = (None,) * steps if keep is None else keep.unbind()[::-1]
-        views = (view.unbind()[::-1] for view in (grad, hidden, grad_preact))
-        for stays, at_hidden, h, preact in zip(kept, *views, strict=True):
-            torch.add(at_hidden, grad_h, out=total)
-            preact.copy_(_tanh_grad(total, h) if ctx.tanh else total.mul_(h > 0))
-            grad_h.copy_(step(preact))
-            if stays is not None:
-                grad_h.mul_(stays)
-        grad_weight = _product(grad_preact.flatten(0, 1).t(), read.flatten(0, 1), ctx.bf16)
-        return grad_preact, grad_h, grad_weight, None, None, None
+        views = (view.unbind()[::-1] for view in (states, grad_preact))
+        for at_last, stays, h, preact in zip(earlier, kept, *views, strict=True):
+            if ctx.tanh:
+                aten.tanh_backward.grad_input(total, h, grad_input=preact)
+            else:
+                aten.threshold_backward.grad_input(total, h, 0, grad_input=preact)
+            if stays is None:
+                total = step.add(preact, at_last)
+            else:
+                total = torch.addcmul(at_last, step(preact), stays)
+        flat = grad_preact.flatten(0, 1)  # (TB, H+)
+        grad_both = (flat.t() @ read[:-1].flatten(0, 1))[:width].to(ctx.kind)
+        grad_bias = flat.sum(0)[:width].to(ctx.kind)
+        grad_weights = grad_both[:, :size], grad_both[:, size : size + width], grad_bias
+        grad_x = (flat @ both[:, :size]).view(steps, batch, size)
+        return grad_x, total[:, :width].to(ctx.kind), *grad_weights, None, None, None
 
 
 elman_scan: Callable[..., Tensor] = ElmanScan.apply
