@@ -4,8 +4,9 @@ import pytest
 
 import lmcli
 from lmcli import api
-from lmcli.errors import RunError, TrainingError
+from lmcli.errors import RunError, StorageError, TrainingError
 from lmcli.report.progress import Message, Training
+from lmcli.run import Run
 
 SMALL = {"hidden": 4, "precision": "float32", "dropout": 0.2}
 
@@ -73,6 +74,22 @@ def test_what_an_error_of_the_callback_ends_is_saved_before_the_error_is_raised(
         lmcli.train(text, **options, on_progress=fail)
     assert error.tb  # which keeps the frames alive
     assert api.load(tmp_path / "run").load_training()[1]["step"] == 7
+
+
+def test_an_error_of_the_callback_is_raised_also_if_nothing_can_be_saved(
+    text, tmp_path, monkeypatch
+):
+    def fail(event):
+        if isinstance(event, Training):
+            monkeypatch.setattr(Run, "save_training", full)
+            raise ZeroDivisionError
+
+    def full(*_):
+        raise StorageError("no space left on the device", "make room")
+
+    with pytest.raises(ZeroDivisionError) as error:
+        lmcli.train(text, steps=30, settings=SMALL, output=tmp_path / "run", on_progress=fail)
+    assert error.value.__notes__ == ["the training could not be saved: no space left on the device"]
 
 
 def test_an_error_of_the_callback_ends_several_workers_too(text, tmp_path):

@@ -198,12 +198,14 @@ class CountCache:
         """Which tokens have an entry of their own at each place: it must not depend on later ones.
 
         In a large vocabulary those that followed a context of the place or were read before the
-        block, and all other tokens together. Shapes: table (n, K, C), columns -> (n, C).
+        block, and all other tokens together, if there are any. Shapes: table (n, K, C), columns ->
+        (n, C).
         """
         if self.vocabulary <= LARGE:
             return np.ones((len(table), table.shape[2]), np.bool_)
         always = np.append(np.isin(columns, self._recent.tokens()), True)
         found: Bools = table.any(axis=1) | always
+        found[:, -1] = found[:, :-1].sum(1) < self.vocabulary - (self.excluded is not None)
         return found
 
     # -------------------------------------------------------------- distributions

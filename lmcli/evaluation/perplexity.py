@@ -358,12 +358,11 @@ def choose_text(
 
 def part_of(run: Run, corpus: Corpus, split: str) -> Sequence[str]:
     """The documents of the training, validation or test part of a run's own text."""
-    part = corpus.parts().get(split)
-    if part is None or not part.documents:
-        raise TextError(
-            f"'{run.path}' was trained without a {split} part", "--split valid, or give a text"
-        )
-    return part.documents
+    parts = {name: part.documents for name, part in corpus.parts().items() if part.documents}
+    if split not in parts:
+        other = "--split valid, or " if "valid" in parts else ""
+        raise TextError(f"'{run.path}' was trained without a {split} part", f"{other}give a text")
+    return parts[split]
 
 
 def _lines(scored: Sequence[ScoredText]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmcli.data.dataset import Dataset
 from lmcli.data.token_cache import count_targets
-from lmcli.errors import RunError
+from lmcli.errors import LmcliError, RunError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
@@ -73,6 +73,24 @@ def train_into(
             run.save_weights(trainer.model.tensors(), trainer.step)
         save(run, trainer, lines)
         raise
+
+
+@contextmanager
+def saving(steps: Generator[Progress, None, None]) -> Iterator[None]:
+    """Close the `steps` of `train_into` at the end, which saves the current state.
+
+    An error inside is raised as it is, also where saving fails after it: then that is its note.
+    """
+    try:
+        yield
+    except Exception as error:
+        try:
+            steps.close()
+        except LmcliError as failure:
+            error.add_note(f"the training could not be saved: {failure}")
+        raise
+    finally:
+        steps.close()
 
 
 def save(run: Run, trainer: Trainer, log_lines: int) -> None:

@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ from lmcli.training.checkpoint import (
     count_into,
     load_checkpoint,
     resume,
+    saving,
     train_into,
 )
 from lmcli.training.defaults import cpu_threads, describe_defaults, resolve_defaults
@@ -428,7 +429,7 @@ def train_run(
     lines = resume(run, trainer) if going_on else 0
     group.check_same(lambda: f"step {trainer.step} of {job.fingerprint()}")
     steps = train_into(run, trainer, lines)
-    saves = closing(steps) if group.size == 1 else nullcontext()
+    saves = saving(steps) if group.size == 1 else nullcontext()
     with saves, watch.watching(trainer.model, run.tokenizer, job.arch, on_progress) as see:
         for progress in steps:
             see(progress)

@@ -25,7 +25,7 @@ from lmcli.settings import check_known, one_of, split_pairs, update
 from lmcli.storage import write_json
 from lmcli.system import available_cores, pick_device
 from lmcli.training.comparison_folder import RESULT, check_folder, claimed
-from lmcli.training.defaults import MATCHES, describe_defaults
+from lmcli.training.defaults import MATCHES, describe_defaults, is_tied
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
 from lmcli.training.machine_speed import relative_speed
@@ -89,14 +89,11 @@ def _trials(
 
     A width given for all is the LSTM's where others are matched to it; a row's own is as it is.
     """
-    folder, pairs, match = Path(options["output"]), options["settings"] or {}, options["match"]
+    folder, match = Path(options["output"]), options["match"]
     width = lstm_width(options)
-    if width:
-        same = ("hidden", "embedding") if update(LSTMSettings(), pairs).tie else ("hidden",)
-        pairs = {name: value for name, value in pairs.items() if name not in same}
     made = []
     for spec in specs:
-        own = {"patience": 0, **pairs, **spec.pairs}
+        own = {"patience": 0, **row_pairs(spec, options)}
         counted = set[int]()
         for seed, dataset in datasets.items():
             device = options["device"]
@@ -116,6 +113,30 @@ def _trials(
             ends_early = options.get("stop_when_recalled", False)
             made.append(Trial(name, job, path, search, ends_early))
     return made
+
+
+def row_pairs(spec: TrialSpec, options: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a row: those given for all and its own.
+
+    Where rows are matched to the LSTM, those for all are without its width, and without the
+    embedding where weights are tied: that is as wide as what the row gets. A UsageError if it
+    cannot be.
+    """
+    shared, width = dict(options["settings"] or {}), lstm_width(options)
+    tied = is_tied(update(MODELS.load(spec.arch).Settings(), {**shared, **spec.pairs}))
+    embedding, own_width = shared.get("embedding"), spec.pairs.keys() & {"hidden", "embedding"}
+    if options["match"] != "width" and tied and embedding and not own_width:
+        if width is None:
+            problem = f"{spec.name}: tie=true makes embedding={embedding} the width of this row"
+            problem += ", which is matched to the LSTM's"
+            raise UsageError(problem, f"for this row alone {spec.name}:embedding={embedding}")
+        if int(embedding) != width:
+            problem = f"{spec.name}: tie=true needs embedding = hidden, not {embedding} and {width}"
+            raise UsageError(problem, f"for example --set embedding={width}")
+        del shared["embedding"]
+    if width:
+        shared.pop("hidden", None)
+    return shared | dict(spec.pairs)
 
 
 def _cores_each(specs: Sequence[TrialSpec], options: Mapping[str, Any], device: str) -> int:

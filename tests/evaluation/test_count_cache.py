@@ -146,6 +146,21 @@ def test_at_random_places_all_tokens_sum_to_one(vocabulary, length, places):
         assert sums == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("excluded", [None, 2])
+def test_after_all_of_a_large_vocabulary_was_read_nothing_is_left_for_others(excluded):
+    ids = np.concatenate([[530], np.random.default_rng(0).permutation(530), [1]])
+    log_p = np.full((1, 530), -math.log(530 - (excluded is not None)))
+    log_p[:, excluded if excluded is not None else []] = -math.inf
+    cache = CountCache(530, CacheSettings(orders=(1,), windows=(600,)), excluded)
+    cache._exponents[0][:] = [0.3, 0.2, 0.1]  # as learning can make them
+    cache.count(ids)
+    total = 0.0
+    for token in range(530):
+        if token != excluded:
+            total += math.exp(-copy.deepcopy(cache).nats([log_p], np.array([1, token]))[0])
+    assert total == pytest.approx(1, abs=1e-9)
+
+
 @pytest.mark.parametrize("vocabulary", [9, 530])
 def test_another_next_token_changes_nothing_before_it(vocabulary):
     ids, log_p = text(150, vocabulary)

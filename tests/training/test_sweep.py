@@ -2,9 +2,12 @@
 
 import inspect
 
+import pytest
+
 from lmcli import api
+from lmcli.errors import UsageError
 from lmcli.training import sweep, trials
-from lmcli.training.sweep import lstm_width, trial_specs
+from lmcli.training.sweep import lstm_width, row_pairs, trial_specs
 
 
 def test_what_is_named_twice_is_trained_once():
@@ -51,3 +54,42 @@ def test_of_tied_weights_a_given_embedding_is_the_width_to_which_others_are_matc
         )
     ]
     assert found == [40, 40, None, None]
+
+
+def settings_of(row, pairs, match="params"):
+    return row_pairs(trial_specs(row, False)[0], {"settings": pairs, "match": match})
+
+
+def test_a_width_for_all_is_left_to_matching_and_so_is_the_embedding_of_tied_weights():
+    both = {"hidden": "40", "embedding": "40"}
+    assert settings_of("gru", both) == {"embedding": "40"}
+    assert settings_of("gru:tie=true", both) == {"tie": "true"}
+    assert settings_of("gru", {**both, "tie": "true"}) == {"tie": "true"}
+    assert settings_of("gru", {"embedding": "40", "tie": "true"}) == {"tie": "true"}
+    assert settings_of("gru", both, "width") == both
+
+
+def test_what_ties_no_weights_keeps_the_embedding_given_for_all():
+    pairs = {"embedding": "40", "tie": "true"}
+    assert settings_of("window", pairs) == pairs
+    assert settings_of("lstm:tie=false", {"hidden": "9", **pairs}) == {**pairs, "tie": "false"}
+
+
+def test_a_row_has_its_own_width():
+    pairs = {"hidden": "40", "embedding": "20"}
+    assert settings_of("gru:hidden=30", pairs) == {"embedding": "20", "hidden": "30"}
+    own = {"tie": "true", "embedding": "30"}
+    assert settings_of("gru:tie=true:embedding=30", pairs) == own
+
+
+@pytest.mark.parametrize(
+    ("row", "pairs", "problem"),
+    [
+        ("lstm:tie=true", {"hidden": "448", "embedding": "128"}, "not 128 and 448"),
+        ("gru", {"hidden": "48", "embedding": "28", "tie": "true"}, "not 28 and 48"),
+        ("lstm:tie=true", {"embedding": "128"}, "embedding=128 the width of this row"),
+    ],
+)
+def test_an_embedding_for_all_that_tied_weights_cannot_have_is_an_error(row, pairs, problem):
+    with pytest.raises(UsageError, match=problem):
+        settings_of(row, pairs)
