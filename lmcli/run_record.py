@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from lmcli import __version__
 from lmcli.json_checks import (
     anything,
     fields,
@@ -204,3 +206,12 @@ def check_log_entry(data: Any) -> None:
 def check_checkpoint(data: Any) -> None:
     """The same of the plain values in a checkpoint."""
     _checkpoint(data, "")
+
+
+def library_versions() -> dict[str, str]:
+    """What the numbers of a run are made with."""
+    import numpy as np
+    import torch
+
+    found = {"lmcli": __version__, "python": platform.python_version()}
+    return {**found, "torch": torch.__version__, "numpy": np.__version__}

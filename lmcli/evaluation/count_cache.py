@@ -8,21 +8,29 @@ t the number of different w, each distribution smooths the one below, the model 
 
     p_k(w) = (max(c(w) - d, 0) + (theta + d t) p_k-1(w)) / (n + theta)        p_0 = the model
 
+The first time that w follows a context adds 1 to c(w), later ones 2^-j, where j is the number of
+longer contexts that it had followed before as well: so what long contexts foretell does not make
+the short ones less like a text that is new (partial update exclusion; Bell, Cleary and Witten 1990,
+"Text Compression", have it in full).
+
 The model and all p_k are mixed in the logarithm: p(w) is proportional to the product of p_k(w)^a_k,
 and in a large vocabulary of further powers, of how much more frequent w was lately than on the
 whole (recent_words.py). The exponents a depend on how many contexts were found, on whether the
 longest was always followed by the same token, on how sure the model is and, in a small vocabulary,
 on the token before. They are learnt while reading, by gradient descent (Adagrad): a block of tokens
-is scored, then they change. Counts are exact; everything that a token is scored by comes from
-before it, and its distribution over all V tokens sums to one.
+is scored, then they change. Everything that a token is scored by comes from before it, and its
+distribution over all V tokens sums to one.
 
-In a large vocabulary all tokens that never followed the contexts of a place and were not read
-lately share one entry, in which they keep the proportions of the model. Kuhn & De Mori 1990;
-Mahoney 2005, "Adaptive weighing of context models for lossless data compression" (PAQ).
+With unknown tokens it is one over all texts: each unknown text that was read is a token of its own
+from then on, and all others share one entry (unknown_words.py). In a large vocabulary so do all
+tokens that never followed the contexts of a place and were not read lately; within the entry they
+keep the proportions of the model. Kuhn & De Mori 1990; Mahoney 2005, "Adaptive weighing of context
+models for lossless data compression" (PAQ).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.evaluation.recent_words import RecentWords
+from lmcli.evaluation.unknown_words import UnknownTexts
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.integer[Any]]
@@ -53,11 +62,14 @@ class CacheSettings:
     discount: float = 0.7
     strength: float = 0.15
     """theta: how many counts the distribution below is worth"""
-    rate: float = 0.03
+    update_exclusion: float = 0.5
+    """what a token adds to its count after a context, relative to that after the next longer one
+    that it had followed before"""
+    rate: float = 0.02
     """step size of the exponents"""
     block: int = 32
     """tokens between two steps"""
-    own_weight: float = 0.4
+    own_weight: float = 0.3
     """exponent of the model at the start; those of the contexts share the rest"""
     windows: tuple[int, ...] = ()
     """numbers of tokens read last, which are compared with all; each has an exponent"""
@@ -71,7 +83,7 @@ class CacheSettings:
         """For characters and bytes long contexts, for words short ones and what was read lately."""
         if vocabulary <= LARGE:
             return cls()
-        return cls(orders=(1, 2, 3), rate=0.02, windows=(50, 200, 1000, 5000))
+        return cls(orders=(1, 2, 3), own_weight=0.4, windows=(50, 200, 1000, 5000))
 
     def to_json(self) -> dict[str, Any]:
         """All of them."""
@@ -81,15 +93,21 @@ class CacheSettings:
 class CountCache:
     """Counts and exponents; `nats` scores tokens and learns from them, in the order of the text.
 
-    An `excluded` id is never predicted; ids from V on begin documents, which the counts go across.
+    An `excluded` id is never predicted; the id V begins documents, which the counts go across.
+    With `unknown` texts ids above V stand for them: once read they are tokens like others.
     """
 
     def __init__(
-        self, vocabulary: int, settings: CacheSettings, excluded: int | None = None
+        self,
+        vocabulary: int,
+        settings: CacheSettings,
+        excluded: int | None = None,
+        unknown: UnknownTexts | None = None,
     ) -> None:
         self.vocabulary, self.settings, self.excluded = vocabulary, settings, excluded
+        self._unknown = unknown
         contexts, windows = len(settings.orders), len(settings.windows)
-        self._tables: list[dict[bytes, int | dict[int, int]]] = [{} for _ in settings.orders]
+        self._tables: list[dict[bytes, int | dict[int, float]]] = [{} for _ in settings.orders]
         self._before = np.zeros(0, np.uint32)
         share = (1 - settings.own_weight) / contexts
         groups = [2 * contexts + 2, SURENESS] + [vocabulary + 1] * (vocabulary <= LARGE)
@@ -105,53 +123,78 @@ class CountCache:
             some = ids[begin : begin + COUNTED + 1]
             scored = self._scored(some[1:])
             self._count(some, scored)
-            self._recent.add(some[1:][scored])
+            self._add(some[1:][scored])
 
     def nats(self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids) -> Floats:
         """-ln p of every id but the first; 0 for start ids and the excluded one.
 
         Shapes: parts (n, V) of ln p, in all (N - 1, V); ids (N,) -> (N - 1,).
         """
-        nats, place = np.zeros(len(ids) - 1), 0
+        return self.nats_and_unknown(parts, ids)[0]
+
+    def nats_and_unknown(
+        self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids
+    ) -> tuple[Floats, Floats]:
+        """The same, that of unknown texts with their spelling, and p that a token is unknown."""
+        nats, unknown, place = np.zeros(len(ids) - 1), np.zeros(len(ids) - 1), 0
         for some in _blocks(parts, self.settings.block):
             end = place + len(some)
-            nats[place:end] = self._block(some.astype(np.float64), ids[place : end + 1])
+            found = self._block(some.astype(np.float64), ids[place : end + 1])
+            nats[place:end], unknown[place:end] = found
             place = end
-        return nats
+        return nats, unknown
 
-    def _block(self, log_p: Floats, ids: Ids) -> Floats:
+    def _block(self, log_p: Floats, ids: Ids) -> tuple[Floats, Floats]:
         """The nats of one block; then its counts and its gradient are added."""
         targets = ids[1:]
         scored = self._scored(targets)
         nats, cells, tokens, counts = np.zeros(len(targets)), *self._count(ids, scored)
+        unknown = np.zeros(len(targets))
         if not len(scored):
-            return nats
+            return nats, unknown
         targets, log_p = targets[scored], log_p[scored]
         columns = self._columns(tokens)
-        entries = len(columns) + (self.vocabulary > LARGE)  # with all other tokens together
+        entries = len(columns) + self._has_others
         table = np.zeros((len(scored), len(self.settings.orders), entries))
         table.reshape(-1)[cells * entries + np.searchsorted(columns, tokens)] = counts
         has_entry = self._has_entry(table, columns)
         rows, place = np.arange(len(scored)), np.searchsorted(columns, targets)
         is_own = (np.append(columns, -1)[place] == targets) & has_entry[rows, place]
         place[~is_own] = len(columns)
-        base = self._base(log_p, columns, has_entry)
+        base, others_unknown = self._base(log_p, columns, has_entry)
         features, found = self._features(table, base, columns)
         groups = [found, self._sureness(log_p)]
         if self.vocabulary <= LARGE:
-            groups.append(np.minimum(ids[:-1][scored], self.vocabulary))
+            before = ids[:-1][scored]
+            unread = self.vocabulary if self.excluded is None else self.excluded
+            groups.append(np.where(before > self.vocabulary, unread, before))
         p = self._mixed(features, groups, has_entry)
-        own = p[rows, place]
+        nats[scored] = -np.log(p[rows, place])
         other = np.flatnonzero(~is_own)
-        own[other] *= np.exp(log_p[other, targets[other]]) / base[other, -1]
-        nats[scored] = -np.log(own)
+        nats[scored[other]] -= self._log_base(log_p[other], targets[other])
+        nats[scored[other]] += np.log(base[other, -1])
+        if self._unknown is not None:
+            unknown[scored] = p[:, :-1][:, columns > self.vocabulary].sum(1)
+            unknown[scored] += p[:, -1] * others_unknown / base[:, -1]
         self._learn(features, groups, p, place)
-        self._recent.add(targets)
-        return nats
+        self._add(targets)
+        return nats, unknown
 
     def _scored(self, targets: Ids) -> Ids:
         """The places of tokens that are neither start ids nor the excluded one."""
-        return np.flatnonzero((targets < self.vocabulary) & (targets != self.excluded))
+        is_start = targets == self.vocabulary
+        return np.flatnonzero(~is_start & (targets != self.excluded))
+
+    def _add(self, tokens: Ids) -> None:
+        """Tokens that were scored or counted."""
+        self._recent.add(tokens)
+        if self._unknown is not None:
+            self._unknown.add(tokens)
+
+    @property
+    def _has_others(self) -> bool:
+        """Whether there may be tokens without an entry of their own: together they are the last."""
+        return self.vocabulary > LARGE or self._unknown is not None
 
     # -------------------------------------------------------------- counts
 
@@ -162,9 +205,10 @@ class CountCache:
         """
         orders, stream = self.settings.orders, np.append(self._before, ids[:-1].astype(np.uint32))
         text, offset = stream.tobytes(), len(self._before)
-        cells, sizes, tokens, counts = list[int](), list[int](), list[int](), list[int]()
+        cells, sizes, tokens, counts = list[int](), list[int](), list[int](), list[float]()
         for row, i in enumerate(scored.tolist()):
             target, end = int(ids[i + 1]), 4 * (offset + i + 1)
+            found = list[dict[int, float]]()
             for k, (order, table) in enumerate(zip(orders, self._tables, strict=True)):
                 if 4 * order > end:
                     break
@@ -174,12 +218,19 @@ class CountCache:
                     table[context] = target  # alone, which takes less memory than a dictionary
                     continue
                 if isinstance(seen, int):
-                    table[context] = seen = {seen: 1}
+                    table[context] = seen = {seen: 1.0}
                 cells.append(row * len(orders) + k)
                 sizes.append(len(seen))
                 tokens.extend(seen)
                 counts.extend(seen.values())
-                seen[target] = seen.get(target, 0) + 1
+                found.append(seen)
+            added = 1.0
+            for seen in reversed(found):
+                if target in seen:
+                    seen[target] += added
+                    added *= self.settings.update_exclusion
+                else:
+                    seen[target] = 1.0
         self._before = stream[-orders[-1] :]
         return (
             np.repeat(np.array(cells, np.int64), np.array(sizes, np.int64)),
@@ -189,36 +240,72 @@ class CountCache:
 
     def _columns(self, tokens: Ids) -> Ids:
         """The tokens that have an entry of their own anywhere in this block, sorted."""
+        return np.unique(np.concatenate([tokens, self._always()]))
+
+    def _always(self) -> Ids:
+        """The tokens that have an entry of their own at each place of this block.
+
+        In a small vocabulary all, with all unknown texts read before it unless they are many, in a
+        large one those read lately.
+        """
         if self.vocabulary > LARGE:
-            return np.unique(np.concatenate([tokens, self._recent.tokens()]))
+            return self._recent.tokens()
         every = np.arange(self.vocabulary)
-        return every if self.excluded is None else np.delete(every, self.excluded)
+        known = every if self.excluded is None else np.delete(every, self.excluded)
+        read = np.zeros(0, np.int64) if self._unknown is None else self._unknown.read()
+        return np.concatenate([known, read]) if len(known) + len(read) <= LARGE else known
 
     def _has_entry(self, table: Floats, columns: Ids) -> Bools:
         """Which tokens have an entry of their own at each place: it must not depend on later ones.
 
-        In a large vocabulary those that followed a context of the place or were read before the
-        block, and all other tokens together, if there are any. Shapes: table (n, K, C), columns ->
-        (n, C).
+        Those of `_always`, those that followed a context of the place, and all other tokens
+        together, if there are any. Shapes: table (n, K, C), columns -> (n, C).
         """
-        if self.vocabulary <= LARGE:
-            return np.ones((len(table), table.shape[2]), np.bool_)
-        always = np.append(np.isin(columns, self._recent.tokens()), True)
+        always = np.zeros(table.shape[2], np.bool_)
+        always[: len(columns)] = np.isin(columns, self._always())
         found: Bools = table.any(axis=1) | always
-        found[:, -1] = found[:, :-1].sum(1) < self.vocabulary - (self.excluded is not None)
+        if self._unknown is not None:
+            found[:, -1] = True  # there is always one that was not read yet
+        elif self._has_others:
+            found[:, -1] = found[:, :-1].sum(1) < self.vocabulary - (self.excluded is not None)
         return found
 
     # -------------------------------------------------------------- distributions
 
-    def _base(self, log_p: Floats, columns: Ids, has_entry: Bools) -> Floats:
-        """The model's p of tokens with an entry, and last, if need be, of all others together."""
-        p: Floats = np.exp(log_p[:, columns])
+    def _base(self, log_p: Floats, columns: Ids, has_entry: Bools) -> tuple[Floats, Floats]:
+        """The model's p of tokens with an entry, and last, if there are others, of them together;
+        and how much of the last is that of unknown texts. Shapes: (n, V), -> (n, C), (n,).
+        """
+        known = columns[columns < self.vocabulary]
+        p = np.zeros(has_entry.shape)
+        p[:, : len(known)] = np.exp(log_p[:, known])
         if self.vocabulary <= LARGE:
             p /= p.sum(1, keepdims=True)
-            return p
-        p *= has_entry[:, :-1]
-        rest: Floats = np.maximum(1 - p.sum(1, keepdims=True), 1e-9)
-        return np.concatenate([p, rest], axis=1)
+        unknown, left = 0.0, np.zeros(len(p))
+        if self._unknown is not None:
+            unknown = self._unknown.rate
+            p *= 1 - unknown
+            read = unknown * np.exp(self._unknown.log_chances(columns[len(known) :]))
+            p[:, len(known) : len(columns)] = read
+        p *= has_entry
+        if self._has_others:
+            taken = p[:, : len(columns)]
+            if self._unknown is not None:
+                left = np.maximum(unknown - taken[:, len(known) :].sum(1), 1e-9 * unknown)
+            rest = left if self.vocabulary <= LARGE else 1 - taken.sum(1)
+            p[:, -1] = np.maximum(rest, np.maximum(left, 1e-9 * (self.vocabulary > LARGE)))
+        return p, left
+
+    def _log_base(self, log_p: Floats, targets: Ids) -> Floats:
+        """The model's ln p of tokens. Shapes: (n, V), (n,) -> (n,)."""
+        if self._unknown is None:
+            return log_p[np.arange(len(targets)), targets]
+        found, is_unknown = np.empty(len(targets)), targets > self.vocabulary
+        known = np.flatnonzero(~is_unknown)
+        found[known] = log_p[known, targets[known]] + math.log1p(-self._unknown.rate)
+        chances = self._unknown.log_chances(targets[is_unknown])
+        found[is_unknown] = math.log(self._unknown.rate) + chances
+        return found
 
     def _features(self, table: Floats, base: Floats, columns: Ids) -> tuple[Floats, Ids]:
         """ln p_k and ln r of every column, and what was found.

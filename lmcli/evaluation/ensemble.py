@@ -22,7 +22,7 @@ from lmcli.evaluation.count_cache import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
 from lmcli.evaluation.log_likelihood import Nats, stream_log_probabilities, stream_nats
 from lmcli.evaluation.mixture import Mixture, found_lengths
-from lmcli.evaluation.unknown_words import SpellingCache, UnknownWords
+from lmcli.evaluation.unknown_words import UnknownTexts, UnknownWords
 from lmcli.models.base import LanguageModel
 from lmcli.report.progress import Message, OnProgress, ProgressCounter
 from lmcli.run import Run
@@ -34,8 +34,9 @@ Floats = npt.NDArray[np.float64]
 MOST_FITTED = 1 << 20
 """characters of the validation part that weights are fitted on: of a longer one a sample"""
 
-MOST_BEFORE = 1 << 18
-"""characters of each part that a cache reads before the text: of a longer one a sample"""
+MOST_BEFORE = {"train": 1 << 20, "valid": 1 << 18}
+"""characters of the parts that a cache reads before the text, of longer ones a sample: the first is
+counted, the second is scored too, which takes longer"""
 
 
 @dataclass(frozen=True)
@@ -47,33 +48,63 @@ class Ensemble:
     mixture: Mixture | None = None
     cache: CacheSettings | None = None
     adapt: AdaptSettings | None = None
-    earlier: Mapping[str, Ids] = field(default_factory=dict)
-    """streams that the cache has read before the text: "train", "valid" or both"""
+    earlier: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """documents that the cache has read before the text: of "train", "valid" or both"""
     rows: int | None = field(default=None, compare=False)
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
     def nats(self, ids: Ids, excluded: int | None, counter: ProgressCounter) -> Nats:
-        """-ln p of every id but the first; 0 for start ids. The counter is begun by the caller."""
+        """-ln p of every id but the first, without the cache; 0 for start ids.
+
+        The counter is begun by the caller.
+        """
         counter.expect((len(self.models) - 1) * (len(ids) - 1))
         how: Any = {"counter": counter, "excluded": excluded}
-        if self.cache is None and self.adapt is None:
+        if self.adapt is None:
             each = [stream_nats(model, ids, self.rows, **how) for model in self.models]
             if self.mixture is None:
                 return each[0]
             return self.mixture.nats(np.stack(each), self.lengths(ids)).astype(np.float32)
         parts = self.log_probabilities(ids, excluded, counter)
-        vocabulary = self.models[0].vocabulary
-        if self.cache is not None:
-            cache = CountCache(vocabulary, self.cache, excluded)
-            if "train" in self.earlier:  # which the models know too well to learn weights from it
-                cache.count(self.earlier["train"])
-            if "valid" in self.earlier:
-                valid = self.earlier["valid"]
-                counter.expect(len(self.models) * len(valid))
+        return _chosen(parts, ids, self.models[0].vocabulary)
+
+    def cached_nats(
+        self,
+        ids: Ids,
+        counted: Ids,
+        texts: UnknownTexts,
+        excluded: int | None,
+        counter: ProgressCounter,
+    ) -> Floats:
+        """With the cache: -ln p, without spelling; that of spelling; what "it is known" costs.
+
+        Of every id but the first; the last figure, if the token is known, is part of the first.
+        `counted` are the ids in which unknown tokens have ids of their own. The counter is begun by
+        the caller. Shapes: (N,) -> (3, N - 1).
+        """
+        counter.expect((len(self.models) - 1) * (len(ids) - 1))
+        tokenizer, settings = self.runs[0].tokenizer, self.cache or CacheSettings()
+        spelt = None if excluded is None else texts
+        cache = CountCache(self.models[0].vocabulary, settings, excluded, spelt)
+        for part, documents in self.earlier.items():
+            encoded = [tokenizer.encode_with_ends(text) for text in documents]
+            pairs = zip(documents, encoded, strict=True)
+            before = stream_of(tokenizer, [texts.ids(text, e) for text, e in pairs])
+            if part == "train":  # which the models know too well to learn weights from it
+                cache.count(before)
+            else:
+                plain = stream_of(tokenizer, [e.ids for e in encoded])
+                counter.expect(len(self.models) * len(plain))
                 trained = replace(self, adapt=None)
-                cache.nats(trained.log_probabilities(valid, excluded, counter), valid)
-            return cache.nats(parts, ids).astype(np.float32)
-        return _chosen(parts, ids, vocabulary)
+                cache.nats(trained.log_probabilities(plain, excluded, counter), before)
+        nats, unknown = cache.nats_and_unknown(
+            self.log_probabilities(ids, excluded, counter), counted
+        )
+        known = -np.log1p(-unknown)
+        is_unknown = ids[1:] == (-1 if excluded is None else excluded)
+        with np.errstate(divide="ignore"):
+            chance = np.where(is_unknown, -np.log(unknown), nats)
+        return np.stack([chance, nats - chance, known])
 
     def log_probabilities(
         self, ids: Ids, excluded: int | None, counter: ProgressCounter
@@ -102,9 +133,10 @@ class Ensemble:
         found = (found_lengths(model, ids) for model in self.models)
         return next((lengths for lengths in found if lengths is not None), None)
 
-    def spelling_cache(self) -> SpellingCache | None:
-        """How unknown tokens are spelt, empty: of the parts before only ids are kept, not texts."""
-        return SpellingCache(self.cache.discount, self.cache.strength) if self.cache else None
+    def unknown_texts(self) -> UnknownTexts:
+        """None of them read yet, for `cached_nats`."""
+        settings = self.cache or CacheSettings()
+        return UnknownTexts(self.runs[0].tokenizer, settings.discount, settings.strength)
 
     def weights(self) -> tuple[Floats, int | None]:
         """Of the mixture, by context length, and the id that has no share in it."""
@@ -180,21 +212,21 @@ def open_ensemble(
 
 def earlier_text(
     run: Run, parts: Sequence[str], on_progress: OnProgress, corpus: Corpus | None = None
-) -> dict[str, Ids]:
-    """The ids of parts of a run's own text by name; none, with a remark, where it is gone."""
+) -> dict[str, Sequence[str]]:
+    """Documents of parts of a run's own text by name; none, with a remark, where it is gone."""
     try:
         corpus = corpus or reopen_corpus(run.record.corpus, run.path, (), on_progress)
     except TextError as error:
         on_progress(Message(f"the cache begins empty: {error.problem}"))
         return {}
-    samples = {name: getattr(corpus, name).sample(MOST_BEFORE) for name in parts}
-    return {name: stream_of(run.tokenizer, part.documents) for name, part in samples.items()}
+    return {name: getattr(corpus, name).sample(MOST_BEFORE[name]).documents for name in parts}
 
 
-def stream_of(tokenizer: Tokenizer, documents: Sequence[str]) -> Ids:
-    """The ids of documents end to end, the start id before each."""
+def stream_of(tokenizer: Tokenizer, documents: Sequence[Ids], as_one: bool = False) -> Ids:
+    """The ids of documents end to end, the start id before each or, of all as one, the first."""
     start = np.array([tokenizer.start], np.int32)
-    return np.concatenate([part for text in documents for part in (start, tokenizer.encode(text))])
+    parts = [part for ids in documents for part in (start, ids)]
+    return np.concatenate([start, *(documents if as_one else parts[1:])])
 
 
 def check_vocabularies(runs: Sequence[Run]) -> None:
@@ -250,7 +282,8 @@ def fit_documents(
 ) -> Mixture:
     """Weights fitted on some documents."""
     tokenizer = runs[0].tokenizer
-    ids, excluded = stream_of(tokenizer, documents), UnknownWords(tokenizer).excluded
+    ids = stream_of(tokenizer, [tokenizer.encode(text) for text in documents])
+    excluded = UnknownWords(tokenizer).excluded
     counter = ProgressCounter(on_progress)
     counter.begin("fitting the mixture", len(models) * (len(ids) - 1), "M tokens")
     how: Any = {"counter": counter, "excluded": excluded}

@@ -21,7 +21,7 @@ from lmcli.data.corpus import Corpus, find_documents, reopen_corpus
 from lmcli.data.split import Split
 from lmcli.data.text import TextOptions
 from lmcli.errors import TextError, UsageError
-from lmcli.evaluation.ensemble import Ensemble, open_ensemble
+from lmcli.evaluation.ensemble import Ensemble, open_ensemble, stream_of
 from lmcli.evaluation.log_likelihood import (
     LONGEST_CHUNK,
     Integers,
@@ -78,31 +78,30 @@ def score_documents(
     if reset == "line":
         documents = [line for text in documents for line in text.splitlines(keepends=True)]
     encoded = [tokenizer.encode_with_ends(text) for text in documents]
-    start = np.array([tokenizer.start], np.int32)
-    parts = [part for e in encoded for part in (start, e.ids)]
-    if reset == "never":
-        parts = [start, *parts[1::2]]
-    stream = np.concatenate(parts or [start])
+    stream = stream_of(tokenizer, [e.ids for e in encoded], reset == "never")
     counter = counter or ProgressCounter()
     counter.begin("scoring", len(stream) - 1, "M tokens")
     unknown, real = UnknownWords(tokenizer), stream[1:] != tokenizer.start
-    if ensemble is None:
-        all_nats = stream_nats(model, stream, rows, counter=counter, excluded=unknown.excluded)
-    else:
-        all_nats = ensemble.nats(stream, unknown.excluded, counter)
-    nats = all_nats[real]
-    nats = unknown.token_nats(stream[1:][real], nats)
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
-    spelt_before = ensemble.spelling_cache() if ensemble else None
-    spelling = [
-        unknown.spelling_nats(text, e, spelt_before)
-        for text, e in zip(documents, encoded, strict=True)
-    ]
-    columns = zip(documents, encoded, np.split(nats, cuts), spelling, strict=True)
-    return [
-        ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s, unknown.known_nats)
-        for t, e, n, s in columns
-    ]
+    if ensemble is not None and ensemble.cache is not None:
+        texts = ensemble.unknown_texts()
+        each = [texts.ids(text, e) for text, e in zip(documents, encoded, strict=True)]
+        counted = stream_of(tokenizer, each, reset == "never")
+        found = ensemble.cached_nats(stream, counted, texts, unknown.excluded, counter)[:, real]
+        nats, spelling = (np.split(part.astype(np.float32), cuts) for part in found[:2])
+        known = np.split(found[2], cuts)
+    else:
+        how: Any = {"counter": counter, "excluded": unknown.excluded}
+        if ensemble is None:
+            all_nats = stream_nats(model, stream, rows, **how)
+        else:
+            all_nats = ensemble.nats(stream, **how)
+        nats = np.split(unknown.token_nats(stream[1:][real], all_nats[real]), cuts)
+        pairs = zip(documents, encoded, strict=True)
+        spelling = [unknown.spelling_nats(text, e) for text, e in pairs]
+        known = [np.full(len(e.ids), unknown.known_nats) for e in encoded]
+    columns = zip(documents, encoded, nats, spelling, known, strict=True)
+    return [ScoredText(t, e.ids, e.ends, n, tokenizer.unknown, s, k) for t, e, n, s, k in columns]
 
 
 # ------------------------------------------------------------------ a long text, by segments
@@ -123,7 +122,7 @@ def score_long(
     size = rows * chunk * max(1, segment // (rows * chunk))  # without padding, which forgets
     chars = Split(documents).chars
     unknown, counter = UnknownWords(tokenizer), counter or ProgressCounter()
-    sums = ScoreAccumulator(chars, tokenizer.unknown, unknown.known_nats)
+    sums = ScoreAccumulator(chars, tokenizer.unknown)
     counter.begin("scoring", 0, "M tokens")
     before, state, tokens = np.array([tokenizer.start]), None, 0
     segments = _tokens(tokenizer, _fragments(documents, sums), reset, unknown)
@@ -140,7 +139,7 @@ def score_long(
             nats = stream_nats(model, read, rows, state=state, **how)
         before, real = ids[-1:], ids != tokenizer.start
         nats = unknown.token_nats(ids, nats)
-        sums.add_tokens(ids[real], ends[real], nats[real], spelling[real])
+        sums.add_tokens(ids[real], ends[real], nats[real], spelling[real], unknown.known_nats)
     return sums.score()
 
 

@@ -23,16 +23,22 @@ Floats = npt.NDArray[np.float64]
 
 
 class RecentWords:
-    """Counts of all tokens and of the last ones; `windows` are lengths in tokens."""
+    """Counts of all tokens and of the last ones; `windows` are lengths in tokens.
+
+    Tokens may have ids above the vocabulary.
+    """
 
     def __init__(self, vocabulary: int, windows: Sequence[int], strength: float) -> None:
-        self.windows, self.strength = windows, strength
+        self.vocabulary, self.windows, self.strength = vocabulary, windows, strength
         self._all = np.zeros(vocabulary)
         self._last = np.zeros(0, np.int64)
 
     def add(self, tokens: Ids) -> None:
         """Read tokens."""
-        if self.windows:
+        if self.windows and len(tokens):
+            missing = int(tokens.max()) + 1 - len(self._all)
+            if missing > 0:
+                self._all = np.append(self._all, np.zeros(missing))
             np.add.at(self._all, tokens, 1)
             self._last = np.concatenate([self._last, tokens])[-max(self.windows) :]
 
@@ -45,11 +51,13 @@ class RecentWords:
 
         Shapes: (C,) -> (windows, C + 1).
         """
-        own = (self._all[columns] + 0.5) / (self._all.sum() + len(self._all) / 2)
+        read = np.append(self._all, 0)[np.minimum(columns, len(self._all))]
+        own = (read + 0.5) / (self._all.sum() + self.vocabulary / 2)
         ratios = np.zeros((len(self.windows), len(columns) + 1))
         for ratio, window in zip(ratios, self.windows, strict=True):
             last = self._last[-window:]
-            counts = np.bincount(last, minlength=len(self._all))[columns]
+            counts = np.bincount(last, minlength=len(self._all) + 1)
+            counts = counts[np.minimum(columns, len(self._all))]
             ratio[:-1] = np.log((counts / own + self.strength) / (len(last) + self.strength))
             ratio[-1] = np.log(self.strength / (len(last) + self.strength))
         return ratios

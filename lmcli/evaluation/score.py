@@ -34,8 +34,8 @@ class ScoredText:
     unknown: int | None
     spelling: npt.NDArray[np.float32] | None = None
     """the nats of how unknown tokens are spelt, 0 for others; None where there is no such model"""
-    known_nats: float = 0.0
-    """how many of the nats of each known token say that it is known"""
+    known_nats: float | Floats = 0.0
+    """how many of the nats of each known token say that it is known: of all or of each"""
 
     def spans(self) -> list[tuple[int, int]]:
         """Where each token begins and ends in the text."""
@@ -53,8 +53,10 @@ class ScoredText:
             mine = owner == i
             ends = np.clip(self.ends[mine], start, stop) - start
             spelling = None if self.spelling is None else self.spelling[mine]
+            known = np.broadcast_to(self.known_nats, self.nats.shape)[mine]
             tokens: Any = {"ids": self.ids[mine], "ends": ends, "nats": self.nats[mine]}
-            parts.append(replace(self, text=self.text[start:stop], spelling=spelling, **tokens))
+            tokens |= {"spelling": spelling, "known_nats": known}
+            parts.append(replace(self, text=self.text[start:stop], **tokens))
         return parts
 
 
@@ -84,12 +86,13 @@ class Score:
     def of(cls, texts: Sequence[ScoredText]) -> Score:
         """Of scored texts, taken end to end."""
         lengths = [len(t.text) for t in texts]
-        sums = ScoreAccumulator(sum(lengths), texts[0].unknown, texts[0].known_nats)
+        sums = ScoreAccumulator(sum(lengths), texts[0].unknown)
         for text in texts:
             sums.add_text(text.text)
         ends = [t.ends + o for t, o in zip(texts, np.cumsum([0, *lengths]), strict=False)]
         spelling = [np.zeros_like(t.nats) if t.spelling is None else t.spelling for t in texts]
-        tokens = ([t.ids for t in texts], ends, [t.nats for t in texts], spelling)
+        known = [np.broadcast_to(t.known_nats, t.nats.shape) for t in texts]
+        tokens = ([t.ids for t in texts], ends, [t.nats for t in texts], spelling, known)
         sums.add_tokens(*map(np.concatenate, tokens))
         return sums.score()
 
@@ -165,8 +168,8 @@ def block_width(chars: int) -> int:
 class ScoreAccumulator:
     """Adds up a text of `chars` characters as it is scored, some tokens at a time."""
 
-    def __init__(self, chars: int, unknown: int | None, known_nats: float) -> None:
-        self._chars, self._known_nats = chars, known_nats
+    def __init__(self, chars: int, unknown: int | None) -> None:
+        self._chars = chars
         self._unknown = -1 if unknown is None else unknown
         self._width = block_width(chars)
         self._blocks = max(1, chars // self._width)
@@ -187,21 +190,26 @@ class ScoreAccumulator:
         ends: npt.NDArray[np.int64],
         nats: npt.NDArray[np.float32],
         spelling: npt.NDArray[np.float32],
+        known_nats: float | Floats,
     ) -> None:
-        """Scored tokens, and the characters of the whole text at which they end."""
+        """Scored tokens, and the characters of the whole text at which they end.
+
+        `known_nats`: how many of the nats of each known token say that it is known.
+        """
         exact, spelt = nats.astype(np.float64), spelling.astype(np.float64)
         block = np.minimum(np.maximum(ends - 1, 0) // self._width, self._blocks - 1)
         self._block_nats += np.bincount(block, weights=exact + spelt, minlength=self._blocks)
-        unknown = exact[ids == self._unknown]
+        is_unknown = ids == self._unknown
+        unknown = exact[is_unknown]
+        known = np.broadcast_to(known_nats, ids.shape)[~is_unknown]
         self._nats.append(math.fsum(exact))
-        self._unknown_nats.append(math.fsum(unknown))
+        self._unknown_nats += [math.fsum(unknown), math.fsum(known)]
         self._spelling_nats.append(math.fsum(spelt))
         self._tokens += len(ids)
         self._unknown_tokens += len(unknown)
 
     def score(self) -> Score:
         """The sums so far."""
-        known = self._tokens - self._unknown_tokens
         sizes = np.full(self._blocks, float(self._width))
         sizes[-1] = self._chars - self._width * (self._blocks - 1)
         return Score(
@@ -211,7 +219,7 @@ class ScoreAccumulator:
             bytes=self._bytes,
             words=self._words,
             unknown_tokens=self._unknown_tokens,
-            unknown_nats=math.fsum(self._unknown_nats) + known * self._known_nats,
+            unknown_nats=math.fsum(self._unknown_nats),
             spelling_nats=math.fsum(self._spelling_nats),
             block_nats=self._block_nats,
             block_chars=sizes,

@@ -15,7 +15,8 @@ of characters, counted on the known tokens, each once and ended by an end symbol
     q(s | u) = P(s) / (1 - sum of P over all known tokens)          words
     q(s | u) = 1 / (1,112,064 - known characters)                   characters
 
-So the chances of all texts sum to one. Where a character has not been seen in any known token, one
+So the chances of all texts sum to one. A cache starts from these chances, and counts unknown texts
+like other tokens once they were read (`UnknownTexts`, count_cache.py). Where a character has not been seen in any known token, one
 symbol stands for all such characters, and they are equally likely.
 
 Good (1953), "The population frequencies of species and the estimation of population parameters".
@@ -24,7 +25,6 @@ Good (1953), "The population frequencies of species and the estimation of popula
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -65,29 +65,18 @@ class UnknownWords:
         all_nats[ids == self.excluded] = -math.log(self._rate)
         return all_nats
 
-    def spelling_nats(
-        self, text: str, encoded: Encoded, cache: SpellingCache | None = None
-    ) -> Nats:
-        """For each token of a text what its spelling costs, 0 where it is known.
-
-        A `cache` makes it cost less where the same was spelt before.
-        """
+    def spelling_nats(self, text: str, encoded: Encoded) -> Nats:
+        """For each token of a text what its spelling costs, 0 where it is known."""
         nats = np.zeros(len(encoded.ids), np.float32)
-        places = np.flatnonzero(encoded.ids == (-1 if self.excluded is None else self.excluded))
-        if len(places):
-            begins, ends = (
-                np.append(0, encoded.ends)[places].tolist(),
-                encoded.ends[places].tolist(),
-            )
-            pieces = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
-            texts = [*map(self._tokenizer.unknown_text, pieces)]
-            spelt = spelling(self._tokenizer)(texts)
-            nats[places] = spelt if cache is None else cache.nats(texts, spelt)
+        if self.excluded is not None:
+            texts = unknown_texts(self._tokenizer, text, encoded)
+            if texts:
+                nats[encoded.ids == self.excluded] = spelling(self._tokenizer)(texts)
         return nats
 
 
-class SpellingCache:
-    """Counts of the unknown texts read so far; each is scored, then counted.
+class UnknownTexts:
+    """The unknown texts of what is read, with ids of their own, and how often each was read so far.
 
     With c(s) how often s was read, n the sum and t the number of different ones, as in the cache of
     tokens (count_cache.py)::
@@ -97,23 +86,57 @@ class SpellingCache:
     which is q before the first. It sums to one over all unknown texts, as q does.
     """
 
-    def __init__(self, discount: float, strength: float) -> None:
+    def __init__(self, tokenizer: Tokenizer, discount: float, strength: float) -> None:
+        self._tokenizer = tokenizer
         self._discount, self._strength = discount, strength
-        self._counts = Counter[str]()
+        self._ids: dict[str, int] = {}
+        self._spelt = np.zeros(0)
+        self._counts = np.zeros(0)
+        self.rate: float = tokenizer.unknown_rate or 0.0
+        """r: the chance of an unknown token before anything is counted"""
+        self.first = tokenizer.start + 1
+        """the id of the first of them; the others follow in the order in which they are met"""
 
-    def nats(self, texts: Sequence[str], spelt: Floats) -> Floats:
-        """-ln q' of each text, in their order, from -ln q. Shapes: (n,) -> (n,)."""
-        nats, read, theta = np.empty(len(texts)), self._counts.total(), self._strength
-        for i, text in enumerate(texts):
-            counted = max(0.0, self._counts[text] - self._discount)
-            backoff = theta + self._discount * len(self._counts)
-            # in logarithms: a long text may have a q of 0 in floating point
-            new = math.log(backoff) - spelt[i]
-            both = np.logaddexp(math.log(counted), new) if counted else new
-            nats[i] = math.log(read + theta) - both
-            self._counts[text] += 1
-            read += 1
-        return nats
+    def ids(self, text: str, encoded: Encoded) -> Ids:
+        """The ids of a text, each unknown token with that of its text. Shapes: (N,) -> (N,)."""
+        texts = unknown_texts(self._tokenizer, text, encoded) if self.rate else []
+        if not texts:
+            return encoded.ids
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            self._ids |= {text: len(self._ids) + n for n, text in enumerate(new)}
+            self._spelt = np.append(self._spelt, spelling(self._tokenizer)(new))
+            self._counts = np.append(self._counts, np.zeros(len(new)))
+        ids = encoded.ids.astype(np.int64)
+        ids[ids == self._tokenizer.unknown] = [self.first + self._ids[text] for text in texts]
+        return ids
+
+    def add(self, ids: Ids) -> None:
+        """Read tokens, of which the unknown ones are counted."""
+        np.add.at(self._counts, ids[ids >= self.first] - self.first, 1)
+
+    def read(self) -> Ids:
+        """The ids of those read so far, sorted."""
+        return self.first + np.flatnonzero(self._counts)
+
+    def log_chances(self, ids: Ids) -> Floats:
+        """ln q' of some of them. Shapes: (n,) -> (n,)."""
+        places, theta = ids - self.first, self._strength
+        backoff = theta + self._discount * np.count_nonzero(self._counts)
+        with np.errstate(divide="ignore"):
+            taken = np.log(np.maximum(self._counts[places] - self._discount, 0))
+        # in logarithms: a long text may have a q of 0 in floating point
+        both = np.logaddexp(taken, math.log(backoff) - self._spelt[places])
+        chances: Floats = both - math.log(self._counts.sum() + theta)
+        return chances
+
+
+def unknown_texts(tokenizer: Tokenizer, text: str, encoded: Encoded) -> list[str]:
+    """What the unknown tokens of a text stand for, in their order."""
+    places = np.flatnonzero(encoded.ids == tokenizer.unknown)
+    begins, ends = np.append(0, encoded.ends)[places].tolist(), encoded.ends[places].tolist()
+    pieces = (text[begin:end] for begin, end in zip(begins, ends, strict=True))
+    return [tokenizer.unknown_text(piece) for piece in pieces]
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import shlex
 import sys
 import time
@@ -21,10 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from lmcli import __version__
 from lmcli.data.corpus import CorpusSpec, folders
 from lmcli.data.dataset import Dataset, load_dataset, reopen_dataset
 from lmcli.data.text import TextOptions
@@ -34,7 +31,7 @@ from lmcli.models.base import LanguageModel
 from lmcli.registry import MODELS, TOKENIZERS
 from lmcli.report.progress import Message, OnProgress, Training, warnings_only
 from lmcli.run import Run
-from lmcli.run_record import Record
+from lmcli.run_record import Record, library_versions
 from lmcli.settings import check_known, one_of, update
 from lmcli.system import LoadMeter, available_cores, pick_device, pick_precision
 from lmcli.training.checkpoint import (
@@ -115,7 +112,7 @@ class Job:
             budget=asdict(self.budget),
             seed=self.seed,
             device=self.device,
-            versions=versions(),
+            versions=library_versions(),
             command=self.command,
             workers=self.workers,
         )
@@ -438,12 +435,6 @@ def train_run(
     steps.close()
     group.finish()
     return Trained.by(trainer) if trainer.reason_to_stop() else None
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
-    found = {"lmcli": __version__, "python": platform.python_version()}
-    return {**found, "torch": torch.__version__, "numpy": np.__version__}
 
 
 def command_line() -> str:

@@ -28,7 +28,9 @@ def test_a_cache_remembers_how_unknown_characters_are_spelt(lmcli, trained):
     once = alone["spelling_nats"] / 2
     d, theta = cached["cache"]["discount"], cached["cache"]["strength"]
     again = -math.log((1 - d + (theta + d) * math.exp(-once)) / (1 + theta))
-    assert cached["spelling_nats"] == pytest.approx(once + again, rel=1e-6)
+    # less than if what followed the word before did not tell which one it is
+    assert once < cached["spelling_nats"] + 1e-4 < once + again
+    assert cached["nats"] - alone["nats"] < 1
 
 
 @pytest.mark.parametrize("run", ["char", "word", "ngram"])

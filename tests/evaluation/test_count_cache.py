@@ -9,6 +9,8 @@ import pytest
 
 from lmcli.evaluation import count_cache
 from lmcli.evaluation.count_cache import CacheSettings, CountCache
+from lmcli.evaluation.unknown_words import CHARACTERS, UnknownTexts
+from lmcli.tokenizers.char import CharTokenizer
 
 SMALL = CacheSettings(orders=(1, 2, 4), block=7)
 
@@ -24,15 +26,20 @@ def text(length, vocabulary, seed=0):
     return ids, logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
-def naive(ids, log_p, settings, excluded):
-    """One token at a time, one exponent at a time; the exponents step after each block."""
+def naive(ids, log_p, settings, excluded, rate=None, q=None):
+    """One token at a time, one exponent at a time; the exponents step after each block.
+
+    With a `rate` of unknown texts, each of which has the chance q, ids above V stand for them: -1
+    is one that was not read yet. Then also p that a token is unknown.
+    """
     orders, V = settings.orders, log_p.shape[1]
     share = (1 - settings.own_weight) / len(orders)
     first = [settings.own_weight] + [share] * len(orders)
     first += [settings.window_weight] * len(settings.windows)
     exponents = {"depth": {}, "sure": {}, "last": {}}
     counts = {order: {} for order in orders}
-    nats, pending, read = [], [], []
+    nats, pending, read, unknown = [], [], [], []
+    before, spelt = [], {}
     s = settings.window_strength
 
     def group(kind, key):
@@ -52,16 +59,36 @@ def naive(ids, log_p, settings, excluded):
                         entry[0] -= settings.rate * g / math.sqrt(entry[1])
             pending = []
             read = [w for w in ids[1 : i + 1].tolist() if w < V and w != excluded]
-        if target >= V or target == excluded:
+            before = [w for w in ids[1 : i + 1].tolist() if w > V]
+        if target in (V, excluded):
             nats.append(0.0)
+            unknown.append(0.0)
             continue
         tokens = [w for w in range(V) if w != excluded]
         total = sum(math.exp(log_p[i, w]) for w in tokens)
         p = {w: math.exp(log_p[i, w]) / total for w in tokens}
+        contexts = [tuple(ids[i + 1 - o : i + 1].tolist()) if o <= i + 1 else None for o in orders]
+        founds = [counts[o].get(c, {}) for o, c in zip(orders, contexts, strict=True)]
+        if rate is not None:
+            met = {w for w in [*before, *(w for seen in founds for w in seen)] if w > V}
+            d, theta, n = settings.discount, settings.strength, len(before)
+            backoff = (theta + d * len(set(before))) * q
+            spelt = {
+                w: (max(before.count(w) - d, 0) + backoff) / (n + theta)
+                for w in {*met, target}
+                if w > V
+            }
+            tokens += sorted(met)
+            p = {w: (1 - rate) * p[w] if w < V else rate * spelt[w] for w in tokens}
+            p[-1] = rate * (1 - sum(spelt[w] for w in met))
+            tokens.append(-1)
         features, depth, sure = [p], 0, False
-        for order in orders:
-            context = tuple(ids[i + 1 - order : i + 1].tolist()) if order <= i + 1 else None
-            seen = counts[order].get(context, {})
+        longest_first = list(zip(orders, contexts, founds, strict=True))[::-1]
+        steps, added = [], 1.0
+        for order, context, seen in longest_first:
+            steps.append((order, context, added if target in seen else 1.0))
+            added *= settings.update_exclusion if target in seen else 1.0
+        for seen in founds:
             n, t = sum(seen.values()), len(seen)
             if n:
                 depth, sure = depth + 1, t == 1
@@ -71,9 +98,10 @@ def naive(ids, log_p, settings, excluded):
                 for w in tokens
             }
             features.append(p)
+        for order, context, step in steps:
             if context is not None:
-                counts[order].setdefault(context, {})
-                counts[order][context][target] = counts[order][context].get(target, 0) + 1
+                entry = counts[order].setdefault(context, {})
+                entry[target] = entry.get(target, 0) + step
         for window in settings.windows:
             last = read[-window:]
             whole = {w: (read.count(w) + 0.5) / (len(read) + V / 2) for w in tokens}
@@ -83,7 +111,7 @@ def naive(ids, log_p, settings, excluded):
         keys = {
             "depth": (depth, sure),
             "sure": min(7, int(-2 * math.log(min(1, max(1e-4, 1 - top))))),
-            "last": int(ids[i]),
+            "last": int(ids[i]) if ids[i] <= V else -1,
         }
         powers = [
             sum(e[0] for e in es) for es in zip(*map(group, keys, keys.values()), strict=True)
@@ -92,13 +120,94 @@ def naive(ids, log_p, settings, excluded):
             w: math.prod(f[w] ** a for f, a in zip(features, powers, strict=True)) for w in tokens
         }
         z = sum(weights.values())
-        nats.append(-math.log(weights[target] / z))
+        own = target if target in tokens else -1
+        nats.append(-math.log(weights[own] / z))
+        if target > V and own == -1:
+            nats[-1] -= math.log(rate * spelt[target] / features[0][-1])
+        unknown.append(sum(weights[w] / z for w in tokens if w > V or w == -1))
         gradient = [
-            sum(weights[w] / z * math.log(f[w]) for w in tokens) - math.log(f[target])
+            sum(weights[w] / z * math.log(f[w]) for w in tokens) - math.log(f[own])
             for f in features
         ]
         pending.append((keys, gradient))
-    return nats
+    return nats if rate is None else (nats, unknown)
+
+
+def with_unknown(length, seed=0):
+    """A text of which some characters are unknown; a tokenizer; ln p given that they are known."""
+    tokenizer = CharTokenizer.train(["abcde" * 9], CharTokenizer.Settings())
+    rng = np.random.default_rng(seed)
+    phrases = ["aXbcY", "dae", "bXXc", "eadbc"]
+    text = "".join(rng.choice(phrases) + rng.choice(list("abcdeXYZ")) for _ in range(length))
+    vocabulary = tokenizer.size
+    logits = 2 * rng.standard_normal((length, vocabulary))
+    logits[:, tokenizer.unknown] = -np.inf
+    return text[:length], tokenizer, logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def extended(tokenizer, text, settings):
+    """The texts that were not known, and the ids in which each has its own."""
+    texts = UnknownTexts(tokenizer, settings.discount, settings.strength)
+    ids = texts.ids(text, tokenizer.encode_with_ends(text))
+    return texts, np.append(tokenizer.start, ids)
+
+
+def test_unknown_characters_become_tokens_once_they_were_read_as_in_a_naive_loop():
+    text, tokenizer, log_p = with_unknown(150)
+    texts, ids = extended(tokenizer, text, SMALL)
+    V, excluded = tokenizer.size, tokenizer.unknown
+    assert (ids > V).sum() > 20
+    found = CountCache(V, SMALL, excluded, texts).nats_and_unknown([log_p], ids)
+    q = 1 / (1_112_064 - 5)
+    wanted = naive(ids, log_p, SMALL, excluded, tokenizer.unknown_rate, q)
+    assert found[0] == pytest.approx(wanted[0], abs=1e-9)
+    assert found[1] == pytest.approx(wanted[1], abs=1e-9)
+    assert found[0][ids[1:] > V][-5:].max() < 8 < -math.log(q) < found[0][ids[1:] > V][0]
+
+
+@pytest.mark.parametrize("large", [0, 512])
+def test_unknown_texts_and_all_tokens_sum_to_one(large, monkeypatch):
+    """Also where they are too many to have an entry each at every place."""
+    monkeypatch.setattr(count_cache, "LARGE", large)
+    text, tokenizer, log_p = with_unknown(90)
+    V, excluded = tokenizer.size, tokenizer.unknown
+    windows = (30,) if large == 0 else ()
+    settings = replace(SMALL, orders=(1, 2, 3), block=8, windows=windows)
+    texts, ids = extended(tokenizer, text, settings)
+    cache, before = CountCache(V, settings, excluded, texts), []
+    for begin in range(0, 88, 8):
+        before.append(copy.deepcopy(cache))
+        cache.nats([log_p[begin : begin + 8]], ids[begin : begin + 9])
+    new = CHARACTERS - 5 - len(set("XYZ"))
+    for i in range(3, 88, 3):
+        begin, sums = i // 8 * 8, 0.0
+        for token in [*np.unique(ids[ids > V]), *range(V), V + 4]:
+            if token == excluded:
+                continue
+            one = copy.deepcopy(before[i // 8])
+            if token == V + 4:  # one of those that are not in the text
+                token = one._unknown.ids("?", tokenizer.encode_with_ends("?"))[0]
+            changed = np.append(ids[begin : i + 1], token)
+            nats, unknown = one.nats_and_unknown([log_p[begin : i + 1]], changed)
+            sums += math.exp(-nats[-1]) * (new if token == V + 4 else 1)
+            if token == 1:
+                chance = unknown[-1]
+        assert sums == pytest.approx(1, abs=1e-6)
+        assert 0 < chance < 1
+
+
+def test_another_unknown_text_changes_nothing_before_it():
+    text, tokenizer, log_p = with_unknown(120)
+    V, excluded, found = tokenizer.size, tokenizer.unknown, []
+    place = text.index("X", 60)
+    for one in (
+        text,
+        text[:place] + "Q" + text[place + 1 :],
+        text[:place] + "a" + text[place + 1 :],
+    ):
+        texts, ids = extended(tokenizer, one, SMALL)
+        found.append(CountCache(V, SMALL, excluded, texts).nats([log_p], ids)[:place])
+    assert found[0].tolist() == found[1].tolist() == found[2].tolist()
 
 
 @pytest.mark.parametrize("excluded", [None, 0])

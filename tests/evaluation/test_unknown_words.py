@@ -1,6 +1,5 @@
 """Unknown tokens: one chance for all models, and spellings that sum to one."""
 
-import copy
 import functools
 import itertools
 import math
@@ -9,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from lmcli.evaluation import unknown_words
 from lmcli.evaluation.perplexity import _lines, _tokens_of, score_documents
 from lmcli.evaluation.score import Score
 from lmcli.evaluation.unknown_words import (
     CHARACTERS,
     ORDER,
     SpelledWords,
-    SpellingCache,
+    UnknownTexts,
     UnknownWords,
 )
 from lmcli.models.layers import softmax
@@ -131,39 +131,55 @@ def test_an_unknown_character_is_one_of_all_that_are_not_known():
     assert found == pytest.approx([0, math.log(1_112_064 - 3), 0])
 
 
-def test_a_cache_makes_what_was_spelt_before_cost_less_by_hand():
+def test_what_was_spelt_before_costs_less_by_hand():
     tokenizer = CharTokenizer.train(["abcab"], CharTokenizer.Settings())
-    costs, cache = UnknownWords(tokenizer), SpellingCache(discount=0.5, strength=0.25)
-    found = [
-        costs.spelling_nats(text, tokenizer.encode_with_ends(text), cache)
-        for text in ("aXbX", "YX")  # of two documents
-    ]
+    texts, found = UnknownTexts(tokenizer, discount=0.5, strength=0.25), []
+    for text in ("aXbX", "YX"):  # of two documents
+        for token in texts.ids(text, tokenizer.encode_with_ends(text)):
+            if token >= texts.first:
+                found.append(texts.log_chances(np.array([token]))[0])
+            texts.add(np.array([token]))
     q = 1 / (1_112_064 - 3)
     # X: q; X: (1 - d + (theta + d) q) / (1 + theta); Y: (theta + d) q / (2 + theta); X, of three
     chances = [q, (0.5 + 0.75 * q) / 1.25, 0.75 * q / 2.25, (1.5 + 1.25 * q) / 3.25]
-    right = -np.log(chances)
-    assert found[0] == pytest.approx([0, right[0], 0, right[1]], rel=1e-6)
-    assert found[1] == pytest.approx(right[2:], rel=1e-6)
+    assert found == pytest.approx(np.log(chances), rel=1e-9)
+    assert texts.read().tolist() == [texts.first, texts.first + 1]
 
 
-def test_under_a_cache_all_unknown_texts_sum_to_one():
-    cache, unknown = SpellingCache(discount=0.7, strength=0.15), list("uvwxyz")
-    q = np.array([0.3, 0.05, 0.25, 0.1, 0.2, 0.1])
-    cache.nats(list("uvuuxu"), np.full(6, 1.0))
-    chances = [
-        math.exp(-copy.deepcopy(cache).nats([text], -np.log(q[i : i + 1]))[0])
-        for i, text in enumerate(unknown)
-    ]
-    assert math.fsum(chances) == pytest.approx(1, abs=1e-12)
-    assert chances[0] > 0.5
+def spelt_as(monkeypatch, chances):
+    """Unknown texts have these chances; of characters that are not "a"."""
+    monkeypatch.setattr(
+        unknown_words, "spelling", lambda _: lambda texts: -np.array([chances[t] for t in texts])
+    )
+    tokenizer = CharTokenizer.train(["aa"], CharTokenizer.Settings())
+    texts = UnknownTexts(tokenizer, discount=0.7, strength=0.15)
+    return texts, lambda text: texts.ids(text, tokenizer.encode_with_ends(text))
 
 
-def test_a_text_too_long_for_a_chance_above_zero_has_finite_nats():
-    cache = SpellingCache(discount=0.7, strength=0.15)
-    nats = cache.nats(["x" * 500, "y", "x" * 500], np.array([5000.0, 8.0, 5000.0]))
-    assert nats[0] == 5000
-    assert np.isfinite(nats).all()
-    assert nats[2] < 3
+def test_all_unknown_texts_sum_to_one_whatever_was_read(monkeypatch):
+    chances = dict(zip("uvwxyz", np.log([0.3, 0.05, 0.25, 0.1, 0.2, 0.1]), strict=True))
+    texts, ids = spelt_as(monkeypatch, chances)
+    texts.add(ids("uvuauxau"))
+    found = np.exp(texts.log_chances(ids("uvwxyz")))
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    assert found[0] > 0.5
+
+
+def test_a_text_too_long_for_a_chance_above_zero_has_finite_nats(monkeypatch):
+    texts, ids = spelt_as(monkeypatch, {"x": -5000.0, "y": -8.0})
+    both = ids("xy")
+    assert texts.log_chances(both) == pytest.approx([-5000, -8])
+    texts.add(both)
+    again = texts.log_chances(both)
+    assert np.isfinite(again).all()
+    assert again.min() > -3
+
+
+def test_a_text_without_unknown_tokens_has_the_ids_of_its_tokens():
+    tokenizer = CharTokenizer.train(["abcab"], CharTokenizer.Settings())
+    encoded = tokenizer.encode_with_ends("abc")
+    texts = UnknownTexts(tokenizer, discount=0.5, strength=0.25)
+    assert texts.ids("abc", encoded) is encoded.ids
 
 
 def test_a_word_is_spelt_without_the_space_before_it_and_a_separator_as_it_is():
