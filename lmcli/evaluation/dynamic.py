@@ -45,8 +45,8 @@ class AdaptSettings:
         """With a smaller rate where most tokens are rare: they have gradients in few chunks.
 
         Perplexity on validation, LSTM by word (one run each): Emma 55.8, and with adaptation by
-        rates of 1e-4, 2e-4 and 1e-3 55.5, 56.1 and 65.4; encyclopedia articles 248.4, and by 1e-4
-        and 3e-4 238.1 and 233.1.
+        rates of 1e-4, 2e-4 and 1e-3 55.5, 56.1 and 65.4; encyclopedia articles (an earlier
+        LSTM) 248.4, and by 1e-4 and 3e-4 238.1 and 233.1.
         """
         return cls(rate=1e-4) if vocabulary >= SEVERAL_WORDS else cls()
 

@@ -16,8 +16,9 @@ of characters, counted on the known tokens, each once and ended by an end symbol
     q(s | u) = 1 / (1,112,064 - known characters)                   characters
 
 So the chances of all texts sum to one. A cache starts from these chances, and counts unknown texts
-like other tokens once they were read (`UnknownTexts`, count_cache.py). Where a character has not been seen in any known token, one
-symbol stands for all such characters, and they are equally likely.
+like other tokens once they were read (`UnknownTexts`, count_cache.py). Where a character has not
+been seen in any known token, one symbol stands for all such characters, and they are equally
+likely.
 
 Good (1953), "The population frequencies of species and the estimation of population parameters".
 """
