@@ -76,8 +76,9 @@ def test_what_an_error_of_the_callback_ends_is_saved_before_the_error_is_raised(
     assert api.load(tmp_path / "run").load_training()[1]["step"] == 7
 
 
+@pytest.mark.parametrize("kind", [OSError, StorageError])
 def test_an_error_of_the_callback_is_raised_also_if_nothing_can_be_saved(
-    text, tmp_path, monkeypatch
+    text, tmp_path, monkeypatch, kind
 ):
     def fail(event):
         if isinstance(event, Training):
@@ -85,11 +86,13 @@ def test_an_error_of_the_callback_is_raised_also_if_nothing_can_be_saved(
             raise ZeroDivisionError
 
     def full(*_):
-        raise StorageError("no space left on the device", "make room")
+        raise full_disk
+
+    full_disk = OSError("no space") if kind is OSError else StorageError("no space", "make room")
 
     with pytest.raises(ZeroDivisionError) as error:
         lmcli.train(text, steps=30, settings=SMALL, output=tmp_path / "run", on_progress=fail)
-    assert error.value.__notes__ == ["the training could not be saved: no space left on the device"]
+    assert error.value.__notes__ == ["the training could not be saved: no space"]
 
 
 def test_an_error_of_the_callback_ends_several_workers_too(text, tmp_path):

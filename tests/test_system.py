@@ -41,7 +41,6 @@ def pages_cleared(call: str) -> int:
     return int(subprocess.check_output([sys.executable, "-c", code], text=True))
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
 @pytest.mark.parametrize(("maker", "intel"), [("GenuineIntel", True), ("AuthenticAMD", False)])
 def test_the_maker_of_the_processor_is_read_from_linux(tmp_path: Path, maker, intel) -> None:
     (tmp_path / "proc").mkdir()
@@ -55,6 +54,7 @@ def test_where_linux_says_nothing_the_platform_names_the_maker(tmp_path: Path, m
     assert is_intel(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
 def test_freed_memory_is_held_for_the_next_step():
     assert pages_cleared("hold_freed_memory()") < 100
     assert pages_cleared("") > 100

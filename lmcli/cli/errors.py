@@ -208,5 +208,7 @@ def _in_our_words(error: Any) -> UsageError:
 
 
 def _report(error: LmcliError) -> None:
-    for word, color, message in (("error:", "red", error.problem), ("hint:", "cyan", error.hint)):
+    lines = [("error:", "red", error.problem), ("hint:", "cyan", error.hint)]
+    lines += [("note:", "yellow", note) for note in getattr(error, "__notes__", ())]
+    for word, color, message in lines:
         say(f"{label(word, color)} {' '.join(message.split()).translate(OBEYED)}")

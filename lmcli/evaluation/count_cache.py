@@ -9,9 +9,9 @@ t the number of different w, each distribution smooths the one below, the model 
     p_k(w) = (max(c(w) - d, 0) + (theta + d t) p_k-1(w)) / (n + theta)        p_0 = the model
 
 The first time that w follows a context adds 1 to c(w), later ones 2^-j, where j is the number of
-longer contexts that it had followed before as well: so what long contexts foretell does not make
-the short ones less like a text that is new (partial update exclusion; Bell, Cleary and Witten 1990,
-"Text Compression", have it in full).
+longer contexts that it had followed before as well: so tokens that long contexts already predict
+do not inflate the counts after shorter ones (partial update exclusion; in full, where only the
+longest such context counts, it is that of Bell, Cleary and Witten 1990, "Text Compression").
 
 The model and all p_k are mixed in the logarithm: p(w) is proportional to the product of p_k(w)^a_k,
 and in a large vocabulary of further powers, of how much more frequent w was lately than on the
@@ -23,8 +23,9 @@ distribution over all V tokens sums to one.
 
 With unknown tokens it is one over all texts: each unknown text that was read is a token of its own
 from then on, and all others share one entry (unknown_words.py). In a large vocabulary so do all
-tokens that never followed the contexts of a place and were not read lately; within the entry they
-keep the proportions of the model. Kuhn & De Mori 1990; Mahoney 2005, "Adaptive weighing of context
+tokens that never followed the contexts of a place and were not read lately, and where more than 512
+different texts were read the unknown ones likewise; within the entry they keep the proportions of
+the model. Kuhn & De Mori 1990; Mahoney 2005, "Adaptive weighing of context
 models for lossless data compression" (PAQ).
 """
 
@@ -33,13 +34,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lmcli.evaluation.recent_words import RecentWords
-from lmcli.evaluation.unknown_words import UnknownTexts
+from lmcli.evaluation.unknown_words import UnknownTexts, count_above
+from lmcli.report.progress import ProgressCounter
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.integer[Any]]
@@ -51,6 +53,8 @@ SURENESS = 8
 """classes of how sure the model is"""
 COUNTED = 4096
 """tokens counted at once"""
+TINY = 1e-300
+"""what a chance that rounds to 0 is taken for"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ class CacheSettings:
         return asdict(self) | {"orders": list(self.orders), "windows": list(self.windows)}
 
 
+class TokenScores(NamedTuple):
+    """Of each token the nats, and those of saying whether it is known. Shapes: (n,) each."""
+
+    nats: Floats
+    """-ln p; of an unknown one with its spelling"""
+    unknown: Floats
+    """-ln of the chance that a token is unknown"""
+    known: Floats
+    """-ln of the chance that it is known"""
+
+
 class CountCache:
     """Counts and exponents; `nats` scores tokens and learns from them, in the order of the text.
 
@@ -117,68 +132,85 @@ class CountCache:
         self._squares = [np.full((size, contexts + 1 + windows), 0.01) for size in groups]
         self._recent = RecentWords(vocabulary, settings.windows, settings.window_strength)
 
-    def count(self, ids: Ids) -> None:
+    def count(self, ids: Ids, counter: ProgressCounter | None = None) -> None:
         """Count a stream without scoring it, such as what the model was trained on."""
         for begin in range(0, len(ids) - 1, COUNTED):
             some = ids[begin : begin + COUNTED + 1]
             scored = self._scored(some[1:])
-            self._count(some, scored)
+            for _ in self._found(some, scored):
+                pass
             self._add(some[1:][scored])
+            if counter is not None:
+                counter.add(len(some) - 1)
 
     def nats(self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids) -> Floats:
         """-ln p of every id but the first; 0 for start ids and the excluded one.
 
         Shapes: parts (n, V) of ln p, in all (N - 1, V); ids (N,) -> (N - 1,).
         """
-        return self.nats_and_unknown(parts, ids)[0]
+        return self.scores(parts, ids).nats
 
-    def nats_and_unknown(
-        self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids
-    ) -> tuple[Floats, Floats]:
-        """The same, that of unknown texts with their spelling, and p that a token is unknown."""
-        nats, unknown, place = np.zeros(len(ids) - 1), np.zeros(len(ids) - 1), 0
+    def scores(self, parts: Iterable[npt.NDArray[np.floating[Any]]], ids: Ids) -> TokenScores:
+        """The same, and what it says about each token being known; 0 where there are no nats."""
+        scores, place = TokenScores(*np.zeros((3, len(ids) - 1))), 0
         for some in _blocks(parts, self.settings.block):
             end = place + len(some)
-            found = self._block(some.astype(np.float64), ids[place : end + 1])
-            nats[place:end], unknown[place:end] = found
+            read = ids[place : end + 1]
+            scored = self._scored(read[1:])
+            if len(scored):
+                found = self._block(some[scored].astype(np.float64), read, scored)
+                for all_of_them, new in zip(scores, found, strict=True):
+                    all_of_them[place + scored] = new
+            else:
+                self._count(read, scored)
             place = end
-        return nats, unknown
+        return scores
 
-    def _block(self, log_p: Floats, ids: Ids) -> tuple[Floats, Floats]:
-        """The nats of one block; then its counts and its gradient are added."""
-        targets = ids[1:]
-        scored = self._scored(targets)
-        nats, cells, tokens, counts = np.zeros(len(targets)), *self._count(ids, scored)
-        unknown = np.zeros(len(targets))
-        if not len(scored):
-            return nats, unknown
-        targets, log_p = targets[scored], log_p[scored]
-        columns = self._columns(tokens)
+    def _block(self, log_p: Floats, ids: Ids, scored: Ids) -> TokenScores:
+        """The scores of one block; then its counts and its gradient are added.
+
+        Shapes: log_p (n, V), ids (N,), scored (n,), places of the tokens after the first.
+        """
+        targets = ids[1:][scored]
+        cells, tokens, counts = self._count(ids, scored)
+        columns = self._columns(tokens, targets)
         entries = len(columns) + self._has_others
         table = np.zeros((len(scored), len(self.settings.orders), entries))
         table.reshape(-1)[cells * entries + np.searchsorted(columns, tokens)] = counts
-        has_entry = self._has_entry(table, columns)
+        has_entry = self._has_entry(table, columns, targets)
         rows, place = np.arange(len(scored)), np.searchsorted(columns, targets)
         is_own = (np.append(columns, -1)[place] == targets) & has_entry[rows, place]
-        place[~is_own] = len(columns)
-        base, others_unknown = self._base(log_p, columns, has_entry)
+        spelt = self._spelt(columns, targets)
+        base, others_unknown = self._base(log_p, columns, has_entry, spelt)
+        own = self._log_base(log_p, spelt, targets, place - (len(columns) - spelt.shape[1]))
+        place = np.where(is_own, place, len(columns))
         features, found = self._features(table, base, columns)
         groups = [found, self._sureness(log_p)]
         if self.vocabulary <= LARGE:
             before = ids[:-1][scored]
-            unread = self.vocabulary if self.excluded is None else self.excluded
-            groups.append(np.where(before > self.vocabulary, unread, before))
+            spare = self.vocabulary if self.excluded is None else self.excluded
+            groups.append(np.where(before > self.vocabulary, spare, before))
         p = self._mixed(features, groups, has_entry)
-        nats[scored] = -np.log(p[rows, place])
+        nats = -np.log(p[rows, place])
         other = np.flatnonzero(~is_own)
-        nats[scored[other]] -= self._log_base(log_p[other], targets[other])
-        nats[scored[other]] += np.log(base[other, -1])
-        if self._unknown is not None:
-            unknown[scored] = p[:, :-1][:, columns > self.vocabulary].sum(1)
-            unknown[scored] += p[:, -1] * others_unknown / base[:, -1]
+        nats[other] += np.log(base[other, -1]) - own[other]
+        unknown, known = self._is_known(p, columns, others_unknown / base[:, -1])
         self._learn(features, groups, p, place)
         self._add(targets)
-        return nats, unknown
+        return TokenScores(nats, unknown, known)
+
+    def _is_known(self, p: Floats, columns: Ids, share: Floats) -> tuple[Floats, Floats]:
+        """-ln of the chances that a token is unknown and that it is known.
+
+        Each is a sum of its own: the difference of the other to 1 may be lost in rounding. `share`
+        is how much of the last entry is that of unknown texts. Shapes: (n, C), (C,), (n,) -> (n,).
+        """
+        if self._unknown is None:
+            return np.full(len(p), np.inf), np.zeros(len(p))
+        first = int(np.searchsorted(columns, self.vocabulary))
+        unknown = p[:, first:-1].sum(1) + p[:, -1] * share
+        known = p[:, :first].sum(1) + p[:, -1] * (1 - share)
+        return -np.log(np.maximum(unknown, TINY)), -np.log(np.maximum(known, TINY))
 
     def _scored(self, targets: Ids) -> Ids:
         """The places of tokens that are neither start ids nor the excluded one."""
@@ -203,27 +235,44 @@ class CountCache:
 
         As cells (token of the block, context), tokens and counts, one entry each.
         """
-        orders, stream = self.settings.orders, np.append(self._before, ids[:-1].astype(np.uint32))
-        text, offset = stream.tobytes(), len(self._before)
         cells, sizes, tokens, counts = list[int](), list[int](), list[int](), list[float]()
-        for row, i in enumerate(scored.tolist()):
+        for row, found in enumerate(self._found(ids, scored)):
+            first = row * len(self.settings.orders)
+            cells.extend(range(first, first + len(found)))
+            for seen in found:
+                sizes.append(len(seen))
+                tokens.extend(seen)
+                counts.extend(seen.values())
+        return (
+            np.repeat(np.array(cells, np.int64), np.array(sizes, np.int64)),
+            np.array(tokens, np.int64),
+            np.array(counts, np.float64),
+        )
+
+    def _found(self, ids: Ids, scored: Ids) -> Iterator[list[dict[int, float]]]:
+        """For each token to be scored the counts after its contexts, the shortest context first.
+
+        Those that were not read before are left out: they are the longest. The token is counted
+        when the next one is asked for.
+        """
+        stream = np.append(self._before, ids[:-1].astype(np.uint32))
+        text, offset = stream.tobytes(), len(self._before)
+        lengths = [4 * order for order in self.settings.orders]
+        for i in scored.tolist():
             target, end = int(ids[i + 1]), 4 * (offset + i + 1)
             found = list[dict[int, float]]()
-            for k, (order, table) in enumerate(zip(orders, self._tables, strict=True)):
-                if 4 * order > end:
+            for length, table in zip(lengths, self._tables, strict=True):
+                if length > end:
                     break
-                context = text[end - 4 * order : end]
+                context = text[end - length : end]
                 seen = table.get(context)
                 if seen is None:
                     table[context] = target  # alone, which takes less memory than a dictionary
                     continue
                 if isinstance(seen, int):
                     table[context] = seen = {seen: 1.0}
-                cells.append(row * len(orders) + k)
-                sizes.append(len(seen))
-                tokens.extend(seen)
-                counts.extend(seen.values())
                 found.append(seen)
+            yield found
             added = 1.0
             for seen in reversed(found):
                 if target in seen:
@@ -231,16 +280,12 @@ class CountCache:
                     added *= self.settings.update_exclusion
                 else:
                     seen[target] = 1.0
-        self._before = stream[-orders[-1] :]
-        return (
-            np.repeat(np.array(cells, np.int64), np.array(sizes, np.int64)),
-            np.array(tokens, np.int64),
-            np.array(counts, np.float64),
-        )
+        self._before = stream[-self.settings.orders[-1] :]
 
-    def _columns(self, tokens: Ids) -> Ids:
+    def _columns(self, tokens: Ids, targets: Ids) -> Ids:
         """The tokens that have an entry of their own anywhere in this block, sorted."""
-        return np.unique(np.concatenate([tokens, self._always()]))
+        unknown = targets[targets > self.vocabulary]
+        return np.unique(np.concatenate([tokens, self._always(), unknown]))
 
     def _always(self) -> Ids:
         """The tokens that have an entry of their own at each place of this block.
@@ -255,16 +300,19 @@ class CountCache:
         read = np.zeros(0, np.int64) if self._unknown is None else self._unknown.read()
         return np.concatenate([known, read]) if len(known) + len(read) <= LARGE else known
 
-    def _has_entry(self, table: Floats, columns: Ids) -> Bools:
+    def _has_entry(self, table: Floats, columns: Ids, targets: Ids) -> Bools:
         """Which tokens have an entry of their own at each place: it must not depend on later ones.
 
-        Those of `_always`, those that followed a context of the place, and all other tokens
-        together, if there are any. Shapes: table (n, K, C), columns -> (n, C).
+        Those of `_always`, those that followed a context of the place, unknown texts that were read
+        earlier in the block, and all other tokens together, if there are any. Shapes: table
+        (n, K, C), columns, targets (n,) -> (n, C).
         """
-        always = np.zeros(table.shape[2], np.bool_)
-        always[: len(columns)] = np.isin(columns, self._always())
-        found: Bools = table.any(axis=1) | always
+        found: Bools = np.any(table, axis=1)
+        found[:, : len(columns)] |= np.isin(columns, self._always())
         if self._unknown is not None:
+            first = int(np.searchsorted(columns, self.vocabulary))
+            is_it: Bools = targets[:, None] == columns[first:]
+            found[:, first:-1] |= count_above(is_it) > 0
             found[:, -1] = True  # there is always one that was not read yet
         elif self._has_others:
             found[:, -1] = found[:, :-1].sum(1) < self.vocabulary - (self.excluded is not None)
@@ -272,9 +320,20 @@ class CountCache:
 
     # -------------------------------------------------------------- distributions
 
-    def _base(self, log_p: Floats, columns: Ids, has_entry: Bools) -> tuple[Floats, Floats]:
-        """The model's p of tokens with an entry, and last, if there are others, of them together;
-        and how much of the last is that of unknown texts. Shapes: (n, V), -> (n, C), (n,).
+    def _spelt(self, columns: Ids, targets: Ids) -> Floats:
+        """ln of what the model gives the unknown texts of the block. Shapes: -> (n, U)."""
+        if self._unknown is None:
+            return np.zeros((len(targets), 0))
+        unknown = columns[columns > self.vocabulary]
+        return math.log(self._unknown.rate) + self._unknown.log_chances(unknown, targets)
+
+    def _base(
+        self, log_p: Floats, columns: Ids, has_entry: Bools, spelt: Floats
+    ) -> tuple[Floats, Floats]:
+        """The model's p of tokens with an entry of their own and, last, of all others together.
+
+        Also what part of the last belongs to unknown texts. Where there are no others there is no
+        last one. Shapes: log_p (n, V), spelt (n, U) -> (n, C), (n,).
         """
         known = columns[columns < self.vocabulary]
         p = np.zeros(has_entry.shape)
@@ -285,8 +344,7 @@ class CountCache:
         if self._unknown is not None:
             unknown = self._unknown.rate
             p *= 1 - unknown
-            read = unknown * np.exp(self._unknown.log_chances(columns[len(known) :]))
-            p[:, len(known) : len(columns)] = read
+            p[:, len(known) : len(columns)] = np.exp(spelt)
         p *= has_entry
         if self._has_others:
             taken = p[:, : len(columns)]
@@ -296,16 +354,14 @@ class CountCache:
             p[:, -1] = np.maximum(rest, np.maximum(left, 1e-9 * (self.vocabulary > LARGE)))
         return p, left
 
-    def _log_base(self, log_p: Floats, targets: Ids) -> Floats:
-        """The model's ln p of tokens. Shapes: (n, V), (n,) -> (n,)."""
-        if self._unknown is None:
-            return log_p[np.arange(len(targets)), targets]
-        found, is_unknown = np.empty(len(targets)), targets > self.vocabulary
-        known = np.flatnonzero(~is_unknown)
-        found[known] = log_p[known, targets[known]] + math.log1p(-self._unknown.rate)
-        chances = self._unknown.log_chances(targets[is_unknown])
-        found[is_unknown] = math.log(self._unknown.rate) + chances
-        return found
+    def _log_base(self, log_p: Floats, spelt: Floats, targets: Ids, place: Ids) -> Floats:
+        """The model's ln p of the targets. Shapes: (n, V), (n, U), (n,), (n,) -> (n,)."""
+        rows, is_unknown = np.arange(len(targets)), targets > self.vocabulary
+        own = log_p[rows, np.where(is_unknown, 0, targets)]
+        if self._unknown is not None:
+            own += math.log1p(-self._unknown.rate)
+            own[is_unknown] = spelt[rows[is_unknown], place[is_unknown]]
+        return own
 
     def _features(self, table: Floats, base: Floats, columns: Ids) -> tuple[Floats, Ids]:
         """ln p_k and ln r of every column, and what was found.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmcli.data.corpus import Corpus, CorpusSpec, reopen_corpus
+from lmcli.data.split import Split
 from lmcli.errors import RunError, TextError, UsageError
 from lmcli.evaluation.count_cache import CacheSettings, CountCache
 from lmcli.evaluation.dynamic import AdaptSettings, adapted_log_probabilities
@@ -35,8 +36,8 @@ MOST_FITTED = 1 << 20
 """characters of the validation part that weights are fitted on: of a longer one a sample"""
 
 MOST_BEFORE = {"train": 1 << 20, "valid": 1 << 18}
-"""characters of the parts that a cache reads before the text, of longer ones a sample: the first is
-counted, the second is scored too, which takes longer"""
+"""characters, and tokens, of the parts that a cache reads before the text at most, of longer ones a
+sample: the first is counted, the second is scored too, which takes longer"""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ class Ensemble:
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
     def nats(self, ids: Ids, excluded: int | None, counter: ProgressCounter) -> Nats:
-        """-ln p of every id but the first, without the cache; 0 for start ids.
+        """-ln p of every id but the first; 0 for start ids. Not for one with a cache.
 
         The counter is begun by the caller.
         """
+        if self.cache is not None:
+            raise ValueError("with a cache the nats are those of `cached_nats`")
         counter.expect((len(self.models) - 1) * (len(ids) - 1))
         how: Any = {"counter": counter, "excluded": excluded}
         if self.adapt is None:
@@ -82,29 +85,27 @@ class Ensemble:
         `counted` are the ids in which unknown tokens have ids of their own. The counter is begun by
         the caller. Shapes: (N,) -> (3, N - 1).
         """
+        if self.cache is None:
+            raise ValueError("without a cache the nats are those of `nats`")
         counter.expect((len(self.models) - 1) * (len(ids) - 1))
-        tokenizer, settings = self.runs[0].tokenizer, self.cache or CacheSettings()
-        spelt = None if excluded is None else texts
-        cache = CountCache(self.models[0].vocabulary, settings, excluded, spelt)
+        tokenizer, spelt = self.runs[0].tokenizer, None if excluded is None else texts
+        cache = CountCache(self.models[0].vocabulary, self.cache, excluded, spelt)
         for part, documents in self.earlier.items():
             encoded = [tokenizer.encode_with_ends(text) for text in documents]
             pairs = zip(documents, encoded, strict=True)
             before = stream_of(tokenizer, [texts.ids(text, e) for text, e in pairs])
             if part == "train":  # which the models know too well to learn weights from it
-                cache.count(before)
+                counter.expect(len(before) - 1)
+                cache.count(before, counter)
             else:
                 plain = stream_of(tokenizer, [e.ids for e in encoded])
                 counter.expect(len(self.models) * len(plain))
                 trained = replace(self, adapt=None)
                 cache.nats(trained.log_probabilities(plain, excluded, counter), before)
-        nats, unknown = cache.nats_and_unknown(
-            self.log_probabilities(ids, excluded, counter), counted
-        )
-        known = -np.log1p(-unknown)
+        scores = cache.scores(self.log_probabilities(ids, excluded, counter), counted)
         is_unknown = ids[1:] == (-1 if excluded is None else excluded)
-        with np.errstate(divide="ignore"):
-            chance = np.where(is_unknown, -np.log(unknown), nats)
-        return np.stack([chance, nats - chance, known])
+        chance = np.where(is_unknown, scores.unknown, scores.nats)
+        return np.stack([chance, scores.nats - chance, scores.known])
 
     def log_probabilities(
         self, ids: Ids, excluded: int | None, counter: ProgressCounter
@@ -133,10 +134,11 @@ class Ensemble:
         found = (found_lengths(model, ids) for model in self.models)
         return next((lengths for lengths in found if lengths is not None), None)
 
-    def unknown_texts(self) -> UnknownTexts:
+    def new_unknown_texts(self) -> UnknownTexts:
         """None of them read yet, for `cached_nats`."""
-        settings = self.cache or CacheSettings()
-        return UnknownTexts(self.runs[0].tokenizer, settings.discount, settings.strength)
+        if self.cache is None:
+            raise ValueError("only a cache counts unknown texts")
+        return UnknownTexts(self.runs[0].tokenizer, self.cache.discount, self.cache.strength)
 
     def weights(self) -> tuple[Floats, int | None]:
         """Of the mixture, by context length, and the id that has no share in it."""
@@ -219,7 +221,16 @@ def earlier_text(
     except TextError as error:
         on_progress(Message(f"the cache begins empty: {error.problem}"))
         return {}
-    return {name: getattr(corpus, name).sample(MOST_BEFORE[name]).documents for name in parts}
+    return {
+        name: _sample(getattr(corpus, name), run.tokenizer, MOST_BEFORE[name]) for name in parts
+    }
+
+
+def _sample(split: Split, tokenizer: Tokenizer, most: int) -> Sequence[str]:
+    """Documents of a part, or of a longer one a sample, of about `most` characters and tokens."""
+    sample = split.sample(most)
+    tokens = sum(len(tokenizer.encode(text)) for text in sample.documents)
+    return (split.sample(most * sample.chars // tokens) if tokens > most else sample).documents
 
 
 def stream_of(tokenizer: Tokenizer, documents: Sequence[Ids], as_one: bool = False) -> Ids:

@@ -84,7 +84,7 @@ def score_documents(
     unknown, real = UnknownWords(tokenizer), stream[1:] != tokenizer.start
     cuts = np.cumsum([len(e.ids) for e in encoded])[:-1]
     if ensemble is not None and ensemble.cache is not None:
-        texts = ensemble.unknown_texts()
+        texts = ensemble.new_unknown_texts()
         each = [texts.ids(text, e) for text, e in zip(documents, encoded, strict=True)]
         counted = stream_of(tokenizer, each, reset == "never")
         found = ensemble.cached_nats(stream, counted, texts, unknown.excluded, counter)[:, real]

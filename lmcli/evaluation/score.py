@@ -39,13 +39,13 @@ class ScoredText:
 
     def spans(self) -> list[tuple[int, int]]:
         """Where each token begins and ends in the text."""
-        begins = np.concatenate([[0], self.ends[:-1]])
+        begins = np.append(0, self.ends)[:-1]
         return list(zip(begins.tolist(), self.ends.tolist(), strict=True))
 
     def lines(self) -> list[ScoredText]:
         """Line by line; a token that crosses a line end belongs to the line it begins in."""
         stops = np.cumsum([len(line) for line in self.text.splitlines(keepends=True)])
-        begins = np.concatenate([[0], self.ends[:-1]])
+        begins = np.append(0, self.ends)[:-1]
         # a token of no width after the last character belongs to the last line
         owner = np.minimum(np.searchsorted(stops, begins, side="right"), len(stops) - 1)
         parts = []

@@ -84,7 +84,8 @@ class UnknownTexts:
 
         q'(s | u) = (max(c(s) - d, 0) + (theta + d t) q(s | u)) / (n + theta)
 
-    which is q before the first. It sums to one over all unknown texts, as q does.
+    which is q before the first. It sums to one over all unknown texts, as q does. A text that has
+    an id is read only when it is added.
     """
 
     def __init__(self, tokenizer: Tokenizer, discount: float, strength: float) -> None:
@@ -103,33 +104,52 @@ class UnknownTexts:
         texts = unknown_texts(self._tokenizer, text, encoded) if self.rate else []
         if not texts:
             return encoded.ids
-        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
-        if new:
-            self._ids |= {text: len(self._ids) + n for n, text in enumerate(new)}
-            self._spelt = np.append(self._spelt, spelling(self._tokenizer)(new))
-            self._counts = np.append(self._counts, np.zeros(len(new)))
+        numbers = [self._ids.setdefault(text, len(self._ids)) for text in texts]
         ids = encoded.ids.astype(np.int64)
-        ids[ids == self._tokenizer.unknown] = [self.first + self._ids[text] for text in texts]
+        ids[ids == self._tokenizer.unknown] = self.first + np.array(numbers)
         return ids
 
     def add(self, ids: Ids) -> None:
         """Read tokens, of which the unknown ones are counted."""
+        self._meet_all()
         np.add.at(self._counts, ids[ids >= self.first] - self.first, 1)
 
     def read(self) -> Ids:
         """The ids of those read so far, sorted."""
         return self.first + np.flatnonzero(self._counts)
 
-    def log_chances(self, ids: Ids) -> Floats:
-        """ln q' of some of them. Shapes: (n,) -> (n,)."""
-        places, theta = ids - self.first, self._strength
-        backoff = theta + self._discount * np.count_nonzero(self._counts)
+    def log_chances(self, ids: Ids, text: Ids) -> Floats:
+        """ln q' of some unknown texts at each token of the text read next, before it is read.
+
+        Shapes: (U,), (n,) -> (n, U).
+        """
+        self._meet_all()
+        is_unknown = text >= self.first
+        is_new = np.zeros(len(text), np.bool_)
+        is_new[np.unique(text, return_index=True)[1]] = True
+        is_new[is_unknown] &= self._counts[text[is_unknown] - self.first] == 0
+        counts = self._counts[ids - self.first] + count_above(text[:, None] == ids)
+        types = np.count_nonzero(self._counts) + count_above(is_new & is_unknown)
+        total, theta = self._counts.sum() + count_above(is_unknown), self._strength
+        backoff = np.log(theta + self._discount * types)[:, None] - self._spelt[ids - self.first]
         with np.errstate(divide="ignore"):
-            taken = np.log(np.maximum(self._counts[places] - self._discount, 0))
+            taken = np.log(np.maximum(counts - self._discount, 0))
         # in logarithms: a long text may have a q of 0 in floating point
-        both = np.logaddexp(taken, math.log(backoff) - self._spelt[places])
-        chances: Floats = both - math.log(self._counts.sum() + theta)
+        chances: Floats = np.logaddexp(taken, backoff) - np.log(total + theta)[:, None]
         return chances
+
+    def _meet_all(self) -> None:
+        """Spell the texts that have an id and no q yet: all at once, which is faster."""
+        new = list(self._ids)[len(self._spelt) :] if len(self._ids) > len(self._spelt) else []
+        if new:
+            self._spelt = np.append(self._spelt, spelling(self._tokenizer)(new))
+            self._counts = np.append(self._counts, np.zeros(len(new)))
+
+
+def count_above(is_it: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many true ones come before each entry of its column. Shapes: (n, ...) -> (n, ...)."""
+    counts: npt.NDArray[np.int64] = np.cumsum(is_it, axis=0) - is_it
+    return counts
 
 
 def unknown_texts(tokenizer: Tokenizer, text: str, encoded: Encoded) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmcli.data.dataset import Dataset
 from lmcli.data.token_cache import count_targets
-from lmcli.errors import LmcliError, RunError
+from lmcli.errors import RunError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.evaluation.score import Score
 from lmcli.models.base import LanguageModel
@@ -86,7 +86,7 @@ def saving(steps: Generator[Progress, None, None]) -> Iterator[None]:
     except Exception as error:
         try:
             steps.close()
-        except LmcliError as failure:
+        except Exception as failure:
             error.add_note(f"the training could not be saved: {failure}")
         raise
     finally:

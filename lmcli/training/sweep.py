@@ -123,14 +123,16 @@ def row_pairs(spec: TrialSpec, options: Mapping[str, Any]) -> dict[str, str]:
     cannot be.
     """
     shared, width = dict(options["settings"] or {}), lstm_width(options)
-    tied = is_tied(update(MODELS.load(spec.arch).Settings(), {**shared, **spec.pairs}))
-    embedding, own_width = shared.get("embedding"), spec.pairs.keys() & {"hidden", "embedding"}
+    settings = MODELS.load(spec.arch).Settings()
+    tied = is_tied(update(settings, {**shared, **spec.pairs}))
+    embedding = getattr(update(settings, shared), "embedding", None)
+    own_width = spec.pairs.keys() & {"hidden", "embedding"}
     if options["match"] != "width" and tied and embedding and not own_width:
         if width is None:
             problem = f"{spec.name}: tie=true makes embedding={embedding} the width of this row"
             problem += ", which is matched to the LSTM's"
             raise UsageError(problem, f"for this row alone {spec.name}:embedding={embedding}")
-        if int(embedding) != width:
+        if embedding != width:
             problem = f"{spec.name}: tie=true needs embedding = hidden, not {embedding} and {width}"
             raise UsageError(problem, f"for example --set embedding={width}")
         del shared["embedding"]
@@ -256,6 +258,8 @@ def check_options(
     runs = open_runs([Path(run) for run in options["runs"]])
     specs = trial_specs(options["arch"], bool(runs))
     check_trial_specs(specs, pairs, options["tokenizer"])
+    for spec in specs:
+        row_pairs(spec, options)
     texts = [Path(text) for text in options["texts"] if is_made(text)]
     taken = [run.path for run, _ in runs] + [p for t in texts for p in (t, *companions(t))]
     check_folder(folder, options["force"], taken, options["plan"])

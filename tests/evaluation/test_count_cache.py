@@ -39,7 +39,7 @@ def naive(ids, log_p, settings, excluded, rate=None, q=None):
     exponents = {"depth": {}, "sure": {}, "last": {}}
     counts = {order: {} for order in orders}
     nats, pending, read, unknown = [], [], [], []
-    before, spelt = [], {}
+    spelt = {}
     s = settings.window_strength
 
     def group(kind, key):
@@ -59,7 +59,7 @@ def naive(ids, log_p, settings, excluded, rate=None, q=None):
                         entry[0] -= settings.rate * g / math.sqrt(entry[1])
             pending = []
             read = [w for w in ids[1 : i + 1].tolist() if w < V and w != excluded]
-            before = [w for w in ids[1 : i + 1].tolist() if w > V]
+        before = [w for w in ids[1 : i + 1].tolist() if w > V]
         if target in (V, excluded):
             nats.append(0.0)
             unknown.append(0.0)
@@ -157,12 +157,47 @@ def test_unknown_characters_become_tokens_once_they_were_read_as_in_a_naive_loop
     texts, ids = extended(tokenizer, text, SMALL)
     V, excluded = tokenizer.size, tokenizer.unknown
     assert (ids > V).sum() > 20
-    found = CountCache(V, SMALL, excluded, texts).nats_and_unknown([log_p], ids)
+    found = CountCache(V, SMALL, excluded, texts).scores([log_p], ids)
     q = 1 / (1_112_064 - 5)
     wanted = naive(ids, log_p, SMALL, excluded, tokenizer.unknown_rate, q)
-    assert found[0] == pytest.approx(wanted[0], abs=1e-9)
-    assert found[1] == pytest.approx(wanted[1], abs=1e-9)
-    assert found[0][ids[1:] > V][-5:].max() < 8 < -math.log(q) < found[0][ids[1:] > V][0]
+    assert found.nats == pytest.approx(wanted[0], abs=1e-9)
+    assert np.exp(-found.unknown) == pytest.approx(wanted[1], abs=1e-9)
+    assert np.exp(-found.known) + np.exp(-found.unknown) == pytest.approx(1, abs=1e-12)
+    nats = found.nats[ids[1:] > V]
+    assert nats[-5:].max() < 8 < -math.log(q) < nats[0]
+
+
+def test_an_unknown_text_is_a_token_from_its_next_place_on_also_within_a_block():
+    """Not only from the next block on: a sign that is repeated costs its spelling once."""
+    _, tokenizer, log_p = with_unknown(16)
+    texts, ids = extended(tokenizer, "abZZZZZZ", replace(SMALL, block=32))
+    cache = CountCache(tokenizer.size, replace(SMALL, block=32), tokenizer.unknown, texts)
+    first, second, *others = cache.nats([log_p[:8]], ids)[2:]
+    assert first > math.log(1_112_064 - 5) > 2 * second
+    assert max(others) < 3
+
+
+@pytest.mark.parametrize("large", [0, 512])
+def test_a_text_of_unknown_signs_alone_leaves_a_chance_for_known_ones(large, monkeypatch):
+    """Where the chance of an unknown one rounds to 1."""
+    monkeypatch.setattr(count_cache, "LARGE", large)
+    _, tokenizer, _ = with_unknown(1)
+    texts, ids = extended(tokenizer, "Z" * 3000, SMALL)
+    log_p = np.full((3000, tokenizer.size), -math.log(5))
+    log_p[:, tokenizer.unknown] = -np.inf
+    settings = replace(SMALL, windows=(30,) if large == 0 else ())
+    found = CountCache(tokenizer.size, settings, tokenizer.unknown, texts).scores([log_p], ids)
+    assert np.isfinite(found.known).all()
+    assert found.known[-1] > 5 > 0.01 > found.unknown[-1]
+
+
+def test_counting_without_scoring_leaves_the_same_counts():
+    ids, log_p = text(300, 6)
+    counted, scored = CountCache(6, SMALL), CountCache(6, SMALL)
+    counted.count(ids)
+    scored.nats([log_p], ids)
+    assert counted._tables == scored._tables
+    assert counted._before.tolist() == scored._before.tolist()
 
 
 @pytest.mark.parametrize("large", [0, 512])
@@ -188,10 +223,10 @@ def test_unknown_texts_and_all_tokens_sum_to_one(large, monkeypatch):
             if token == V + 4:  # one of those that are not in the text
                 token = one._unknown.ids("?", tokenizer.encode_with_ends("?"))[0]
             changed = np.append(ids[begin : i + 1], token)
-            nats, unknown = one.nats_and_unknown([log_p[begin : i + 1]], changed)
-            sums += math.exp(-nats[-1]) * (new if token == V + 4 else 1)
+            found = one.scores([log_p[begin : i + 1]], changed)
+            sums += math.exp(-found.nats[-1]) * (new if token == V + 4 else 1)
             if token == 1:
-                chance = unknown[-1]
+                chance = math.exp(-found.unknown[-1])
         assert sums == pytest.approx(1, abs=1e-6)
         assert 0 < chance < 1
 

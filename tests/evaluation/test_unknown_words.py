@@ -133,17 +133,23 @@ def test_an_unknown_character_is_one_of_all_that_are_not_known():
 
 def test_what_was_spelt_before_costs_less_by_hand():
     tokenizer = CharTokenizer.train(["abcab"], CharTokenizer.Settings())
-    texts, found = UnknownTexts(tokenizer, discount=0.5, strength=0.25), []
-    for text in ("aXbX", "YX"):  # of two documents
-        for token in texts.ids(text, tokenizer.encode_with_ends(text)):
-            if token >= texts.first:
-                found.append(texts.log_chances(np.array([token]))[0])
-            texts.add(np.array([token]))
-    q = 1 / (1_112_064 - 3)
-    # X: q; X: (1 - d + (theta + d) q) / (1 + theta); Y: (theta + d) q / (2 + theta); X, of three
-    chances = [q, (0.5 + 0.75 * q) / 1.25, 0.75 * q / 2.25, (1.5 + 1.25 * q) / 3.25]
-    assert found == pytest.approx(np.log(chances), rel=1e-9)
-    assert texts.read().tolist() == [texts.first, texts.first + 1]
+    one, two = (UnknownTexts(tokenizer, discount=0.5, strength=0.25) for _ in range(2))
+    documents = [one.ids(text, tokenizer.encode_with_ends(text)) for text in ("aXbX", "YX")]
+    ids, q = np.concatenate(documents), 1 / (1_112_064 - 3)
+    first = one.first
+    found = one.log_chances(np.array([first, first + 1]), ids)  # of all at once
+    assert one.read().tolist() == []
+    # X before anything, after one X, after two X, and after two X and a Y
+    x = [q, q, (0.5 + 0.75 * q) / 1.25, (0.5 + 0.75 * q) / 1.25, (1.5 + 0.75 * q) / 2.25]
+    x.append((1.5 + 1.25 * q) / 3.25)
+    y = [q, q, 0.75 * q / 1.25, 0.75 * q / 1.25, 0.75 * q / 2.25, (0.5 + 1.25 * q) / 3.25]
+    assert found == pytest.approx(np.log([x, y]).T, rel=1e-9)
+    for text, place in (("aXbX", 0), ("YX", 4)):  # and one document after the other
+        ids = two.ids(text, tokenizer.encode_with_ends(text))
+        chances = two.log_chances(np.array([first]), ids)[:, 0]
+        assert chances == pytest.approx(found[place : place + len(ids), 0], rel=1e-9)
+        two.add(ids)
+    assert two.read().tolist() == [first, first + 1]
 
 
 def spelt_as(monkeypatch, chances):
@@ -160,7 +166,7 @@ def test_all_unknown_texts_sum_to_one_whatever_was_read(monkeypatch):
     chances = dict(zip("uvwxyz", np.log([0.3, 0.05, 0.25, 0.1, 0.2, 0.1]), strict=True))
     texts, ids = spelt_as(monkeypatch, chances)
     texts.add(ids("uvuauxau"))
-    found = np.exp(texts.log_chances(ids("uvwxyz")))
+    found = np.exp(texts.log_chances(ids("uvwxyz"), ids("x"))[0])
     assert found.sum() == pytest.approx(1, abs=1e-12)
     assert found[0] > 0.5
 
@@ -168,9 +174,9 @@ def test_all_unknown_texts_sum_to_one_whatever_was_read(monkeypatch):
 def test_a_text_too_long_for_a_chance_above_zero_has_finite_nats(monkeypatch):
     texts, ids = spelt_as(monkeypatch, {"x": -5000.0, "y": -8.0})
     both = ids("xy")
-    assert texts.log_chances(both) == pytest.approx([-5000, -8])
+    assert texts.log_chances(both, both)[0] == pytest.approx([-5000, -8])
     texts.add(both)
-    again = texts.log_chances(both)
+    again = texts.log_chances(both, both)
     assert np.isfinite(again).all()
     assert again.min() > -3
 

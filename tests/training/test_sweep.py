@@ -66,6 +66,8 @@ def test_a_width_for_all_is_left_to_matching_and_so_is_the_embedding_of_tied_wei
     assert settings_of("gru:tie=true", both) == {"tie": "true"}
     assert settings_of("gru", {**both, "tie": "true"}) == {"tie": "true"}
     assert settings_of("gru", {"embedding": "40", "tie": "true"}) == {"tie": "true"}
+    default = {"embedding": "none", "tie": "true"}  # as if it were not given
+    assert settings_of("gru", default) == default
     assert settings_of("gru", both, "width") == both
 
 
@@ -93,3 +95,8 @@ def test_a_row_has_its_own_width():
 def test_an_embedding_for_all_that_tied_weights_cannot_have_is_an_error(row, pairs, problem):
     with pytest.raises(UsageError, match=problem):
         settings_of(row, pairs)
+
+
+def test_what_a_row_cannot_have_is_told_before_the_text_is_read():
+    with pytest.raises(UsageError, match="embedding=128"):
+        api.compare("missing.txt", arch="lstm:tie=true", settings={"embedding": 128})
