@@ -45,8 +45,8 @@ from lmcli.training.checkpoint import (
 )
 from lmcli.training.defaults import cpu_threads, describe_defaults, resolve_defaults
 from lmcli.training.distributed import SingleProcess
-from lmcli.training.machine_speed import relative_speed
-from lmcli.training.problem_size import ProblemSize, shape
+from lmcli.training.machine_speed import machine_speed
+from lmcli.training.problem_size import ASSUMED_SPEED, MachineSpeed, ProblemSize, shape
 from lmcli.training.trainer import Progress, Trainer
 from lmcli.training.training_settings import BUDGETS, Budget, TrainingSettings
 from lmcli.training.watch import Watch
@@ -203,20 +203,20 @@ def prepare_job(
     match: str = "params",
     width: int | None = None,
     workers: int = 1,
-    relative_speed: float = 1.0,
+    speed: MachineSpeed = ASSUMED_SPEED,
     cores: int = 2,
 ) -> Job:
     """Settings for one architecture on a text, every open one chosen.
 
     `width` is the LSTM's, to which the others are matched: in parameters, or in width as well.
-    `relative_speed` is that of this machine (machine_speed.py); `cores` are the CPU's that the
-    training gets, unless its threads are set.
+    `speed` is that of this machine (machine_speed.py); `cores` are the CPU's that the training
+    gets, unless its threads are set.
     """
     settings = update(MODELS.load(arch).Settings(), pairs)
     training, tokenized = update(TrainingSettings(), pairs), dataset.tokenized
     device, size = pick_device(device), tokenized.tokenizer.size
     cores = (training.threads or cores) if device == "cpu" else 2  # a GPU's pace is its own
-    about = tokenized.train, size, budget, width, relative_speed, cores
+    about = tokenized.train, size, budget, width, speed, cores
     scale = ProblemSize.of(*about, training.batch, training.truncation)
     if workers > 1:
         training = replace(training, batch=_shared_batch(arch, training.batch, scale, workers))
@@ -283,14 +283,15 @@ def new_job(
     takes_all_cores = workers == 1 and device == "cpu" and "OMP_NUM_THREADS" not in os.environ
     others = load.others() if takes_all_cores else 0.0
     threads = threads_beside(others, len(available_cores())) if takes_all_cores else None
-    speed, cores = 1.0, 2  # several workers would measure several
+    threads = update(TrainingSettings(), pairs).threads or threads
+    speed, cores = ASSUMED_SPEED, 2  # several workers would measure several
     if workers == 1 and budget.minutes is not None:
-        speed = relative_speed(device, threads)
+        speed = machine_speed(device, threads)
         cores = threads or torch.get_num_threads()
     job = prepare_job(
         *(dataset, arch, pairs, budget, seed, device),
         workers=workers,
-        relative_speed=speed,
+        speed=speed,
         cores=cores,
     )
     return _leaving_cores(job, others, on_progress)

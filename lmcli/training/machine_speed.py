@@ -1,8 +1,8 @@
 """How fast this machine trains, measured in ten updates.
 
 **In:** a device, and the threads that a training will have.
-**Out:** `relative_speed`: how much more, or less, a minute of training is worth here than on the
-machines on which the rules of defaults.py were found.
+**Out:** `machine_speed`: how much more, or less, a minute of training is worth here than on the
+machines on which the rules of defaults.py were found, and how many tokens are read in a second.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lmcli.models.lstm import LSTM, LSTMSettings
+from lmcli.training.problem_size import TOKENS_PER_SECOND, MachineSpeed
 from lmcli.training.trainer import Trainer
 from lmcli.training.training_settings import Budget, TrainingSettings
 
@@ -22,13 +23,16 @@ ONE_THREAD, SEVERAL_THREADS = 1.02e5, 1.75e5
 """tokens a second of an LSTM of width 256 where the rules were found: two cores with bf16"""
 VOCABULARY, UPDATES, SECONDS = 64, 10, 0.5
 """of what is measured; a slow machine makes fewer updates"""
+UPDATING = 0.85
+"""of the time of a training, in updates: the rest is validating and saving"""
 
 
 @cache
-def relative_speed(device: str, threads: int | None = None) -> float:
-    """The speed of this machine over that of the rules' with as many threads, rounded.
+def machine_speed(device: str, threads: int | None = None) -> MachineSpeed:
+    """The speed of this machine, with as many threads, measured once a process.
 
-    Measured once a process.
+    Rounded, so that the noise of a measurement seldom changes what a training is given: `relative`,
+    on which widths and rates depend, much more than `tokens_per_second`, on which dropout does.
     """
     settings = TrainingSettings(batch=16, truncation=64, validations=1, threads=threads)
     ids = np.random.default_rng(0).integers(0, VOCABULARY, 50_000).astype(np.int64)
@@ -37,16 +41,19 @@ def relative_speed(device: str, threads: int | None = None) -> float:
         trainer = Trainer(model, ids, ids[:2], settings, Budget(steps=10**6), device=device)
         measured = tokens_per_second(trainer, SECONDS, UPDATES)
     is_alone = device == "cpu" and (threads or torch.get_num_threads()) == 1
-    return nearest_power_of_four(measured / (ONE_THREAD if is_alone else SEVERAL_THREADS))
+    return MachineSpeed(
+        nearest_power(measured / (ONE_THREAD if is_alone else SEVERAL_THREADS), 4),
+        TOKENS_PER_SECOND * nearest_power(UPDATING * measured / TOKENS_PER_SECOND, math.sqrt(2)),
+    )
 
 
-def nearest_power_of_four(ratio: float) -> float:
-    """So that the noise of a measurement hardly ever changes what a training is given.
+def nearest_power(ratio: float, base: float) -> float:
+    """The power of `base` that is nearest.
 
-    >>> nearest_power_of_four(1.3), nearest_power_of_four(0.45), nearest_power_of_four(7.0)
+    >>> nearest_power(1.3, 4), nearest_power(0.45, 4), nearest_power(7.0, 4)
     (1.0, 0.25, 4.0)
     """
-    return float(4.0 ** round(math.log(ratio, 4)))
+    return float(base ** round(math.log(ratio, base)))
 
 
 def tokens_per_second(trainer: Trainer, seconds: float, updates: int | None = None) -> float:

@@ -30,8 +30,8 @@ MANY_DOCUMENTS = 200
 LARGE_LENGTH_RATIO = 5.0
 """from here on it pays to read short documents first, in many steps of a narrow net"""
 TOKENS_PER_SECOND = 1.2e5
-"""of an LSTM of width 256 on two cores, validations included; only predicts how often a text will
-be read"""
+"""of an LSTM of width 256 on two cores of the machines on which the rules were found, validations
+included"""
 ONE_CORE = 0.6
 """updates a second on one core, relative to two"""
 RELATIVE_SPEED = {"gru": 0.55, "rnn": 0.65}
@@ -41,8 +41,8 @@ REFERENCE_FLOPS = 2e6
 """of its body a token, forward and backward"""
 TINY, LITTLE = 5_000, 50_000
 """tokens of a text below which a model that counts first needs few passes"""
-REGULARISED_EPOCHS = 6
-"""passes from which on a training has dropout and weight decay"""
+DROPOUT_EPOCHS = 10
+"""passes from which on a training has dropout"""
 FEW_EPOCHS = 8
 """passes below which a hybrid of few characters has no dropout"""
 NARROW = 256
@@ -53,6 +53,27 @@ MANY_WORDS = 10_000
 """a vocabulary from which on wider models have no full softmax: it was not found to pay"""
 LONG = 400_000
 """tokens from which on a text by word gets a wide model, whatever its softmax is"""
+
+
+@dataclass(frozen=True)
+class MachineSpeed:
+    """How fast a machine trains (machine_speed.py measures it)."""
+
+    relative: float = 1.0
+    """how much more a minute of training is worth than on the machines on which the rules were
+    found"""
+    tokens_per_second: float | None = None
+    """of an LSTM of width 256, validations included; None where it was not measured"""
+
+    def tokens_per_rule_second(self, cores: int) -> float:
+        """The tokens read in one second of `ProblemSize.seconds`."""
+        if self.tokens_per_second is not None:
+            return self.tokens_per_second / self.relative
+        return TOKENS_PER_SECOND * (ONE_CORE if cores == 1 else 1.0)
+
+
+ASSUMED_SPEED = MachineSpeed()
+"""that of the machines on which the rules were found"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,8 @@ class ProblemSize:
     """the LSTM's width where the user gave it"""
     cores: int = 2
     """CPU cores of the training; ignored for a budget in steps or epochs"""
+    tokens_per_second: float = TOKENS_PER_SECOND
+    """of an LSTM of width 256, in one of these `seconds`"""
     epochs: float | None = None
     """how often the text will be read, where the budget says so"""
     epochs_limit: float | None = None
@@ -84,18 +107,17 @@ class ProblemSize:
         vocabulary: int,
         budget: Budget,
         width: int | None = None,
-        relative_speed: float = 1.0,
+        speed: MachineSpeed = ASSUMED_SPEED,
         cores: int = 2,
         batch: int | None = None,
         truncation: int | None = None,
     ) -> ProblemSize:
         """From a training part, a budget, and the LSTM's width, B and T where they were given.
 
-        A budget in minutes is worth more on a machine of a higher `relative_speed`, and on several
-        `cores`.
+        A budget in minutes is worth more on a machine of a higher `speed`, and on several `cores`.
         """
         minutes = budget.minutes
-        seconds = ASSUMED_SECONDS if minutes is None else 60 * minutes * relative_speed
+        seconds = ASSUMED_SECONDS if minutes is None else 60 * minutes * speed.relative
         lengths = document_lengths(ids, vocabulary)
         length_ratio = 1.0
         if len(lengths) >= MANY_DOCUMENTS:
@@ -103,7 +125,8 @@ class ProblemSize:
             length_ratio = float(long / short)
         size = cls(len(ids), vocabulary, seconds, length_ratio, width)
         if minutes is not None:
-            return replace(size, cores=cores)
+            pace = speed.tokens_per_rule_second(cores)
+            return replace(size, cores=cores, tokens_per_second=pace)
         usual_batch, usual_truncation = shape(size)
         stream = -(-len(ids) // (batch or usual_batch))
         steps_per_epoch = max(1, -(-stream // (truncation or usual_truncation)))
@@ -127,7 +150,7 @@ class ProblemSize:
         """
         if self.epochs is not None:
             return self.epochs
-        speed = RELATIVE_SPEED.get(arch, 1.0) * (ONE_CORE if self.cores == 1 else 1.0)
+        speed = RELATIVE_SPEED.get(arch, 1.0) * self.tokens_per_second / TOKENS_PER_SECOND
         limit = most_epochs(self, arch) if self.epochs_limit is None else self.epochs_limit
         return float(min(self.seconds * speed / self._epoch_seconds(width(self)), limit))
 
@@ -162,11 +185,8 @@ class ProblemSize:
         is_plain = not self.has_varied_lengths and not self.has_many_words
         return is_plain and self.tokens < LITTLE and bool(MODELS.load(arch).counts_first)
 
-    def is_read_often(self, arch: str) -> bool:
-        """Whether a text of one kind of documents is read so often that it may be memorised."""
-        return not self.has_varied_lengths and self.expected_epochs(arch) >= REGULARISED_EPOCHS
-
     def _epoch_seconds(self, hidden: int) -> float:
+        """Of one pass by two cores, at width H."""
         slowdown = float((hidden / 256) ** 1.5)
         return max(1, self.tokens) * slowdown / TOKENS_PER_SECOND
 

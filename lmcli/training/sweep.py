@@ -28,7 +28,8 @@ from lmcli.training.comparison_folder import RESULT, check_folder, claimed
 from lmcli.training.defaults import MATCHES, describe_defaults, is_tied
 from lmcli.training.job import Job, check_pairs, corpus_spec, prepare_job
 from lmcli.training.lr_search import FIRST_ROUND, RACE_FACTORS, SECOND_ROUND
-from lmcli.training.machine_speed import relative_speed
+from lmcli.training.machine_speed import machine_speed
+from lmcli.training.problem_size import ASSUMED_SPEED, MachineSpeed
 from lmcli.training.training_settings import Budget, TrainingSettings
 from lmcli.training.trials import (
     Trial,
@@ -80,7 +81,7 @@ def _trials(
     specs: Iterable[TrialSpec],
     budget: Budget,
     options: Mapping[str, Any],
-    relative_speed: float,
+    device: str,
     cores: int,
 ) -> list[Trial]:
     """A trial for each row and seed, by the dataset of each seed.
@@ -94,12 +95,12 @@ def _trials(
     made = []
     for spec in specs:
         own = {"patience": 0, **row_pairs(spec, options)}
+        speed = _machine_speed(spec.arch, own, budget, device, cores)
         counted = set[int]()
         for seed, dataset in datasets.items():
-            device = options["device"]
             job = prepare_job(
                 *(dataset, spec.arch, own, budget, seed, device, match, width),
-                relative_speed=relative_speed,
+                speed=speed,
                 cores=cores,
             )
             if job.is_count_based and dataset.spec.rotation in counted:
@@ -148,11 +149,14 @@ def _cores_each(specs: Sequence[TrialSpec], options: Mapping[str, Any], device: 
     return max(1, cores // trainings_side_by_side(trained, options["jobs"], device))
 
 
-def _relative_speed(specs: Sequence[TrialSpec], budget: Budget, device: str, cores: int) -> float:
-    """That of this machine for one of the trainings, which share its cores."""
-    if budget.minutes is None or all(MODELS.load(spec.arch).is_count_based for spec in specs):
-        return 1.0
-    return relative_speed(device, cores if cores < len(available_cores()) else None)
+def _machine_speed(
+    arch: str, pairs: Mapping[str, Any], budget: Budget, device: str, cores: int
+) -> MachineSpeed:
+    """That of this machine for one training with some of its cores, or as many as `pairs` say."""
+    if budget.minutes is None or MODELS.load(arch).is_count_based:
+        return ASSUMED_SPEED
+    threads = update(TrainingSettings(), pairs).threads
+    return machine_speed(device, threads or (cores if cores < len(available_cores()) else None))
 
 
 def lstm_width(options: Mapping[str, Any]) -> int | None:
@@ -281,8 +285,7 @@ def prepare(options: Mapping[str, Any], on_progress: OnProgress) -> Sweep:
     datasets = {seed: loaded[rotation] for seed, rotation in of_seed.items()}
     device = pick_device(options["device"])
     cores = _cores_each(specs, options, device)
-    speed = _relative_speed(specs, budget, device, cores)
-    trials = _trials(datasets, specs, budget, options, speed, cores)
+    trials = _trials(datasets, specs, budget, options, device, cores)
     trials, jobs = sharing_cores(trials, options["jobs"])
     width = lstm_width(options)
     force = options["force"]

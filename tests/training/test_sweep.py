@@ -7,6 +7,7 @@ import pytest
 from lmcli import api
 from lmcli.errors import UsageError
 from lmcli.training import sweep, trials
+from lmcli.training.problem_size import MachineSpeed
 from lmcli.training.sweep import lstm_width, row_pairs, trial_specs
 
 
@@ -22,25 +23,38 @@ def test_with_runs_nothing_is_trained_unless_it_is_named():
 def test_trainings_side_by_side_are_expected_to_read_the_text_less_often(tmp_path, monkeypatch):
     for module in (sweep, trials):
         monkeypatch.setattr(module, "available_cores", lambda: {0, 1})
-    monkeypatch.setattr(sweep, "relative_speed", lambda *_: 1.0)
-    text = tmp_path / "text.txt"
-    text.write_text("a few words of a line\n" * 10_000)
-    defaults = {n: p.default for n, p in inspect.signature(api.compare).parameters.items()}
-    given = {"texts": [str(text)], "arch": "lstm,lstm:layers=2", "output": tmp_path / "compare"}
-    given |= {
-        "device": "cpu",
-        "settings": {"hidden": 256},
-        "minutes": 0.2,
-        "plan": False,
-        "runs": (),
-    }
+    monkeypatch.setattr(sweep, "machine_speed", lambda *_: MachineSpeed())
 
     def dropout(jobs):
-        options = defaults | given | {"jobs": jobs}
-        return {t.job.settings.dropout for t in sweep.prepare(options, lambda _: None).trials}
+        made = trials_of(tmp_path, arch="lstm,lstm:layers=2", minutes=0.35, jobs=jobs)
+        return {trial.job.settings.dropout for trial in made}
 
-    assert dropout(1) == {0.1}, "7 passes on two cores"
-    assert dropout(2) == {0.0}, "4 passes on one each"
+    assert dropout(1) == {0.1}, "12 passes on two cores"
+    assert dropout(2) == {0.0}, "7 passes on one each"
+
+
+def trials_of(folder, **given):
+    """The trainings of a comparison on a text of 220,000 characters, none of them begun."""
+    text = folder / "text.txt"
+    text.write_text("a few words of a line\n" * 10_000)
+    options = {n: p.default for n, p in inspect.signature(api.compare).parameters.items()}
+    options |= {"texts": [str(text)], "output": folder / "compare", "device": "cpu"}
+    options |= {"settings": {"hidden": 256}, "plan": False, "runs": (), **given}
+    return sweep.prepare(options, lambda _: None).trials
+
+
+def test_the_speed_of_each_row_is_that_of_the_threads_it_gets(tmp_path, monkeypatch):
+    for module in (sweep, trials):
+        monkeypatch.setattr(module, "available_cores", lambda: {0, 1})
+    paces = {None: 1.2e5, 1: 3e4}
+
+    def machine_speed(device, threads):
+        return MachineSpeed(1.0, paces[threads])
+
+    monkeypatch.setattr(sweep, "machine_speed", machine_speed)
+    rows = trials_of(tmp_path, arch="lstm,lstm:threads=1", minutes=0.35, jobs=1)
+    assert [row.job.settings.dropout for row in rows] == [0.1, 0.0]
+    assert [row.job.training.threads for row in rows] == [None, 1]
 
 
 def test_of_tied_weights_a_given_embedding_is_the_width_to_which_others_are_matched():
