@@ -23,10 +23,11 @@ distribution over all V tokens sums to one.
 
 With unknown tokens it is one over all texts: each unknown text that was read is a token of its own
 from then on, and all others share one entry (unknown_words.py). In a large vocabulary so do all
-tokens that never followed the contexts of a place and were not read lately, and where more than 512
-different texts were read the unknown ones likewise; within the entry they keep the proportions of
-the model. Kuhn & De Mori 1990; Mahoney 2005, "Adaptive weighing of context
-models for lossless data compression" (PAQ).
+tokens that never followed the contexts of a place and were not read lately, in blocks before the
+present one. In a small one so do unknown texts that never followed the contexts of a place, where
+the vocabulary and those read before the block are more than 512. Within the entry they keep the
+proportions of the model. Kuhn & De Mori 1990; Mahoney 2005, "Adaptive weighing of context models
+for lossless data compression" (PAQ).
 """
 
 from __future__ import annotations
@@ -181,6 +182,8 @@ class CountCache:
         rows, place = np.arange(len(scored)), np.searchsorted(columns, targets)
         is_own = (np.append(columns, -1)[place] == targets) & has_entry[rows, place]
         spelt = self._spelt(columns, targets)
+        if self.vocabulary > LARGE:  # what float32 has rounded would be missing from the others
+            log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
         base, others_unknown = self._base(log_p, columns, has_entry, spelt)
         own = self._log_base(log_p, spelt, targets, place - (len(columns) - spelt.shape[1]))
         place = np.where(is_own, place, len(columns))
@@ -194,19 +197,23 @@ class CountCache:
         nats = -np.log(p[rows, place])
         other = np.flatnonzero(~is_own)
         nats[other] += np.log(base[other, -1]) - own[other]
-        unknown, known = self._is_known(p, columns, others_unknown / base[:, -1])
+        unknown, known = self._is_known(p, columns, others_unknown, base[:, -1])
         self._learn(features, groups, p, place)
         self._add(targets)
         return TokenScores(nats, unknown, known)
 
-    def _is_known(self, p: Floats, columns: Ids, share: Floats) -> tuple[Floats, Floats]:
+    def _is_known(
+        self, p: Floats, columns: Ids, others_unknown: Floats, others: Floats
+    ) -> tuple[Floats, Floats]:
         """-ln of the chances that a token is unknown and that it is known.
 
-        Each is a sum of its own: the difference of the other to 1 may be lost in rounding. `share`
-        is how much of the last entry is that of unknown texts. Shapes: (n, C), (C,), (n,) -> (n,).
+        Each is a sum of its own: the difference of the other to 1 may be lost in rounding. The last
+        two are what the model gives to all of the last entry, and to unknown texts in it. Shapes:
+        (n, C), (C,), (n,), (n,) -> (n,).
         """
         if self._unknown is None:
             return np.full(len(p), np.inf), np.zeros(len(p))
+        share = others_unknown / others
         first = int(np.searchsorted(columns, self.vocabulary))
         unknown = p[:, first:-1].sum(1) + p[:, -1] * share
         known = p[:, :first].sum(1) + p[:, -1] * (1 - share)
@@ -255,8 +262,11 @@ class CountCache:
         Those that were not read before are left out: they are the longest. The token is counted
         when the next one is asked for.
         """
-        stream = np.append(self._before, ids[:-1].astype(np.uint32))
-        text, offset = stream.tobytes(), len(self._before)
+        before, read = self._before, ids.astype(np.uint32)
+        if len(before) and before[-1] == read[0]:  # a block of the same stream
+            before = before[:-1]
+        stream = np.append(before, read)
+        text, offset = stream.tobytes(), len(before)
         lengths = [4 * order for order in self.settings.orders]
         for i in scored.tolist():
             target, end = int(ids[i + 1]), 4 * (offset + i + 1)
@@ -280,7 +290,7 @@ class CountCache:
                     added *= self.settings.update_exclusion
                 else:
                     seen[target] = 1.0
-        self._before = stream[-self.settings.orders[-1] :]
+        self._before = stream[-self.settings.orders[-1] - 1 :]
 
     def _columns(self, tokens: Ids, targets: Ids) -> Ids:
         """The tokens that have an entry of their own anywhere in this block, sorted."""
@@ -297,8 +307,15 @@ class CountCache:
             return self._recent.tokens()
         every = np.arange(self.vocabulary)
         known = every if self.excluded is None else np.delete(every, self.excluded)
-        read = np.zeros(0, np.int64) if self._unknown is None else self._unknown.read()
-        return np.concatenate([known, read]) if len(known) + len(read) <= LARGE else known
+        if self._unknown is None or self._groups_unknown:
+            return known
+        return np.concatenate([known, self._unknown.read()])
+
+    @property
+    def _groups_unknown(self) -> bool:
+        """Whether so many unknown texts were read that a small vocabulary groups most of them."""
+        read = 0 if self._unknown is None else len(self._unknown.read())
+        return self.vocabulary <= LARGE < self.vocabulary - (self.excluded is not None) + read
 
     def _has_entry(self, table: Floats, columns: Ids, targets: Ids) -> Bools:
         """Which tokens have an entry of their own at each place: it must not depend on later ones.
@@ -312,7 +329,8 @@ class CountCache:
         if self._unknown is not None:
             first = int(np.searchsorted(columns, self.vocabulary))
             is_it: Bools = targets[:, None] == columns[first:]
-            found[:, first:-1] |= count_above(is_it) > 0
+            if not self._groups_unknown:
+                found[:, first:-1] |= count_above(is_it) > 0
             found[:, -1] = True  # there is always one that was not read yet
         elif self._has_others:
             found[:, -1] = found[:, :-1].sum(1) < self.vocabulary - (self.excluded is not None)

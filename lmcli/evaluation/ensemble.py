@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,14 @@ MOST_BEFORE = {"train": 1 << 20, "valid": 1 << 18}
 sample: the first is counted, the second is scored too, which takes longer"""
 
 
+class EarlierText(NamedTuple):
+    """A part of a run's own text that a cache has read before what is scored, or a sample of it."""
+
+    documents: Sequence[str]
+    share: float = 1.0
+    """of the part's characters"""
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """One or several models over one vocabulary, and what they learn while they read."""
@@ -49,8 +57,8 @@ class Ensemble:
     mixture: Mixture | None = None
     cache: CacheSettings | None = None
     adapt: AdaptSettings | None = None
-    earlier: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """documents that the cache has read before the text: of "train", "valid" or both"""
+    earlier: Mapping[str, EarlierText] = field(default_factory=dict)
+    """what the cache has read before the text: of "train", "valid" or both"""
     rows: int | None = field(default=None, compare=False)
     """places of a stream read side by side by models that do not adapt: a matter of speed only"""
 
@@ -90,7 +98,7 @@ class Ensemble:
         counter.expect((len(self.models) - 1) * (len(ids) - 1))
         tokenizer, spelt = self.runs[0].tokenizer, None if excluded is None else texts
         cache = CountCache(self.models[0].vocabulary, self.cache, excluded, spelt)
-        for part, documents in self.earlier.items():
+        for part, (documents, _) in self.earlier.items():
             encoded = [tokenizer.encode_with_ends(text) for text in documents]
             pairs = zip(documents, encoded, strict=True)
             before = stream_of(tokenizer, [texts.ids(text, e) for text, e in pairs])
@@ -99,7 +107,7 @@ class Ensemble:
                 cache.count(before, counter)
             else:
                 plain = stream_of(tokenizer, [e.ids for e in encoded])
-                counter.expect(len(self.models) * len(plain))
+                counter.expect(len(self.models) * (len(plain) - 1))
                 trained = replace(self, adapt=None)
                 cache.nats(trained.log_probabilities(plain, excluded, counter), before)
         scores = cache.scores(self.log_probabilities(ids, excluded, counter), counted)
@@ -157,7 +165,11 @@ class Ensemble:
         names = [str(run.path) for run in self.runs[1:]]
         said = [f"mixed with {' and '.join(names)}"] if names else []
         if self.cache:
-            begun = ", begun on " + " and ".join(self.earlier) if self.earlier else ""
+            parts = (
+                name if text.share == 1 else f"{text.share:.2g} of {name}"
+                for name, text in self.earlier.items()
+            )
+            begun = ", begun on " + " and ".join(parts) if self.earlier else ""
             said.append(f"with a cache of the held-out text read so far{begun}")
         if self.adapt:
             said.append("with weights adapted to the held-out text read so far")
@@ -177,6 +189,7 @@ class Ensemble:
             values[name] = getattr(self, name).to_json()
         if self.cache is not None:
             values["cache"]["begun_on"] = list(self.earlier)
+            values["cache"]["begun_share"] = [text.share for text in self.earlier.values()]
         return values
 
 
@@ -214,8 +227,8 @@ def open_ensemble(
 
 def earlier_text(
     run: Run, parts: Sequence[str], on_progress: OnProgress, corpus: Corpus | None = None
-) -> dict[str, Sequence[str]]:
-    """Documents of parts of a run's own text by name; none, with a remark, where it is gone."""
+) -> dict[str, EarlierText]:
+    """Parts of a run's own text by name; none, with a remark, where it is gone."""
     try:
         corpus = corpus or reopen_corpus(run.record.corpus, run.path, (), on_progress)
     except TextError as error:
@@ -226,11 +239,13 @@ def earlier_text(
     }
 
 
-def _sample(split: Split, tokenizer: Tokenizer, most: int) -> Sequence[str]:
-    """Documents of a part, or of a longer one a sample, of about `most` characters and tokens."""
+def _sample(split: Split, tokenizer: Tokenizer, most: int) -> EarlierText:
+    """A part, or of a longer one a sample, of about `most` characters and tokens."""
     sample = split.sample(most)
     tokens = sum(len(tokenizer.encode(text)) for text in sample.documents)
-    return (split.sample(most * sample.chars // tokens) if tokens > most else sample).documents
+    if tokens > most:
+        sample = split.sample(most * sample.chars // tokens)
+    return EarlierText(sample.documents, min(1.0, sample.chars / max(1, split.chars)))
 
 
 def stream_of(tokenizer: Tokenizer, documents: Sequence[Ids], as_one: bool = False) -> Ids:

@@ -128,9 +128,13 @@ def embedding(scale: ProblemSize) -> int:
 
 def softmax(settings: Any, scale: ProblemSize) -> str | None:
     """Adaptive for many words where the time is short; unless a setting needs the full one."""
-    if getattr(settings, "tie", False) or getattr(settings, "direct", False):
+    if _needs_full_softmax(settings):
         return None
     return None if scale.full_softmax_pays else "adaptive"
+
+
+def _needs_full_softmax(settings: Any) -> bool:
+    return getattr(settings, "tie", False) or getattr(settings, "direct", False)
 
 
 def curriculum(scale: ProblemSize) -> float:
@@ -251,8 +255,10 @@ def resolve_defaults(
     if is_tied(settings):  # if both are given and differ, the model says so
         either = settings.hidden or settings.embedding
         settings = _fill(settings, hidden=either, embedding=either)
-    if getattr(settings, "softmax", None) == "adaptive":
-        scale = replace(scale, adaptive=True)
+    given = getattr(settings, "softmax", None)
+    scale = replace(
+        scale, adaptive=given == "adaptive", full=given == "full" or _needs_full_softmax(settings)
+    )
     if isinstance(settings, MODELS.load(REFERENCE).Settings) and settings.hidden:
         scale = replace(scale, given_width=settings.hidden)
     batch, truncation = shape(scale)

@@ -30,19 +30,19 @@ MANY_DOCUMENTS = 200
 LARGE_LENGTH_RATIO = 5.0
 """from here on it pays to read short documents first, in many steps of a narrow net"""
 TOKENS_PER_SECOND = 1.2e5
-"""of an LSTM of width 256 on two cores of the machines on which the rules were found, validations
-included"""
+"""of an LSTM of width 256 on two cores, validations included: assumed where nothing was measured,
+and by the rules of the softmax"""
 ONE_CORE = 0.6
 """updates a second on one core, relative to two"""
 RELATIVE_SPEED = {"gru": 0.55, "rnn": 0.65}
 """updates a second on a CPU, relative to an LSTM of as many parameters. Constants, not measured in
-each run: noise could change the dropout, and with it a verdict"""
+each run: noise of its own could change the dropout of one row of a comparison, and a verdict"""
 REFERENCE_FLOPS = 2e6
 """of its body a token, forward and backward"""
 TINY, LITTLE = 5_000, 50_000
 """tokens of a text below which a model that counts first needs few passes"""
 DROPOUT_EPOCHS = 10
-"""passes from which on a training has dropout"""
+"""passes from which on a training has dropout, where no other rule holds"""
 FEW_EPOCHS = 8
 """passes below which a hybrid of few characters has no dropout"""
 NARROW = 256
@@ -63,7 +63,7 @@ class MachineSpeed:
     """how much more a minute of training is worth than on the machines on which the rules were
     found"""
     tokens_per_second: float | None = None
-    """of an LSTM of width 256, validations included; None where it was not measured"""
+    """of an LSTM of width 256, estimated with validations, rounded; None: not measured"""
 
     def tokens_per_rule_second(self, cores: int) -> float:
         """The tokens read in one second of `ProblemSize.seconds`."""
@@ -99,6 +99,8 @@ class ProblemSize:
     """how often a budget in minutes may read the text, where the user says so"""
     adaptive: bool = False
     """whether the user gave an adaptive softmax"""
+    full: bool = False
+    """whether what the user gave needs a full one"""
 
     @classmethod
     def of(
@@ -150,17 +152,18 @@ class ProblemSize:
         """
         if self.epochs is not None:
             return self.epochs
-        speed = RELATIVE_SPEED.get(arch, 1.0) * self.tokens_per_second / TOKENS_PER_SECOND
+        speed = self.tokens_per_second / TOKENS_PER_SECOND
         limit = most_epochs(self, arch) if self.epochs_limit is None else self.epochs_limit
-        return float(min(self.seconds * speed / self._epoch_seconds(width(self)), limit))
+        outputs = self.has_many_words and (self.full or self.full_softmax_pays)
+        return min(speed * self.seconds / self._epoch_seconds(width(self), arch, outputs), limit)
 
     def full_softmax_epochs(self, hidden: int) -> float:
         """How often two cores would read the text with an output for each word, at width H.
 
-        Of a budget in steps or epochs, in the time that it is taken for.
+        At the assumed pace, with which the limits that it is compared with were found. Of a budget
+        in steps or epochs, in the time that it is taken for.
         """
-        output = 6 * hidden * self.vocabulary / REFERENCE_FLOPS / TOKENS_PER_SECOND
-        return self.seconds / (self._epoch_seconds(hidden) + self.tokens * output)
+        return self.seconds / self._epoch_seconds(hidden, outputs=True)
 
     @property
     def full_softmax_pays(self) -> bool:
@@ -185,10 +188,15 @@ class ProblemSize:
         is_plain = not self.has_varied_lengths and not self.has_many_words
         return is_plain and self.tokens < LITTLE and bool(MODELS.load(arch).counts_first)
 
-    def _epoch_seconds(self, hidden: int) -> float:
-        """Of one pass by two cores, at width H."""
-        slowdown = float((hidden / 256) ** 1.5)
-        return max(1, self.tokens) * slowdown / TOKENS_PER_SECOND
+    def _epoch_seconds(self, hidden: int, arch: str = REFERENCE, outputs: bool = False) -> float:
+        """Of one pass by two cores, at the LSTM's width H.
+
+        With the time of an output for each token of the vocabulary, or without: that of a small
+        vocabulary is short.
+        """
+        body = float((hidden / 256) ** 1.5) / RELATIVE_SPEED.get(arch, 1.0)
+        output = 6 * hidden * self.vocabulary / REFERENCE_FLOPS if outputs else 0.0
+        return max(1, self.tokens) * (body + output) / TOKENS_PER_SECOND
 
 
 def width(scale: ProblemSize) -> int:

@@ -119,27 +119,37 @@ def _trials(
 def row_pairs(spec: TrialSpec, options: Mapping[str, Any]) -> dict[str, str]:
     """The settings of a row: those given for all and its own.
 
-    Where rows are matched to the LSTM, those for all are without its width, and without the
-    embedding where weights are tied: that is as wide as what the row gets. A UsageError if it
-    cannot be.
+    Where rows are matched to the LSTM, those for all are without its width, and where weights are
+    tied without the embedding: that is as wide as what the row gets, matched or its own. A
+    UsageError if it cannot be.
     """
     shared, width = dict(options["settings"] or {}), lstm_width(options)
     settings = MODELS.load(spec.arch).Settings()
     tied = is_tied(update(settings, {**shared, **spec.pairs}))
     embedding = getattr(update(settings, shared), "embedding", None)
     own_width = spec.pairs.keys() & {"hidden", "embedding"}
-    if options["match"] != "width" and tied and embedding and not own_width:
+    if own_width == {"hidden"} and tied:
+        shared.pop("embedding", None)
+    elif options["match"] != "width" and tied and embedding and not own_width:
         if width is None:
             problem = f"{spec.name}: tie=true makes embedding={embedding} the width of this row"
             problem += ", which is matched to the LSTM's"
             raise UsageError(problem, f"for this row alone {spec.name}:embedding={embedding}")
-        if embedding != width:
-            problem = f"{spec.name}: tie=true needs embedding = hidden, not {embedding} and {width}"
-            raise UsageError(problem, f"for example --set embedding={width}")
+        _check_tied(spec.name, embedding, width)
         del shared["embedding"]
     if width:
         shared.pop("hidden", None)
-    return shared | dict(spec.pairs)
+    pairs = shared | dict(spec.pairs)
+    row = update(settings, pairs)
+    if is_tied(row) and row.embedding and row.hidden:
+        _check_tied(spec.name, row.embedding, row.hidden)
+    return pairs
+
+
+def _check_tied(name: str, embedding: int, hidden: int) -> None:
+    if embedding != hidden:
+        problem = f"{name}: tie=true needs embedding = hidden, not {embedding} and {hidden}"
+        raise UsageError(problem, f"for example --set embedding={hidden}")
 
 
 def _cores_each(specs: Sequence[TrialSpec], options: Mapping[str, Any], device: str) -> int:

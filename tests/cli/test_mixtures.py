@@ -7,6 +7,7 @@ import pytest
 
 from lmcli import api
 from lmcli.errors import TextError
+from lmcli.evaluation import ensemble
 
 
 def test_without_them_the_numbers_are_as_before(lmcli, trained):
@@ -101,6 +102,18 @@ def test_a_cache_is_begun_on_the_parts_before_and_never_on_what_is_scored(lmcli,
     assert begun(trained / "char", "--split", "train") == []
     (tmp_path / "other.txt").write_text("the cat sees a dog .\n")
     assert begun(trained / "char", "other.txt") == []
+
+
+def test_it_is_said_how_much_of_a_long_part_a_cache_has_read(lmcli, trained, monkeypatch):
+    whole = lmcli("eval", trained / "char", "--cache", "--json").json
+    assert whole["cache"]["begun_share"] == [1.0, 1.0]
+    assert "begun on train and valid" in whole["method"]
+    monkeypatch.setattr(ensemble, "MOST_BEFORE", {"train": 500, "valid": 1 << 18})
+    sample = lmcli("eval", trained / "char", "--cache", "--json").json
+    share, all_of_it = sample["cache"]["begun_share"]
+    assert 0 < share < 0.2
+    assert all_of_it == 1
+    assert f"begun on {share:.2g} of train and valid" in sample["method"]
 
 
 def test_a_cache_has_not_read_a_validation_text_that_is_named_again(lmcli, sentences, tmp_path):

@@ -200,6 +200,53 @@ def test_counting_without_scoring_leaves_the_same_counts():
     assert counted._before.tolist() == scored._before.tolist()
 
 
+@pytest.mark.parametrize("signs", [500, 600])
+def test_unknown_texts_cost_the_same_in_blocks_of_one_token(signs):
+    """Whether they have an entry each or, being too many, share one; here no exponent steps."""
+    _, tokenizer, _ = with_unknown(1)
+    some = "".join(chr(0x4E00 + n) for n in range(signs)) + "".join(f"ab{c}" for c in "XYXXZYXZ")
+    rows = np.full((len(some), tokenizer.size), -math.log(5))
+    rows[:, tokenizer.unknown] = -np.inf
+    costs = []
+    for block in (1, 32):
+        settings = replace(SMALL, block=block, rate=0.0)
+        texts, ids = extended(tokenizer, some, settings)
+        cache = CountCache(tokenizer.size, settings, tokenizer.unknown, texts)
+        cache._exponents[0][:] *= 0.8  # as learning can make them
+        costs.append(cache.nats([rows], ids)[signs:])
+    assert costs[0] == pytest.approx(costs[1], abs=1e-9)
+
+
+def test_counts_go_on_where_one_stream_ends_and_another_begins():
+    first, second = np.array([6, 1, 2, 3]), np.array([6, 4, 5, 3, 6, 1])
+    apart, together = CountCache(6, SMALL), CountCache(6, SMALL)
+    for ids in (first, second):
+        apart.count(ids)
+    together.count(np.concatenate([first, second]))
+    assert apart._tables == together._tables
+
+
+def test_a_token_without_a_chance_needs_no_unknown_ones():
+    log_p = np.log([[0.5, 0.25, 0.25, 1e-300]]) - [[0, 0, 0, 100]]
+    with np.errstate(invalid="raise", divide="raise"):
+        nats = CountCache(4, replace(SMALL, orders=(1,))).nats([log_p], np.array([4, 0]))
+    assert nats[0] > 0
+
+
+def test_what_float32_rounds_is_not_taken_from_other_words():
+    """ln p of each a little too large: together more than 1, which others cannot have left."""
+    log_p = np.full((1, 600), math.log(1e-9))
+    log_p[0, 0] = math.log(1 - 599e-9)
+    settings, total = replace(SMALL, orders=(1,), windows=(9,)), 0.0
+    read = np.array([600, 1, 0, 2, 1])
+    for token in range(600):
+        cache = CountCache(600, settings)
+        cache._exponents[0][:] *= 0.6  # as learning can make them
+        cache.count(read)
+        total += math.exp(-cache.nats([log_p + 1e-6], np.array([1, token]))[0])
+    assert total == pytest.approx(1, abs=1e-9)
+
+
 @pytest.mark.parametrize("large", [0, 512])
 def test_unknown_texts_and_all_tokens_sum_to_one(large, monkeypatch):
     """Also where they are too many to have an entry each at every place."""

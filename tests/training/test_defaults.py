@@ -401,6 +401,22 @@ def test_recurrent_weights_over_many_words_decay_where_documents_are_alike():
     assert chosen("gru", alike)[1].recurrent_weight_decay == 0.0
 
 
+def test_an_output_for_each_of_many_words_is_expected_to_take_its_time():
+    """By hand: 6 H V = 24.8 million operations a token, beside 2 million of the body."""
+    scale = ProblemSize(315_000, 16_120, 294)
+    assert (width(scale), chosen("lstm", scale)[0].softmax) == (256, None)
+    passes = 294 / (315_000 * (1 + 24.76 / 2) / 1.2e5)
+    assert scale.expected_epochs() == pytest.approx(passes, rel=1e-3)
+    gru = 294 / (315_000 * (1 / 0.55 + 24.76 / 2) / 1.2e5)
+    assert scale.expected_epochs("gru") == pytest.approx(gru, rel=1e-3)
+    for given in ({"tie": True}, {"softmax": "full"}):
+        short = ProblemSize(300_000, 9_000, 60)
+        assert chosen("lstm", short)[0].softmax == "adaptive"
+        assert chosen("lstm", short, model=given)[0].dropout == 0 < short.expected_epochs() - 10
+    slow = replace(scale, tokens_per_second=0.6e5)
+    assert slow.expected_epochs() == pytest.approx(0.5 * passes, rel=1e-3)
+
+
 def test_many_words_are_read_few_times_by_a_wider_model():
     few, many = (ProblemSize(2 * 10**5, size, 300) for size in (65, 9_000))
     assert (width(few), width(many)) == (256, 448)

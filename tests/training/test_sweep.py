@@ -96,6 +96,8 @@ def test_a_row_has_its_own_width():
     assert settings_of("gru:hidden=30", pairs) == {"embedding": "20", "hidden": "30"}
     own = {"tie": "true", "embedding": "30"}
     assert settings_of("gru:tie=true:embedding=30", pairs) == own
+    own = {"tie": "true", "hidden": "30"}
+    assert settings_of("gru:tie=true:hidden=30", pairs) == own
 
 
 @pytest.mark.parametrize(
@@ -104,11 +106,18 @@ def test_a_row_has_its_own_width():
         ("lstm:tie=true", {"hidden": "448", "embedding": "128"}, "not 128 and 448"),
         ("gru", {"hidden": "48", "embedding": "28", "tie": "true"}, "not 28 and 48"),
         ("lstm:tie=true", {"embedding": "128"}, "embedding=128 the width of this row"),
+        ("lstm:tie=true:embedding=9:hidden=8", {}, "not 9 and 8"),
     ],
 )
 def test_an_embedding_for_all_that_tied_weights_cannot_have_is_an_error(row, pairs, problem):
     with pytest.raises(UsageError, match=problem):
         settings_of(row, pairs)
+
+
+def test_an_embedding_that_tied_weights_of_equal_width_cannot_have_is_an_error():
+    pairs = {"hidden": "448", "embedding": "128"}
+    with pytest.raises(UsageError, match="not 128 and 448"):
+        settings_of("lstm:tie=true", pairs, "width")
 
 
 def test_what_a_row_cannot_have_is_told_before_the_text_is_read():
