@@ -41,10 +41,8 @@ REFERENCE_FLOPS = 2e6
 """of its body a token, forward and backward"""
 TINY, LITTLE = 5_000, 50_000
 """tokens of a text below which a model that counts first needs few passes"""
-DROPOUT_EPOCHS = 10
-"""passes from which on a training has dropout, where no other rule holds"""
-FEW_EPOCHS = 8
-"""passes below which a hybrid of few characters has no dropout"""
+DROPOUT_EPOCHS = 8
+"""passes from which on a training on documents of similar lengths has dropout"""
 NARROW = 256
 """the width up to which a full softmax over many words pays after fewer passes"""
 NARROW_EPOCHS, WIDE_EPOCHS = 6.5, 8.0

@@ -486,7 +486,7 @@ def test_a_budget_in_steps_or_epochs_says_how_often_the_text_is_read():
 
 
 def test_a_training_with_one_core_is_expected_to_read_the_text_less_often():
-    ids, minutes = np.zeros(5 * 10**5, np.int64), Budget(minutes=1.0)
+    ids, minutes = np.zeros(5 * 10**5, np.int64), Budget(minutes=0.8)
     one, two, many = (ProblemSize.of(ids, 65, minutes, cores=cores) for cores in (1, 2, 8))
     assert one.expected_epochs() == pytest.approx(0.6 * two.expected_epochs())
     assert many.expected_epochs() == two.expected_epochs()
