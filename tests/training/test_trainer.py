@@ -1,5 +1,6 @@
 """Training: what a step does, when it validates and stops, and that resuming is exact."""
 
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from lmcli import system
 from lmcli.data.token_cache import count_targets
 from lmcli.errors import RunError, TrainingError
 from lmcli.registry import MODELS
@@ -705,18 +707,20 @@ def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, st
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "kernels", "chosen"),
+    ("capabilities", "kernels", "seconds", "chosen"),
     [
-        ({"avx512_bf16": True}, True, "bfloat16"),
-        ({"amx_bf16": True, "avx512_bf16": False}, True, "bfloat16"),
-        ({"avx512_bf16": True}, False, "float32"),  # bfloat16 without kernels is far slower
-        ({"avx2": True}, True, "float32"),
-        ({}, True, "float32"),
+        ({"avx512_bf16": True}, True, (2e-3, 1e-3), "bfloat16"),
+        ({"avx512_bf16": True}, True, (1e-3, 2e-3), "float32"),
+        ({"amx_bf16": True, "avx512_bf16": False}, True, (2e-3, 1e-3), "bfloat16"),
+        ({"avx512_bf16": True}, False, (2e-3, 1e-3), "float32"),
+        ({"avx2": True}, True, (2e-3, 1e-3), "float32"),
+        ({}, True, (2e-3, 1e-3), "float32"),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
-    monkeypatch, capabilities, kernels, chosen
+def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels_and_is_faster(
+    monkeypatch, capabilities, kernels, seconds, chosen
 ):
+    monkeypatch.setattr(system, "_product_seconds", lambda: seconds)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: kernels)
     monkeypatch.setattr(torch, "lstm", lambda *arguments: None)  # as if it were there
@@ -724,6 +728,14 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_and_kernels(
     assert pick_precision("float32", "cpu") == "float32"
     assert pick_precision("bfloat16", "cpu") == "bfloat16"
     assert pick_precision("auto", "mps") == "float32"
+
+
+def test_the_time_of_a_product_is_the_least_of_several(monkeypatch):
+    lasting = itertools.chain(itertools.repeat(9.0, 2), [3.0, 5.0], itertools.repeat(9.0))
+    ticks = (tick for seconds in lasting for tick in (0.0, seconds))
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(system, "time", clock)
+    assert system._product_seconds.__wrapped__() == (3.0, 5.0)
 
 
 def test_a_cpu_computes_in_float32_where_onednn_was_told_to_do_without_bfloat16(monkeypatch):

@@ -74,16 +74,17 @@ def local_attention(
         key, value = [*key, zeros], [*value, zeros]
         pairs = F.pad(pairs, (0, padding), value=-math.inf)
         mask = None if mask is None else F.pad(mask, (0, padding))
-    q, k, v = (
-        torch.cat([x.to(query.dtype) for x in parts], dim=1)
-        .view(batch, -1, heads, size)
-        .transpose(1, 2)
-        for parts in ([query], key, value)
-    )
-    scores = (q * size**-0.5) @ k.transpose(-1, -2)  # (B, N, T, K)
-    scores = scores + pairs.to(scores.dtype)  # a float32 bias would make all that follows float32
+
+    def by_head(x: Tensor) -> Tensor:
+        """(B, T, N D) -> (B, N, T, D), in the precision of the queries."""
+        return x.to(query.dtype).unflatten(-1, (heads, size)).transpose(1, 2)
+
+    k, v = (torch.cat([by_head(x) for x in parts], dim=2) for parts in (key, value))
+    scores = by_head(query * size**-0.5) @ k.transpose(-1, -2)  # (B, N, T, K)
+    scores.add_(pairs.to(scores.dtype))  # a float32 bias would make all that follows float32
     if mask is not None:
-        scores = scores.masked_fill(mask.unsqueeze(1), -math.inf)
+        with torch.no_grad():  # a weight of 0 has a gradient of 0 without being told
+            scores.masked_fill_(mask.unsqueeze(1), -math.inf)
     mean: Tensor = scores.softmax(-1, dtype=scores.dtype) @ v  # (B, N, T, D)
     return mean.transpose(1, 2).flatten(2)
 
