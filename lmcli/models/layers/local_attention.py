@@ -77,7 +77,7 @@ def local_attention(
 
     def by_head(x: Tensor) -> Tensor:
         """(B, T, N D) -> (B, N, T, D), in the precision of the queries."""
-        return x.to(query.dtype).unflatten(-1, (heads, size)).transpose(1, 2)
+        return x.to(query.dtype).view(batch, -1, heads, size).transpose(1, 2)
 
     k, v = (torch.cat([by_head(x) for x in parts], dim=2) for parts in (key, value))
     scores = by_head(query * size**-0.5) @ k.transpose(-1, -2)  # (B, N, T, K)
