@@ -17,6 +17,7 @@ training.safetensors because two files cannot be renamed in one go.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -131,7 +132,7 @@ class Run:
         with checking(path / RECORD):
             record = Record.from_json(record_json)
         with checking(path / TOKENIZER):
-            tokenizer = TOKENIZERS.load(record.tokenizer).from_json(tokenizer_json)
+            tokenizer = _tokenizer(TOKENIZERS.load(record.tokenizer), json.dumps(tokenizer_json))
             identity = record.identity(tokenizer_json)
         if tokenizer.size != record.vocabulary or (record.id and record.id != identity):
             raise _mixed(path, TOKENIZER)
@@ -335,6 +336,12 @@ def checking(file: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise damaged(file, error) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(cls: type[Tokenizer], saved: str) -> Tokenizer:
+    """A saved tokenizer; runs with equal ones share it, and with it what it has encoded."""
+    return cls.from_json(json.loads(saved))
 
 
 def _mixed(path: Path, name: str) -> RunError:

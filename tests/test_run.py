@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcli import storage, tensor_files
+from lmcli import run, storage, tensor_files
 from lmcli.errors import RunError, StorageError, UnknownNameError
 from lmcli.generation.numpy_models.base import open_numpy_model
 from lmcli.registry import NUMPY_MODELS
@@ -74,6 +74,14 @@ def test_what_was_written_comes_back(whole):
     assert whole.result("eval") is None
     assert read_json(whole.path / TRAINING_COPY) == state
     assert whole.name == "run"
+
+
+def test_runs_with_equal_tokenizers_share_one(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "second")
+    tokenizer = Run.open(whole.path).tokenizer
+    assert Run.open(tmp_path / "second").tokenizer is tokenizer
+    changed = tokenizer.to_json() | {"unknown_rate": 0.25}
+    assert run._tokenizer(type(tokenizer), json.dumps(changed)).unknown_rate == 0.25
 
 
 def test_every_file_has_a_format_number(whole):

@@ -12,6 +12,7 @@ them and others not, that blank counts to the words.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ ITEMS_PER_GAP = 200
 """items of each kind and gap, at the most"""
 STATE_MEMORY = 1 << 28
 """bytes of states held at once"""
+KEPT, LONGEST_KEPT = 1 << 13, 1 << 12
+"""questions whose ids are kept for the next model that is asked; characters of such a text"""
 
 
 def encode_words(
@@ -93,14 +96,27 @@ def score_words(
     """
     lefts, ids = [], []
     for text, choices in zip(texts, words, strict=True):
-        edge, mine = encode_words(tokenizer, text, choices, right)
-        encoded = tokenizer.encode_with_ends(text + choices[0] + right)
-        before = encoded.ids[: np.searchsorted(encoded.ends, edge, "right")]
-        lefts.append(np.concatenate([[tokenizer.start], before]).astype(np.int64))
+        encode = _question_ids if len(text) <= LONGEST_KEPT else _question_ids.__wrapped__
+        left, mine = encode(tokenizer, text, tuple(choices), right)
+        lefts.append(left)
         ids.append(mine)
     state = advance(model, [left[:-1] for left in lefts], model.initial_state(len(lefts)))
     last = np.array([left[-1] for left in lefts])
     return WordScorer(model, tokenizer, ended=not right).scores(last, ids, state)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _question_ids(
+    tokenizer: Tokenizer, text: str, words: tuple[str, ...], right: str
+) -> tuple[Ids, list[list[int]]]:
+    """The ids that do not depend on the word, after the start id; then those of each word.
+
+    All models of a comparison are asked the same, and to encode takes as long as to answer.
+    """
+    edge, ids = encode_words(tokenizer, text, words, right)
+    encoded = tokenizer.encode_with_ends(text + words[0] + right)
+    before = encoded.ids[: np.searchsorted(encoded.ends, edge, "right")]
+    return np.concatenate([[tokenizer.start], before]).astype(np.int64), ids
 
 
 def word_ends(tokenizer: Tokenizer) -> Tensor:

@@ -90,6 +90,20 @@ every_speaker = pytest.mark.parametrize(
 )
 
 
+def test_what_one_model_was_asked_is_not_encoded_anew_for_the_next(speaker, monkeypatch, build):
+    model, tokenizer = speaker("word", "gru")
+    found = score_words(model, tokenizer, LEFTS, WORDS)
+    calls = []
+    encode = tokenizer.encode_with_ends
+    monkeypatch.setattr(tokenizer, "encode_with_ends", lambda t: (calls.append(t), encode(t))[1])
+    assert (score_words(model, tokenizer, LEFTS, WORDS) == found).all()
+    score_words(build("lstm", tokenizer.size), tokenizer, LEFTS, WORDS)
+    assert calls == []
+    monkeypatch.setattr(forced_choice, "LONGEST_KEPT", 4)  # longer ones would fill the memory
+    assert (score_words(model, tokenizer, LEFTS, WORDS) == found).all()
+    assert calls
+
+
 @every_speaker
 def test_a_score_is_that_of_the_word_and_of_all_tokens_that_end_it(speaker, name, arch):
     model, tokenizer = speaker(name, arch)
