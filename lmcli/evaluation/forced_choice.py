@@ -35,8 +35,9 @@ ITEMS_PER_GAP = 200
 """items of each kind and gap, at the most"""
 STATE_MEMORY = 1 << 28
 """bytes of states held at once"""
-KEPT, LONGEST_KEPT = 1 << 13, 1 << 12
-"""questions whose ids are kept for the next model that is asked; characters of such a text"""
+KEPT, LONGEST_KEPT, MOST_KEPT = 1 << 12, 1 << 12, 64
+"""questions whose ids are kept for the next model that is asked: how many of them, with how many
+characters of text and how many words at the most, 100 MB in all"""
 
 
 def encode_words(
@@ -96,9 +97,10 @@ def score_words(
     """
     lefts, ids = [], []
     for text, choices in zip(texts, words, strict=True):
-        encode = _question_ids if len(text) <= LONGEST_KEPT else _question_ids.__wrapped__
+        is_kept = not right and len(text) <= LONGEST_KEPT and len(choices) <= MOST_KEPT
+        encode = _question_ids if is_kept else _question_ids.__wrapped__
         left, mine = encode(tokenizer, text, tuple(choices), right)
-        lefts.append(left)
+        lefts.append(left.astype(np.int64))
         ids.append(mine)
     state = advance(model, [left[:-1] for left in lefts], model.initial_state(len(lefts)))
     last = np.array([left[-1] for left in lefts])
@@ -116,7 +118,7 @@ def _question_ids(
     edge, ids = encode_words(tokenizer, text, words, right)
     encoded = tokenizer.encode_with_ends(text + words[0] + right)
     before = encoded.ids[: np.searchsorted(encoded.ends, edge, "right")]
-    return np.concatenate([[tokenizer.start], before]).astype(np.int64), ids
+    return np.concatenate([[tokenizer.start], before]).astype(np.int32), ids
 
 
 def word_ends(tokenizer: Tokenizer) -> Tensor:

@@ -129,7 +129,10 @@ class Trainer:
         self.valid, self.settings, self.budget, self.device = valid, settings, budget, device
         start_id = model.start_id
         self.valid_targets = max(1, count_targets(valid, start_id))
-        self.precision = pick_precision(settings.precision, device)
+        is_low = self.group.broadcast(
+            lambda: pick_precision(settings.precision, device) == "bfloat16"
+        )
+        self.precision = "bfloat16" if is_low else "float32"  # of all processes the main one's
         self.streams = ContiguousBatches(
             train,
             start_id,

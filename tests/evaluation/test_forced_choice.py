@@ -99,6 +99,9 @@ def test_what_one_model_was_asked_is_not_encoded_anew_for_the_next(speaker, monk
     assert (score_words(model, tokenizer, LEFTS, WORDS) == found).all()
     score_words(build("lstm", tokenizer.size), tokenizer, LEFTS, WORDS)
     assert calls == []
+    score_words(model, tokenizer, LEFTS, WORDS, right=" .")  # as long as it likes, so not kept
+    assert calls
+    calls.clear()
     monkeypatch.setattr(forced_choice, "LONGEST_KEPT", 4)  # longer ones would fill the memory
     assert (score_words(model, tokenizer, LEFTS, WORDS) == found).all()
     assert calls

@@ -686,6 +686,17 @@ def test_all_workers_take_what_the_first_has_counted_off_the_budget(trainer):
     assert one.fraction == pytest.approx(24 / 48)
 
 
+def test_all_workers_compute_in_the_precision_of_the_first(trainer):
+    class Second(SingleProcess):
+        """A worker whose main process has bfloat16."""
+
+        def broadcast(self, measure):
+            return 1.0
+
+    assert trainer(precision="float32", group=Second()).precision == "bfloat16"
+    assert trainer(precision="float32").precision == "float32"
+
+
 def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, stream, tmp_path):
     run = make_run(tmp_path / "run", "ngram")
     model = run.new_model()
@@ -711,6 +722,7 @@ def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, st
     [
         ({"avx512_bf16": True}, True, (2e-3, 1e-3), "bfloat16"),
         ({"avx512_bf16": True}, True, (1e-3, 2e-3), "float32"),
+        ({"avx512_bf16": True}, True, (1.1e-3, 1e-3), "float32"),  # too near to be sure
         ({"amx_bf16": True, "avx512_bf16": False}, True, (2e-3, 1e-3), "bfloat16"),
         ({"avx512_bf16": True}, False, (2e-3, 1e-3), "float32"),
         ({"avx2": True}, True, (2e-3, 1e-3), "float32"),
@@ -735,7 +747,10 @@ def test_the_time_of_a_product_is_the_least_of_several(monkeypatch):
     ticks = (tick for seconds in lasting for tick in (0.0, seconds))
     clock = SimpleNamespace(perf_counter=lambda: next(ticks))
     monkeypatch.setattr(system, "time", clock)
+    kinds = []
+    monkeypatch.setattr(torch, "mm", lambda a, b: kinds.append((a.dtype, b.dtype)))
     assert system._product_seconds.__wrapped__() == (3.0, 5.0)
+    assert kinds == [(kind, kind) for kind in (torch.float32, torch.bfloat16)] * system.ROUNDS
 
 
 def test_a_cpu_computes_in_float32_where_onednn_was_told_to_do_without_bfloat16(monkeypatch):
@@ -745,6 +760,7 @@ def test_a_cpu_computes_in_float32_where_onednn_was_told_to_do_without_bfloat16(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch, "lstm", fail)
+    monkeypatch.setattr(system, "_product_seconds", lambda: (2e-3, 1e-3))
     assert pick_precision("auto", "cpu") == "float32"
 
 
