@@ -116,6 +116,7 @@ _checkpoint = fields(
     {
         **dict.fromkeys(("seconds", "counting_seconds", "validation_seconds"), _positive),
         **dict.fromkeys(("worse", "bad_validations"), whole()),
+        "precision": one_of("float32", "bfloat16"),
     },
 )
 

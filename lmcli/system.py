@@ -60,21 +60,25 @@ def move(tensor: Tensor, device: str) -> Tensor:
 
 def pick_precision(wanted: str, device: str) -> str:
     """bfloat16 where the hardware computes in it; on a CPU, where products are faster in it."""
-    import torch
-
     if wanted != "auto":
         return wanted
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if fast else "float32"
-    has_kernels: bool = torch.backends.mkldnn.is_available()
-    capabilities = torch.cpu.get_capabilities()
-    fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    is_usable = fast and has_kernels and device == "cpu" and _has_bf16_lstm()
-    if not is_usable:
+    if not has_bfloat16(device):
         return "float32"
+    if device.startswith("cuda"):
+        return "bfloat16"
     seconds, bf16_seconds = _product_seconds()
     return "bfloat16" if FASTER * bf16_seconds < seconds else "float32"
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the hardware has instructions for bfloat16, and the libraries kernels with them."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return fast and torch.backends.mkldnn.is_available() and device == "cpu" and _has_bf16_lstm()
 
 
 def _has_bf16_lstm() -> bool:

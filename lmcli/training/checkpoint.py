@@ -27,7 +27,6 @@ from lmcli.models.base import LanguageModel
 from lmcli.report.result import Result
 from lmcli.run import RESULTS, TRAINING, Run
 from lmcli.run_record import check_checkpoint
-from lmcli.system import pick_precision
 from lmcli.tokenizers.base import Ids
 from lmcli.training.trainer import CLOCKS, Progress, Trainer
 from lmcli.write_lock import sweep
@@ -158,7 +157,15 @@ def count_into(run: Run, model: LanguageModel, train: Ids, valid: Ids) -> Traine
     run.cut_log(0)
     entry = {"step": 1, "tokens": tokens, "loss": None, "learning_rate": 0.0, "valid": loss}
     run.append_log(entry)
-    return Trained(tokens, epochs=1.0, steps=1, seconds=seconds, best_step=1, stopped="counted")
+    return Trained(
+        tokens_seen=tokens,
+        epochs=1.0,
+        steps=1,
+        seconds=seconds,
+        best_step=1,
+        stopped="counted",
+        precision="float64",
+    )
 
 
 # ------------------------------------------------------------------ the result
@@ -175,6 +182,8 @@ class Trained:
     best_step: int
     stopped: str | None
     """why it ended: "budget", "epochs", "patience", "memory", "counted" """
+    precision: str
+    """what it computed in: "float32", "bfloat16"; "float64", in which counts are added"""
     race: Sequence[Mapping[str, Any]] = ()
     """the trials of a search, with the losses they were measured at"""
 
@@ -194,6 +203,7 @@ class Trained:
             seconds=trainer.seconds + trainer.counting_seconds + search_seconds,
             best_step=trainer.early_stopping.best_step,
             stopped=trainer.reason_to_stop(),
+            precision=trainer.precision,
             race=race,
         )
 
@@ -213,7 +223,6 @@ def save_result(
     `ceiling` is what memory the text rewards.
     """
     record = run.record
-    precision = pick_precision(record.training["precision"], record.device)
     figures = ("nats_per_token", "bits_per_char", "perplexity", "standard_error", "tokens")
     values = {
         "run": str(run.path),
@@ -228,7 +237,6 @@ def save_result(
         "valid": {n: getattr(valid, n) for n in figures} | {"share": dataset.valid.share},
         "test": None,
         "device": record.device,
-        "precision": "float64" if model.is_count_based else precision,
         "workers": record.workers,
         "ceiling": ceiling,
     }

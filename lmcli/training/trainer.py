@@ -28,7 +28,7 @@ from lmcli.data.token_cache import count_targets
 from lmcli.errors import TrainingError
 from lmcli.evaluation.log_likelihood import stream_nats
 from lmcli.models.base import LanguageModel, State
-from lmcli.system import hold_freed_memory, move, pick_precision, torch_threads
+from lmcli.system import has_bfloat16, hold_freed_memory, move, pick_precision, torch_threads
 from lmcli.tokenizers.base import Ids
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.optimizer import BETA2, AdamW
@@ -129,10 +129,7 @@ class Trainer:
         self.valid, self.settings, self.budget, self.device = valid, settings, budget, device
         start_id = model.start_id
         self.valid_targets = max(1, count_targets(valid, start_id))
-        is_low = self.group.broadcast(
-            lambda: pick_precision(settings.precision, device) == "bfloat16"
-        )
-        self.precision = "bfloat16" if is_low else "float32"  # of all processes the main one's
+        self.precision = self._precision_of_all(lambda: pick_precision(settings.precision, device))
         self.streams = ContiguousBatches(
             train,
             start_id,
@@ -322,6 +319,11 @@ class Trainer:
             self.loss_sum += loss
         self.loss_steps += len(losses)
 
+    def _precision_of_all(self, pick: Callable[[], str]) -> str:
+        """The precision that the main process picks."""
+        is_low = self.group.broadcast(lambda: pick() == "bfloat16")
+        return "bfloat16" if is_low else "float32"
+
     def _precision(self) -> torch.autocast:
         low = self.precision == "bfloat16"
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=low)
@@ -357,10 +359,15 @@ class Trainer:
         values = {name: getattr(self, name) for name in VALUES} | vars(self.early_stopping)
         values["best"] = None if math.isinf(values["best"]) else values["best"]
         del values["patience"]  # a setting
+        values["precision"] = self.precision
         return tensors | self.group.gather(sharded), values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Continue from a `state_dict`, whichever device it was made on."""
+        """Continue from a `state_dict`, whichever device it was made on.
+
+        In its precision, which a new measurement might choose otherwise; not where that is
+        bfloat16 and this machine has none.
+        """
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -379,6 +386,10 @@ class Trainer:
         values = {name: getattr(self, name) for name in CLOCKS} | values  # earlier runs lack some
         for name in VALUES:
             setattr(self, name, values[name])
+        saved = values.get("precision", self.precision)  # earlier runs lack it
+        if self.settings.precision == "auto" and saved != self.precision:
+            is_there = saved == "float32" or has_bfloat16(self.device)
+            self.precision = self._precision_of_all(lambda: saved if is_there else self.precision)
         best = math.inf if values["best"] is None else values["best"]
         name = "worse" if "worse" in values else "bad_validations"  # as earlier versions named it
         counts = values["best_step"], values[name]

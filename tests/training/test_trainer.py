@@ -27,7 +27,7 @@ from lmcli.run import LOG, TRAINING, WEIGHTS, Run
 from lmcli.system import hold_freed_memory, move, pick_device, pick_precision
 from lmcli.tensor_files import read_tensors, write_tensors
 from lmcli.training import trainer as trainer_module
-from lmcli.training.checkpoint import count_into, resume, train_into
+from lmcli.training.checkpoint import Trained, count_into, resume, train_into
 from lmcli.training.distributed import SingleProcess
 from lmcli.training.trainer import Trainer
 from lmcli.training.training_settings import Budget, TrainingSettings
@@ -198,6 +198,41 @@ def test_resuming_what_was_finished_changes_nothing(trainer, make_run, tmp_path)
         lines = resume(run, again)
         assert finish(train_into(run, again, lines)) is None
         assert_same(kept(run.path), before)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "measured", "there", "chosen"),
+    [
+        ("auto", "bfloat16", "float32", True, "bfloat16"),
+        ("auto", "float32", "bfloat16", True, "float32"),
+        ("auto", "bfloat16", "float32", False, "float32"),  # resumed on another machine
+        ("float32", "bfloat16", "float32", True, "float32"),
+    ],
+)
+def test_a_resumed_training_computes_in_the_precision_it_began_in(
+    trainer, make_run, tmp_path, monkeypatch, wanted, first, measured, there, chosen
+):
+    monkeypatch.setattr(trainer_module, "has_bfloat16", lambda device: there)
+    monkeypatch.setattr(trainer_module, "pick_precision", lambda setting, device: first)
+    run, one = make_run(tmp_path / "run"), trainer(precision=wanted)
+    loop = train_into(run, one)
+    next(loop)
+    loop.close()
+    assert Trained.by(one).precision == first
+    monkeypatch.setattr(trainer_module, "pick_precision", lambda setting, device: measured)
+    again = trainer(precision=wanted)
+    assert again.precision == measured
+    resume(run, again)
+    assert Trained.by(again).precision == chosen
+
+
+def test_a_checkpoint_without_a_precision_is_resumed_in_that_of_this_machine(trainer):
+    one = trainer()
+    tensors, values = one.state_dict()
+    del values["precision"]  # as earlier versions saved it
+    again = trainer()
+    again.load_state_dict(tensors, values)
+    assert again.precision == one.precision
 
 
 def test_the_log_holds_no_clock_times_and_one_line_for_each_logged_step(
@@ -704,6 +739,7 @@ def test_a_model_that_counts_is_trained_in_one_step(make_run, small_settings, st
     trained = count_into(run, model, train, valid)
     assert (trained.steps, trained.best_step, trained.stopped) == (1, 1, "counted")
     assert trained.tokens_seen == (train != V).sum()
+    assert trained.precision == "float64"
     again = run.model()
     tokens = torch.from_numpy(valid[:-1].astype(np.int64)).unsqueeze(0)
     logits, _ = again(tokens, again.initial_state(1))
